@@ -1,0 +1,304 @@
+"""Arch: a complete description of a stage-wise CNN, frozen, plain JSON in and out.
+
+An Arch knows no space, no evaluator and no tensor library. A net from a paper, a search result
+and a scaled member are the same kind of thing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, NamedTuple, TypeVar
+
+from nas.errors import ArchError
+
+T = TypeVar("T")
+SCHEMA = 1
+ACTIVATIONS = ("relu", "relu6", "silu", "hardswish", "gelu")
+GATES = ("sigmoid", "hardsigmoid")
+SKIPS = ("identity", "pool", "projection", "none")
+
+
+@dataclass(frozen=True)
+class Norm:
+    """Normalisation after every convolution: `batch`, or `group` with 8 channels a group.
+
+    The defaults are EfficientNet's. `momentum` is PyTorch's (TensorFlow's 0.99 is 0.01 here).
+    """
+
+    kind: str = "batch"
+    eps: float = 1e-3
+    momentum: float = 0.01
+
+
+@dataclass(frozen=True)
+class Squeeze:
+    """How squeeze-and-excitation is built where a stage has a ratio.
+
+    `of="input"`: the squeezed width is floor(ratio * block input channels), at least 1
+    (EfficientNet, MnasNet). `of="expanded"`: ratio * expanded channels rounded to 8 (MobileNetV3).
+    `activation=None` takes the block's own.
+    """
+
+    of: str = "input"
+    activation: str | None = None
+    gate: str = "sigmoid"
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The first convolution, with a 3x3 max pool of stride `pool` after it (1: none)."""
+
+    channels: int = 32
+    kernel: int = 3
+    stride: int = 2
+    pool: int = 1
+
+
+@dataclass(frozen=True)
+class Head:
+    """1x1 convolution to `channels` (0: none), pool, linear to `hidden` (0: none), classifier."""
+
+    channels: int = 0
+    hidden: int = 0
+    dropout: float = 0.0
+    classes: int = 1000
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`layers` blocks of one kind; only the first strides and changes the channels.
+
+    `op` names a file of nas/ops, which says what the other fields mean to it; a field that an op
+    does not read must keep its default. `skip` acts where it can: `identity` at stride 1 with
+    equal channels, `pool` (3x3 average) with equal channels, `projection` everywhere (identity
+    where shapes agree, else a 1x1 convolution).
+    """
+
+    op: str
+    channels: int
+    layers: int = 1
+    kernel: int = 3
+    stride: int = 1
+    expansion: float = 1.0
+    se: float = 0.0
+    skip: str = "identity"
+    activation: str | None = None
+
+
+class Block(NamedTuple):
+    """One block of a network as it will be built: what an op turns into layers."""
+
+    op: str
+    inputs: int
+    outputs: int
+    kernel: int
+    stride: int
+    expansion: float
+    se: float
+    skip: str
+    activation: str
+    norm: Norm
+    squeeze: Squeeze
+
+
+@dataclass(frozen=True)
+class Arch:
+    """A complete network: stem, stages, head and everything they share.
+
+    `resolution` is the side of the square input in pixels that costs are counted at; the built
+    model takes any H x W from 32 up. `stochastic_depth` is the drop probability at the nominal
+    end: block i of N is dropped with probability stochastic_depth * i / N.
+
+    Raises:
+        ArchError: a field is impossible; the message names it with its value.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    stem: Stem = field(default_factory=Stem)
+    head: Head = field(default_factory=Head)
+    resolution: int = 224
+    in_channels: int = 3
+    activation: str = "silu"
+    norm: Norm = field(default_factory=Norm)
+    squeeze: Squeeze = field(default_factory=Squeeze)
+    stochastic_depth: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def runs(self, stage: int) -> list[tuple[Block, int]]:
+        """Return the blocks of one stage as (block, repeats): the first, then the equal rest."""
+        this = self.stages[stage]
+        inputs = self.stages[stage - 1].channels if stage else self.stem.channels
+        first = _block(self, this, inputs, this.stride)
+        if this.layers == 1:
+            return [(first, 1)]
+        return [(first, 1), (_block(self, this, this.channels, 1), this.layers - 1)]
+
+    def blocks(self) -> list[Block]:
+        """Return every block from the first stage to the last."""
+        runs = (run for stage in range(len(self.stages)) for run in self.runs(stage))
+        return [block for block, repeats in runs for _ in range(repeats)]
+
+    @cached_property
+    def id(self) -> str:
+        """Return 12 hex digits that name the network: equal networks, equal ids.
+
+        The blocks as built are hashed, not the choices: the name, the split into stages and a
+        skip that cannot act do not matter.
+        """
+        style = (self.stem, self.head, self.resolution, self.in_channels, self.activation)
+        rest = (self.norm, self.squeeze if any(s.se for s in self.stages) else None)
+        blocks = [tuple(block[:9]) for block in self.blocks()]
+        text = repr((SCHEMA, style, rest, self.stochastic_depth, blocks))
+        return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON data with a schema number; `from_dict` reads it back."""
+        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Arch:
+        """Return the Arch that `to_dict` wrote.
+
+        Raises:
+            ArchError: another schema, an unknown or missing field, or an impossible value.
+        """
+        return _from_dict(data)
+
+    def to_json(self) -> str:
+        """Return `to_dict` as indented JSON text."""
+        return json.dumps(self.to_dict(), indent=1)
+
+
+def ceil_div(size: int, stride: int) -> int:
+    """Return the output side of a symmetrically padded layer with an odd kernel."""
+    return -(-size // stride)
+
+
+def _block(arch: Arch, stage: Stage, inputs: int, stride: int) -> Block:
+    same = inputs == stage.channels
+    skip = stage.skip
+    if skip == "projection" and same and stride == 1:
+        skip = "identity"
+    elif (skip == "identity" and not (same and stride == 1)) or (skip == "pool" and not same):
+        skip = "none"
+    activation = stage.activation or arch.activation
+    return Block(
+        stage.op,
+        inputs,
+        stage.channels,
+        stage.kernel,
+        stride,
+        float(stage.expansion),
+        float(stage.se),
+        skip,
+        activation,
+        arch.norm,
+        arch.squeeze,
+    )
+
+
+def _check(arch: Arch) -> None:
+    _whole("resolution", arch.resolution, 32)
+    _whole("in_channels", arch.in_channels, 1)
+    _whole("stem.channels", arch.stem.channels, 1)
+    _odd("stem.kernel", arch.stem.kernel)
+    _whole("stem.stride", arch.stem.stride, 1)
+    _whole("stem.pool", arch.stem.pool, 1)
+    _whole("head.channels", arch.head.channels, 0)
+    _whole("head.hidden", arch.head.hidden, 0)
+    _whole("head.classes", arch.head.classes, 1)
+    _fraction("head.dropout", arch.head.dropout)
+    _fraction("stochastic_depth", arch.stochastic_depth)
+    _one_of("activation", arch.activation, ACTIVATIONS)
+    _one_of("norm.kind", arch.norm.kind, ("batch", "group"))
+    _one_of("squeeze.of", arch.squeeze.of, ("input", "expanded"))
+    _one_of("squeeze.gate", arch.squeeze.gate, GATES)
+    if arch.squeeze.activation is not None:
+        _one_of("squeeze.activation", arch.squeeze.activation, ACTIVATIONS)
+    if not arch.stages:
+        raise ArchError("an arch needs at least one stage; it has none")
+    for number, stage in enumerate(arch.stages, 1):
+        _check_stage(f"stage {number}", stage)
+    strides = [arch.stem.stride, arch.stem.pool, *(stage.stride for stage in arch.stages)]
+    if math.prod(strides) > arch.resolution:
+        raise ArchError(
+            f"the feature map shrinks below one pixel: resolution {arch.resolution} with strides "
+            f"{' x '.join(map(str, strides))} = {math.prod(strides)}; "
+            "use fewer strides or more pixels"
+        )
+
+
+def _check_stage(where: str, stage: Stage) -> None:
+    _whole(f"{where}: channels", stage.channels, 1)
+    _whole(f"{where}: layers", stage.layers, 1)
+    _odd(f"{where}: kernel", stage.kernel)
+    _whole(f"{where}: stride", stage.stride, 1)
+    _fraction(f"{where}: se", stage.se)
+    _one_of(f"{where}: skip", stage.skip, SKIPS)
+    if stage.activation is not None:
+        _one_of(f"{where}: activation", stage.activation, ACTIVATIONS)
+    if not (isinstance(stage.expansion, int | float) and 0 < stage.expansion < 1000):
+        raise ArchError(f"{where}: expansion must lie between 0 and 1000, not {stage.expansion!r}")
+
+
+def _whole(what: str, value: object, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ArchError(f"{what} must be a whole number of at least {least}, not {value!r}")
+
+
+def _odd(what: str, value: object) -> None:
+    _whole(what, value, 1)
+    if value % 2 == 0:  # type: ignore[operator]
+        raise ArchError(f"{what} must be odd, for symmetric padding, not {value!r}")
+
+
+def _fraction(what: str, value: object) -> None:
+    if not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ArchError(f"{what} must lie in 0 <= x < 1, not {value!r}")
+
+
+def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ArchError(f"{what} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _from_dict(data: Mapping[str, Any]) -> Arch:
+    if not isinstance(data, Mapping) or "stages" not in data:
+        raise ArchError("this is no arch: a JSON object with 'schema' and 'stages' is expected")
+    if data.get("schema") != SCHEMA:
+        raise ArchError(
+            f"arch schema {data.get('schema')!r} cannot be read here: this version reads schema "
+            f"{SCHEMA}; write the file again with the version that made it or upgrade nas"
+        )
+    fields = {key: value for key, value in data.items() if key != "schema"}
+    parts = {"stem": Stem, "head": Head, "norm": Norm, "squeeze": Squeeze}
+    for key, kind in parts.items():
+        if key in fields:
+            fields[key] = _part(kind, fields[key], key)
+    if not isinstance(fields["stages"], list | tuple):
+        raise ArchError(f"stages must be a list, not {fields['stages']!r}")
+    stages = enumerate(fields["stages"], 1)
+    fields["stages"] = tuple(_part(Stage, stage, f"stage {n}") for n, stage in stages)
+    return _part(Arch, fields, "arch")
+
+
+def _part(kind: type[T], data: object, where: str) -> T:
+    if not isinstance(data, Mapping):
+        raise ArchError(f"{where} must be a JSON object, not {data!r}")
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(data) - known)
+    if unknown:
+        raise ArchError(f"{where} has an unknown field {unknown[0]!r}; known: {sorted(known)}")
+    try:
+        return kind(**data)
+    except TypeError as error:
+        raise ArchError(f"{where} lacks a field: {error}") from None

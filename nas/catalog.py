@@ -1,0 +1,114 @@
+"""Find a part by name: the folder is the registry. Or by the path of the user's own .py file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from nas.errors import NasError, OptionError, did_you_mean
+
+ROOMS = {
+    "spaces": "search_spaces",
+    "baselines": "baselines",
+    "controllers": "nas.controllers",
+    "evaluators": "nas.evaluators",
+    "executors": "nas.executors",
+    "ops": "nas.ops",
+}
+
+
+@cache
+def names(room: str) -> tuple[str, ...]:
+    """Return the names of the shipped parts of a room, sorted: its files."""
+    files = _folder(room).glob("*.py")
+    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+
+
+@cache
+def load(room: str, name: str) -> ModuleType:
+    """Return the module of a shipped part, or of the user's file when `name` is a path to a .py.
+
+    Raises:
+        OptionError: no such part (the message lists the known ones and the folder searched), or
+            the user's file cannot be imported (the message gives its first error).
+    """
+    if name.endswith(".py"):
+        return _load_file(room, Path(name))
+    if name not in names(room):
+        raise OptionError(
+            f"no {room[:-1]} named {name!r}{did_you_mean(name, names(room))}; "
+            f"known: {', '.join(names(room))} (files of {_folder(room)}), or a path to a .py file"
+        )
+    return importlib.import_module(f"{ROOMS[room]}.{name}")
+
+
+def export(room: str, name: str, what: str) -> Any:
+    """Return the object `what` of a part.
+
+    Raises:
+        OptionError: no such part, or its file does not define `what`.
+    """
+    module = load(room, name)
+    if not hasattr(module, what):
+        raise OptionError(f"{name} does not define {what}, which every {room[:-1]} file must")
+    return getattr(module, what)
+
+
+def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any:
+    """Call a part's `make` with the user's options, checked against its signature.
+
+    Raises:
+        OptionError: an option that `make` does not take; the message lists those it does.
+    """
+    function = export(room, name, "make")
+    known = option_defaults(room, name)
+    for option in options:
+        if option not in known or option in fixed:
+            free = ", ".join(f"{k}={v}" for k, v in known.items() if k not in fixed) or "none"
+            raise OptionError(
+                f"{room[:-1]} {name} has no option {option!r}{did_you_mean(option, known)}; "
+                f"it takes {free}"
+            )
+    accepted = {key: value for key, value in fixed.items() if key in known}
+    return function(*given, **accepted, **options)
+
+
+def option_defaults(room: str, name: str) -> dict[str, Any]:
+    """Return the keyword options of a part's `make` with their defaults."""
+    parameters = inspect.signature(export(room, name, "make")).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
+def _folder(room: str) -> Path:
+    spec = importlib.util.find_spec(ROOMS[room])
+    if spec is None or not spec.submodule_search_locations:
+        raise OptionError(f"the package {ROOMS[room]} is not installed; install nas again")
+    return Path(next(iter(spec.submodule_search_locations)))
+
+
+def _load_file(room: str, path: Path) -> ModuleType:
+    if not path.is_file():
+        raise OptionError(f"no file {path} for --{room[:-1]}; known names: {', '.join(names(room))}")
+    digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()
+    name = f"nas_user_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # registered first, as dataclasses in the user's file look themselves up there
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except NasError as error:
+        raise OptionError(f"{path}: {error}") from error
+    except Exception as error:
+        del sys.modules[name]
+        raise OptionError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    return module

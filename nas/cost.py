@@ -1,0 +1,279 @@
+"""Exact cost of an arch from its description alone, without building anything.
+
+FLOPs are multiply-adds (MACs) of convolutions and linear layers: the papers' "FLOPS". Tools that
+count a multiply and an add as two report twice as many.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from nas import catalog
+from nas.arch import Arch, Block, Head, Norm, Stem
+from nas.errors import ArchError, MissingError
+from nas.layers import Body, Conv, Dropout, GlobalPool, Layer, Linear, Pool, Tally
+
+FLOAT_BYTES = 4
+# weights, gradients and the two moments of an optimiser such as RMSProp with momentum or Adam
+TRAINING_COPIES = 4
+_READS = ("kernel", "expansion", "se")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an arch costs at one resolution.
+
+    `flops` are multiply-adds for one image, `activations` the elements that convolutions put out,
+    `buffers` the running statistics of batch norm. Memory is an estimate in bytes for float32:
+    training = `training_bytes` + batch * `training_bytes_per_image`, inference of one image =
+    `inference_bytes`; workspace of the convolution library comes on top.
+    """
+
+    resolution: tuple[int, int]
+    params: int
+    flops: int
+    activations: int
+    buffers: int
+    training_bytes_per_image: int
+    training_bytes: int
+    inference_bytes: int
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One row of the table that `nas show` prints; sizes are (height, width) at the input."""
+
+    name: str
+    size: tuple[int, int]
+    channels: int
+    params: int
+    flops: int
+
+
+def count(arch: Arch, resolution: int | tuple[int, int] | None = None) -> Cost:
+    """Return the exact params, FLOPs and activations of an arch, and its memory estimate.
+
+    `resolution` (pixels, or (height, width)) replaces the arch's own. Takes about 0.05 ms.
+
+    Raises:
+        ArchError: an op does not exist or does not read a field that a stage sets.
+    """
+    size = _size(arch, resolution)
+    parts = list(_parts(arch, size))
+    params = sum(part.params for part in parts)
+    saved, peak = sum(part.saved for part in parts), max(part.peak for part in parts)
+    weights = FLOAT_BYTES * (params + sum(part.buffers for part in parts))
+    return Cost(
+        resolution=size,
+        params=params,
+        flops=sum(part.flops for part in parts),
+        activations=sum(part.activations for part in parts),
+        buffers=sum(part.buffers for part in parts),
+        # backward holds the gradient of the widest layer beside what forward saved
+        training_bytes_per_image=FLOAT_BYTES * (saved + peak),
+        training_bytes=weights + FLOAT_BYTES * (TRAINING_COPIES - 1) * params,
+        inference_bytes=weights + FLOAT_BYTES * peak,
+    )
+
+
+def stages(arch: Arch, resolution: int | tuple[int, int] | None = None) -> list[StageCost]:
+    """Return the cost of the stem, each stage and the head, in order."""
+    rows: list[StageCost] = []
+    size = _size(arch, resolution)
+    for name, channels, pieces in _sections(arch):
+        start, tallies = size, []
+        for piece in pieces:
+            tally, size = _walk(piece, *size)
+            tallies.append(tally)
+        params, flops = sum(t.params for t in tallies), sum(t.flops for t in tallies)
+        rows.append(StageCost(name, start, channels, params, flops))
+    return rows
+
+
+def body(block: Block) -> Body:
+    """Return the layers of a block, from the op's file.
+
+    Raises:
+        ArchError: there is no such op, or the block sets a field that the op does not read.
+    """
+    if block.op not in catalog.names("ops"):
+        raise ArchError(f"no op named {block.op!r}; known: {', '.join(catalog.names('ops'))}")
+    op = catalog.load("ops", block.op)
+    defaults = {"kernel": 3, "expansion": 1.0, "se": 0.0}
+    for field in _READS:
+        if field not in op.READS and getattr(block, field) != defaults[field]:
+            raise ArchError(
+                f"op {block.op!r} does not read {field}, which is {getattr(block, field)!r}; "
+                f"leave it at {defaults[field]!r} or use another op"
+            )
+    made: Body = op.body(block)
+    return made
+
+
+def stem_layers(stem: Stem, inputs: int, norm: Norm, activation: str) -> list[Layer]:
+    """Return the layers before the first stage."""
+    conv = Conv(inputs, stem.channels, stem.kernel, stem.stride, 1, norm, activation)
+    return [conv, Pool("max", stem.channels, stem.pool)] if stem.pool > 1 else [conv]
+
+
+def head_layers(head: Head, width: int, norm: Norm, activation: str) -> list[Layer]:
+    """Return the layers after the last stage."""
+    layers: list[Layer] = []
+    if head.channels:
+        conv = Conv(width, head.channels, norm=norm, activation=activation)
+        layers, width = [conv], head.channels
+    layers.append(GlobalPool(width))
+    if head.hidden:
+        layers.append(Linear(width, head.hidden, activation))
+        width = head.hidden
+    return [*layers, Dropout(head.dropout), Linear(width, head.classes)]
+
+
+def shortcut(block: Block) -> Layer | None:
+    """Return the layer of a projection or pooling shortcut; identity and none have no layer."""
+    if block.skip == "projection":
+        return Conv(block.inputs, block.outputs, stride=block.stride, norm=block.norm)
+    return Pool("average", block.inputs, block.stride) if block.skip == "pool" else None
+
+
+def crosscheck(arch: Arch) -> dict[str, dict[str, int]]:
+    """Return params and FLOPs by our formula, by torch's FlopCounterMode, and by thop.
+
+    Torch counts two operations per multiply-add: its figure is halved. thop also counts four
+    operations per element of a norm, and pooling; its figure for convolutions and linear layers
+    is given apart from those.
+
+    Raises:
+        MissingError: thop is not installed.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from nas.model import build_model
+
+    own = count(arch)
+    model = build_model(arch).eval()
+    image = torch.zeros(1, arch.in_channels, *own.resolution)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        model(image)
+    kernels, everything = _thop(model, image, silent=True), _thop(model, image, silent=False)
+    params = sum(p.numel() for p in model.parameters())
+    return {
+        "nas": {"params": own.params, "flops": own.flops},
+        "torch": {"params": params, "flops": counter.get_total_flops() // 2},
+        "thop": {"flops": kernels, "norms_and_pools": everything - kernels},
+    }
+
+
+def _thop(model: Any, image: Any, silent: bool) -> int:
+    """Return thop's count, on a copy: it leaves hooks and buffers in what it profiles."""
+    try:
+        import thop
+    except ImportError:
+        raise MissingError("thop is not installed: pip install thop") from None
+    from torch import inference_mode, nn
+
+    extras = (nn.BatchNorm2d, nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.MaxPool2d)
+    ignore = {kind: lambda *_: None for kind in extras} if silent else {}
+    with inference_mode():
+        flops, _ = thop.profile(copy.deepcopy(model), (image,), custom_ops=ignore, verbose=False)
+    return round(flops)
+
+
+def _size(arch: Arch, resolution: int | tuple[int, int] | None) -> tuple[int, int]:
+    if resolution is None:
+        resolution = arch.resolution
+    size = (resolution, resolution) if isinstance(resolution, int) else resolution
+    if min(size) < 32:
+        raise ArchError(f"the input must have at least 32 x 32 pixels, not {size[0]} x {size[1]}")
+    return size
+
+
+class _Piece(NamedTuple):
+    """A body with what runs beside it: the unit that costs are added up from."""
+
+    body: Body
+    inputs: int
+    side: Layer | None = None
+    held: bool = False  # the input stays alive for the shortcut
+
+
+def _block_piece(block: Block) -> _Piece:
+    return _Piece(body(block), block.inputs, shortcut(block), block.skip != "none")
+
+
+def _stem_piece(stem: Stem, inputs: int, norm: Norm, activation: str) -> _Piece:
+    return _Piece(Body(stem_layers(stem, inputs, norm, activation)), inputs)
+
+
+def _head_piece(head: Head, width: int, norm: Norm, activation: str) -> _Piece:
+    return _Piece(Body(head_layers(head, width, norm, activation)), width)
+
+
+def _sections(arch: Arch) -> Iterable[tuple[str, int, list[_Piece]]]:
+    style = (arch.norm, arch.activation)
+    yield "stem", arch.stem.channels, [_stem_piece(arch.stem, arch.in_channels, *style)]
+    for index, stage in enumerate(arch.stages):
+        pieces = [_block_piece(block) for block, repeats in arch.runs(index) for _ in range(repeats)]
+        yield f"stage {index + 1}", stage.channels, pieces
+    last = arch.stages[-1].channels
+    yield "head", arch.head.channels or last, [_head_piece(arch.head, last, *style)]
+
+
+def _parts(arch: Arch, size: tuple[int, int]) -> Iterable[Tally]:
+    shared = (arch.in_channels, arch.norm, arch.activation)
+    stem, size = _stem_tally(arch.stem, *shared, *size)
+    yield stem
+    for index in range(len(arch.stages)):
+        for block, repeats in arch.runs(index):
+            tally, size = _block_tally(block, *size)
+            yield _times(tally, repeats)
+    yield _head_tally(arch.head, arch.stages[-1].channels, *shared[1:], *size)
+
+
+@lru_cache(maxsize=1 << 10)
+def _stem_tally(
+    stem: Stem, inputs: int, norm: Norm, activation: str, height: int, width: int
+) -> tuple[Tally, tuple[int, int]]:
+    return _walk(_stem_piece(stem, inputs, norm, activation), height, width)
+
+
+@lru_cache(maxsize=1 << 10)
+def _head_tally(
+    head: Head, inputs: int, norm: Norm, activation: str, height: int, width: int
+) -> Tally:
+    return _walk(_head_piece(head, inputs, norm, activation), height, width)[0]
+
+
+@lru_cache(maxsize=1 << 16)
+def _block_tally(block: Block, height: int, width: int) -> tuple[Tally, tuple[int, int]]:
+    return _walk(_block_piece(block), height, width)
+
+
+def _walk(piece: _Piece, height: int, width: int) -> tuple[Tally, tuple[int, int]]:
+    """Add up the layers of a piece and its shortcut; return the tally and the output size."""
+    held = piece.inputs * height * width * piece.held
+    rows, columns = height, width
+    tallies: list[Tally] = []
+    for index, layer in enumerate(piece.body.main):
+        tally = layer.tally(rows, columns)
+        tallies.append(tally._replace(peak=tally.peak + (held if index else 0)))
+        rows, columns = layer.size(rows, columns)
+    if piece.side:
+        side = piece.side.tally(height, width)
+        # both paths read the same input, which backward keeps once
+        tallies.append(side._replace(saved=side.saved - piece.inputs * height * width))
+    return _add(tallies), (rows, columns)
+
+
+def _add(tallies: list[Tally]) -> Tally:
+    sums = [sum(column) for column in zip(*tallies, strict=True)]
+    return Tally(*sums)._replace(peak=max(tally.peak for tally in tallies))
+
+
+def _times(tally: Tally, repeats: int) -> Tally:
+    return Tally(*(value * repeats for value in tally))._replace(peak=tally.peak)

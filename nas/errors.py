@@ -1,0 +1,58 @@
+"""What can go wrong, as a tree. The command line prints one line and leaves with the exit code.
+
+NasError            1   a run failed
+├── OptionError     2   a flag, a name, a size or an option is wrong
+├── ArchError       2   an arch, or what a space decodes to, is impossible
+├── EvaluatorError  2   an evaluator cannot answer for this arch
+├── RunError        2   a run folder is in use, damaged, foreign or cannot be written
+└── MissingError    4   an optional dependency is not installed
+
+Every message is one line: the rule, the value, the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class NasError(Exception):
+    """A run failed."""
+
+    exit_code = 1
+
+
+class OptionError(NasError):
+    """A flag, a name, a size or an option is wrong."""
+
+    exit_code = 2
+
+
+class ArchError(NasError):
+    """An arch, or what a space decodes to, is impossible."""
+
+    exit_code = 2
+
+
+class EvaluatorError(NasError):
+    """An evaluator cannot answer for this arch."""
+
+    exit_code = 2
+
+
+class RunError(NasError):
+    """A run folder is in use, damaged, foreign or cannot be written."""
+
+    exit_code = 2
+
+
+class MissingError(NasError):
+    """An optional dependency is not installed; the message holds the pip line."""
+
+    exit_code = 4
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return " (did you mean 'x'?)" for the nearest of `known`, or an empty string."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" (did you mean {near[0]!r}?)" if near else ""

@@ -1,0 +1,148 @@
+"""Build a plain torch module from an arch."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from nas import cost
+from nas.arch import Arch
+from nas.errors import ArchError
+from nas.layers import Layer
+from nas.modules import Residual, initialise
+
+
+class Model(nn.Module):
+    """A CNN built from an Arch: images (N, C, H, W) in, logits (N, classes) out; H, W >= 32.
+
+    `features(x)` returns the last map at each stride; `feature_info` states their channels and
+    strides. The method names are timm's.
+    """
+
+    def __init__(self, arch: Arch) -> None:
+        super().__init__()
+        self.arch = arch
+        style = (arch.norm, arch.activation)
+        self.stem = _sequence(cost.stem_layers(arch.stem, arch.in_channels, *style))
+        self.stages = nn.ModuleList(_stages(arch))
+        self.head = _sequence(cost.head_layers(arch.head, arch.stages[-1].channels, *style))
+        self.feature_info = feature_info(arch)
+        self.apply(initialise)
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the last feature map at each stride, as `feature_info` lists them."""
+        wanted = {info["stage"] for info in self.feature_info}
+        maps: list[Tensor] = []
+        for module in self.stem:
+            x = module(x)
+            if 0 in wanted and not maps:
+                maps.append(x)
+        for index, stage in enumerate(self.stages, 1):
+            x = stage(x)
+            if index in wanted:
+                maps.append(x)
+        return maps
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Return the last map, before the head."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return x
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Return logits, or with `pre_logits` the vector that the classifier reads."""
+        layers = list(self.head)
+        for layer in layers[:-1] if pre_logits else layers:
+            x = layer(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.forward_head(self.forward_features(x))
+
+    def get_classifier(self) -> nn.Module:
+        """Return the last linear layer."""
+        return self.head[-1]
+
+    def reset_classifier(self, classes: int) -> None:
+        """Replace the last linear layer by a fresh one with that many outputs."""
+        old = self.head[-1]
+        self.head[-1] = nn.Linear(old.in_features, classes, device=old.weight.device)
+        initialise(self.head[-1])
+
+
+class Features(nn.Module):
+    """The feature maps of a Model without its head: images in, a list of maps out."""
+
+    def __init__(self, model: Model, out_indices: Sequence[int]) -> None:
+        super().__init__()
+        infos = model.feature_info
+        self.out_indices = tuple(range(len(infos))[index] for index in out_indices)
+        self.feature_info = [infos[index] for index in self.out_indices]
+        model.head = nn.Sequential()
+        self.body = model
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = self.body.features(x)
+        return [maps[index] for index in self.out_indices]
+
+
+def build_model(
+    arch: Arch, *, features_only: bool = False, out_indices: Sequence[int] | None = None
+) -> Model | Features:
+    """Return the module of an arch with fresh weights.
+
+    With `features_only`, images (N, C, H, W) give a list of maps, by default one per stride
+    (2, 4, 8, 16, 32); `out_indices` chooses among them and `feature_info` describes each.
+
+    Raises:
+        ArchError: an op is unknown, or an index names no map.
+    """
+    model = Model(arch)
+    if not features_only:
+        return model
+    levels = len(model.feature_info)
+    chosen = tuple(range(levels)) if out_indices is None else tuple(out_indices)
+    if not chosen or any(not -levels <= index < levels for index in chosen):
+        raise ArchError(f"out_indices must lie in 0..{levels - 1} for this arch, not {chosen}")
+    return Features(model, chosen)
+
+
+def feature_info(arch: Arch) -> list[dict[str, Any]]:
+    """Return channels, stride (reduction) and stage of the last map at each stride; 0: the stem."""
+    maps = {arch.stem.stride: (arch.stem.channels, 0)}
+    stride = arch.stem.stride * arch.stem.pool
+    for index, stage in enumerate(arch.stages, 1):
+        stride *= stage.stride
+        maps[stride] = (stage.channels, index)
+    return [
+        {"num_chs": channels, "reduction": stride, "stage": stage}
+        for stride, (channels, stage) in maps.items()
+    ]
+
+
+def _sequence(layers: Sequence[Layer]) -> nn.Sequential:
+    names = (f"{type(layer).__name__.lower()}{index}" for index, layer in enumerate(layers))
+    return nn.Sequential(
+        OrderedDict((name, layer.module()) for name, layer in zip(names, layers, strict=True))
+    )
+
+
+def _stages(arch: Arch) -> list[nn.Sequential]:
+    total, done = len(arch.blocks()), 0
+    stages: list[nn.Sequential] = []
+    for index in range(len(arch.stages)):
+        blocks: list[nn.Module] = []
+        for block, repeats in arch.runs(index):
+            body, side = cost.body(block), cost.shortcut(block)
+            for _ in range(repeats):
+                drop = arch.stochastic_depth * done / total
+                keep = nn.Identity() if block.skip == "identity" else None
+                bypass = side.module() if side else keep
+                blocks.append(Residual(_sequence(body.main), bypass, body.after, drop))
+                done += 1
+        stages.append(nn.Sequential(*blocks))
+    return stages

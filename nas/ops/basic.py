@@ -1,0 +1,19 @@
+"""ResNet's basic block: two k x k convolutions, activation after the addition.
+
+Source: He et al. 2016 (ResNet-18, ResNet-34).
+"""
+
+from __future__ import annotations
+
+from nas.arch import Block
+from nas.layers import Body, Conv
+from nas.rounding import squeeze_layers
+
+READS = ("kernel", "se")
+
+
+def body(b: Block) -> Body:
+    """Return the layers."""
+    first = Conv(b.inputs, b.outputs, b.kernel, b.stride, 1, b.norm, b.activation)
+    second = Conv(b.outputs, b.outputs, b.kernel, norm=b.norm)
+    return Body([first, second, *squeeze_layers(b, b.outputs)], after=b.activation)
