@@ -27,10 +27,11 @@ _READS = ("kernel", "expansion", "se")
 class Cost:
     """What an arch costs at one resolution.
 
-    `flops` are multiply-adds for one image, `activations` the elements that convolutions put out,
-    `buffers` the running statistics of batch norm. Memory is an estimate in bytes for float32:
-    training = `training_bytes` + batch * `training_bytes_per_image`, inference of one image =
-    `inference_bytes`; workspace of the convolution library comes on top.
+    `flops` are multiply-adds for one image, `activations` the elements that convolutions, linear
+    layers and 3x3 pools put out, `buffers` the running statistics of batch norm. Memory is an
+    estimate in bytes for float32: training = `training_bytes` + batch *
+    `training_bytes_per_image`, inference of one image = `inference_bytes`; workspace of the
+    convolution library comes on top.
     """
 
     resolution: tuple[int, int]

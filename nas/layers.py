@@ -18,15 +18,16 @@ from nas.arch import Norm, ceil_div
 if TYPE_CHECKING:
     from torch import nn
 
-# Activations whose backward needs their input; relu and relu6 work in place and keep the result.
-KEEPS_INPUT = frozenset({"silu", "hardswish", "gelu"})
+# Activations whose backward needs their input beside the result that the next layer keeps; relu
+# works in place and needs its result only. relu6 in place keeps a copy of its input.
+KEEPS_INPUT = frozenset({"relu6", "silu", "hardswish", "gelu"})
 
 
 class Tally(NamedTuple):
     """What one layer costs for one image; numbers of elements, not bytes.
 
-    `activations` are the outputs of convolutions and linear layers (as pycls counts them); `saved` is what backward
-    keeps; `peak` is what is alive at once when nothing is kept.
+    `activations` are the outputs of convolutions, linear layers and 3x3 pools (as pycls counts
+    them); `saved` is what backward keeps; `peak` is what is alive at once when nothing is kept.
     """
 
     params: int = 0
@@ -147,7 +148,8 @@ class Pool:
         rows, columns = self.size(height, width)
         into, out = self.channels * height * width, self.channels * rows * columns
         # max pooling also keeps 64-bit indices
-        return Tally(saved=into + 2 * out * (self.kind == "max"), peak=into + 3 * out)
+        saved = into + 2 * out * (self.kind == "max")
+        return Tally(activations=out, saved=saved, peak=into + 3 * out)
 
     def module(self) -> nn.Module:
         from torch import nn

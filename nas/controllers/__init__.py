@@ -1,0 +1,1 @@
+"""What proposes the next choices: one file each, `make(space, *, seed, ...)` and `OBJECTIVES`."""

@@ -1,0 +1,18 @@
+"""NSGA-II: evolution by non-dominated sorting, for two objectives or one.
+
+Source: Deb et al. 2002.
+"""
+
+from __future__ import annotations
+
+from optuna.samplers import BaseSampler, NSGAIISampler
+
+from nas.interfaces import Space
+from nas.samplers import Reseeded
+
+OBJECTIVES = ("reward", "pareto")
+
+
+def make(space: Space, *, seed: int, population: int = 50) -> BaseSampler:
+    """Return NSGA-II. population: archs in a generation."""
+    return Reseeded(NSGAIISampler(seed=seed, population_size=population), seed)

@@ -1,0 +1,171 @@
+"""The loop of every search: ask the study, screen by exact cost, evaluate, tell the study.
+
+The journal is the only truth. What is in memory can be rebuilt from it, so a killed search goes
+on where it was: finished trials count, a proposal without a result is evaluated again under its
+own number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from nas.arch import Arch
+from nas.cost import count
+from nas.errors import ArchError, NasError
+from nas.interfaces import Choices, Executor, Metrics, Outcome, Space, Task, Trial
+from nas.objective import Objective, broken_limit, reward
+from nas.samplers import distributions
+from nas.study import Log
+
+# proposals in a row that bring nothing new before a search ends
+PATIENCE = 2000
+# failed evaluations in a row before a search ends: the evaluator is broken, not the archs
+FAILURES = 20
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a study is told: a reward, or accuracy against one cost (`pareto`)."""
+
+    objective: Objective
+    pareto: str | None = None  # the cost metric of a two-objective search
+
+    @property
+    def directions(self) -> list[str]:
+        return ["maximize", "minimize"] if self.pareto else ["maximize"]
+
+    def values(self, metrics: Metrics) -> tuple[float, ...]:
+        """Return what the study is told for these metrics."""
+        if self.pareto:
+            return metrics["accuracy"], metrics[self.pareto]
+        return (reward(metrics, self.objective),)
+
+
+class Engine:
+    """One study of a journal with everything that is needed to go on with it.
+
+    `known` maps arch ids to metrics and may be shared between studies: what is in it is not
+    evaluated again. `stop` returns a reason to end early, or an empty string. `watch` is called
+    with each finished trial.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        space: Space,
+        goal: Goal,
+        executor: Executor,
+        *,
+        seed: int,
+        known: dict[str, Metrics],
+        stop: Callable[[], str],
+        watch: Callable[[Trial], None],
+    ) -> None:
+        self._log, self._space, self._goal, self._executor = log, space, goal, executor
+        self._seed, self._known, self._stop, self._watch = seed, known, stop, watch
+        self._distributions = distributions(space)
+        self._pending: dict[int, tuple[Arch, Choices]] = {}
+        self._seen: set[str] = set()
+        self._spent = self._idle = self._failed = 0
+        for trial in log.trials():
+            self._count(trial)
+
+    def run(self, budget: int) -> str:
+        """Evaluate until `budget` archs are done or failed; return why it ended early, or "".
+
+        Raises:
+            NasError: the last evaluations all failed; the message gives the reason.
+        """
+        for number, choices in self._log.unfinished():
+            self._screen(number, choices)
+        while True:
+            reason = self._ended()
+            while not reason and self._has_room(budget):
+                self._screen(*self._log.ask(self._distributions))
+                reason = self._ended()
+            if not self._pending:
+                return reason
+            for outcome in self._executor.wait():
+                self._record(outcome)
+
+    def _has_room(self, budget: int) -> bool:
+        waiting = len(self._pending)
+        return waiting < self._executor.slots and self._spent + waiting < budget
+
+    def _ended(self) -> str:
+        if self._failed >= FAILURES:
+            raise NasError(f"the last {FAILURES} evaluations all failed: {self._reason}")
+        idle = f"{PATIENCE} proposals in a row were known already or above a limit"
+        return self._stop() or (idle if self._idle >= PATIENCE else "")
+
+    def _screen(self, number: int, choices: Choices) -> None:
+        """Reject a proposal, answer it from what is known, or submit it."""
+        try:
+            arch = decode(self._space, choices)
+            cost = cost_metrics(arch)
+        except ArchError as error:
+            return self._tell(Trial(number, "rejected", choices, "", {}, (), str(error)))
+        reason = broken_limit(cost, self._goal.objective)
+        if any(arch.id == other.id for other, _ in self._pending.values()):
+            reason = "the same network is being evaluated"
+        if reason:
+            return self._tell(Trial(number, "rejected", choices, arch.id, cost, (), reason))
+        if arch.id in self._known:
+            state = "duplicate" if arch.id in self._seen else "done"
+            metrics = self._known[arch.id]
+            values = self._goal.values(metrics)
+            return self._tell(Trial(number, state, choices, arch.id, metrics, values))
+        self._pending[number] = arch, choices
+        self._executor.submit(Task(number, arch.to_dict(), self._seed))
+
+    def _record(self, outcome: Outcome) -> None:
+        arch, choices = self._pending.pop(outcome.number)
+        metrics = {**outcome.metrics, **cost_metrics(arch)}
+        state, values = ("failed", ()) if outcome.error else ("done", self._goal.values(metrics))
+        self._tell(
+            Trial(
+                outcome.number,
+                state,
+                choices,
+                arch.id,
+                metrics,
+                values,
+                outcome.error,
+                outcome.seconds,
+            )
+        )
+
+    def _tell(self, trial: Trial) -> None:
+        self._log.tell(trial)
+        self._count(trial)
+        self._watch(trial)
+
+    def _count(self, trial: Trial) -> None:
+        if trial.state == "done":
+            self._seen.add(trial.arch_id)
+            self._known[trial.arch_id] = trial.metrics
+        if trial.state in ("done", "failed"):
+            self._spent += 1
+            self._idle = 0
+            self._failed = self._failed + 1 if trial.state == "failed" else 0
+            self._reason = trial.reason
+        else:
+            self._idle += 1
+
+
+def decode(space: Space, choices: Choices) -> Arch:
+    """Return the arch of a point.
+
+    Raises:
+        ArchError: the space calls the point invalid, or it decodes to something impossible.
+    """
+    if space.valid and not space.valid(choices):
+        raise ArchError("the space says that this point is not valid")
+    return space.decode(choices)
+
+
+def cost_metrics(arch: Arch) -> Metrics:
+    """Return the metrics that are counted, not evaluated."""
+    cost = count(arch)
+    return {"flops": cost.flops, "params": cost.params, "activations": cost.activations}

@@ -1,0 +1,1 @@
+"""Arch in, metrics out: one file each, `make(**options)`."""

@@ -1,0 +1,1 @@
+"""Who runs evaluations: one file each, `make(evaluator, options, *, workers)`."""

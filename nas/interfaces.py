@@ -1,0 +1,126 @@
+"""The whole system on one page: what each part must offer to the others.
+
+    space ──▶ controller proposes choices ──▶ Space.decode ──▶ Arch ──▶ cost, exact, before anything
+                      ▲                                          │
+                      │ tell                                     ▼
+                  objective ◀── Metrics ◀── evaluator, run by an executor
+
+Only JSON crosses a process border: a Task out, an Outcome back.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from nas.arch import Arch
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+Option = bool | int | float | str
+Choices = dict[str, Option]
+# `accuracy` in percent; any other name may follow: accuracy_std, latency_ms, throughput, ...
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Space:
+    """A set of choices and how a point of it becomes an Arch.
+
+    `choices` maps each name to its options, in the order a controller decides them. `decode` must
+    be pure. `encode` finds the choices of an arch, or None if the space cannot express it; without
+    it no reference rows are shown. `valid` tells which points are meant to be networks at all;
+    without it every point is.
+    """
+
+    name: str
+    choices: Mapping[str, Sequence[Option]]
+    decode: Callable[[Mapping[str, Any]], Arch]
+    encode: Callable[[Arch], Choices | None] | None = None
+    valid: Callable[[Mapping[str, Any]], bool] | None = None
+    source: str = ""
+
+    @property
+    def size(self) -> int:
+        """Return the number of points; several may decode to one network."""
+        return math.prod(len(options) for options in self.choices.values())
+
+
+class Evaluator(Protocol):
+    """Arch in, metrics out. A file of nas/evaluators exports `make(**options) -> Evaluator`."""
+
+    title: str  # one line for the screen: what is predicted or measured, and how well
+
+    def check(self, arch: Arch) -> None:
+        """Do nothing, at once, if this arch can be evaluated.
+
+        Raises:
+            EvaluatorError: the arch lies outside what the evaluator knows.
+        """
+
+    def evaluate(self, arch: Arch, *, seed: int = 0) -> Metrics:
+        """Return finite metrics with at least `accuracy`; equal seeds, equal metrics."""
+
+
+class Controller(Protocol):
+    """A file of nas/controllers exports `make(space, *, seed, ...)`, giving an Optuna sampler.
+
+    What it proposes must depend only on the seed, the trial's number and the finished trials, so
+    that a resumed search goes on as if it had never stopped (`nas.samplers` has the two adapters).
+    `OBJECTIVES` names what it can pursue: "reward", "pareto".
+    """
+
+    OBJECTIVES: tuple[str, ...]
+
+    def make(self, space: Space, *, seed: int) -> BaseSampler: ...
+
+
+@dataclass(frozen=True)
+class Task:
+    """One evaluation, as it travels to a worker. `arch` is `Arch.to_dict()`."""
+
+    number: int
+    arch: dict[str, Any]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What comes back: metrics, or the reason of a failure."""
+
+    number: int
+    metrics: Metrics
+    error: str = ""
+    seconds: float = 0.0
+
+
+class Executor(Protocol):
+    """Who runs evaluations. A file of nas/executors exports `make(evaluator, options, ...)`."""
+
+    slots: int  # how many tasks it works on at once
+
+    def submit(self, task: Task) -> None:
+        """Start or queue a task."""
+
+    def wait(self) -> list[Outcome]:
+        """Return the outcomes that are ready; block until there is one."""
+
+    def close(self) -> None:
+        """Stop the workers; what is running is abandoned."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One finished proposal. `state`: done, duplicate, rejected or failed (see `reason`)."""
+
+    number: int
+    state: str
+    choices: Choices
+    arch_id: str
+    metrics: Metrics
+    values: tuple[float, ...] = ()  # the reward, or one value per objective
+    reason: str = ""
+    seconds: float = 0.0

@@ -1,0 +1,134 @@
+"""The study's journal: Optuna's journal file, written by one process, in whole groups.
+
+The file is what optuna's own JournalFileBackend writes, so optuna-dashboard opens it. Two things
+differ. What belongs together (all choices of one proposal; all results of one trial) is written
+at once, so a kill leaves no half-asked trial behind and a thousand trials cost a thousand writes,
+not forty thousand. And the run's lease already makes this process the only writer, so there is no
+lock file that a kill could leave stale.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import BaseJournalBackend
+
+from nas.errors import RunError
+
+# operation codes of optuna 5's journal format
+_STUDY_CODES = range(0, 4)
+_CREATE_TRIAL, _SET_PARAM, _SET_STATE = 4, 5, 6
+
+
+class GroupedFile(BaseJournalBackend):
+    """A journal file of this process alone; nothing is on disk before `flush`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._logs: list[dict[str, Any]] = [json.loads(line) for line in _lines(path)]
+        self._written = len(self._logs)
+        self._synced = 0.0
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        return self._logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        # through JSON and back, so that this process sees what a later one will read
+        self._logs += json.loads(json.dumps(logs))
+
+    def flush(self) -> None:
+        """Write what is new in one append, which a kill of this process cannot undo.
+
+        The disk itself is waited for once a second, which bounds what a power cut can take.
+
+        Raises:
+            RunError: the disk is full or the folder cannot be written; nothing earlier is lost.
+        """
+        new = self._logs[self._written :]
+        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in new)
+        try:
+            with self._path.open("ab", buffering=0) as file:
+                file.write(text.encode())
+                if time.monotonic() > self._synced + 1:
+                    os.fsync(file.fileno())
+                    self._synced = time.monotonic()
+        except OSError as error:
+            raise RunError(
+                f"cannot write {self._path}: {error.strerror}; every finished trial is kept: "
+                "make room and repeat the command with --resume"
+            ) from error
+        self._written = len(self._logs)
+
+
+def open_journal(path: Path, choices: int) -> tuple[JournalStorage, GroupedFile]:
+    """Return the storage of a journal file, made if absent, after cutting a torn end.
+
+    `choices` is the number of choices of the space: a proposal with fewer was torn by a kill.
+
+    Raises:
+        RunError: the file is no Optuna journal, or is damaged before its end.
+    """
+    try:
+        path.touch()
+        _repair(path, choices)
+        backend = GroupedFile(path)
+        return JournalStorage(backend), backend
+    except OSError as error:
+        raise RunError(f"cannot open {path}: {error.strerror}") from error
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} is not a journal that optuna {optuna.__version__} can replay "
+            f"({type(error).__name__}: {error}); name another run"
+        ) from error
+
+
+def _lines(path: Path) -> list[bytes]:
+    return path.read_bytes().splitlines()
+
+
+def _repair(path: Path, choices: int) -> None:
+    """Cut the file after its last complete group."""
+    lines = path.read_bytes().splitlines(keepends=True)
+    safe = length = params = 0
+    asking = False
+    for number, line in enumerate(lines, 1):
+        log = _parse(path, number, line, is_last=number == len(lines))
+        if log is None:
+            break
+        length += len(line)
+        code = log["op_code"]
+        if code == _CREATE_TRIAL:
+            asking, params = True, 0
+        params += code == _SET_PARAM
+        complete = code == _SET_PARAM and params == choices
+        asking = asking and not complete
+        if complete or code == _SET_STATE or (code in _STUDY_CODES and not asking):
+            safe = length
+    if safe < path.stat().st_size:
+        with path.open("r+b") as file:
+            file.truncate(safe)
+            os.fsync(file.fileno())
+
+
+def _parse(path: Path, number: int, line: bytes, is_last: bool) -> dict[str, Any] | None:
+    """Return one record; None for a torn last line."""
+    try:
+        log = json.loads(line)
+        if line.endswith(b"\n") and isinstance(log, dict) and "op_code" in log:
+            return log
+    except ValueError:
+        pass
+    if is_last and (number > 1 or line.startswith(b'{"op_code')):
+        return None
+    shown = line[:40].decode(errors="replace").strip()
+    raise RunError(
+        f"{path} line {number} is not a record of an Optuna journal ({shown!r}); "
+        "name another run or restore the file"
+    )

@@ -1,0 +1,231 @@
+"""What a search leaves behind: tables while it runs, and at the end the winner and its company."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nas import run
+from nas.arch import Arch
+from nas.engine import Goal, cost_metrics
+from nas.errors import EvaluatorError, RunError
+from nas.interfaces import Metrics, Trial
+from nas.load import baselines
+from nas.objective import describe, meets, pareto_front, reward
+from nas.settings import Setup
+from nas.study import BASELINE, SEARCH, Log
+
+SCHEMA = 1
+TRIALS = {SEARCH: "trials.csv", BASELINE: "random.csv"}
+RESULT, PARETO, IMPORTANCE = "result.json", "pareto.csv", "importance.csv"
+REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
+LEADERS = 5
+
+
+class Table:
+    """The trials of one study as a CSV file, one row more with each finished trial.
+
+    It is written anew from the journal when a run is opened, so it never disagrees with it.
+    """
+
+    def __init__(self, path: Path, trials: Sequence[Trial], goal: Goal) -> None:
+        self._goal, self._waiting = goal, list(trials)
+        self._columns: list[str] = []
+        try:
+            self._file = path.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}") from error
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._write()
+
+    def append(self, trial: Trial) -> None:
+        """Add a finished trial."""
+        self._waiting.append(trial)
+        self._write()
+
+    def close(self) -> None:
+        """Write what still waits for a first evaluated trial to name the columns."""
+        self._write(final=True)
+        self._file.close()
+
+    def _write(self, *, final: bool = False) -> None:
+        named = next((t for t in self._waiting if t.state == "done"), None)
+        if not self._columns and self._waiting and (named or final):
+            first = named or self._waiting[0]
+            self._columns = [*first.metrics, *first.choices]
+            self._writer.writerow(["number", "state", "reward", "seconds", *self._columns,
+                                   "arch_id", "reason"])
+        if self._columns:
+            self._writer.writerows(self._row(trial) for trial in self._waiting)
+            self._waiting = []
+            self._file.flush()
+
+    def _row(self, trial: Trial) -> list[Any]:
+        cells = {**trial.choices, **trial.metrics}
+        value = reward(trial.metrics, self._goal.objective) if trial.values else ""
+        named = [cells.get(column, "") for column in self._columns]
+        seconds = f"{trial.seconds:.3g}"
+        return [trial.number, trial.state, value, seconds, *named, trial.arch_id, trial.reason]
+
+
+def conclude(
+    folder: Path, setup: Setup, log: Log, rival: Log | None, reason: str
+) -> dict[str, Any]:
+    """Write the winner, the Pareto front and the importances; return the result as JSON data.
+
+    `reason` says why the search ended early, or is empty.
+    """
+    trials = log.trials()
+    leaders = _ranked(trials, setup.goal)
+    winner = leaders[0] if leaders else None
+    references = _references(setup)
+    luck = _ranked(rival.trials(), setup.goal) if rival else []
+    random_best = _entry(setup, "random search", luck[0]) if luck else None
+    result = {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "space": {"name": setup.space.name, "size": setup.space.size},
+        "controller": setup.controller,
+        "evaluator": {"name": setup.settings.evaluator, "title": setup.evaluator.title},
+        "objective": describe(setup.goal.objective),
+        "pareto": setup.goal.pareto,
+        "targets": {bound.metric: bound.value for bound in setup.goal.objective.targets},
+        "limits": {bound.metric: bound.value for bound in setup.goal.objective.limits},
+        "trials": sum(trial.state in ("done", "failed") for trial in trials),
+        "proposals": len(trials),
+        "states": _states(trials),
+        "seconds": sum(trial.seconds for trial in trials),
+        "stopped": reason,
+        "met": _met(setup, trials),
+        "best": _entry(setup, "best", winner) if winner else None,
+        "leaders": [_entry(setup, f"#{trial.number}", trial) for trial in leaders[:LEADERS]],
+        "references": references,
+        "random": random_best and {**random_best, "trials": len(luck)},
+        "gains": _gains(_entry(setup, "best", winner), [*references, random_best])
+        if winner
+        else [],
+    }
+    _write(folder, setup, log, leaders, result)
+    return result
+
+
+def compare(mine: Metrics, other: Metrics) -> dict[str, float | bool]:
+    """Return the gain in accuracy, its standard deviation, and whether it is within the noise.
+
+    Within: smaller than two standard deviations of the difference, the errors of the two
+    predictions taken as independent.
+    """
+    gain = mine["accuracy"] - other["accuracy"]
+    sd = math.hypot(mine.get("accuracy_std", 0.0), other.get("accuracy_std", 0.0))
+    return {"accuracy": gain, "accuracy_std": sd, "within_noise": abs(gain) < 2 * sd}
+
+
+def _gains(best: dict[str, Any], others: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    return [
+        {
+            "over": other["name"],
+            "reward": best["reward"] - other["reward"],
+            **compare(best["metrics"], other["metrics"]),
+        }
+        for other in others
+        if other
+    ]
+
+
+def _ranked(trials: list[Trial], goal: Goal) -> list[Trial]:
+    """Return the evaluated trials by reward, best first; ties by number."""
+    done = [trial for trial in trials if trial.state == "done"]
+    return sorted(done, key=lambda t: (-reward(t.metrics, goal.objective), t.number))
+
+
+def _entry(setup: Setup, name: str, trial: Trial) -> dict[str, Any]:
+    arch = setup.space.decode(trial.choices)
+    return {
+        "name": name,
+        "number": trial.number,
+        "reward": reward(trial.metrics, setup.goal.objective),
+        "metrics": trial.metrics,
+        "choices": trial.choices,
+        "arch": arch.to_dict(),
+        "arch_id": arch.id,
+    }
+
+
+def _references(setup: Setup) -> list[dict[str, Any]]:
+    """Return the reference nets that the space can express and the evaluator knows."""
+    found = []
+    for name in REFERENCES:
+        arch = baselines()[name]
+        choices = setup.space.encode(arch) if setup.space.encode else None
+        if choices is not None and _knows(setup, arch):
+            evaluated = setup.evaluator.evaluate(arch, seed=setup.settings.seed)
+            metrics = {**evaluated, **cost_metrics(arch)}
+            trial = Trial(-1, "done", choices, arch.id, metrics)
+            found.append({**_entry(setup, name, trial), "arch": arch.to_dict()})
+    return found
+
+
+def _knows(setup: Setup, arch: Arch) -> bool:
+    try:
+        setup.evaluator.check(arch)
+    except EvaluatorError:
+        return False
+    return True
+
+
+def _met(setup: Setup, trials: list[Trial]) -> bool:
+    """Tell whether an evaluated arch is within the budget; a soft target is no budget."""
+    done = [trial for trial in trials if trial.state == "done"]
+    if setup.goal.objective.kind == "soft":
+        return bool(done)
+    return any(meets(trial.metrics, setup.goal.objective) for trial in done)
+
+
+def _states(trials: list[Trial]) -> dict[str, int]:
+    names = ("done", "duplicate", "rejected", "failed")
+    return {name: sum(trial.state == name for trial in trials) for name in names}
+
+
+def _write(
+    folder: Path, setup: Setup, log: Log, leaders: list[Trial], result: dict[str, Any]
+) -> None:
+    """Write every file of a finished search but the report."""
+    cost = setup.goal.pareto or next(iter(result["targets"]), "flops")
+    points = [(t.metrics["accuracy"], -t.metrics[cost]) for t in leaders]
+    front = [leaders[index] for index in pareto_front(points)]
+    header = ["number", "accuracy", cost, "arch_id"]
+    rows = [[t.number, t.metrics["accuracy"], t.metrics[cost], t.arch_id] for t in front]
+    run.write_csv(folder / PARETO, header, rows)
+    importances = log.importances().items()
+    run.write_csv(folder / IMPORTANCE, ["choice", "importance"], list(importances))
+    run.write_json(folder / RESULT, result)
+    if leaders:
+        arch = Arch.from_dict(result["best"]["arch"])
+        run.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
+        run.write_text(folder / "best" / "README.md", _card(setup, result))
+
+
+def _card(setup: Setup, result: dict[str, Any]) -> str:
+    """Return the winner's card: what it is, how it was found, how to use it."""
+    best = result["best"]
+    metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in best["metrics"].items())
+    return f"""# The best arch of {setup.space.name}
+
+Arch {best["arch_id"]}, trial {best["number"]} of {result["proposals"]} proposals,
+{result["trials"]} evaluated by controller {setup.controller} with seed {setup.settings.seed}.
+
+- objective: {result["objective"]}
+- reward: {best["reward"]:.4f}
+{metrics}
+
+FLOPs are multiply-adds. Accuracy comes from this evaluator: {setup.evaluator.title}.
+
+    nas show {result["run"]}
+    nas scale {result["run"]} --phi 1..7
+
+    import nas
+    model = nas.build_model(nas.load_arch("best/arch.json"))
+"""

@@ -1,0 +1,198 @@
+"""A run: a folder under runs/<verb>/ that holds everything one command produced.
+
+It is made by one process at a time, never overwritten, and every file in it parses.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import os
+import platform
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from nas.errors import OptionError, RunError
+
+ARGS, ENVIRONMENT = "args.yaml", "env.json"
+
+
+def create(verb: str, name: str | None, project: Path) -> Path:
+    """Return a new folder project/verb/name; a taken name gets the next free number.
+
+    Raises:
+        RunError: the folder cannot be made (read-only, full, or a file is in the way).
+        OptionError: the name would leave the project's folder.
+    """
+    stem = name or verb
+    if Path(stem).name != stem or stem in (".", ".."):
+        raise OptionError(f"--name takes a plain folder name, not {stem!r}; use --project for paths")
+    number = 1
+    while True:
+        path = project / verb / (stem if number == 1 else f"{stem}{number}")
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            if not path.is_dir():
+                raise RunError(f"{path} is in the way: it is no folder; use --project") from None
+            number += 1
+        except OSError as error:
+            raise RunError(
+                f"cannot make {path}: {error.strerror}; choose a writable folder with --project"
+            ) from error
+
+
+def runs(verb: str, project: Path) -> list[Path]:
+    """Return the runs of a verb that have their arguments, oldest first."""
+    found = (file.parent for file in (project / verb).glob(f"*/{ARGS}"))
+    return sorted(found, key=lambda path: ((path / ARGS).stat().st_mtime_ns, path.name))
+
+
+@contextlib.contextmanager
+def lease(path: Path) -> Iterator[None]:
+    """Hold a run folder for this process; the operating system frees it when the process dies.
+
+    Raises:
+        RunError: another process holds it; the message gives its number and host.
+    """
+    try:
+        file = (path / ".lock").open("a+")
+    except OSError as error:
+        raise RunError(f"cannot write in {path}: {error.strerror}") from error
+    with file:
+        if not _try_lock(file):
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise RunError(f"{path} is in use by {holder}: wait for it, stop it, or name another run")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        file.seek(0)
+        lock = lambda: msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore  # noqa: E731
+    else:
+        lock = lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # noqa: E731
+    try:
+        lock()
+    except OSError:
+        return False
+    return True
+
+
+def write_args(path: Path, arguments: Mapping[str, Any]) -> None:
+    """Write the resolved arguments as YAML; `--config` reads them back."""
+    text = yaml.safe_dump(dict(arguments), sort_keys=False, allow_unicode=True)
+    write_text(path / ARGS, text)
+
+
+def read_args(path: Path) -> dict[str, Any]:
+    """Return the arguments of a run folder or of a YAML file.
+
+    Raises:
+        RunError: there are none, or they do not parse.
+    """
+    file = path / ARGS if path.is_dir() else path
+    try:
+        data = yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise RunError(f"cannot read {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        first = str(error).splitlines()[0]
+        raise RunError(f"{file} is not YAML: {first}") from error
+    if not isinstance(data, dict):
+        raise RunError(f"{file} holds no arguments: a mapping of names to values is expected")
+    return data
+
+
+def write_environment(path: Path) -> None:
+    """Write versions, machine, command line and commit, for whoever repeats the run."""
+    packages = ("nas", "torch", "optuna", "numpy")
+    data = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "versions": {name: _version(name) for name in packages},
+        "commit": _commit(),
+    }
+    write_json(path / ENVIRONMENT, data)
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON in one step: readers see the old file or the new one, never half of it."""
+    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Write a CSV file in one step."""
+    with _replacing(path) as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, or none if it does not exist."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in one step.
+
+    Raises:
+        RunError: the disk is full or the folder is read-only.
+    """
+    with _replacing(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            yield file
+        beside.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+        raise RunError(f"cannot write {path}: {error.strerror}; what was finished is kept") from error
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    """Return the commit of the folder the command runs in, if it is a repository."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "rev-parse", "HEAD"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+        return done.stdout.strip()
+    return ""

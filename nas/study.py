@@ -1,0 +1,118 @@
+"""A study of the journal as this project reads and writes it: ask, tell, trials."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.storages import JournalStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.errors import RunError
+from nas.interfaces import Choices, Trial
+from nas.journal import GroupedFile, open_journal
+
+SEARCH, BASELINE = "search", "random baseline"
+# a rejected arch is pruned: samplers learn that it is worse than any that was evaluated
+_STATES = {
+    "done": TrialState.COMPLETE,
+    "duplicate": TrialState.COMPLETE,
+    "rejected": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+_RECORD = ("state", "arch_id", "reason", "seconds")
+
+
+class Journal:
+    """The journal of a run folder, open for this process, which holds the folder's lease."""
+
+    def __init__(self, path: Path, choices: int) -> None:
+        self.storage, self.backend = open_journal(path, choices)
+
+    def log(self, name: str, directions: list[str], sampler: BaseSampler) -> Log:
+        """Return the study of that name, made if absent.
+
+        Raises:
+            RunError: the study is there with other directions.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(
+            storage=self.storage,
+            sampler=sampler,
+            study_name=name,
+            directions=directions,
+            load_if_exists=True,
+        )
+        found = [direction.name.lower() for direction in study.directions]
+        if found != directions:
+            raise RunError(f"the journal's study {name!r} has objectives {found}, not {directions}")
+        self.backend.flush()
+        return Log(study, self.storage, self.backend)
+
+
+class Log:
+    """One study: what was proposed and what came of it."""
+
+    def __init__(self, study: optuna.Study, storage: JournalStorage, backend: GroupedFile) -> None:
+        self.study, self._storage, self._backend = study, storage, backend
+        self._id = storage.get_study_id_from_name(study.study_name)
+
+    def ask(self, distributions: dict[str, BaseDistribution]) -> tuple[int, Choices]:
+        """Return the number and choices of a new proposal, on file before it is evaluated."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            trial = self.study.ask(distributions)
+        self._backend.flush()
+        return trial.number, trial.params
+
+    def tell(self, trial: Trial) -> None:
+        """Record what came of a proposal."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+        record = {name: getattr(trial, name) for name in _RECORD}
+        for name, value in {**record, **trial.metrics}.items():
+            if value != "":
+                self._storage.set_trial_user_attr(trial_id, name, value)
+        state = _STATES[trial.state]
+        values = list(trial.values) if state is TrialState.COMPLETE else None
+        self.study.tell(trial.number, values, state=state)
+        self._backend.flush()
+
+    def unfinished(self) -> list[tuple[int, Choices]]:
+        """Return the proposals without a result, from a process that was killed."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [(trial.number, dict(trial.params)) for trial in running]
+
+    def trials(self) -> list[Trial]:
+        """Return the finished trials in the order of their numbers."""
+        frozen = self.study.get_trials(deepcopy=False)
+        return [_trial(t) for t in frozen if t.state.is_finished()]
+
+    def importances(self) -> dict[str, float]:
+        """Return how much each choice matters to the first objective, most first, summing to 1.
+
+        Source: Watanabe et al. 2023 (PED-ANOVA), as Optuna computes it. Empty where there are too
+        few trials.
+        """
+        target = (lambda trial: trial.values[0]) if len(self.study.directions) > 1 else None
+        try:
+            return optuna.importance.get_param_importances(self.study, target=target)
+        except (ValueError, RuntimeError):
+            return {}
+
+
+
+def _trial(frozen: FrozenTrial) -> Trial:
+    attributes = frozen.user_attrs
+    return Trial(
+        number=frozen.number,
+        state=attributes.get("state", "failed"),
+        choices=dict(frozen.params),
+        arch_id=attributes.get("arch_id", ""),
+        metrics={k: v for k, v in attributes.items() if k not in _RECORD},
+        values=tuple(frozen.values or ()),
+        reason=attributes.get("reason", ""),
+        seconds=attributes.get("seconds", 0.0),
+    )

@@ -1,0 +1,1 @@
+"""What the command line offers, as functions; `nas` re-exports them."""

@@ -1,0 +1,90 @@
+"""MnasNet's factorized space: per block the op, kernel, SE, skip, filters and layers.
+
+432 options a block. The paper counts five blocks, 432^5 = 1.5e13: here the five between
+MobileNetV2's first block (16 filters) and last block (320), which stay as MnasNet-A1 has them.
+Filters and layers are offsets from MobileNetV2. A1 itself lies outside: its 112 filters are no
+multiple of MobileNetV2's 96 that the paper lists.
+
+Source: Tan et al. 2019 (MnasNet), section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nas.arch import Arch, Head, Stage, Stem
+from nas.interfaces import Choices, Space
+from nas.rounding import round_channels
+
+# MobileNetV2's filters, layers and strides of the searched blocks
+BLOCKS = ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2))
+# the paper's ConvOps; MBConv3 and MBConv6 count apart, or the product would not be 432
+OPS = {
+    "conv": ("conv", 1.0),
+    "sepconv": ("sepconv", 1.0),
+    "mbconv3": ("mbconv", 3.0),
+    "mbconv6": ("mbconv", 6.0),
+}
+FIRST = Stage("sepconv", 16, skip="none")
+LAST = Stage("mbconv", 320, expansion=6.0)
+OPTIONS = (
+    ("op", tuple(OPS)),
+    ("kernel", (3, 5)),
+    ("se", (0.0, 0.25)),
+    ("skip", ("none", "identity", "pool")),
+    ("filters", (0.75, 1.0, 1.25)),
+    ("layers", (-1, 0, 1)),
+)
+
+
+def _stage(b: int, choices: Mapping[str, Any]) -> Stage:
+    filters, layers, stride = BLOCKS[b - 1]
+    op, expansion = OPS[choices[f"block{b}_op"]]
+    return Stage(
+        op=op,
+        channels=round_channels(filters * choices[f"block{b}_filters"]),
+        layers=layers + choices[f"block{b}_layers"],
+        kernel=choices[f"block{b}_kernel"],
+        stride=stride,
+        expansion=expansion,
+        se=choices[f"block{b}_se"],
+        skip=choices[f"block{b}_skip"],
+    )
+
+
+def decode(choices: Mapping[str, Any]) -> Arch:
+    """Return the arch of a point; ReLU, and a 1280 head as in MnasNet."""
+    stages = (FIRST, *(_stage(b, choices) for b in range(1, len(BLOCKS) + 1)), LAST)
+    return Arch("mnasnet", stages, Stem(32), Head(1280, dropout=0.2), activation="relu")
+
+
+def encode(arch: Arch) -> Choices | None:
+    """Return the choices that decode to this network, or None if there are none."""
+    if len(arch.stages) != len(BLOCKS) + 2:
+        return None
+    choices: Choices = {}
+    for b, stage in enumerate(arch.stages[1:-1], 1):
+        filters, layers, _ = BLOCKS[b - 1]
+        ops = [n for n, op in OPS.items() if op == (stage.op, stage.expansion)]
+        widths = [w for w in (0.75, 1.0, 1.25) if round_channels(filters * w) == stage.channels]
+        if not (ops and widths and abs(stage.layers - layers) <= 1):
+            return None
+        found = (ops[0], stage.kernel, stage.se, stage.skip, widths[0], stage.layers - layers)
+        names = (f"block{b}_{name}" for name, _ in OPTIONS)
+        choices.update(zip(names, found, strict=True))
+    legal = all(value in SPACE.choices[name] for name, value in choices.items())
+    return choices if legal and decode(choices).id == arch.id else None
+
+
+SPACE = Space(
+    name="mnasnet",
+    choices={
+        f"block{b}_{name}": options
+        for b in range(1, len(BLOCKS) + 1)
+        for name, options in OPTIONS
+    },
+    decode=decode,
+    encode=encode,
+    source="Tan et al. 2019 (MnasNet), section 4.1",
+)
