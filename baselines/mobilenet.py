@@ -72,7 +72,8 @@ def _v2() -> Arch:
 
 
 def _v3(name: str, rows: tuple[tuple[int, int, int, float, str, int], ...], head: Head) -> Arch:
-    stem, stages = 16, []
+    stem = 16
+    stages: list[Stage] = []
     for kernel, middle, channels, se, activation, stride in rows:
         # the paper gives the expanded width itself; an Arch holds its ratio to the input's
         ratio = middle / (stages[-1].channels if stages else stem)

@@ -96,7 +96,9 @@ def _folder(room: str) -> Path:
 
 def _load_file(room: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise OptionError(f"no file {path} for --{room[:-1]}; known names: {', '.join(names(room))}")
+        raise OptionError(
+            f"no file {path} for --{room[:-1]}; known names: {', '.join(names(room))}"
+        )
     digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()
     name = f"nas_user_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)

@@ -219,9 +219,9 @@ def exact(task: Task) -> Plan:
             return plan
         best = min(best, miss)
     raise OptionError(
-        f"rule exact finds nothing near phi {task.phi:g}: the best misses 2**phi times the FLOPs of "
-        f"{task.arch.name} by {best:.1%}, {TOLERANCE:.0%} is allowed; use another phi or the rule "
-        "formula"
+        f"rule exact finds nothing near phi {task.phi:g}: the best misses 2**phi times the FLOPs "
+        f"of {task.arch.name} by {best:.1%}, {TOLERANCE:.0%} is allowed; use another phi or the "
+        "rule formula"
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from nas import catalog
 from nas.arch import Arch, Block, Head, Norm, Stem
 from nas.errors import ArchError, MissingError
-from nas.layers import Body, Conv, Dropout, GlobalPool, Layer, Linear, Pool, Tally
+from nas.layers import KEEPS_INPUT, Body, Conv, Dropout, GlobalPool, Layer, Linear, Pool, Tally
 
 FLOAT_BYTES = 4
 # weights, gradients and the two moments of an optimiser such as RMSProp with momentum or Adam
@@ -127,7 +127,7 @@ def head_layers(head: Head, width: int, norm: Norm, activation: str) -> list[Lay
     if head.channels:
         conv = Conv(width, head.channels, norm=norm, activation=activation)
         layers, width = [conv], head.channels
-    layers.append(GlobalPool(width))
+    layers.append(GlobalPool(width, kept=activation == "relu"))
     if head.hidden:
         layers.append(Linear(width, head.hidden, activation))
         width = head.hidden
@@ -182,7 +182,7 @@ def _thop(model: Any, image: Any, silent: bool) -> int:
     ignore = {kind: lambda *_: None for kind in extras} if silent else {}
     with inference_mode():
         flops, _ = thop.profile(copy.deepcopy(model), (image,), custom_ops=ignore, verbose=False)
-    return round(flops)
+    return int(flops)
 
 
 def _size(arch: Arch, resolution: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -201,10 +201,11 @@ class _Piece(NamedTuple):
     inputs: int
     side: Layer | None = None
     held: bool = False  # the input stays alive for the shortcut
+    outputs: int = 0
 
 
 def _block_piece(block: Block) -> _Piece:
-    return _Piece(body(block), block.inputs, shortcut(block), block.skip != "none")
+    return _Piece(body(block), block.inputs, shortcut(block), block.skip != "none", block.outputs)
 
 
 def _stem_piece(stem: Stem, inputs: int, norm: Norm, activation: str) -> _Piece:
@@ -219,7 +220,8 @@ def _sections(arch: Arch) -> Iterable[tuple[str, int, list[_Piece]]]:
     style = (arch.norm, arch.activation)
     yield "stem", arch.stem.channels, [_stem_piece(arch.stem, arch.in_channels, *style)]
     for index, stage in enumerate(arch.stages):
-        pieces = [_block_piece(block) for block, repeats in arch.runs(index) for _ in range(repeats)]
+        runs = arch.runs(index)
+        pieces = [_block_piece(block) for block, repeats in runs for _ in range(repeats)]
         yield f"stage {index + 1}", stage.channels, pieces
     last = arch.stages[-1].channels
     yield "head", arch.head.channels or last, [_head_piece(arch.head, last, *style)]
@@ -268,7 +270,20 @@ def _walk(piece: _Piece, height: int, width: int) -> tuple[Tally, tuple[int, int
         side = piece.side.tally(height, width)
         # both paths read the same input, which backward keeps once
         tallies.append(side._replace(saved=side.saved - piece.inputs * height * width))
+    if _keeps_sum(piece):
+        tallies.append(Tally(saved=piece.outputs * rows * columns))
     return _add(tallies), (rows, columns)
+
+
+def _keeps_sum(piece: _Piece) -> bool:
+    """Say whether the addition makes backward keep one map more than the next layer's input.
+
+    It does where the activation after it reads the sum, and where a relu before it keeps its
+    result, which otherwise is the next layer's input.
+    """
+    last = piece.body.main[-1]
+    relu = isinstance(last, Conv) and last.activation == "relu"
+    return piece.body.after in KEEPS_INPUT or (piece.held and relu)
 
 
 def _add(tallies: list[Tally]) -> Tally:

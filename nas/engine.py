@@ -16,7 +16,7 @@ from nas.errors import ArchError, NasError
 from nas.interfaces import Choices, Executor, Metrics, Outcome, Space, Task, Trial
 from nas.objective import Objective, broken_limit, reward
 from nas.samplers import distributions
-from nas.study import Log
+from nas.study import Direction, Log
 
 # proposals in a row that bring nothing new before a search ends
 PATIENCE = 2000
@@ -32,7 +32,7 @@ class Goal:
     pareto: str | None = None  # the cost metric of a two-objective search
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Direction]:
         return ["maximize", "minimize"] if self.pareto else ["maximize"]
 
     def values(self, metrics: Metrics) -> tuple[float, ...]:

@@ -161,15 +161,17 @@ class Pool:
 
 @dataclass(frozen=True, slots=True)
 class GlobalPool:
-    """The mean over the whole map, then flat."""
+    """The mean over the whole map, then flat; `kept`: what made the map keeps it for backward."""
 
     channels: int
+    kept: bool = False
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         return 1, 1
 
     def tally(self, height: int, width: int) -> Tally:
-        return Tally(peak=self.channels * (height * width + 1))
+        into = self.channels * height * width
+        return Tally(saved=into * self.kept, peak=into + self.channels)
 
     def module(self) -> nn.Module:
         from torch import nn

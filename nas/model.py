@@ -70,6 +70,7 @@ class Model(nn.Module):
     def reset_classifier(self, classes: int) -> None:
         """Replace the last linear layer by a fresh one with that many outputs."""
         old = self.head[-1]
+        assert isinstance(old, nn.Linear)
         self.head[-1] = nn.Linear(old.in_features, classes, device=old.weight.device)
         initialise(self.head[-1])
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from nas.arch import Norm
 
-_ACTIVATIONS = {
+_ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
     "silu": nn.SiLU,
@@ -44,7 +45,8 @@ class SqueezeExcite(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         scale = x.mean((2, 3), keepdim=True)
-        return x * self.gate(self.expand(self.activation(self.reduce(scale))))
+        gate: Tensor = self.gate(self.expand(self.activation(self.reduce(scale))))
+        return x * gate
 
 
 class StochasticDepth(nn.Module):
@@ -80,10 +82,11 @@ class Residual(nn.Module):
         self.after = activation(after) if after else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.main(x)
+        y: Tensor = self.main(x)
         if self.shortcut is not None:
             y = self.drop(y) + self.shortcut(x)
-        return self.after(y)
+        out: Tensor = self.after(y)
+        return out
 
 
 def initialise(module: nn.Module) -> None:

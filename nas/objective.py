@@ -75,7 +75,8 @@ def reward(metrics: Mapping[str, float], objective: Objective) -> float:
     if objective.kind == "absolute":
         return accuracy + 100 * objective.beta * sum(abs(ratio - 1) for ratio in ratios)
     exponents = (objective.alpha if ratio <= 1 else objective.beta for ratio in ratios)
-    return accuracy * math.prod(r**w for r, w in zip(ratios, exponents, strict=True))
+    factors = (float(r**w) for r, w in zip(ratios, exponents, strict=True))
+    return accuracy * math.prod(factors)
 
 
 def broken_limit(metrics: Mapping[str, float], objective: Objective) -> str:
@@ -125,7 +126,11 @@ def describe(objective: Objective) -> str:
         terms = " + ".join(f"|{m}/{t} − 1|" for m, t in names.items())
         return f"accuracy − {100 * -objective.beta:g} × ({terms})"
     same = objective.alpha == objective.beta
-    w = f"{objective.beta:g}" if same else f"w, w = {objective.alpha:g} up to T, {objective.beta:g} above"
+    w = (
+        f"{objective.beta:g}"
+        if same
+        else f"w, w = {objective.alpha:g} up to T, {objective.beta:g} above"
+    )
     return "accuracy × " + " × ".join(f"({m}/{t})" for m, t in names.items()) + f"^{w}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import math
 from collections.abc import Sequence
@@ -14,8 +15,8 @@ from nas.engine import Goal, cost_metrics
 from nas.errors import EvaluatorError, RunError
 from nas.interfaces import Metrics, Trial
 from nas.load import baselines
-from nas.objective import describe, meets, pareto_front, reward
-from nas.settings import Setup
+from nas.objective import describe, hypervolume, meets, pareto_front, reward
+from nas.prepare import Setup
 from nas.study import BASELINE, SEARCH, Log
 
 SCHEMA = 1
@@ -32,7 +33,7 @@ class Table:
     """
 
     def __init__(self, path: Path, trials: Sequence[Trial], goal: Goal) -> None:
-        self._goal, self._waiting = goal, list(trials)
+        self._path, self._goal, self._waiting = path, goal, list(trials)
         self._columns: list[str] = []
         try:
             self._file = path.open("w", newline="", encoding="utf-8")
@@ -48,16 +49,26 @@ class Table:
 
     def close(self) -> None:
         """Write what still waits for a first evaluated trial to name the columns."""
-        self._write(final=True)
-        self._file.close()
+        try:
+            self._write(final=True)
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     def _write(self, *, final: bool = False) -> None:
+        try:
+            self._write_rows(final)
+        except OSError as error:
+            raise RunError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _write_rows(self, final: bool) -> None:
         named = next((t for t in self._waiting if t.state == "done"), None)
         if not self._columns and self._waiting and (named or final):
             first = named or self._waiting[0]
             self._columns = [*first.metrics, *first.choices]
-            self._writer.writerow(["number", "state", "reward", "seconds", *self._columns,
-                                   "arch_id", "reason"])
+            self._writer.writerow(
+                ["number", "state", "reward", "seconds", *self._columns, "arch_id", "reason"]
+            )
         if self._columns:
             self._writer.writerows(self._row(trial) for trial in self._waiting)
             self._waiting = []
@@ -79,37 +90,50 @@ def conclude(
     `reason` says why the search ended early, or is empty.
     """
     trials = log.trials()
-    leaders = _ranked(trials, setup.goal)
-    winner = leaders[0] if leaders else None
-    references = _references(setup)
-    luck = _ranked(rival.trials(), setup.goal) if rival else []
-    random_best = _entry(setup, "random search", luck[0]) if luck else None
+    leaders = ranked(trials, setup.goal)
+    luck = ranked(rival.trials(), setup.goal) if rival else []
+    front = _front(leaders, setup.goal)
+    best = _entry(setup, "best", leaders[0]) if leaders else None
+    rivals = reference_rows(setup)
+    chance = {**_entry(setup, "random search", luck[0]), "trials": len(luck)} if luck else None
     result = {
         "schema": SCHEMA,
         "run": str(folder),
-        "space": {"name": setup.space.name, "size": setup.space.size},
-        "controller": setup.controller,
-        "evaluator": {"name": setup.settings.evaluator, "title": setup.evaluator.title},
-        "objective": describe(setup.goal.objective),
-        "pareto": setup.goal.pareto,
-        "targets": {bound.metric: bound.value for bound in setup.goal.objective.targets},
-        "limits": {bound.metric: bound.value for bound in setup.goal.objective.limits},
+        **_description(setup),
         "trials": sum(trial.state in ("done", "failed") for trial in trials),
         "proposals": len(trials),
         "states": _states(trials),
         "seconds": sum(trial.seconds for trial in trials),
         "stopped": reason,
-        "met": _met(setup, trials),
-        "best": _entry(setup, "best", winner) if winner else None,
-        "leaders": [_entry(setup, f"#{trial.number}", trial) for trial in leaders[:LEADERS]],
-        "references": references,
-        "random": random_best and {**random_best, "trials": len(luck)},
-        "gains": _gains(_entry(setup, "best", winner), [*references, random_best])
-        if winner
-        else [],
+        "met": _met(setup, leaders),
+        "best": best,
+        "leaders": [_entry(setup, f"#{t.number}", t) for t in _shown(leaders, front, setup.goal)],
+        "references": rivals,
+        "random": chance,
+        "gains": _gains(best, [*rivals, *([chance] if chance else [])]) if best else [],
+        "front": len(front),
+        "hypervolume": _volumes(leaders, luck, setup.goal),
     }
-    _write(folder, setup, log, leaders, result)
+    _write(folder, setup.goal, front, log, result)
+    if best:
+        arch = Arch.from_dict(best["arch"])
+        run.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
+        run.write_text(folder / "best" / "README.md", _card(setup, result))
     return result
+
+
+def _description(setup: Setup) -> dict[str, Any]:
+    objective = setup.goal.objective
+    return {
+        "space": {"name": setup.space.name, "size": setup.space.size},
+        "controller": setup.controller,
+        "evaluator": {"name": setup.settings.evaluator, "title": setup.evaluator.title},
+        "objective": describe(objective),
+        "reward": objective.kind,
+        "pareto": setup.goal.pareto,
+        "targets": {bound.metric: bound.value for bound in objective.targets},
+        "limits": {bound.metric: bound.value for bound in objective.limits},
+    }
 
 
 def compare(mine: Metrics, other: Metrics) -> dict[str, float | bool]:
@@ -123,7 +147,7 @@ def compare(mine: Metrics, other: Metrics) -> dict[str, float | bool]:
     return {"accuracy": gain, "accuracy_std": sd, "within_noise": abs(gain) < 2 * sd}
 
 
-def _gains(best: dict[str, Any], others: list[dict[str, Any] | None]) -> list[dict[str, Any]]:
+def _gains(best: dict[str, Any], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "over": other["name"],
@@ -131,11 +155,10 @@ def _gains(best: dict[str, Any], others: list[dict[str, Any] | None]) -> list[di
             **compare(best["metrics"], other["metrics"]),
         }
         for other in others
-        if other
     ]
 
 
-def _ranked(trials: list[Trial], goal: Goal) -> list[Trial]:
+def ranked(trials: list[Trial], goal: Goal) -> list[Trial]:
     """Return the evaluated trials by reward, best first; ties by number."""
     done = [trial for trial in trials if trial.state == "done"]
     return sorted(done, key=lambda t: (-reward(t.metrics, goal.objective), t.number))
@@ -154,7 +177,7 @@ def _entry(setup: Setup, name: str, trial: Trial) -> dict[str, Any]:
     }
 
 
-def _references(setup: Setup) -> list[dict[str, Any]]:
+def reference_rows(setup: Setup) -> list[dict[str, Any]]:
     """Return the reference nets that the space can express and the evaluator knows."""
     found = []
     for name in REFERENCES:
@@ -176,9 +199,8 @@ def _knows(setup: Setup, arch: Arch) -> bool:
     return True
 
 
-def _met(setup: Setup, trials: list[Trial]) -> bool:
+def _met(setup: Setup, done: list[Trial]) -> bool:
     """Tell whether an evaluated arch is within the budget; a soft target is no budget."""
-    done = [trial for trial in trials if trial.state == "done"]
     if setup.goal.objective.kind == "soft":
         return bool(done)
     return any(meets(trial.metrics, setup.goal.objective) for trial in done)
@@ -189,23 +211,54 @@ def _states(trials: list[Trial]) -> dict[str, int]:
     return {name: sum(trial.state == name for trial in trials) for name in names}
 
 
-def _write(
-    folder: Path, setup: Setup, log: Log, leaders: list[Trial], result: dict[str, Any]
-) -> None:
-    """Write every file of a finished search but the report."""
-    cost = setup.goal.pareto or next(iter(result["targets"]), "flops")
-    points = [(t.metrics["accuracy"], -t.metrics[cost]) for t in leaders]
-    front = [leaders[index] for index in pareto_front(points)]
-    header = ["number", "accuracy", cost, "arch_id"]
+def _cost(goal: Goal) -> str:
+    """Return the cost metric that accuracy is set against."""
+    if goal.pareto:
+        return goal.pareto
+    return goal.objective.targets[0].metric if goal.objective.targets else "flops"
+
+
+def _points(trials: list[Trial], goal: Goal) -> list[tuple[float, float]]:
+    cost = _cost(goal)
+    return [(trial.metrics["accuracy"], -trial.metrics[cost]) for trial in trials]
+
+
+def _front(trials: list[Trial], goal: Goal) -> list[Trial]:
+    """Return the trials that no other beats in both accuracy and cost, most accurate first."""
+    return [trials[index] for index in pareto_front(_points(trials, goal))]
+
+
+def _shown(leaders: list[Trial], front: list[Trial], goal: Goal) -> list[Trial]:
+    """Return the trials of the leaderboard: the best, or some spread over the front."""
+    if not goal.pareto or len(front) <= LEADERS:
+        return (front if goal.pareto else leaders)[:LEADERS]
+    return [front[round(i * (len(front) - 1) / (LEADERS - 1))] for i in range(LEADERS)]
+
+
+def _volumes(found: list[Trial], luck: list[Trial], goal: Goal) -> dict[str, float] | None:
+    """Return the hypervolumes of search and random baseline, from the worst corner of both.
+
+    As shares of the box between that corner and the best of each coordinate. None for a search of
+    one reward.
+    """
+    points = [_points(trials, goal) for trials in (found, luck)]
+    everything = [*points[0], *points[1]]
+    if not goal.pareto or not everything:
+        return None
+    worst, best = map(min, zip(*everything, strict=True)), map(max, zip(*everything, strict=True))
+    (low, dear), (high, cheap) = worst, best
+    box = (high - low) * (cheap - dear) or 1.0
+    names = ("search", "random")
+    return {name: hypervolume(p, (low, dear)) / box for name, p in zip(names, points, strict=True)}
+
+
+def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: dict[str, Any]) -> None:
+    cost = _cost(goal)
     rows = [[t.number, t.metrics["accuracy"], t.metrics[cost], t.arch_id] for t in front]
-    run.write_csv(folder / PARETO, header, rows)
-    importances = log.importances().items()
-    run.write_csv(folder / IMPORTANCE, ["choice", "importance"], list(importances))
+    run.write_csv(folder / PARETO, ["number", "accuracy", cost, "arch_id"], rows)
+    importances = list(log.importances().items())
+    run.write_csv(folder / IMPORTANCE, ["choice", "importance"], importances)
     run.write_json(folder / RESULT, result)
-    if leaders:
-        arch = Arch.from_dict(result["best"]["arch"])
-        run.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
-        run.write_text(folder / "best" / "README.md", _card(setup, result))
 
 
 def _card(setup: Setup, result: dict[str, Any]) -> str:

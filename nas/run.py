@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import json
 import os
 import platform
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
@@ -26,8 +29,10 @@ from nas.errors import OptionError, RunError
 ARGS, ENVIRONMENT = "args.yaml", "env.json"
 
 
-def create(verb: str, name: str | None, project: Path) -> Path:
-    """Return a new folder project/verb/name; a taken name gets the next free number.
+def create(verb: str, name: str | None, project: Path, arguments: Mapping[str, Any]) -> Path:
+    """Return a new folder project/verb/name with its arguments; a taken name gets a number.
+
+    The folder appears with its arguments inside, in one step: a kill leaves all of it or nothing.
 
     Raises:
         RunError: the folder cannot be made (read-only, full, or a file is in the way).
@@ -35,21 +40,39 @@ def create(verb: str, name: str | None, project: Path) -> Path:
     """
     stem = name or verb
     if Path(stem).name != stem or stem in (".", ".."):
-        raise OptionError(f"--name takes a plain folder name, not {stem!r}; use --project for paths")
+        raise OptionError(
+            f"--name takes a plain folder name, not {stem!r}; use --project for paths"
+        )
+    home = project / verb
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=home))
+        fresh.chmod(0o755)
+    except OSError as error:
+        raise RunError(
+            f"cannot make a folder in {home}: {error.strerror}; choose another with --project"
+        ) from error
+    try:
+        write_args(fresh, arguments)
+        return _move(fresh, home, stem)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _move(fresh: Path, home: Path, stem: str) -> Path:
+    """Give a finished folder the first free name."""
     number = 1
     while True:
-        path = project / verb / (stem if number == 1 else f"{stem}{number}")
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            if not path.is_dir():
-                raise RunError(f"{path} is in the way: it is no folder; use --project") from None
-            number += 1
-        except OSError as error:
-            raise RunError(
-                f"cannot make {path}: {error.strerror}; choose a writable folder with --project"
-            ) from error
+        path = home / (stem if number == 1 else f"{stem}{number}")
+        if not path.exists():
+            try:
+                return fresh.rename(path)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                if error.errno != errno.ENOTEMPTY:
+                    raise RunError(f"cannot make {path}: {error.strerror}") from error
+        number += 1
 
 
 def runs(verb: str, project: Path) -> list[Path]:
@@ -73,7 +96,9 @@ def lease(path: Path) -> Iterator[None]:
         if not _try_lock(file):
             file.seek(0)
             holder = file.read().strip() or "another process"
-            raise RunError(f"{path} is in use by {holder}: wait for it, stop it, or name another run")
+            raise RunError(
+                f"{path} is in use by {holder}: wait for it, stop it, or name another run"
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -82,16 +107,15 @@ def lease(path: Path) -> Iterator[None]:
 
 def _try_lock(file: IO[str]) -> bool:
     try:
-        import fcntl
-    except ImportError:  # Windows
-        import msvcrt
+        if sys.platform == "win32":
+            import msvcrt
 
-        file.seek(0)
-        lock = lambda: msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore  # noqa: E731
-    else:
-        lock = lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # noqa: E731
-    try:
-        lock()
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         return False
     return True
@@ -179,7 +203,9 @@ def _replacing(path: Path) -> Iterator[IO[str]]:
     except OSError as error:
         with contextlib.suppress(OSError):
             beside.unlink()
-        raise RunError(f"cannot write {path}: {error.strerror}; what was finished is kept") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror}; what was finished is kept"
+        ) from error
 
 
 def _version(package: str) -> str:

@@ -1,4 +1,4 @@
-"""What decides a search: the flags as typed, checked and turned into the parts they name."""
+"""What decides a search: one field a flag. Light, so that `nas search --help` answers at once."""
 
 from __future__ import annotations
 
@@ -7,53 +7,70 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas import catalog
-from nas.engine import Goal
-from nas.errors import OptionError
-from nas.interfaces import Evaluator, Space
-from nas.objective import Bound, make_objective
-from nas.reach import check_reach, check_space
-from nas.units import parse_count, parse_milliseconds, parse_seconds
+from nas.errors import OptionError, did_you_mean
+from nas.units import parse_count, parse_milliseconds, parse_number, parse_seconds
+
+
+def _flag(default: Any, group: str, text: str) -> Any:
+    """Return a field that the command line offers as a flag with this help."""
+    metadata = {"group": group, "help": text}
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that decides a search; `args.yaml` of a run holds these.
+    """Everything that decides a search; `args.yaml` of a run holds these, the flags are made of it.
 
     Sizes are numbers here: multiply-adds, parameters, milliseconds, seconds.
     """
 
-    space: str = "mbconv"
-    target_flops: int | None = None
-    target_params: int | None = None
-    target_latency: float | None = None
-    device: str | None = None
-    max_flops: int | None = None
-    max_params: int | None = None
-    objective: str = "reward"
-    reward: str = "hard"
-    w: float | None = None
-    controller: str | None = None
-    controller_options: dict[str, Any] = field(default_factory=dict)
-    evaluator: str = "surrogate"
-    evaluator_options: dict[str, Any] = field(default_factory=dict)
-    executor: str = "local"
-    trials: int = 1000
-    time_limit: float | None = None
-    workers: int = 1
-    seed: int = 0
-    baseline: bool = True
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A search that has been checked and can start."""
-
-    settings: Settings
-    space: Space
-    goal: Goal
-    evaluator: Evaluator
-    evaluator_options: dict[str, Any]
-    controller: str
+    space: str = _flag("mbconv", "What", "Space: a name (`nas ls spaces`) or a path to your .py.")
+    target_flops: int | None = _flag(
+        None,
+        "Target",
+        "Multiply-adds to aim at, such as 400M (= 0.8 GFLOPs at 2 per multiply-add).",
+    )
+    target_params: int | None = _flag(None, "Target", "Parameters to aim at, such as 5.3M.")
+    target_latency: float | None = _flag(
+        None, "Target", "Latency to aim at, such as 12ms, on --device."
+    )
+    device: str | None = _flag(
+        None, "Target", "Device of the latency: a100, rtx3090, tpuv2, tpuv3, zcu102, vck190."
+    )
+    max_flops: int | None = _flag(
+        None, "Target", "Hard limit: archs with more multiply-adds are not evaluated."
+    )
+    max_params: int | None = _flag(
+        None, "Target", "Hard limit: archs with more parameters are not evaluated."
+    )
+    objective: str = _flag("reward", "Target", "reward, or pareto for two true objectives.")
+    reward: str = _flag(
+        "hard",
+        "Target",
+        "accuracy x (cost/T)^w. hard: free up to T, w = -1 above. soft: w = -0.07 on both sides "
+        "(its optimum does not depend on T). absolute: accuracy - 10 x |cost/T - 1|.",
+    )
+    w: float | None = _flag(
+        None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
+    )
+    controller: str | None = _flag(
+        None, "How", "What proposes archs (`nas ls controllers`); default evolution, pareto: nsga2."
+    )
+    controller_options: dict[str, Any] = _flag(
+        {}, "How", "Option of the controller, as name=value."
+    )
+    evaluator: str = _flag(
+        "surrogate", "How", "What scores an arch (`nas ls evaluators`), or a path to your .py."
+    )
+    evaluator_options: dict[str, Any] = _flag({}, "How", "Option of the evaluator, as name=value.")
+    executor: str = _flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
+    workers: int = _flag(1, "How", "Worker processes; with 1 a resumed search is identical.")
+    trials: int = _flag(1000, "How", "Archs to evaluate.")
+    time_limit: float | None = _flag(None, "How", "End the search after this time, such as 20m.")
+    seed: int = _flag(0, "How", "Seed of everything random.")
+    baseline: bool = _flag(True, "How", "Random search at equal budget beside the search.")
 
 
 def settings_from(given: Mapping[str, Any]) -> Settings:
@@ -65,7 +82,10 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     known = {f.name: f for f in dataclasses.fields(Settings)}
     for key in given:
         if key not in known:
-            raise OptionError(f"search has no setting {key!r}; it has {', '.join(known)}")
+            raise OptionError(
+                f"search has no setting {key!r}{did_you_mean(key, known)}; "
+                f"it has {', '.join(known)}"
+            )
     values = {key: value for key, value in given.items() if value is not None}
     for key in ("target_flops", "target_params", "max_flops", "max_params"):
         if key in values:
@@ -74,74 +94,9 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         values["target_latency"] = parse_milliseconds(values["target_latency"], "--target-latency")
     if "time_limit" in values:
         values["time_limit"] = parse_seconds(values["time_limit"], "--time-limit")
+    if "w" in values:
+        values["w"] = parse_number(values["w"], "--w")
     for key in ("trials", "workers"):
         if key in values and (not isinstance(values[key], int) or values[key] < 1):
             raise OptionError(f"--{key} takes a whole number of at least 1, not {values[key]!r}")
     return Settings(**values)
-
-
-def prepare(settings: Settings, *, reach: bool = True) -> Setup:
-    """Check settings against the parts they name; nothing is written yet.
-
-    Raises:
-        OptionError: an unknown part or option, conflicting settings, an unreachable target.
-        EvaluatorError: the evaluator does not know the archs of the space.
-    """
-    space: Space = catalog.export("spaces", settings.space, "SPACE")
-    goal = _goal(settings)
-    controller = settings.controller or ("nsga2" if goal.pareto else "evolution")
-    _check_controller(controller, settings, space)
-    options = _evaluator_options(settings)
-    evaluator: Evaluator = catalog.make("evaluators", settings.evaluator, options=options)
-    evaluator.check(check_space(space))
-    if reach:
-        bounds = (*goal.objective.targets, *goal.objective.limits)
-        check_reach(space, bounds, evaluator)
-    return Setup(settings, space, goal, evaluator, options, controller)
-
-
-def _goal(settings: Settings) -> Goal:
-    wanted = {
-        "flops": settings.target_flops,
-        "params": settings.target_params,
-        "latency_ms": settings.target_latency,
-    }
-    allowed = {"flops": settings.max_flops, "params": settings.max_params}
-    targets = tuple(Bound(metric, value) for metric, value in wanted.items() if value)
-    limits = tuple(Bound(metric, value) for metric, value in allowed.items() if value)
-    objective = make_objective(settings.reward, settings.w, targets, limits)
-    if settings.objective not in ("reward", "pareto"):
-        raise OptionError(f"--objective takes reward or pareto, not {settings.objective!r}")
-    if settings.target_latency and not settings.device:
-        raise OptionError("--target-latency needs a --device to say whose latency")
-    if settings.w is not None and not targets:
-        raise OptionError("--w shapes the reward around a target: give --target-flops or another")
-    if settings.objective == "reward":
-        return Goal(objective)
-    if settings.w is not None:
-        raise OptionError("--w has no effect with --objective pareto: leave one of them out")
-    if len(targets) > 1:
-        raise OptionError("--objective pareto sets accuracy against one cost: give one target")
-    return Goal(objective, targets[0].metric if targets else "flops")
-
-
-def _check_controller(controller: str, settings: Settings, space: Space) -> None:
-    objectives = catalog.export("controllers", controller, "OBJECTIVES")
-    if settings.objective not in objectives:
-        others = [n for n in catalog.names("controllers") if settings.objective in
-                  catalog.export("controllers", n, "OBJECTIVES")]
-        raise OptionError(
-            f"controller {controller} cannot pursue --objective {settings.objective}; "
-            f"use one of {', '.join(others)}"
-        )
-    options = settings.controller_options
-    catalog.make("controllers", controller, space, options=options, seed=settings.seed)
-
-
-def _evaluator_options(settings: Settings) -> dict[str, Any]:
-    options = dict(settings.evaluator_options)
-    if settings.device is None:
-        return options
-    if "device" not in catalog.option_defaults("evaluators", settings.evaluator):
-        raise OptionError(f"evaluator {settings.evaluator} knows no devices: leave out --device")
-    return {**options, "device": settings.device}

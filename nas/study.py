@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -15,6 +17,7 @@ from nas.errors import RunError
 from nas.interfaces import Choices, Trial
 from nas.journal import GroupedFile, open_journal
 
+Direction = Literal["maximize", "minimize"]
 SEARCH, BASELINE = "search", "random baseline"
 # a rejected arch is pruned: samplers learn that it is worse than any that was evaluated
 _STATES = {
@@ -32,7 +35,7 @@ class Journal:
     def __init__(self, path: Path, choices: int) -> None:
         self.storage, self.backend = open_journal(path, choices)
 
-    def log(self, name: str, directions: list[str], sampler: BaseSampler) -> Log:
+    def log(self, name: str, directions: Sequence[Direction], sampler: BaseSampler) -> Log:
         """Return the study of that name, made if absent.
 
         Raises:
@@ -47,7 +50,7 @@ class Journal:
             load_if_exists=True,
         )
         found = [direction.name.lower() for direction in study.directions]
-        if found != directions:
+        if found != list(directions):
             raise RunError(f"the journal's study {name!r} has objectives {found}, not {directions}")
         self.backend.flush()
         return Log(study, self.storage, self.backend)
@@ -96,12 +99,15 @@ class Log:
         Source: Watanabe et al. 2023 (PED-ANOVA), as Optuna computes it. Empty where there are too
         few trials.
         """
-        target = (lambda trial: trial.values[0]) if len(self.study.directions) > 1 else None
+        several = len(self.study.directions) > 1
+        # with a target of its own Optuna takes lower values as better, and warns of it
+        target = (lambda trial: -trial.values[0]) if several else None
         try:
-            return optuna.importance.get_param_importances(self.study, target=target)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                return optuna.importance.get_param_importances(self.study, target=target)
         except (ValueError, RuntimeError):
             return {}
-
 
 
 def _trial(frozen: FrozenTrial) -> Trial:

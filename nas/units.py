@@ -43,6 +43,21 @@ def parse_seconds(text: str | float, flag: str = "duration") -> float:
     return _parse(text, _SECONDS, flag, "a duration such as 90s, 20m or 8h")
 
 
+def parse_number(text: str | float, flag: str = "number") -> float:
+    """Return a finite number.
+
+    Raises:
+        OptionError: the text is none.
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise OptionError(f"{flag} takes a number such as -0.07, not {text!r}")
+    return value
+
+
 def parse_phis(text: str | float, flag: str = "--phi") -> tuple[float, ...]:
     """Return the compound coefficients named by 3, 1..7, -1..2, 0.5,1,2 or 1..3,5.
 

@@ -80,9 +80,7 @@ def encode(arch: Arch) -> Choices | None:
 SPACE = Space(
     name="mnasnet",
     choices={
-        f"block{b}_{name}": options
-        for b in range(1, len(BLOCKS) + 1)
-        for name, options in OPTIONS
+        f"block{b}_{name}": options for b in range(1, len(BLOCKS) + 1) for name, options in OPTIONS
     },
     decode=decode,
     encode=encode,

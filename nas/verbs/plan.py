@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 from nas.arch import Arch
 from nas.engine import cost_metrics
 from nas.interfaces import Metrics, Space
-from nas.objective import describe
+from nas.objective import Bound, describe
+from nas.prepare import prepare
 from nas.reach import reachable, seconds_per_evaluation, try_decode
 from nas.samplers import random_choices
-from nas.settings import prepare, settings_from
+from nas.settings import settings_from
 
 SAMPLES = 1000
-UNITS = ("flops", "params")
+COUNTED = ("flops", "params")
 
 
 def plan(**given: Any) -> dict[str, Any]:
@@ -32,18 +32,6 @@ def plan(**given: Any) -> dict[str, Any]:
     costs = [cost_metrics(arch) for arch in archs]
     seconds = seconds_per_evaluation(evaluator, archs[0])
     trials = setup.settings.trials * (2 if setup.settings.baseline else 1)
-    metrics = {name: reachable(space, lambda a, n=name: cost_metrics(a)[n]) for name in UNITS}
-    shares = {
-        bound.metric: {
-            "target": bound.value,
-            "at_or_under": _share(costs, lambda c, b=bound: c[b.metric] <= b.value),
-            "within_5_percent": _share(
-                costs, lambda c, b=bound: abs(c[b.metric] / b.value - 1) <= 0.05
-            ),
-        }
-        for bound in (*objective.targets, *objective.limits)
-        if bound.metric in UNITS
-    }
     return {
         "schema": 1,
         "space": space.name,
@@ -52,9 +40,13 @@ def plan(**given: Any) -> dict[str, Any]:
         "objective": describe(objective),
         "controller": setup.controller,
         "evaluator": evaluator.title,
-        "reachable": {name: {"least": a, "most": b} for name, (a, b) in metrics.items()},
+        "reachable": {name: _range(space, name) for name in COUNTED},
         "random_archs": len(archs),
-        "shares": shares,
+        "shares": {
+            bound.metric: _shares(costs, bound)
+            for bound in (*objective.targets, *objective.limits)
+            if bound.metric in COUNTED
+        },
         "trials": trials,
         "workers": setup.settings.workers,
         "seconds_per_trial": seconds,
@@ -68,5 +60,16 @@ def _sample(space: Space, seed: int) -> list[Arch]:
     return [arch for arch in archs if arch]
 
 
-def _share(costs: list[Metrics], holds: Callable[[Metrics], bool]) -> float:
-    return sum(map(holds, costs)) / len(costs)
+def _range(space: Space, metric: str) -> dict[str, float]:
+    least, most = reachable(space, lambda arch: cost_metrics(arch)[metric])
+    return {"least": least, "most": most}
+
+
+def _shares(costs: list[Metrics], bound: Bound) -> dict[str, float]:
+    """Return the shares of random archs at or under a bound, and within 5 % of it."""
+    ratios = [cost[bound.metric] / bound.value for cost in costs]
+    return {
+        "target": bound.value,
+        "at_or_under": sum(ratio <= 1 for ratio in ratios) / len(ratios),
+        "within_5_percent": sum(abs(ratio - 1) <= 0.05 for ratio in ratios) / len(ratios),
+    }

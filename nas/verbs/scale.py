@@ -66,7 +66,6 @@ def scale(
         gamma=gamma,
         fixed_ends=fixed_ends,
     )
-    folder = run.create("scale", name, project)
     named = arch.name if isinstance(source, Mapping) else str(source)
     arguments = {
         "base": named,
@@ -77,6 +76,7 @@ def scale(
         "gamma": gamma,
         "fixed_ends": fixed_ends,
     }
+    folder = run.create("scale", name, project, arguments)
     result = {
         "schema": SCHEMA,
         "run": str(folder),
@@ -84,7 +84,7 @@ def scale(
         "baseline": {"name": arch.name, "arch": arch.to_dict(), **_costs(arch, arch)},
         "members": [_row(member, arch) for member in members],
     }
-    _write(folder, arguments, result)
+    _write(folder, result)
     _refresh(folder, source)
     return result
 
@@ -118,7 +118,7 @@ def _costs(arch: Arch, base: Arch) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, arguments: dict[str, Any], result: dict[str, Any]) -> None:
+def _write(folder: Path, result: dict[str, Any]) -> None:
     run.write_environment(folder)
     for member in result["members"]:
         arch = Arch.from_dict(member["arch"])
@@ -126,7 +126,6 @@ def _write(folder: Path, arguments: dict[str, Any], result: dict[str, Any]) -> N
     rows = [[member[column] for column in COLUMNS] for member in result["members"]]
     run.write_csv(folder / FAMILY, COLUMNS, rows)
     run.write_json(folder / RESULT, result)
-    run.write_args(folder, arguments)
 
 
 def _refresh(folder: Path, source: object) -> None:

@@ -13,34 +13,41 @@ from nas import catalog, report, results, run
 from nas.engine import Engine
 from nas.errors import RunError
 from nas.interfaces import Executor, Metrics, Trial
-from nas.settings import Settings, Setup, prepare, settings_from
+from nas.objective import Objective
+from nas.prepare import Setup, prepare
+from nas.settings import Settings, settings_from
 from nas.study import BASELINE, SEARCH, Journal, Log
 
 # may differ between a run and its resumption; everything else must not
 FREE = ("trials", "time_limit", "workers", "baseline")
 INTERRUPTED = "interrupted"
 
+
 class Screen(Protocol):
     """Who shows the progress of a search."""
 
-    def begin(self, title: str, total: int) -> None: ...
+    def begin(
+        self, name: str, total: int, objective: Objective, references: list[dict[str, Any]]
+    ) -> None:
+        """Start showing one study of `total` evaluations."""
 
-    def trial(self, trial: Trial) -> None: ...
+    def trial(self, trial: Trial) -> None:
+        """Show a finished trial."""
 
-    def end(self) -> None: ...
+    def end(self) -> None:
+        """Stop showing it."""
 
 
 class Silent:
     """A screen that shows nothing."""
 
-    def begin(self, title: str, total: int) -> None:
-        """Show nothing."""
+    def begin(
+        self, name: str, total: int, objective: Objective, references: list[dict[str, Any]]
+    ) -> None: ...
 
-    def trial(self, trial: Trial) -> None:
-        """Show nothing."""
+    def trial(self, trial: Trial) -> None: ...
 
-    def end(self) -> None:
-        """Show nothing."""
+    def end(self) -> None: ...
 
 
 def search(
@@ -67,30 +74,31 @@ def search(
     folder = _folder(setup.settings, Path(project), name, resume)
     with run.lease(folder):
         journal = Journal(folder / "journal.log", len(setup.space.choices))
-        if not resume or not (folder / run.ENVIRONMENT).exists():
-            run.write_environment(folder)
+        run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
         return _search(setup, folder, journal, screen or Silent(), interrupted)
 
 
 def _folder(settings: Settings, project: Path, name: str | None, resume: bool) -> Path:
     """Return the folder of a new run, or the one to go on with."""
-    if not resume:
-        return run.create("search", name, project)
-    mine = {k: v for k, v in dataclasses.asdict(settings).items() if k not in FREE}
+    arguments = dataclasses.asdict(settings)
+    mine = _fixed(arguments)
     same = []
-    for folder in run.runs("search", project):
-        theirs = {k: v for k, v in run.read_args(folder).items() if k not in FREE}
+    for folder in run.runs("search", project) if resume else ():
+        theirs = _fixed(run.read_args(folder))
         if folder.name == name and theirs != mine:
-            raise RunError(f"{folder} was started with {_difference(theirs, mine)}; use its settings")
+            changed = next(key for key in {**mine, **theirs} if theirs.get(key) != mine.get(key))
+            raise RunError(
+                f"{folder} was started with {changed} {theirs.get(changed)!r}, not "
+                f"{mine.get(changed)!r}: resume it with its own settings, or name another run"
+            )
         if theirs == mine and name in (None, folder.name):
             same.append(folder)
-    return same[-1] if same else run.create("search", name, project)
+    return same[-1] if same else run.create("search", name, project, arguments)
 
 
-def _difference(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
-    key = next(key for key in {**mine, **theirs} if theirs.get(key) != mine.get(key))
-    return f"{key} = {theirs.get(key)!r}, not {mine.get(key)!r}"
+def _fixed(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in arguments.items() if key not in FREE}
 
 
 @dataclass(frozen=True)
@@ -103,6 +111,7 @@ class _Session:
     executor: Executor
     screen: Screen
     known: dict[str, Metrics]
+    references: list[dict[str, Any]]
 
 
 def _search(
@@ -121,7 +130,7 @@ def _search(
         options={},
         workers=chosen.workers,
     )
-    session = _Session(setup, folder, journal, executor, screen, {})
+    session = _Session(setup, folder, journal, executor, screen, {}, results.reference_rows(setup))
     try:
         stop = _stopper(chosen.time_limit, interrupted)
         log, reason = _pursue(session, SEARCH, chosen.trials, stop)
@@ -137,9 +146,7 @@ def _search(
     return result
 
 
-def _pursue(
-    session: _Session, name: str, budget: int, stop: Callable[[], str]
-) -> tuple[Log, str]:
+def _pursue(session: _Session, name: str, budget: int, stop: Callable[[], str]) -> tuple[Log, str]:
     """Run one study of the journal to its budget; return it and why it ended early, or ""."""
     setup, seed = session.setup, session.setup.settings.seed
     controller, options = setup.controller, setup.settings.controller_options
@@ -163,7 +170,7 @@ def _pursue(
         stop=stop,
         watch=watch,
     )
-    session.screen.begin(name, budget)
+    session.screen.begin(name, budget, setup.goal.objective, session.references)
     try:
         return log, engine.run(budget)
     finally:

@@ -1,0 +1,390 @@
+"""Predict an arch without training it: ImageNet *proxy* top-1 and the speed on six devices.
+
+Coefficients fitted to Accel-NASBench (`scripts/fit_surrogate.py`, `surrogate.npz`); no row of that
+table is here. It knows one space: EfficientNet-B0's skeleton with free expansion, kernel, layers
+and squeeze-and-excitation in each of the seven stages, 1e11 networks.
+
+Accuracy is the mean of a sparse Gaussian process whose centres are random networks. The time of a
+network is a sum over its stages, corrected by the same kind of kernel expansion in log space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.arch import Arch, Stage
+from nas.errors import EvaluatorError, OptionError, did_you_mean
+
+Array = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int64]  # (n, 7, 4): expansion, kernel, layers, se (0 or 1) of each stage
+
+FILE = Path(__file__).with_suffix(".npz")
+DEVICES = ("a100", "rtx3090", "tpuv2", "tpuv3", "zcu102", "vck190")
+MEASURED_LATENCY = ("zcu102", "vck190")
+# what a time is predicted for, in ms: 1000 / throughput, and the latency where it was measured
+TIMES = DEVICES + tuple(f"{device}_latency" for device in MEASURED_LATENCY)
+
+STEM, HEAD, CLASSES, PIXELS = 32, 1280, 1000, 224
+WIDTHS = (16, 24, 40, 80, 112, 192, 320)
+STRIDES = (1, 2, 2, 2, 1, 2, 1)
+EXPANSIONS, KERNELS, SE_RATIO = (1, 4, 6), (3, 5), 0.25
+MOST_LAYERS = (3, 3, 3, 3, 3, 4, 3)
+GRID = 48  # options of a stage: 3 expansions x 2 kernels x 4 layers x 2
+
+
+def make(*, device: str | None = None, noise: float = 0.0, seed: int = 0) -> Surrogate:
+    """Return the surrogate of Accel-NASBench: proxy top-1 and, for a device, its speed.
+
+    Options:
+        device: a100, rtx3090, tpuv2, tpuv3, zcu102 or vck190; adds `throughput` (images/s),
+            `latency_ms` and `latency_ms_std`. Latency was measured on zcu102 and vck190; for the
+            others it is 1000 / throughput: the time per image at the benchmark's batch size, not
+            the time one image waits.
+        noise: standard deviation, in percent points, of a fixed draw added to each arch's accuracy
+            to imitate one training (0.3 is realistic; 0 gives the prediction itself).
+        seed: which draw.
+
+    Raises:
+        OptionError: an unknown device or a negative noise.
+    """
+    if device is not None and device not in DEVICES:
+        raise OptionError(
+            f"no device {device!r} in the surrogate{did_you_mean(device, DEVICES)}; "
+            f"it knows {', '.join(DEVICES)}"
+        )
+    if not 0 <= noise < 100:
+        raise OptionError(f"noise is a standard deviation of 0 to 100 points, not {noise!r}")
+    return Surrogate(_load(), device=device, noise=noise, seed=seed)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """One standard deviation of what is observed around a prediction: log-linear in features."""
+
+    weights: Array  # (features + 1,), the constant last
+
+    def __call__(self, x: Array) -> Array:
+        log: Array = x @ self.weights[:-1] + self.weights[-1]
+        return np.exp(log)
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Proxy top-1 in percent: a constant plus one Gaussian bump per centre."""
+
+    centres: Array  # (m, features)
+    inverse_length: Array  # (features,), one per feature
+    weights: Array  # (m,)
+    constant: float
+    spread: Spread
+
+    def __call__(self, x: Array) -> Array:
+        bumps = rbf(x * self.inverse_length, self.centres * self.inverse_length)
+        top1: Array = self.constant + bumps @ self.weights
+        return top1
+
+
+@dataclass(frozen=True)
+class Time:
+    """Log of a time in ms: the stages' times added up, then corrected for what does not add up.
+
+    What does not add up is an accelerator that waits for its input: the fastest networks share a
+    ceiling. The spread is of the log, thus relative.
+    """
+
+    stages: Array  # (7, GRID) ms
+    constant: float  # ms: stem, head, input
+    floor: float  # ms; no sum is taken to be faster than this
+    centres: Array
+    length: float
+    weights: Array
+    spread: Spread
+
+    def added(self, codes: Codes) -> Array:
+        """Return the log of the added-up times alone."""
+        total = self.constant + self.stages[np.arange(7), options(codes)].sum(axis=1)
+        return np.log(np.maximum(total, self.floor))
+
+    def __call__(self, codes: Codes, x: Array) -> Array:
+        bumps = rbf(x / self.length, self.centres / self.length)
+        correction: Array = bumps @ self.weights
+        return self.added(codes) + correction
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """Everything in surrogate.npz, ready to use."""
+
+    scaling: tuple[Array, Array]
+    accuracy: Accuracy
+    times: dict[str, Time]
+    quality: dict[str, dict[str, float]]
+    provenance: dict[str, Any]
+
+
+class Surrogate:
+    """The evaluator. `title`, `noise_sd` (percent points, one training against another) and
+    `quality` (held-out figures of each metric) say how far to trust it.
+    """
+
+    def __init__(
+        self, fitted: Coefficients, *, device: str | None, noise: float, seed: int
+    ) -> None:
+        self._fitted, self._device, self._noise, self._seed = fitted, device, noise, seed
+        self.quality = fitted.quality
+        self.provenance = fitted.provenance
+        self.noise_sd = fitted.quality["accuracy"]["repeat_sd"]
+        self.title = _title(fitted.quality, device)
+
+    def evaluate(self, arch: Arch, *, seed: int = 0) -> dict[str, float]:
+        """Return `accuracy` (proxy top-1, percent), `accuracy_std` and the device's metrics.
+
+        Each `_std` is one standard deviation of what a training or a measurement of this arch
+        would show around the prediction. Dropout, stochastic depth and the name do not matter.
+
+        Raises:
+            EvaluatorError: the arch lies outside the space; the message names the rule.
+        """
+        if reason := _reason(arch):
+            raise EvaluatorError(reason)
+        found = self.predict(encode(arch)[None])
+        metrics = {name: float(values[0]) for name, values in found.items()}
+        metrics["accuracy"] += self._noise * _draw(f"{arch.id}/{self._seed}/{seed}")
+        return metrics
+
+    def predict(self, codes: npt.ArrayLike) -> dict[str, Array]:
+        """Return the metrics of many points (n, 7, 4), each stage as (expansion, kernel, layers,
+        se 0 or 1), without the noise option. The codes are not checked.
+        """
+        points = np.asarray(codes, dtype=np.int64)
+        x = scaled(features(points), self._fitted.scaling)
+        accuracy = self._fitted.accuracy
+        found = {"accuracy": accuracy(x), "accuracy_std": accuracy.spread(x)}
+        return found | (self._speed(self._device, points, x) if self._device else {})
+
+    def _speed(self, device: str, codes: Codes, x: Array) -> dict[str, Array]:
+        times = self._fitted.times
+        per_image = np.exp(times[device](codes, x))
+        waiting = times.get(f"{device}_latency")
+        latency = np.exp(waiting(codes, x)) if waiting else per_image
+        spread = (waiting or times[device]).spread(x)
+        return {
+            "latency_ms": latency,
+            "latency_ms_std": latency * spread,
+            "throughput": 1000 / per_image,
+        }
+
+
+def knows(arch: Arch) -> bool:
+    """Tell whether the surrogate can predict this arch."""
+    return _reason(arch) is None
+
+
+def encode(arch: Arch) -> Codes:
+    """Return the (7, 4) codes of an arch of the space."""
+    genes = [[s.expansion, s.kernel, s.layers, s.se > 0] for s in arch.stages]
+    return np.array(genes, dtype=np.int64)
+
+
+def options(codes: Codes) -> Codes:
+    """Return for each stage the number of its option, 0 to GRID - 1: (n, 7, 4) to (n, 7)."""
+    expansion = np.searchsorted(EXPANSIONS, codes[:, :, 0])
+    kernel = codes[:, :, 1] // 2 - 1
+    return ((expansion * 2 + kernel) * 4 + codes[:, :, 2] - 1) * 2 + codes[:, :, 3]
+
+
+def features(codes: Codes) -> Array:
+    """Return what the models see of each point, (n, 56).
+
+    The four choices of each stage as numbers; the logs of its multiply-adds, parameters and
+    activations; those multiply-adds added over the early, middle and late stages; how much
+    squeeze-and-excitation, 5x5, expansion and receptive field there is in all.
+    """
+    per_stage, adding = _tables()
+    rows = np.arange(7)
+    found = options(codes)
+    sums = adding[rows, found]
+    flops = np.add.reduceat(sums[:, :, 0], [0, 3, 5], axis=1)
+    own = per_stage[rows, found].reshape(len(codes), -1)
+    return np.concatenate([own, np.log(flops), sums[:, :, 1:].sum(axis=1)], axis=1)
+
+
+def scaled(x: Array, scaling: tuple[Array, Array]) -> Array:
+    """Return features with mean 0 and deviation 1 over the space."""
+    mean, deviation = scaling
+    return np.asarray((x - mean) / deviation, dtype=np.float64)
+
+
+def rbf(a: Array, b: Array) -> Array:
+    """Return exp(-d**2 / 2) for the distances d between the rows of `a` and of `b`."""
+    square: Array = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * (a @ b.T)
+    return np.exp(np.maximum(square, 0) * -0.5)
+
+
+@cache
+def _tables() -> tuple[Array, Array]:
+    """Return what a stage adds to the features, (7, GRID, 7), and to the totals, (7, GRID, 5)."""
+    expansion, kernel, layers, se = (
+        part.ravel().astype(float)
+        for part in np.meshgrid(EXPANSIONS, KERNELS, range(1, 5), (0, 1), indexing="ij")
+    )
+    wide, growth = kernel == 5, np.log(expansion)
+    genes = [growth / np.log(6), wide, (layers - 1) / 2, se]
+    per_stage, adding = [], []
+    for stage in range(7):
+        costs = _stage_costs(stage, expansion, kernel, layers, se)
+        per_stage.append(np.stack([*genes, *map(np.log, costs)], axis=1))
+        sums = [costs[0], se, wide, growth, (kernel - 1) * layers]
+        adding.append(np.stack(sums, axis=1))
+    return np.stack(per_stage), np.stack(adding)
+
+
+def _stage_costs(
+    stage: int, expansion: Array, kernel: Array, layers: Array, se: Array
+) -> tuple[Array, Array, Array]:
+    """Return multiply-adds, parameters and activations of a stage; its first block differs."""
+    width, stride = WIDTHS[stage], STRIDES[stage]
+    inputs = WIDTHS[stage - 1] if stage else STEM
+    side = PIXELS // 2 // int(np.prod(STRIDES[:stage]))
+    first = _block_costs(inputs, width, side, stride, expansion, kernel, se)
+    rest = _block_costs(width, width, side // stride, 1, expansion, kernel, se)
+    flops, params, activations = (a + (layers - 1) * b for a, b in zip(first, rest, strict=True))
+    return flops, params, activations
+
+
+def _block_costs(
+    inputs: int, outputs: int, side: int, stride: int, expansion: Array, kernel: Array, se: Array
+) -> tuple[Array, Array, Array]:
+    """Count one MBConv block as the released EfficientNet builds it: no layer for expansion 1,
+    squeeze-and-excitation with biases on a width from the block input, norms in the parameters.
+    """
+    hidden, squeezed = inputs * expansion, max(1, int(SE_RATIO * inputs))
+    expands = expansion > 1
+    before, after = side**2, (side // stride) ** 2
+    gate = 2 * hidden * squeezed * se
+    flops = expands * inputs * hidden * before + hidden * (kernel**2 + outputs) * after + gate
+    params = expands * (inputs + 2) * hidden + (kernel**2 + 2 + outputs) * hidden + 2 * outputs
+    activations = expands * hidden * before + (hidden + outputs) * after
+    return flops, params + gate + se * (hidden + squeezed), activations
+
+
+def _reason(arch: Arch) -> str | None:
+    """Return the first rule of the space that the arch breaks, as one line, or None."""
+    for what, value, allowed in _rules(arch):
+        if value not in allowed:
+            wanted = " or ".join(str(option) for option in allowed)
+            return (
+                f"the surrogate predicts networks on EfficientNet-B0's skeleton only: {what} must "
+                f"be {wanted}, not {value!r}; use the space mbconv or another evaluator"
+            )
+    return None
+
+
+def _rules(arch: Arch) -> list[tuple[str, object, tuple[object, ...]]]:
+    """List what the space fixes as (what, value, allowed)."""
+    stem, head = arch.stem, arch.head
+    rules: list[tuple[str, object, tuple[object, ...]]] = [
+        ("the resolution", arch.resolution, (PIXELS,)),
+        ("in_channels", arch.in_channels, (3,)),
+        ("stem.channels", stem.channels, (STEM,)),
+        ("stem.kernel", stem.kernel, (3,)),
+        ("stem.stride", stem.stride, (2,)),
+        ("stem.pool", stem.pool, (1,)),
+        ("head.channels", head.channels, (HEAD,)),
+        ("head.hidden", head.hidden, (0,)),
+        ("head.classes", head.classes, (CLASSES,)),
+        ("the activation", arch.activation, ("silu",)),
+        ("norm.kind", arch.norm.kind, ("batch",)),
+        ("the number of stages", len(arch.stages), (len(WIDTHS),)),
+    ]
+    if any(stage.se for stage in arch.stages):
+        rules.append(("squeeze.of", arch.squeeze.of, ("input",)))
+        rules.append(("squeeze.gate", arch.squeeze.gate, ("sigmoid",)))
+        rules.append(("squeeze.activation", arch.squeeze.activation, (None, "silu")))
+    # a wrong number of stages is reported before this list could run past the seven
+    for number, stage in enumerate(arch.stages[: len(WIDTHS)]):
+        rules += _stage_rules(number, stage)
+    return rules
+
+
+def _stage_rules(number: int, stage: Stage) -> list[tuple[str, object, tuple[object, ...]]]:
+    where = f"stage {number + 1}:"
+    return [
+        (f"{where} op", stage.op, ("mbconv",)),
+        (f"{where} channels", stage.channels, (WIDTHS[number],)),
+        (f"{where} stride", stage.stride, (STRIDES[number],)),
+        (f"{where} layers", stage.layers, tuple(range(1, MOST_LAYERS[number] + 1))),
+        (f"{where} kernel", stage.kernel, KERNELS),
+        (f"{where} expansion", stage.expansion, EXPANSIONS),
+        (f"{where} se", stage.se, (0, SE_RATIO)),
+        (f"{where} skip", stage.skip, ("identity",)),
+        (f"{where} activation", stage.activation, (None, "silu")),
+    ]
+
+
+def _title(quality: dict[str, dict[str, float]], device: str | None) -> str:
+    held = quality["accuracy"]
+    text = (
+        "Accel-NASBench surrogate: ImageNet proxy top-1, not full training (EfficientNet-B0 is "
+        f"about 66 here); held-out tau {held['tau']:.3f}, RMSE {held['rmse']:.2f} points"
+    )
+    if device is None:
+        return text
+    kind = "measured" if device in MEASURED_LATENCY else "1000 / throughput, per image"
+    key = f"{device}_latency" if device in MEASURED_LATENCY else device
+    mape = quality[key]["mape"]
+    return f"{text}; {device} latency ({kind}), held-out error {mape:.1f} %"
+
+
+def _draw(key: str) -> float:
+    """Return the standard normal number that belongs to `key`, the same on every machine."""
+    digest = hashlib.blake2b(key.encode(), digest_size=6).digest()
+    return NormalDist().inv_cdf((int.from_bytes(digest, "big") + 0.5) / 2**48)
+
+
+@cache
+def _load() -> Coefficients:
+    """Return the coefficients in surrogate.npz, read once per process."""
+    with np.load(FILE, allow_pickle=False) as file:
+        return unpack({name: file[name] for name in file.files})
+
+
+def unpack(stored: dict[str, Any]) -> Coefficients:
+    """Return the coefficients from the arrays of an npz file; `pack` in the script writes them."""
+    points = features(stored["centres"].astype(np.int64))
+    scaling = points.mean(axis=0), points.std(axis=0)
+    centres = scaled(points, scaling)
+    get = {
+        key: array.astype(np.float64) for key, array in stored.items() if array.dtype.kind == "f"
+    }
+    accuracy = Accuracy(
+        centres,
+        get["inverse_length"],
+        get["weights"],
+        float(get["constant"]),
+        Spread(get["spread"]),
+    )
+    few = centres[: get["time_weights"].shape[1]]
+    times = {
+        name: Time(
+            get["time_stages"][i],
+            float(get["time_constant"][i]),
+            float(get["time_floor"][i]),
+            few,
+            float(get["time_length"]),
+            get["time_weights"][i],
+            Spread(get["time_spread"][i]),
+        )
+        for i, name in enumerate(TIMES)
+    }
+    quality, provenance = (json.loads(str(stored[key])) for key in ("quality", "provenance"))
+    return Coefficients(scaling, accuracy, times, quality, provenance)

@@ -1,0 +1,96 @@
+"""Turn settings into the parts they name, checked before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from nas import catalog
+from nas.engine import Goal
+from nas.errors import OptionError
+from nas.interfaces import Evaluator, Space
+from nas.objective import Bound, make_objective
+from nas.reach import check_reach, check_space
+from nas.settings import Settings
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A search that has been checked and can start."""
+
+    settings: Settings
+    space: Space
+    goal: Goal
+    evaluator: Evaluator
+    evaluator_options: dict[str, Any]
+    controller: str
+
+
+def prepare(settings: Settings, *, reach: bool = True) -> Setup:
+    """Check settings against the parts they name; nothing is written yet.
+
+    Raises:
+        OptionError: an unknown part or option, conflicting settings, an unreachable target.
+        EvaluatorError: the evaluator does not know the archs of the space.
+    """
+    space: Space = catalog.export("spaces", settings.space, "SPACE")
+    goal = _goal(settings)
+    controller = settings.controller or ("nsga2" if goal.pareto else "evolution")
+    _check_controller(controller, settings, space)
+    options = _evaluator_options(settings)
+    evaluator: Evaluator = catalog.make("evaluators", settings.evaluator, options=options)
+    evaluator.check(check_space(space))
+    if reach:
+        bounds = (*goal.objective.targets, *goal.objective.limits)
+        check_reach(space, bounds, evaluator)
+    return Setup(settings, space, goal, evaluator, options, controller)
+
+
+def _goal(settings: Settings) -> Goal:
+    wanted = {
+        "flops": settings.target_flops,
+        "params": settings.target_params,
+        "latency_ms": settings.target_latency,
+    }
+    allowed = {"flops": settings.max_flops, "params": settings.max_params}
+    targets = tuple(Bound(metric, value) for metric, value in wanted.items() if value)
+    limits = tuple(Bound(metric, value) for metric, value in allowed.items() if value)
+    objective = make_objective(settings.reward, settings.w, targets, limits)
+    if settings.objective not in ("reward", "pareto"):
+        raise OptionError(f"--objective takes reward or pareto, not {settings.objective!r}")
+    if settings.target_latency and not settings.device:
+        raise OptionError("--target-latency needs a --device to say whose latency")
+    if settings.w is not None and not targets:
+        raise OptionError("--w shapes the reward around a target: give --target-flops or another")
+    if settings.objective == "reward":
+        return Goal(objective)
+    if settings.w is not None:
+        raise OptionError("--w has no effect with --objective pareto: leave one of them out")
+    if len(targets) > 1:
+        raise OptionError("--objective pareto sets accuracy against one cost: give one target")
+    return Goal(objective, targets[0].metric if targets else "flops")
+
+
+def _check_controller(controller: str, settings: Settings, space: Space) -> None:
+    objectives = catalog.export("controllers", controller, "OBJECTIVES")
+    if settings.objective not in objectives:
+        others = [
+            n
+            for n in catalog.names("controllers")
+            if settings.objective in catalog.export("controllers", n, "OBJECTIVES")
+        ]
+        raise OptionError(
+            f"controller {controller} cannot pursue --objective {settings.objective}; "
+            f"use one of {', '.join(others)}"
+        )
+    options = settings.controller_options
+    catalog.make("controllers", controller, space, options=options, seed=settings.seed)
+
+
+def _evaluator_options(settings: Settings) -> dict[str, Any]:
+    options = dict(settings.evaluator_options)
+    if settings.device is None:
+        return options
+    if "device" not in catalog.option_defaults("evaluators", settings.evaluator):
+        raise OptionError(f"evaluator {settings.evaluator} knows no devices: leave out --device")
+    return {**options, "device": settings.device}
