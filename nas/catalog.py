@@ -24,6 +24,8 @@ ROOMS = {
     "ops": "nas.ops",
 }
 
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
 
 @cache
 def names(room: str) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
     """Call a part's `make` with the user's options, checked against its signature.
 
     Raises:
-        OptionError: an option that `make` does not take; the message lists those it does.
+        OptionError: an option that `make` does not take, in name or in type; or it fails.
     """
     function = export(room, name, "make")
     known = option_defaults(room, name)
@@ -77,8 +79,24 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
                 f"{room[:-1]} {name} has no option {option!r}{did_you_mean(option, known)}; "
                 f"it takes {free}"
             )
+        _check_kind(f"{room[:-1]} {name}: option {option}", options[option], known[option])
     accepted = {key: value for key, value in fixed.items() if key in known}
-    return function(*given, **accepted, **options)
+    try:
+        return function(*given, **accepted, **options)
+    except NasError:
+        raise
+    except Exception as error:  # it may be the user's
+        kind = type(error).__name__
+        raise OptionError(f"{room[:-1]} {name} cannot be made: {kind}: {error}") from error
+
+
+def _check_kind(what: str, value: object, default: object) -> None:
+    """Check that an option is of its default's type; a whole number passes for a fraction."""
+    wanted = type(default)
+    fits = isinstance(value, int | float if wanted is float else wanted)
+    if wanted not in _KINDS or (fits and isinstance(value, bool) == (wanted is bool)):
+        return
+    raise OptionError(f"{what} takes {_KINDS[wanted]} (default {default!r}), not {value!r}")
 
 
 def option_defaults(room: str, name: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import json
 import os
 import signal
@@ -31,7 +32,6 @@ app = typer.Typer(
         "nas plan --target-flops 400M  ·  nas show efficientnet_b0  ·  "
         "nas cost runs/search/search --json"
     ),
-    no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -51,7 +51,11 @@ def main() -> None:
     """Run the command line; every expected error is one line on stderr and an exit code."""
     debug = "--debug" in sys.argv
     try:
-        code = app([a for a in sys.argv[1:] if a != "--debug"], standalone_mode=False)
+        arguments = [a for a in sys.argv[1:] if a != "--debug"]
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± or φ
+                stream.reconfigure(errors="replace")
+        code = app(arguments or ["--help"], standalone_mode=False)
         sys.stdout.flush()
     except NasError as error:
         if debug:
@@ -171,7 +175,7 @@ def _console(*, stderr: bool = False) -> Any:
 
 
 def _print_json(data: Any) -> None:
-    print(json.dumps(data, ensure_ascii=False))
+    print(json.dumps(data))
 
 
 @app.command()
@@ -190,14 +194,18 @@ def search(
     from nas.verbs.search import INTERRUPTED as STOPPED
     from nas.verbs.search import search as run_search
 
-    result = run_search(
-        project=project,
-        name=name,
-        resume=resume,
-        screen=None if quiet else screen.Progressing(_console(stderr=True)),
-        interrupted=_on_interrupt(),
-        **_given(settings, config),
-    )
+    try:
+        result = run_search(
+            project=project,
+            name=name,
+            resume=resume,
+            screen=None if quiet else screen.Progressing(_console(stderr=True)),
+            interrupted=_on_interrupt(),
+            **_given(settings, config),
+        )
+    except KeyboardInterrupt:
+        print(f"resume with: {_command()} --resume", file=sys.stderr)
+        return INTERRUPTED
     if as_json:
         _print_json(result)
     else:
@@ -224,7 +232,8 @@ def _on_interrupt() -> Callable[[], bool]:
         requests.append(number)
         if len(requests) > 1:
             raise KeyboardInterrupt
-        print("stopping after the running trial; once more stops now", file=sys.stderr)
+        # no print: the signal may come in the middle of one
+        os.write(2, b"\nstopping after the running trial; once more stops now\n")
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)

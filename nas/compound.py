@@ -57,7 +57,7 @@ RELEASED = {
 }
 
 
-class Task(NamedTuple):
+class Request(NamedTuple):
     """What a rule is asked: a member of size `phi` above or below `arch`."""
 
     arch: Arch
@@ -68,7 +68,7 @@ class Task(NamedTuple):
     fixed_ends: bool
 
 
-class Plan(NamedTuple):
+class Answer(NamedTuple):
     """What a rule answers; `pixels` is the resolution after rounding."""
 
     asked: Multipliers
@@ -165,10 +165,13 @@ def family(
     for what, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
         if not (math.isfinite(value) and value >= 1):
             raise OptionError(f"{what} must be at least 1 (paper, equation 3), not {value!r}")
-    return [_member(rule, Task(arch, phi, alpha, beta, gamma, fixed_ends)) for phi in phis]
+    phis = list(phis)
+    if not all(math.isfinite(phi) for phi in phis):
+        raise OptionError(f"phi must be a finite number; given were {phis}")
+    return [_member(rule, Request(arch, phi, alpha, beta, gamma, fixed_ends)) for phi in phis]
 
 
-def formula(task: Task) -> Plan:
+def formula(request: Request) -> Answer:
     """Scale by alpha**phi, beta**phi and gamma**phi, the paper's equation 3 read literally.
 
     With the paper's 1.2, 1.1, 1.15 the product alpha * beta**2 * gamma**2 is 1.92, while rounding
@@ -176,10 +179,10 @@ def formula(task: Task) -> Plan:
 
     Source: Tan and Le 2019, section 3.3.
     """
-    return _plan(task, _ray(task, task.phi))
+    return _answer(request, _ray(request, request.phi))
 
 
-def released(task: Task) -> Plan:
+def released(request: Request) -> Answer:
     """Scale by the multipliers that EfficientNet-B0 to B8 were released with; phi is the number.
 
     They were rounded by hand and follow no single phi. For a base of another resolution than 224
@@ -187,17 +190,17 @@ def released(task: Task) -> Plan:
 
     Source: efficientnet_params of the released code.
     """
-    if task.phi not in RELEASED:
+    if request.phi not in RELEASED:
         allowed = f"{min(RELEASED)}..{max(RELEASED)}"
-        raise OptionError(f"rule released knows the whole phi {allowed} only, not {task.phi:g}")
-    row = RELEASED[int(task.phi)]
+        raise OptionError(f"rule released knows the whole phi {allowed} only, not {request.phi:g}")
+    row = RELEASED[int(request.phi)]
     ratio = row.resolution / RELEASED[0].resolution
-    pixels = max(LEAST_PIXELS, round(task.arch.resolution * ratio))
-    dropout = row.dropout if task.phi else task.arch.head.dropout
-    return Plan(Multipliers(row.depth, row.width, ratio), pixels, dropout)
+    pixels = max(LEAST_PIXELS, round(request.arch.resolution * ratio))
+    dropout = row.dropout if request.phi else request.arch.head.dropout
+    return Answer(Multipliers(row.depth, row.width, ratio), pixels, dropout)
 
 
-def exact(task: Task) -> Plan:
+def exact(request: Request) -> Answer:
     """Scale so that the counted FLOPs are 2**phi times the base's within 2 per cent.
 
     The formula's shape is kept as well as rounding allows: of all roundings of layers, channels and
@@ -209,47 +212,47 @@ def exact(task: Task) -> Plan:
         OptionError: nothing near the formula's shape costs that, as with a phi so low that layers,
             channels and pixels cannot shrink further.
     """
-    if task.phi == 0:
-        return formula(task)
-    target = 2**task.phi * count(task.arch).flops
+    if request.phi == 0:
+        return formula(request)
+    target = 2**request.phi * count(request.arch).flops
     best = math.inf
-    for plan in _nearby(task):
-        miss = abs(count(_apply(task, plan)).flops / target - 1)
+    for answer in _nearby(request):
+        miss = abs(count(_apply(request, answer)).flops / target - 1)
         if miss <= TOLERANCE:
-            return plan
+            return answer
         best = min(best, miss)
     raise OptionError(
-        f"rule exact finds nothing near phi {task.phi:g}: the best misses 2**phi times the FLOPs "
-        f"of {task.arch.name} by {best:.1%}, {TOLERANCE:.0%} is allowed; use another phi or the "
+        f"rule exact finds nothing near phi {request.phi:g}: the best misses 2**phi times the FLOPs "
+        f"of {request.arch.name} by {best:.1%}, {TOLERANCE:.0%} is allowed; use another phi or the "
         "rule formula"
     )
 
 
-def width(task: Task) -> Plan:
+def width(request: Request) -> Answer:
     """Scale channels alone, by 2**(phi / 2), as FLOPs grow with the square of the width.
 
     Source: the single-dimension baselines of Tan and Le 2019, section 3.2 and Table 3.
     """
-    return _plan(task, Multipliers(1.0, 2 ** (task.phi / 2), 1.0))
+    return _answer(request, Multipliers(1.0, 2 ** (request.phi / 2), 1.0))
 
 
-def depth(task: Task) -> Plan:
+def depth(request: Request) -> Answer:
     """Scale layers alone, by 2**phi; rounding up adds a little.
 
     Source: the single-dimension baselines of Tan and Le 2019, section 3.2 and Table 3.
     """
-    return _plan(task, Multipliers(2**task.phi, 1.0, 1.0))
+    return _answer(request, Multipliers(2**request.phi, 1.0, 1.0))
 
 
-def resolution(task: Task) -> Plan:
+def resolution(request: Request) -> Answer:
     """Scale the input alone, by 2**(phi / 2) a side; params stay the same.
 
     Source: the single-dimension baselines of Tan and Le 2019, section 3.2 and Table 3.
     """
-    return _plan(task, Multipliers(1.0, 1.0, 2 ** (task.phi / 2)))
+    return _answer(request, Multipliers(1.0, 1.0, 2 ** (request.phi / 2)))
 
 
-def fast(task: Task) -> Plan:
+def fast(request: Request) -> Answer:
     """Scale mostly the width: for s = 2**phi times the FLOPs d = s**0.1, w = s**0.4, r = s**0.05.
 
     Runtime on accelerators follows activations rather than FLOPs, and wider nets have fewer for the
@@ -259,21 +262,21 @@ def fast(task: Task) -> Plan:
     """
     share = 0.8
     rest = (1 - share) / 2
-    s = 2**task.phi
-    return _plan(task, Multipliers(s**rest, s ** (share / 2), s ** (rest / 2)))
+    s = 2**request.phi
+    return _answer(request, Multipliers(s**rest, s ** (share / 2), s ** (rest / 2)))
 
 
-Rule = Callable[[Task], Plan]
+Rule = Callable[[Request], Answer]
 RULES: dict[str, Rule] = {
     rule.__name__: rule for rule in (formula, released, exact, width, depth, resolution, fast)
 }
 
 
-def _member(rule: str, task: Task) -> Member:
-    plan = RULES[rule](task)
-    name = f"b{task.phi:g}"
-    arch = replace(_apply(task, plan), name=f"{task.arch.name}_{name}")
-    return Member(name, task.phi, plan.asked, _rounded(task.arch, arch), arch)
+def _member(rule: str, request: Request) -> Member:
+    answer = RULES[rule](request)
+    name = f"b{request.phi:g}"
+    arch = replace(_apply(request, answer), name=f"{request.arch.name}_{name}")
+    return Member(name, request.phi, answer.asked, _rounded(request.arch, arch), arch)
 
 
 def _rounded(base: Arch, arch: Arch) -> Multipliers:
@@ -285,27 +288,27 @@ def _rounded(base: Arch, arch: Arch) -> Multipliers:
     )
 
 
-def _apply(task: Task, plan: Plan) -> Arch:
+def _apply(request: Request, answer: Answer) -> Arch:
     return scale_arch(
-        task.arch,
-        depth=plan.asked.depth,
-        width=plan.asked.width,
-        resolution=plan.pixels,
-        fixed_ends=task.fixed_ends,
-        dropout=plan.dropout,
+        request.arch,
+        depth=answer.asked.depth,
+        width=answer.asked.width,
+        resolution=answer.pixels,
+        fixed_ends=request.fixed_ends,
+        dropout=answer.dropout,
     )
 
 
-def _plan(task: Task, asked: Multipliers) -> Plan:
-    return Plan(asked, _pixels(task.arch, asked.resolution), _dropout(task))
+def _answer(request: Request, asked: Multipliers) -> Answer:
+    return Answer(asked, _pixels(request.arch, asked.resolution), _dropout(request))
 
 
-def _ray(task: Task, phi: float) -> Multipliers:
-    return Multipliers(task.alpha**phi, task.beta**phi, task.gamma**phi)
+def _ray(request: Request, phi: float) -> Multipliers:
+    return Multipliers(request.alpha**phi, request.beta**phi, request.gamma**phi)
 
 
 def _layers(layers: int, factor: float) -> int:
-    # 1.2 * 5 is 6.000000000000001 in some orders of evaluation; that is not a seventh layer
+    # 1.1**2 * 100 is 121.00000000000001 in floating point: that is not a 122nd layer
     return max(1, math.ceil(layers * factor - 1e-9))
 
 
@@ -318,44 +321,44 @@ def _pixels(arch: Arch, ratio: float) -> int:
     return max(LEAST_PIXELS, 8 * int(arch.resolution * ratio / 8 + 0.5))
 
 
-def _dropout(task: Task) -> float:
-    base = task.arch.head.dropout
-    if task.phi <= 0:
+def _dropout(request: Request) -> float:
+    base = request.arch.head.dropout
+    if request.phi <= 0:
         return base
-    return max(base, min(0.5, base + DROPOUT_PER_PHI * task.phi))
+    return max(base, min(0.5, base + DROPOUT_PER_PHI * request.phi))
 
 
-def _goal(task: Task) -> Multipliers:
+def _goal(request: Request) -> Multipliers:
     """Return the point of the formula's shape that would cost 2**phi, were nothing rounded."""
-    gain = math.log2(task.alpha * task.beta**2 * task.gamma**2)
+    gain = math.log2(request.alpha * request.beta**2 * request.gamma**2)
     if gain < 1e-6:
         raise OptionError("alpha, beta and gamma are all 1: there is nothing to scale")
-    return _ray(task, task.phi / gain)
+    return _ray(request, request.phi / gain)
 
 
-def _nearby(task: Task) -> Iterator[Plan]:
-    """Yield plans around the goal, the nearest first; in 8-pixel, then in 1-pixel steps.
+def _nearby(request: Request) -> Iterator[Answer]:
+    """Yield answers around the goal, the nearest first; in 8-pixel, then in 1-pixel steps.
 
     Near is meant after rounding, in the logarithm of FLOPs: depth counts once, the others twice.
     """
-    goal = _goal(task)
-    depths, widths = _roundings(task, goal, "depth"), _roundings(task, goal, "width")
-    middle = _pixels(task.arch, goal.resolution)
+    goal = _goal(request)
+    depths, widths = _roundings(request, goal, "depth"), _roundings(request, goal, "width")
+    middle = _pixels(request.arch, goal.resolution)
     for step, reach in ((8, int(REACH * middle / 8)), (1, 8)):
         sizes = range(middle - step * reach, middle + step * reach + 1, step)
         points = [
             (math.hypot(far_d, 2 * far_w, 2 * math.log(ratio / goal.resolution)), d, w, ratio, side)
             for far_d, d in depths
             for far_w, w in widths
-            for side in (sizes if task.gamma > 1 else [middle])
+            for side in (sizes if request.gamma > 1 else [middle])
             if side >= LEAST_PIXELS
-            for ratio in [side / task.arch.resolution]
+            for ratio in [side / request.arch.resolution]
         ]
         for _, d, w, ratio, side in sorted(points):
-            yield Plan(Multipliers(d, w, ratio), side, _dropout(task))
+            yield Answer(Multipliers(d, w, ratio), side, _dropout(request))
 
 
-def _roundings(task: Task, goal: Multipliers, what: str) -> list[tuple[float, float]]:
+def _roundings(request: Request, goal: Multipliers, what: str) -> list[tuple[float, float]]:
     """Return a factor per distinct rounding of one dimension, after its distance from the goal."""
     wanted = getattr(goal, what)
     found: dict[str, tuple[float, float]] = {}
@@ -364,7 +367,7 @@ def _roundings(task: Task, goal: Multipliers, what: str) -> list[tuple[float, fl
     for k in [0] if wanted == 1 else sorted(range(-30, 31), key=abs):
         factor = wanted * math.exp(REACH * k / 30)
         asked = Multipliers(1.0, 1.0, 1.0)._replace(**{what: factor})
-        arch = _apply(task, Plan(asked, task.arch.resolution, 0.0))
-        far = math.log(getattr(_rounded(task.arch, arch), what) / wanted)
+        arch = _apply(request, Answer(asked, request.arch.resolution, 0.0))
+        far = math.log(getattr(_rounded(request.arch, arch), what) / wanted)
         found.setdefault(arch.id, (far, factor))
     return list(found.values())

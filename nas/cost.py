@@ -6,15 +6,14 @@ count a multiply and an add as two report twice as many.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nas import catalog
 from nas.arch import Arch, Block, Head, Norm, Stem
-from nas.errors import ArchError, MissingError
+from nas.errors import ArchError
 from nas.layers import KEEPS_INPUT, Body, Conv, Dropout, GlobalPool, Layer, Linear, Pool, Tally
 
 FLOAT_BYTES = 4
@@ -139,50 +138,6 @@ def shortcut(block: Block) -> Layer | None:
     if block.skip == "projection":
         return Conv(block.inputs, block.outputs, stride=block.stride, norm=block.norm)
     return Pool("average", block.inputs, block.stride) if block.skip == "pool" else None
-
-
-def crosscheck(arch: Arch) -> dict[str, dict[str, int]]:
-    """Return params and FLOPs by our formula, by torch's FlopCounterMode, and by thop.
-
-    Torch counts two operations per multiply-add: its figure is halved. thop also counts four
-    operations per element of a norm, and pooling; its figure for convolutions and linear layers
-    is given apart from those.
-
-    Raises:
-        MissingError: thop is not installed.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from nas.model import build_model
-
-    own = count(arch)
-    model = build_model(arch).eval()
-    image = torch.zeros(1, arch.in_channels, *own.resolution)
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        model(image)
-    kernels, everything = _thop(model, image, silent=True), _thop(model, image, silent=False)
-    params = sum(p.numel() for p in model.parameters())
-    return {
-        "nas": {"params": own.params, "flops": own.flops},
-        "torch": {"params": params, "flops": counter.get_total_flops() // 2},
-        "thop": {"flops": kernels, "norms_and_pools": everything - kernels},
-    }
-
-
-def _thop(model: Any, image: Any, silent: bool) -> int:
-    """Return thop's count, on a copy: it leaves hooks and buffers in what it profiles."""
-    try:
-        import thop
-    except ImportError:
-        raise MissingError("thop is not installed: pip install thop") from None
-    from torch import inference_mode, nn
-
-    extras = (nn.BatchNorm2d, nn.GroupNorm, nn.AdaptiveAvgPool2d, nn.AvgPool2d, nn.MaxPool2d)
-    ignore = {kind: lambda *_: None for kind in extras} if silent else {}
-    with inference_mode():
-        flops, _ = thop.profile(copy.deepcopy(model), (image,), custom_ops=ignore, verbose=False)
-    return int(flops)
 
 
 def _size(arch: Arch, resolution: int | tuple[int, int] | None) -> tuple[int, int]:

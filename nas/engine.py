@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from nas.arch import Arch
 from nas.cost import count
 from nas.errors import ArchError, NasError
-from nas.interfaces import Choices, Executor, Metrics, Outcome, Space, Task, Trial
+from nas.interfaces import Choices, Executor, Metrics, Option, Outcome, Space, Task, Trial
 from nas.objective import Objective, broken_limit, reward
 from nas.samplers import distributions
 from nas.study import Direction, Log
@@ -67,9 +67,13 @@ class Engine:
         self._distributions = distributions(space)
         self._pending: dict[int, tuple[Arch, Choices]] = {}
         self._seen: set[str] = set()
+        self._broken: dict[str, str] = {}  # the archs that failed, and why
+        self._proposed: set[tuple[Option, ...]] = set()
         self._spent = self._idle = self._failed = 0
         for trial in log.trials():
             self._count(trial)
+        if self._failed >= FAILURES:
+            self._failed = 0  # the search ended for that, and goes on with a mended evaluator
 
     def run(self, budget: int) -> str:
         """Evaluate until `budget` archs are done or failed; return why it ended early, or "".
@@ -85,6 +89,8 @@ class Engine:
                 self._screen(*self._log.ask(self._distributions))
                 reason = self._ended()
             if not self._pending:
+                if self._broken and not self._seen and not self._stop():
+                    raise NasError(f"every evaluation failed: {self._reason}")
                 return reason
             for outcome in self._executor.wait():
                 self._record(outcome)
@@ -96,17 +102,22 @@ class Engine:
     def _ended(self) -> str:
         if self._failed >= FAILURES:
             raise NasError(f"the last {FAILURES} evaluations all failed: {self._reason}")
+        if len(self._proposed) >= self._space.size:
+            return self._stop() or "every point of the space was proposed"
         idle = f"{PATIENCE} proposals in a row were known already or above a limit"
         return self._stop() or (idle if self._idle >= PATIENCE else "")
 
     def _screen(self, number: int, choices: Choices) -> None:
         """Reject a proposal, answer it from what is known, or submit it."""
+        self._proposed.add(tuple(choices.values()))
         try:
             arch = decode(self._space, choices)
             cost = cost_metrics(arch)
         except ArchError as error:
             return self._tell(Trial(number, "rejected", choices, "", {}, (), str(error)))
         reason = broken_limit(cost, self._goal.objective)
+        if arch.id in self._broken:
+            reason = f"this network failed before: {self._broken[arch.id]}"
         if any(arch.id == other.id for other, _ in self._pending.values()):
             reason = "the same network is being evaluated"
         if reason:
@@ -142,6 +153,9 @@ class Engine:
         self._watch(trial)
 
     def _count(self, trial: Trial) -> None:
+        self._proposed.add(tuple(trial.choices.values()))
+        if trial.state == "failed":
+            self._broken[trial.arch_id] = trial.reason
         if trial.state == "done":
             self._seen.add(trial.arch_id)
             self._known[trial.arch_id] = trial.metrics
@@ -160,9 +174,17 @@ def decode(space: Space, choices: Choices) -> Arch:
     Raises:
         ArchError: the space calls the point invalid, or it decodes to something impossible.
     """
-    if space.valid and not space.valid(choices):
-        raise ArchError("the space says that this point is not valid")
-    return space.decode(choices)
+    try:
+        if space.valid and not space.valid(choices):
+            raise ArchError("the space says that this point is not valid")
+        arch = space.decode(choices)
+    except NasError:
+        raise
+    except Exception as error:  # a space is the user's code
+        raise ArchError(f"decode fails on {choices}: {type(error).__name__}: {error}") from error
+    if not isinstance(arch, Arch):
+        raise ArchError(f"decode gives no Arch for {choices} but {type(arch).__name__}")
+    return arch
 
 
 def cost_metrics(arch: Arch) -> Metrics:

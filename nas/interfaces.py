@@ -24,6 +24,8 @@ Option = bool | int | float | str
 Choices = dict[str, Option]
 # `accuracy` in percent; any other name may follow: accuracy_std, latency_ms, throughput, ...
 Metrics = dict[str, float]
+# what the journal keeps of a trial beside its metrics, which must not be called so
+RECORD = ("state", "arch_id", "reason", "seconds")
 
 
 @dataclass(frozen=True)

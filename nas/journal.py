@@ -13,6 +13,7 @@ import json
 import os
 import time
 from collections.abc import Iterable
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from nas.errors import RunError
 # operation codes of optuna 5's journal format
 _STUDY_CODES = range(0, 4)
 _CREATE_TRIAL, _SET_PARAM, _SET_STATE = 4, 5, 6
+_START = b'{"op_code'
 
 
 class GroupedFile(BaseJournalBackend):
@@ -55,7 +57,7 @@ class GroupedFile(BaseJournalBackend):
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in new)
         try:
             with self._path.open("ab", buffering=0) as file:
-                file.write(text.encode())
+                _write_whole(file, text.encode())
                 if time.monotonic() > self._synced + 1:
                     os.fsync(file.fileno())
                     self._synced = time.monotonic()
@@ -65,6 +67,17 @@ class GroupedFile(BaseJournalBackend):
                 "make room and repeat the command with --resume"
             ) from error
         self._written = len(self._logs)
+
+
+def _write_whole(file: FileIO, data: bytes) -> None:
+    """Append all of it or nothing: a disk that fills up takes a part without an error."""
+    start, rest = file.seek(0, os.SEEK_END), memoryview(data)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError:
+        file.truncate(start)
+        raise
 
 
 def open_journal(path: Path, choices: int) -> tuple[JournalStorage, GroupedFile]:
@@ -82,7 +95,7 @@ def open_journal(path: Path, choices: int) -> tuple[JournalStorage, GroupedFile]
         return JournalStorage(backend), backend
     except OSError as error:
         raise RunError(f"cannot open {path}: {error.strerror}") from error
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except (LookupError, AttributeError, TypeError, ValueError, AssertionError) as error:
         raise RunError(
             f"{path} is not a journal that optuna {optuna.__version__} can replay "
             f"({type(error).__name__}: {error}); name another run"
@@ -125,7 +138,7 @@ def _parse(path: Path, number: int, line: bytes, is_last: bool) -> dict[str, Any
             return log
     except ValueError:
         pass
-    if is_last and (number > 1 or line.startswith(b'{"op_code')):
+    if is_last and (number > 1 or line.startswith(_START) or _START.startswith(line)):
         return None
     shown = line[:40].decode(errors="replace").strip()
     raise RunError(

@@ -42,9 +42,13 @@ def load_arch(source: str | Path | Mapping[str, Any]) -> Arch:
     if str(source) in baselines():
         return baselines()[str(source)]
     path = Path(source)
-    if path.is_dir():
+    try:
+        is_folder, is_file = path.is_dir(), path.is_file()
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror}") from error
+    if is_folder:
         path = _in_folder(path)
-    elif not path.is_file():
+    elif not is_file:
         raise OptionError(
             f"no baseline, file or run {str(source)!r}{did_you_mean(str(source), baselines())}; "
             "`nas ls baselines` and `nas ls runs` list what there is"

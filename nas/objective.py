@@ -71,7 +71,7 @@ def reward(metrics: Mapping[str, float], objective: Objective) -> float:
         OptionError: a target's metric is missing from `metrics`.
     """
     accuracy = metrics["accuracy"]
-    ratios = [_metric(metrics, target.metric) / target.value for target in objective.targets]
+    ratios = [metric_of(metrics, target.metric) / target.value for target in objective.targets]
     if objective.kind == "absolute":
         return accuracy + 100 * objective.beta * sum(abs(ratio - 1) for ratio in ratios)
     exponents = (objective.alpha if ratio <= 1 else objective.beta for ratio in ratios)
@@ -82,7 +82,7 @@ def reward(metrics: Mapping[str, float], objective: Objective) -> float:
 def broken_limit(metrics: Mapping[str, float], objective: Objective) -> str:
     """Return which hard limit the metrics exceed, as a sentence, or an empty string."""
     for limit in objective.limits:
-        if _metric(metrics, limit.metric) > limit.value:
+        if metric_of(metrics, limit.metric) > limit.value:
             return f"{limit.metric} {metrics[limit.metric]:,.0f} above the limit {limit.value:,.0f}"
     return ""
 
@@ -90,7 +90,7 @@ def broken_limit(metrics: Mapping[str, float], objective: Objective) -> str:
 def meets(metrics: Mapping[str, float], objective: Objective) -> bool:
     """Tell whether metrics are at or under every target and limit."""
     bounds = (*objective.targets, *objective.limits)
-    return all(_metric(metrics, bound.metric) <= bound.value for bound in bounds)
+    return all(metric_of(metrics, bound.metric) <= bound.value for bound in bounds)
 
 
 def pareto_front(points: Sequence[Sequence[float]]) -> list[int]:
@@ -126,12 +126,9 @@ def describe(objective: Objective) -> str:
         terms = " + ".join(f"|{m}/{t} − 1|" for m, t in names.items())
         return f"accuracy − {100 * -objective.beta:g} × ({terms})"
     same = objective.alpha == objective.beta
-    w = (
-        f"{objective.beta:g}"
-        if same
-        else f"w, w = {objective.alpha:g} up to T, {objective.beta:g} above"
-    )
-    return "accuracy × " + " × ".join(f"({m}/{t})" for m, t in names.items()) + f"^{w}"
+    w = f"{objective.beta:g}" if same else "w"
+    rest = "" if same else f", w = {objective.alpha:g} up to T, {objective.beta:g} above"
+    return " × ".join(["accuracy", *(f"({m}/{t})^{w}" for m, t in names.items())]) + rest
 
 
 def _short(bound: Bound) -> str:
@@ -144,7 +141,12 @@ def _covers(a: Sequence[float], b: Sequence[float]) -> bool:
     return all(x >= y for x, y in zip(a, b, strict=True))
 
 
-def _metric(metrics: Mapping[str, float], name: str) -> float:
+def metric_of(metrics: Mapping[str, float], name: str) -> float:
+    """Return one metric.
+
+    Raises:
+        OptionError: it is not there; the message lists what is.
+    """
     if name not in metrics:
         raise OptionError(
             f"the evaluator gives no {name}; it gives {', '.join(sorted(metrics))}: "

@@ -7,7 +7,7 @@ from typing import Any
 
 from nas import catalog
 from nas.engine import Goal
-from nas.errors import OptionError
+from nas.errors import EvaluatorError, NasError, OptionError
 from nas.interfaces import Evaluator, Space
 from nas.objective import Bound, make_objective
 from nas.reach import check_reach, check_space
@@ -34,15 +34,27 @@ def prepare(settings: Settings, *, reach: bool = True) -> Setup:
         EvaluatorError: the evaluator does not know the archs of the space.
     """
     space: Space = catalog.export("spaces", settings.space, "SPACE")
+    if not isinstance(space, Space):
+        raise OptionError(
+            f"SPACE of {settings.space} must be a nas.interfaces.Space, not {type(space).__name__}"
+        )
+    catalog.export("executors", settings.executor, "make")
     goal = _goal(settings)
     controller = settings.controller or ("nsga2" if goal.pareto else "evolution")
     _check_controller(controller, settings, space)
     options = _evaluator_options(settings)
     evaluator: Evaluator = catalog.make("evaluators", settings.evaluator, options=options)
-    evaluator.check(check_space(space))
+    arch = check_space(space)
+    try:
+        evaluator.check(arch)
+    except NasError:
+        raise
+    except Exception as error:  # it may be the user's
+        kind = type(error).__name__
+        raise EvaluatorError(f"check of {settings.evaluator} fails: {kind}: {error}") from error
     if reach:
         bounds = (*goal.objective.targets, *goal.objective.limits)
-        check_reach(space, bounds, evaluator)
+        check_reach(space, bounds, evaluator, limits=goal.objective.limits)
     return Setup(settings, space, goal, evaluator, options, controller)
 
 

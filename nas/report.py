@@ -1,7 +1,152 @@
-"""placeholder until the report is written"""
+"""The report of a run: one HTML file that shows what was found, offline, for people.
 
+It is made from the run's files alone, so it can be written again at any time.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import nas
+from nas import run
+from nas.arch import Arch
+from nas.errors import NasError, RunError
+from nas.pages import charts, data, scale, search
+from nas.pages.drawing import Html, join, pairs, tag
+
+REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
+TABLES = ("trials.csv", "random.csv", "pareto.csv", "importance.csv", "family.csv")
+FILES = (*TABLES, RESULT, run.ARGS, run.ENVIRONMENT, "best/arch.json")
+# the browser itself refuses every request to another place
+POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write(folder: Path) -> Path:
-    return folder
+    """Write report.html into the folder of a search or scale run; return its path.
+
+    A search shows the latest family that was scaled from it under the same project.
+
+    Raises:
+        RunError: the folder is neither, is damaged, or cannot be written.
+    """
+    folder = Path(folder)
+    result = _result(folder)
+    args, env = run.read_args(folder), _json(folder / run.ENVIRONMENT)
+    try:
+        if "members" in result:
+            title, body = scale.page(result, env)
+        else:
+            title, body = search.page(data.read(folder, result, args, env))
+            body += _family(folder, result)
+    except (KeyError, TypeError, IndexError) as error:
+        raise RunError(
+            f"{folder / RESULT} lacks what a report needs ({type(error).__name__}: {error}); "
+            "was it edited?"
+        ) from error
+    run.write_text(folder / REPORT, _page(title, [*body, _footer(folder, args, env)]))
+    return folder / REPORT
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    found = _json(folder / RESULT)
+    if not found and (folder / run.ARGS).is_file():
+        raise RunError(f"{folder} has no {RESULT} yet: finish the search with --resume first")
+    if not ({"members", "baseline"} <= set(found) or {"space", "states"} <= set(found)):
+        raise RunError(
+            f"{folder} is no run that can be reported: a folder of `nas search` or `nas scale`, "
+            f"with {run.ARGS} and {RESULT}, is expected"
+        )
+    if found.get("schema") != SCHEMA:
+        raise RunError(
+            f"{folder / RESULT} has schema {found.get('schema')!r}, this version reads {SCHEMA}: "
+            "report with the version that made the run"
+        )
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file, an empty one if there is no file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON: {error}") from error
+    return data if isinstance(data, dict) else {}
+
+
+def _family(folder: Path, result: Mapping[str, Any]) -> list[Html]:
+    """Return the section of the latest family of a search, or of the command that makes one."""
+    if not result.get("best"):
+        return []
+    for other in reversed(run.runs("scale", folder.resolve().parent.parent)):
+        try:
+            made = _result(other) if _comes_from(run.read_args(other), folder) else {}
+        except NasError:  # another run's damage is not this one's
+            continue
+        if "members" in made:
+            base, best = (entry["arch"] for entry in (made["baseline"], result["best"]))
+            same = Arch.from_dict(base).id == Arch.from_dict(best).id
+            return scale.in_search(made, same)
+    return scale.next_command(result["run"])
+
+
+def _comes_from(args: Mapping[str, Any], folder: Path) -> bool:
+    """Tell whether a family's base is a search run's folder or its best arch.
+
+    A relative base was typed in a folder above the run that is not on file: any will do.
+    """
+    if "base" not in args:
+        return False
+    here, base = folder.resolve(), Path(str(args["base"]))
+    places = [base.resolve(), *(above / base for above in here.parents)]
+    return any(place in (here, here / "best", here / "best" / "arch.json") for place in places)
+
+
+def _page(title: str, body: Sequence[Html]) -> str:
+    inner = join(body)
+    drawn = 'class="plot"' in inner
+    scripts = [charts.plotly_js(), _asset("script.js")] if drawn else []
+    head = [
+        Html('<meta charset="utf-8">'),
+        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
+        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
+        tag("title", title),
+        tag("style", Html(_asset("style.css"))),
+    ]
+    content = tag("body", tag("main", inner), *(tag("script", Html(text)) for text in scripts))
+    return f'<!doctype html>\n<html lang="en">\n{tag("head", join(head))}\n{content}\n</html>\n'
+
+
+def _asset(name: str) -> str:
+    return (Path(__file__).parent / "pages" / name).read_text(encoding="utf-8")
+
+
+def _footer(folder: Path, args: Mapping[str, Any], env: Mapping[str, Any]) -> Html:
+    """Return what is needed to repeat the run: files, arguments, environment, version."""
+    links = (tag("a", name, href=name) for name in FILES if (folder / name).is_file())
+    given = ((name, value) for name, value in args.items() if value not in (None, {}, []))
+    return tag(
+        "footer",
+        tag("h3", "Files"),
+        tag("p", join(links, ", ")),
+        tag("h3", "Arguments"),
+        pairs(given),
+        tag("h3", "Environment"),
+        pairs(_environment(env)),
+        tag("p", f"Written by nas {nas.__version__}."),
+    )
+
+
+def _environment(env: Mapping[str, Any]) -> list[tuple[object, object]]:
+    names = ("python", "platform", "cpus", "commit")
+    items: list[tuple[object, object]] = [(name, env[name]) for name in names if env.get(name)]
+    items += list((env.get("versions") or {}).items())
+    if env.get("command"):
+        items.append(("started as", " ".join(map(str, env["command"]))))
+    return items

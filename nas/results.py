@@ -13,7 +13,8 @@ from nas import run
 from nas.arch import Arch
 from nas.engine import Goal, cost_metrics
 from nas.errors import EvaluatorError, RunError
-from nas.interfaces import Metrics, Trial
+from nas.evaluation import perform
+from nas.interfaces import Metrics, Task, Trial
 from nas.load import baselines
 from nas.objective import describe, hypervolume, meets, pareto_front, reward
 from nas.prepare import Setup
@@ -22,6 +23,7 @@ from nas.study import BASELINE, SEARCH, Log
 SCHEMA = 1
 TRIALS = {SEARCH: "trials.csv", BASELINE: "random.csv"}
 RESULT, PARETO, IMPORTANCE = "result.json", "pareto.csv", "importance.csv"
+REFERENCE = "references.json"
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 LEADERS = 5
 
@@ -83,18 +85,23 @@ class Table:
 
 
 def conclude(
-    folder: Path, setup: Setup, log: Log, rival: Log | None, reason: str
+    folder: Path,
+    setup: Setup,
+    log: Log,
+    rival: Log | None,
+    rivals: list[dict[str, Any]],
+    reason: str,
 ) -> dict[str, Any]:
     """Write the winner, the Pareto front and the importances; return the result as JSON data.
 
-    `reason` says why the search ended early, or is empty.
+    `rival` is the random baseline, `rivals` are the reference rows; `reason` says why the search
+    ended early, or is empty.
     """
     trials = log.trials()
     leaders = ranked(trials, setup.goal)
     luck = ranked(rival.trials(), setup.goal) if rival else []
     front = _front(leaders, setup.goal)
     best = _entry(setup, "best", leaders[0]) if leaders else None
-    rivals = reference_rows(setup)
     chance = {**_entry(setup, "random search", luck[0]), "trials": len(luck)} if luck else None
     result = {
         "schema": SCHEMA,
@@ -177,18 +184,27 @@ def _entry(setup: Setup, name: str, trial: Trial) -> dict[str, Any]:
     }
 
 
-def reference_rows(setup: Setup) -> list[dict[str, Any]]:
-    """Return the reference nets that the space can express and the evaluator knows."""
-    found = []
-    for name in REFERENCES:
-        arch = baselines()[name]
-        choices = setup.space.encode(arch) if setup.space.encode else None
-        if choices is not None and _knows(setup, arch):
-            evaluated = setup.evaluator.evaluate(arch, seed=setup.settings.seed)
-            metrics = {**evaluated, **cost_metrics(arch)}
-            trial = Trial(-1, "done", choices, arch.id, metrics)
-            found.append({**_entry(setup, name, trial), "arch": arch.to_dict()})
-    return found
+def reference_rows(folder: Path, setup: Setup) -> list[dict[str, Any]]:
+    """Return the reference nets that the space can express and the evaluator knows.
+
+    They are evaluated once in a run and kept in its folder.
+    """
+    path = folder / REFERENCE
+    if not path.exists():
+        rows = (_reference(setup, name, baselines()[name]) for name in REFERENCES)
+        run.write_json(path, [row for row in rows if row])
+    return run.read_json(path)
+
+
+def _reference(setup: Setup, name: str, arch: Arch) -> dict[str, Any] | None:
+    choices = setup.space.encode(arch) if setup.space.encode else None
+    if choices is None or not _knows(setup, arch):
+        return None
+    outcome = perform(setup.evaluator, Task(-1, arch.to_dict(), setup.settings.seed))
+    if outcome.error:
+        return None
+    trial = Trial(-1, "done", choices, arch.id, {**outcome.metrics, **cost_metrics(arch)})
+    return {**_entry(setup, name, trial), "arch": arch.to_dict()}
 
 
 def _knows(setup: Setup, arch: Arch) -> bool:

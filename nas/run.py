@@ -39,7 +39,7 @@ def create(verb: str, name: str | None, project: Path, arguments: Mapping[str, A
         OptionError: the name would leave the project's folder.
     """
     stem = name or verb
-    if Path(stem).name != stem or stem in (".", ".."):
+    if Path(stem).name != stem or stem.startswith("."):
         raise OptionError(
             f"--name takes a plain folder name, not {stem!r}; use --project for paths"
         )
@@ -77,7 +77,7 @@ def _move(fresh: Path, home: Path, stem: str) -> Path:
 
 def runs(verb: str, project: Path) -> list[Path]:
     """Return the runs of a verb that have their arguments, oldest first."""
-    found = (file.parent for file in (project / verb).glob(f"*/{ARGS}"))
+    found = (file.parent for file in (project / verb).glob(f"[!.]*/{ARGS}"))
     return sorted(found, key=lambda path: ((path / ARGS).stat().st_mtime_ns, path.name))
 
 
@@ -164,6 +164,20 @@ def write_environment(path: Path) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write JSON in one step: readers see the old file or the new one, never half of it."""
     write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the data of a JSON file of this run.
+
+    Raises:
+        RunError: it cannot be read, or is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RunError(f"{path} is not JSON: {error}; delete it to have it made again") from error
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

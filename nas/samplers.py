@@ -17,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.errors import OptionError
 from nas.interfaces import Choices, Option, Space
 
 # (choices, reward) of each finished trial, in the order of their numbers
@@ -102,14 +103,27 @@ class Proposer(BaseSampler):
         """Do nothing: every trial is seeded by its number."""
 
 
+def at_least(least: int, **options: int) -> None:
+    """Check options of a controller.
+
+    Raises:
+        OptionError: one is less than `least`.
+    """
+    for name, value in options.items():
+        if value < least:
+            raise OptionError(f"controller option {name} must be at least {least}, not {value}")
+
+
 def random_choices(space: Space, rng: random.Random) -> Choices:
     """Return one point of the space, each option equally likely."""
     return {name: rng.choice(list(options)) for name, options in space.choices.items()}
 
 
 def mutate(space: Space, choices: Choices, rng: random.Random) -> Choices:
-    """Return a copy in which one choice, picked at random, has another option."""
+    """Return a copy in which one choice, picked at random, has another option, if any has one."""
     free = [name for name, options in space.choices.items() if len(options) > 1]
+    if not free:
+        return choices
     name = rng.choice(free)
     others: list[Option] = [o for o in space.choices[name] if o != choices[name]]
     return {**choices, name: rng.choice(others)}

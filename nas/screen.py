@@ -26,26 +26,30 @@ class Progressing:
         self._live: Live | None = None
 
     def begin(
-        self, name: str, total: int, objective: Objective, references: list[dict[str, Any]]
+        self,
+        name: str,
+        total: int,
+        objective: Objective,
+        references: list[dict[str, Any]],
+        earlier: Sequence[Trial],
     ) -> None:
-        """Start showing one study."""
+        """Start showing one study; `earlier` trials are those of before a resumption."""
         self._name, self._total, self._objective = name, total, objective
         self._references, self._done = references, 0
         self._best: list[Row] = []
+        for trial in earlier:
+            self._count(trial)
         if not self._console.is_terminal:
             return
         columns = (MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bar = Progress(TextColumn(name), BarColumn(), *columns, console=self._console)
-        self._task = self._bar.add_task(name, total=total)
+        self._task = self._bar.add_task(name, total=total, completed=self._done)
         self._live = Live(self._picture(), console=self._console, refresh_per_second=4)
         self._live.start()
 
     def trial(self, trial: Trial) -> None:
         """Show a finished trial."""
-        if trial.state in ("done", "failed"):
-            self._done += 1
-        if trial.state == "done":
-            self._rank(trial)
+        self._count(trial)
         if self._live:
             self._bar.update(self._task, completed=self._done)
             self._live.update(self._picture())
@@ -57,6 +61,12 @@ class Progressing:
         if self._live:
             self._live.stop()
             self._live = None
+
+    def _count(self, trial: Trial) -> None:
+        if trial.state in ("done", "failed"):
+            self._done += 1
+        if trial.state == "done":
+            self._rank(trial)
 
     def _rank(self, trial: Trial) -> None:
         row = {
@@ -132,7 +142,7 @@ def show_search(result: Row, console: Console) -> None:
         console.print("no arch was evaluated: every proposal was rejected or failed")
     else:
         console.print(leaderboard(rows))
-    if result["pareto"]:
+    if result["hypervolume"]:
         volumes = ", ".join(f"{name} {v:.3f}" for name, v in result["hypervolume"].items())
         console.print(f"front of {result['front']} archs (pareto.csv); hypervolume: {volumes}")
     for gain in result["gains"]:

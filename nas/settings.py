@@ -11,6 +11,16 @@ from nas.errors import OptionError, did_you_mean
 from nas.units import parse_count, parse_milliseconds, parse_number, parse_seconds
 
 
+# what a value must be, which may come from a file; sizes and times are parsed instead
+_KINDS: dict[str, tuple[type, str]] = {
+    "str": (str, "a word"),
+    "str | None": (str, "a word"),
+    "int": (int, "a whole number"),
+    "bool": (bool, "true or false"),
+    "dict[str, Any]": (dict, "a mapping of names to values"),
+}
+
+
 def _flag(default: Any, group: str, text: str) -> Any:
     """Return a field that the command line offers as a flag with this help."""
     metadata = {"group": group, "help": text}
@@ -87,16 +97,27 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
                 f"it has {', '.join(known)}"
             )
     values = {key: value for key, value in given.items() if value is not None}
+    for key, value in values.items():
+        kind, words = _KINDS.get(str(known[key].type), (object, ""))
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise OptionError(f"{_name(key)} takes {words}, not {value!r}")
     for key in ("target_flops", "target_params", "max_flops", "max_params"):
         if key in values:
-            values[key] = parse_count(values[key], "--" + key.replace("_", "-"))
+            values[key] = parse_count(values[key], _name(key))
     if "target_latency" in values:
         values["target_latency"] = parse_milliseconds(values["target_latency"], "--target-latency")
     if "time_limit" in values:
         values["time_limit"] = parse_seconds(values["time_limit"], "--time-limit")
     if "w" in values:
         values["w"] = parse_number(values["w"], "--w")
-    for key in ("trials", "workers"):
-        if key in values and (not isinstance(values[key], int) or values[key] < 1):
-            raise OptionError(f"--{key} takes a whole number of at least 1, not {values[key]!r}")
+    for key, least in (("trials", 1), ("workers", 1), ("seed", 0)):
+        if not least <= values.get(key, least) < 2**32 - 1:
+            raise OptionError(
+                f"--{key} takes a whole number of at least {least}, not {values[key]!r}"
+            )
     return Settings(**values)
+
+
+def _name(key: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + key.replace("_", "-").replace("-options", "-option")

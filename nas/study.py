@@ -14,7 +14,7 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import RunError
-from nas.interfaces import Choices, Trial
+from nas.interfaces import RECORD, Choices, Metrics, Trial
 from nas.journal import GroupedFile, open_journal
 
 Direction = Literal["maximize", "minimize"]
@@ -26,20 +26,27 @@ _STATES = {
     "rejected": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
-_RECORD = ("state", "arch_id", "reason", "seconds")
 
 
 class Journal:
     """The journal of a run folder, open for this process, which holds the folder's lease."""
 
-    def __init__(self, path: Path, choices: int) -> None:
-        self.storage, self.backend = open_journal(path, choices)
+    def __init__(self, path: Path, distributions: dict[str, BaseDistribution]) -> None:
+        self._path, self._distributions = path, distributions
+        self.storage, self.backend = open_journal(path, len(distributions))
+
+    def known(self) -> dict[str, Metrics]:
+        """Return the metrics of every arch that any study of the journal has evaluated."""
+        studies = [study._study_id for study in self.storage.get_all_studies()]
+        frozen = [t for s in studies for t in self.storage.get_all_trials(s, deepcopy=False)]
+        trials = [_trial(t) for t in frozen if t.state is TrialState.COMPLETE]
+        return {trial.arch_id: trial.metrics for trial in trials if trial.state == "done"}
 
     def log(self, name: str, directions: Sequence[Direction], sampler: BaseSampler) -> Log:
         """Return the study of that name, made if absent.
 
         Raises:
-            RunError: the study is there with other directions.
+            RunError: the study is there with other directions or of another space.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         study = optuna.create_study(
@@ -52,6 +59,12 @@ class Journal:
         found = [direction.name.lower() for direction in study.directions]
         if found != list(directions):
             raise RunError(f"the journal's study {name!r} has objectives {found}, not {directions}")
+        for trial in study.get_trials(deepcopy=False):
+            if trial.distributions != self._distributions:
+                raise RunError(
+                    f"{self._path}: trial {trial.number} has other choices than the space; the "
+                    "space was changed, or the journal is another run's: name another run"
+                )
         self.backend.flush()
         return Log(study, self.storage, self.backend)
 
@@ -74,7 +87,7 @@ class Log:
     def tell(self, trial: Trial) -> None:
         """Record what came of a proposal."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
-        record = {name: getattr(trial, name) for name in _RECORD}
+        record = {name: getattr(trial, name) for name in RECORD}
         for name, value in {**record, **trial.metrics}.items():
             if value != "":
                 self._storage.set_trial_user_attr(trial_id, name, value)
@@ -117,7 +130,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
         state=attributes.get("state", "failed"),
         choices=dict(frozen.params),
         arch_id=attributes.get("arch_id", ""),
-        metrics={k: v for k, v in attributes.items() if k not in _RECORD},
+        metrics={k: v for k, v in attributes.items() if k not in RECORD},
         values=tuple(frozen.values or ()),
         reason=attributes.get("reason", ""),
         seconds=attributes.get("seconds", 0.0),

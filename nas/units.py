@@ -20,6 +20,8 @@ def parse_count(text: str | float, flag: str = "size") -> int:
         OptionError: the text is no size, or is not positive; the message gives examples.
     """
     value = _parse(text, _COUNT, flag, "a size such as 400M, 0.39G or 5.3e6")
+    if value < 1:
+        raise OptionError(f"{flag} must be at least 1, not {text!r}")
     return round(value)
 
 
@@ -68,8 +70,9 @@ def parse_phis(text: str | float, flag: str = "--phi") -> tuple[float, ...]:
     for part in str(text).split(","):
         first, dots, last = part.strip().partition("..")
         try:
-            phis += range(int(first), int(last) + 1) if dots else [float(first)]
-        except ValueError:
+            # a range one longer than what is allowed is refused below
+            phis += range(int(first), int(last) + 1)[:50] if dots else [float(first)]
+        except (ValueError, OverflowError):
             raise OptionError(_not_phi(flag, text)) from None
     if not phis or not all(math.isfinite(phi) and abs(phi) <= 20 for phi in phis):
         raise OptionError(_not_phi(flag, text))

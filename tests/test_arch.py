@@ -142,7 +142,6 @@ def test_foreign_data_is_refused_in_one_line(data: object, says: str) -> None:
 
 def test_blocks_stride_and_change_channels_first_only() -> None:
     blocks = replace(B0, stages=(Stage("mbconv", 24, 3, stride=2),)).blocks()
-    assert [(b.inputs, b.outputs, b.stride) for b in blocks] == [(32, 24, 2), (24, 24, 1)] + [
-        (24, 24, 1)
-    ]
+    shapes = [(b.inputs, b.outputs, b.stride) for b in blocks]
+    assert shapes == [(32, 24, 2), (24, 24, 1), (24, 24, 1)]
     assert [b.skip for b in blocks] == ["none", "identity", "identity"]

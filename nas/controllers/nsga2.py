@@ -8,11 +8,12 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from nas.interfaces import Space
-from nas.samplers import Reseeded
+from nas.samplers import Reseeded, at_least
 
 OBJECTIVES = ("reward", "pareto")
 
 
 def make(space: Space, *, seed: int, population: int = 50) -> BaseSampler:
     """Return NSGA-II. population: archs in a generation."""
+    at_least(2, population=population)
     return Reseeded(NSGAIISampler(seed=seed, population_size=population), seed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, TPESampler
 
 from nas.interfaces import Space
-from nas.samplers import Reseeded
+from nas.samplers import Reseeded, at_least
 
 OBJECTIVES = ("reward", "pareto")
 
@@ -19,6 +19,7 @@ def make(space: Space, *, seed: int, startup: int = 10, candidates: int = 24) ->
     startup: random trials before the model is used. candidates: draws per proposal, of which the
     most promising is taken.
     """
+    at_least(1, startup=startup, candidates=candidates)
     # Optuna's default for two objectives models each choice alone and is ten times slower
     sampler = TPESampler(
         seed=seed, multivariate=True, n_startup_trials=startup, n_ei_candidates=candidates

@@ -10,7 +10,7 @@ from nas.engine import cost_metrics
 from nas.interfaces import Metrics, Space
 from nas.objective import Bound, describe
 from nas.prepare import prepare
-from nas.reach import reachable, seconds_per_evaluation, try_decode
+from nas.reach import check_space, reachable, seconds_per_evaluation, try_decode
 from nas.samplers import random_choices
 from nas.settings import settings_from
 
@@ -57,7 +57,7 @@ def plan(**given: Any) -> dict[str, Any]:
 def _sample(space: Space, seed: int) -> list[Arch]:
     rng = random.Random(seed)
     archs = (try_decode(space, random_choices(space, rng)) for _ in range(SAMPLES))
-    return [arch for arch in archs if arch]
+    return [arch for arch in archs if arch] or [check_space(space)]
 
 
 def _range(space: Space, metric: str) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from nas.errors import RunError
 from nas.interfaces import Executor, Metrics, Trial
 from nas.objective import Objective
 from nas.prepare import Setup, prepare
+from nas.samplers import distributions
 from nas.settings import Settings, settings_from
 from nas.study import BASELINE, SEARCH, Journal, Log
 
@@ -27,9 +28,14 @@ class Screen(Protocol):
     """Who shows the progress of a search."""
 
     def begin(
-        self, name: str, total: int, objective: Objective, references: list[dict[str, Any]]
+        self,
+        name: str,
+        total: int,
+        objective: Objective,
+        references: list[dict[str, Any]],
+        earlier: Sequence[Trial],
     ) -> None:
-        """Start showing one study of `total` evaluations."""
+        """Start showing one study of `total` evaluations, of which some are `earlier` ones."""
 
     def trial(self, trial: Trial) -> None:
         """Show a finished trial."""
@@ -42,7 +48,12 @@ class Silent:
     """A screen that shows nothing."""
 
     def begin(
-        self, name: str, total: int, objective: Objective, references: list[dict[str, Any]]
+        self,
+        name: str,
+        total: int,
+        objective: Objective,
+        references: list[dict[str, Any]],
+        earlier: Sequence[Trial],
     ) -> None: ...
 
     def trial(self, trial: Trial) -> None: ...
@@ -73,7 +84,7 @@ def search(
     setup = prepare(settings_from(settings))
     folder = _folder(setup.settings, Path(project), name, resume)
     with run.lease(folder):
-        journal = Journal(folder / "journal.log", len(setup.space.choices))
+        journal = Journal(folder / "journal.log", distributions(setup.space))
         run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
         return _search(setup, folder, journal, screen or Silent(), interrupted)
@@ -130,8 +141,10 @@ def _search(
         options={},
         workers=chosen.workers,
     )
-    session = _Session(setup, folder, journal, executor, screen, {}, results.reference_rows(setup))
     try:
+        references = results.reference_rows(folder, setup)
+        known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
+        session = _Session(setup, folder, journal, executor, screen, known, references)
         stop = _stopper(chosen.time_limit, interrupted)
         log, reason = _pursue(session, SEARCH, chosen.trials, stop)
         rival = None
@@ -141,7 +154,7 @@ def _search(
             reason = late or reason
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, rival, reason)
+    result = results.conclude(folder, setup, log, rival, references, reason)
     report.write(folder)
     return result
 
@@ -154,7 +167,8 @@ def _pursue(session: _Session, name: str, budget: int, stop: Callable[[], str]) 
         controller, options, seed = "random", {}, seed + 1
     sampler = catalog.make("controllers", controller, setup.space, options=options, seed=seed)
     log = session.journal.log(name, setup.goal.directions, sampler)
-    table = results.Table(session.folder / results.TRIALS[name], log.trials(), setup.goal)
+    earlier = log.trials()
+    table = results.Table(session.folder / results.TRIALS[name], earlier, setup.goal)
 
     def watch(trial: Trial) -> None:
         table.append(trial)
@@ -170,7 +184,7 @@ def _pursue(session: _Session, name: str, budget: int, stop: Callable[[], str]) 
         stop=stop,
         watch=watch,
     )
-    session.screen.begin(name, budget, setup.goal.objective, session.references)
+    session.screen.begin(name, budget, setup.goal.objective, session.references, earlier)
     try:
         return log, engine.run(budget)
     finally:

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Collection, Iterable, Sequence
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
 from itertools import zip_longest
+from typing import Any
 
 from nas import catalog, cost
 from nas.arch import Arch, Stage
 from nas.units import format_count
 
-BOX, GAP, COLUMN, TALL, ROW = 11, 2, 92, 66, 182  # pixels of the drawing
+BOX, GAP, COLUMN, WIDE, TALL, ROW = 12, 2, 92, 1050, 66, 194  # pixels of the drawing
 Parts = tuple[str, ...]
 
 
@@ -43,17 +46,17 @@ def table(
     head: Sequence[object],
     rows: Sequence[Sequence[object]],
     *,
-    words: int = 1,
+    left: Collection[int] = (0,),
     marked: Collection[int] = (),
     label: str = "",
 ) -> Html:
-    """Return a table in a box of its own that scrolls; the first `words` columns are text.
+    """Return a table in a box of its own that scrolls; the columns in `left` are text.
 
-    The rows numbered in `marked` are set in bold.
+    The rows in `marked` are set in bold.
     """
 
     def line(kind: str, cells: Sequence[object], style: str = "") -> Html:
-        sides = ("l" if index < words else "" for index in range(len(cells)))
+        sides = ("l" if index in left else "" for index in range(len(cells)))
         made = (tag(kind, cell, class_=side) for cell, side in zip(cells, sides, strict=True))
         return tag("tr", *made, class_=style)
 
@@ -66,6 +69,24 @@ def table(
 def pairs(items: Iterable[tuple[object, object]]) -> Html:
     """Return names and values as a definition list."""
     return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in items))
+
+
+def code(text: object) -> Html:
+    """Return text set as code."""
+    return tag("code", text)
+
+
+def command(*words: str) -> Html:
+    """Return a command as a shell reads it."""
+    return tag("code", join((tag("span", shlex.quote(word)) for word in words), " "))
+
+
+def date(environment: Mapping[str, Any]) -> str:
+    """Return when a run started, by its env.json."""
+    try:
+        return f"{datetime.fromisoformat(environment['time']):%Y-%m-%d %H:%M %Z}"
+    except (KeyError, TypeError, ValueError):
+        return "unknown"
 
 
 def signed(value: float, digits: int = 2) -> str:
@@ -97,26 +118,27 @@ def block(stage: Stage) -> Parts:
     return tuple(found)
 
 
-def stage_table(arch: Arch, name: str, other: Arch | None, other_name: str) -> Html:
-    """Return the stages of an arch as a table, beside those of another with differences marked."""
-    archs = [arch, other] if other else [arch]
-    head = ["stage", "map", *_heading(name)]
-    if other:
-        head += ["map", *_heading(other_name)]
-    columns = [_cells(each) for each in archs]
-    marks = _differing(arch, other)
+def stage_table(nets: Sequence[tuple[str, Arch]]) -> Html:
+    """Return the stages of one or two nets side by side, with what differs marked."""
+    columns = [_cells(arch) for _, arch in nets]
+    marks = _differing(nets[0][1], nets[-1][1])
+    longest = max(columns, key=len)
+    maps = [[row[1] for row in column] for column in columns]
+    # the maps of both nets are nearly always the same: once is enough
+    wide = [True, *(each != maps[0] for each in maps[1:])]
+    head: list[object] = ["stage"]
+    for (name, _), own in zip(nets, wide, strict=True):
+        head += ["map"] * own + [name, "ch. × layers", "params", "FLOPs"]
     rows = []
-    for index, group in enumerate(zip_longest(*columns, fillvalue=("",) * 6)):
-        first = [*group[0]]
-        for cell in marks.get(index, ()):
-            first[cell] = tag("span", first[cell], class_="diff")
-        label = columns[max(range(len(archs)), key=lambda i: len(columns[i]))][index][0]
-        rows.append([label, *first[1:], *(cell for each in group[1:] for cell in each[1:])])
-    return table(head, rows, label="Stages")
-
-
-def _heading(name: str) -> list[object]:
-    return [f"{name}: blocks", "channels × layers", "params", "FLOPs share"]
+    for index, cells in enumerate(zip_longest(*columns, fillvalue=("",) * 6)):
+        row: list[object] = [longest[index][0]]
+        for net, (each, own) in enumerate(zip(cells, wide, strict=True)):
+            differ = () if net else marks.get(index, ())
+            marked = [_mark(cell, at in differ) for at, cell in enumerate(each)]
+            row += marked[1 if own else 2 :]
+        rows.append(row)
+    left = [0, *(at for at, name in enumerate(head) if name in dict(nets))]
+    return table(head, rows, left=left, label="Stages")
 
 
 def _cells(arch: Arch) -> list[tuple[object, ...]]:
@@ -127,19 +149,24 @@ def _cells(arch: Arch) -> list[tuple[object, ...]]:
     head = "conv k1, linear" if arch.head.channels else "linear"
     ends = (f"conv k{arch.stem.kernel}", str(arch.stem.channels)), (head, str(rows[-1].channels))
     shapes = [ends[0], *inner, ends[1]]
+    sums = [(format_count(row.params), f"{100 * row.flops / total:.1f} %") for row in rows]
     return [
-        (row.name, _map(row.size), *shape, format_count(row.params), f"{row.flops / total:.1%}")
-        for row, shape in zip(rows, shapes, strict=True)
+        (row.name, _map(row.size), *shape, *own)
+        for row, shape, own in zip(rows, shapes, sums, strict=True)
     ]
+
+
+def _mark(cell: object, differs: bool) -> object:
+    return tag("span", cell, class_="diff") if differs else cell
 
 
 def _map(size: tuple[int, int]) -> str:
     return f"{size[0]}²" if size[0] == size[1] else f"{size[0]} × {size[1]}"
 
 
-def _differing(arch: Arch, other: Arch | None) -> dict[int, list[int]]:
+def _differing(arch: Arch, other: Arch) -> dict[int, list[int]]:
     """Return which cells of which rows differ in kind or shape; none if stages do not align."""
-    if other is None or len(arch.stages) != len(other.stages):
+    if len(arch.stages) != len(other.stages):
         return {}
     both = zip(arch.stages, other.stages, strict=True)
     return {
@@ -177,7 +204,8 @@ def _channels(arch: Arch) -> list[int]:
 def _widths(archs: list[Arch]) -> list[int]:
     layers = [[1, *(stage.layers for stage in arch.stages), 1] for arch in archs]
     most = [max(column) for column in zip_longest(*layers, fillvalue=1)]
-    return [max(COLUMN, 16 + count * (BOX + GAP)) for count in most]
+    least = max(COLUMN, WIDE // len(most))
+    return [max(least, 16 + count * (BOX + GAP)) for count in most]
 
 
 def _row(
@@ -188,7 +216,9 @@ def _row(
     facts = f"{format_count(own.flops)} multiply-adds, {format_count(own.params)} parameters"
     middle = y + 38 + TALL / 2
     parts = [
-        Html(f'<text x="2" y="{y + 12}">{tag("tspan", name, class_="name")} {escape(facts)}</text>'),
+        Html(
+            f'<text x="2" y="{y + 12}">{tag("tspan", name, class_="name")} {escape(facts)}</text>'
+        ),
         Html(f'<line x1="2" x2="{sum(widths)}" y1="{middle}" y2="{middle}" class="axis"/>'),
     ]
     x = 2.0
@@ -224,19 +254,20 @@ def _notes(
 ) -> Html:
     """Write under a stage its map, op, block, shape and share of the FLOPs."""
     parts = block(stage) if stage else (str(cells[2]),)
-    share = float(str(cells[5]).rstrip("%"))
+    share = float(str(cells[5]).rstrip(" %"))
     lines = [
         (f"{cells[0]}, {cells[1]}", "quiet"),
         (parts[0], "diff" if 2 in (marks or ()) else ""),
-        (" ".join(parts[1:]), "diff" if 2 in (marks or ()) else ""),
+        (" ".join(parts[1:3]), "diff" if 2 in (marks or ()) else ""),
+        (" ".join(parts[3:]), "diff" if 2 in (marks or ()) else ""),
         (str(cells[3]), "diff" if 3 in (marks or ()) else ""),
         (f"{share:.1f} %", "quiet"),
     ]
-    heights = (26, 118, 131, 144, 157)
+    heights = (26, 118, 131, 144, 157, 170)
     texts = (
         tag("text", text, x=f"{x:g}", y=y + height, class_=style)
         for (text, style), height in zip(lines, heights, strict=True)
         if text
     )
-    bar = f'<rect x="{x:g}" y="{y + 161}" width="{share * 0.8:.1f}" height="3" class="bar"/>'
+    bar = f'<rect x="{x:g}" y="{y + 174}" width="{share * 0.8:.1f}" height="3" class="bar"/>'
     return Html(join(texts, "") + bar)

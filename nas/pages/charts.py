@@ -9,50 +9,22 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.drawing import Html, escape
+from nas.pages.drawing import Html, escape, signed, tag
 
 Figure = dict[str, Any]
 INK, QUIET, RULE, GRID = "var(--ink)", "var(--quiet)", "var(--rule)", "var(--grid)"
 SEARCH, RANDOM, WINNER = "var(--search)", "var(--random)", "var(--winner)"
 REFERENCE = "var(--reference)"
 GROUPS = tuple(f"var(--group{number})" for number in range(1, 9))
+HALO = ", ".join(f"{x}px {y}px 1px var(--paper)" for x in (-1, 1) for y in (-1, 1))
 DASHES = ("dash", "dot", "dashdot")
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+BASE = "base"  # the name of the net that a family was scaled from
 MOST = 4000  # points of one series; more are thinned
-
-SCRIPT = """
-(() => {
-  const plots = [...document.querySelectorAll(".plot")].map((box) => ({
-    figure: JSON.parse(box.querySelector("script").textContent),
-    target: box.appendChild(document.createElement("div")),
-  }));
-  const touch = matchMedia("(pointer: coarse)").matches;
-  const draw = () => {
-    const style = getComputedStyle(document.documentElement);
-    const colour = (_, name) => style.getPropertyValue(name).trim();
-    const paint = (x) => {
-      if (typeof x === "string") return x.replace(/^var\\((--[a-z0-9]+)\\)$/, colour);
-      if (Array.isArray(x)) return x.map(paint);
-      if (x === null || typeof x !== "object") return x;
-      return Object.fromEntries(Object.entries(x).map(([key, value]) => [key, paint(value)]));
-    };
-    for (const { figure, target } of plots) {
-      const { data, layout } = paint(figure);
-      target.style.height = `${layout.height}px`;
-      const options = { displayModeBar: false, responsive: true };
-      Plotly.react(target, data, { ...layout, dragmode: touch ? false : "zoom" }, options);
-    }
-  };
-  draw();
-  for (const query of ["print", "(prefers-color-scheme: dark)"]) {
-    matchMedia(query).addEventListener("change", draw);
-  }
-})();
-"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +50,8 @@ class Axis:
     @property
     def title(self) -> str:
         """Return the name with the unit."""
-        return f"{escape(self.name)} ({self.unit})" if self.unit else escape(self.name)
+        name = escape(self.name[:1].upper() + self.name[1:])
+        return f"{name} ({self.unit})" if self.unit else name
 
 
 def plotly_js() -> str:
@@ -89,14 +62,19 @@ def plotly_js() -> str:
     return source
 
 
-def plot(figure: Figure) -> Html:
-    """Return the place of a figure in the page, with its data."""
-    text = json.dumps(_finite(figure), ensure_ascii=False, separators=(",", ":"))
-    height = figure["layout"]["height"]
+def plot(chart: Figure) -> Html:
+    """Return the place of a chart in the page, with its data."""
+    text = json.dumps(_finite(chart), ensure_ascii=False, separators=(",", ":"))
+    height = chart["layout"]["height"]
     # a name may hold a closing tag: inside a script only JSON's own escape protects the page
     data = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     start = f'<div class="plot" style="min-height:{height}px">'
     return Html(f'{start}<script type="application/json">{data}</script></div>')
+
+
+def figure(chart: Figure, note: object) -> Html:
+    """Return a chart with its caption."""
+    return tag("figure", plot(chart), tag("figcaption", note))
 
 
 def front_chart(
@@ -117,12 +95,13 @@ def front_chart(
         _references(references, scale),
         _star(winner, scale),
     ]
-    figure = _figure([trace for trace in data if trace["x"]], axis.title, "Accuracy (%)", 480)
+    chart = _chart([trace for trace in data if trace["x"]], axis.title, "Accuracy (%)", 480)
     seen = [*trials, *rivals, *references]
-    _frame(figure["layout"]["yaxis"], [point.accuracy for point in seen])
+    values = [point.accuracy for point in seen]
+    _frame(chart["layout"]["yaxis"], values, [point.accuracy for point in [*references, winner]])
     for label, value in bounds.items():
-        _line(figure["layout"], value / scale, label)
-    return figure
+        _line(chart["layout"], value / scale, label)
+    return chart
 
 
 def curve_chart(
@@ -145,12 +124,14 @@ def curve_chart(
     most = max(len(values) for values in series.values())
     for (name, level), dash in zip(levels.items(), DASHES, strict=False):
         data.append(_level(name, level, most, dash))
-    figure = _figure(data, "Evaluations", title, 360)
-    figure["layout"]["hovermode"] = "x unified"
-    figure["layout"]["xaxis"]["range"] = [0, most * 1.01 + 1]
+    chart = _chart(data, "Evaluations", title, 360)
+    chart["layout"]["hovermode"] = "x unified"
+    if most <= 10:
+        chart["layout"]["xaxis"]["dtick"] = 1
+    chart["layout"]["xaxis"]["range"] = [0, most * 1.01 + 1]
     known = [value for values in series.values() for value in values if math.isfinite(value)]
-    _frame(figure["layout"]["yaxis"], [*known, *levels.values()])
-    return figure
+    _frame(chart["layout"]["yaxis"], known, levels.values())
+    return chart
 
 
 def importance_chart(importances: Sequence[tuple[str, str, float]]) -> Figure:
@@ -163,29 +144,29 @@ def importance_chart(importances: Sequence[tuple[str, str, float]]) -> Figure:
             {
                 "type": "bar",
                 "orientation": "h",
-                "name": escape(f"{group} ({sum(share for _, share in own):.0%})"),
+                "name": escape(f"{group} ({100 * sum(share for _, share in own):.0f} %)"),
                 "x": [_digits(100 * share) for _, share in own],
                 "y": [escape(name) for name, _ in own],
                 "marker": {"color": GROUPS[number % len(GROUPS)]},
                 "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>",
             }
         )
-    figure = _figure(data, "Share of the importance (%)", "", 110 + 17 * len(importances))
+    chart = _chart(data, "Share of the importance (%)", "", 110 + 17 * len(importances))
     order = [escape(f"{group} {what}".strip()) for group, what, _ in importances]
-    figure["layout"]["yaxis"] |= {
+    chart["layout"]["yaxis"] |= {
         "categoryorder": "array",
         "categoryarray": order[::-1],
         "showgrid": False,
         "tickmode": "linear",
         "ticklen": 0,
     }
-    figure["layout"] |= {"barmode": "stack", "bargap": 0.3, "hovermode": "closest"}
-    return figure
+    chart["layout"] |= {"barmode": "stack", "bargap": 0.3, "hovermode": "closest"}
+    return chart
 
 
 def growth_chart(names: Sequence[str], ideal: Sequence[float], real: Sequence[float]) -> Figure:
-    """Return the FLOPs of a family over its base's against 2**phi, beside equality."""
-    ends = [min(1.0, *ideal), max(1.0, *ideal)]
+    """Return FLOPs over the base's against 2**phi for the base and its family, beside equality."""
+    ends = [min(ideal), max(ideal)]
     line = {
         "type": "scatter",
         "mode": "lines",
@@ -195,11 +176,15 @@ def growth_chart(names: Sequence[str], ideal: Sequence[float], real: Sequence[fl
         "line": {"color": QUIET, "width": 1, "dash": "dash"},
         "hoverinfo": "skip",
     }
-    family = _labelled("family", ["base", *names], [1.0, *ideal], [1.0, *real])
+    off = (signed(100 * (mine / wanted - 1), 1) for mine, wanted in zip(real, ideal, strict=True))
+    labels = [
+        f"{name} {miss} %" if name != BASE else name for name, miss in zip(names, off, strict=True)
+    ]
+    family = _labelled("family", labels, ideal, real)
     family["hovertemplate"] = "%{text}: %{y:.2f} for %{x:.2f}<extra></extra>"
-    figure = _figure([line, family], "2<sup>φ</sup>", "FLOPs over the base's", 360)
-    _logarithmic(figure)
-    return figure
+    chart = _chart([line, family], "2<sup>φ</sup>", "FLOPs over the base's", 360)
+    _logarithmic(chart)
+    return chart
 
 
 def size_chart(names: Sequence[str], flops: Sequence[float], params: Sequence[float]) -> Figure:
@@ -207,11 +192,9 @@ def size_chart(names: Sequence[str], flops: Sequence[float], params: Sequence[fl
     costs, sizes = [value / 1e9 for value in flops], [value / 1e6 for value in params]
     family = _labelled("family", names, costs, sizes)
     family["hovertemplate"] = "%{text}: %{y:.2f}M at %{x:.3g}G<extra></extra>"
-    figure = _figure(
-        [family], "FLOPs (billion multiply-adds)", "Parameters (million)", 360
-    )
-    _logarithmic(figure)
-    return figure
+    chart = _chart([family], "FLOPs (billion multiply-adds)", "Parameters (million)", 360)
+    _logarithmic(chart)
+    return chart
 
 
 def _labelled(
@@ -225,7 +208,8 @@ def _labelled(
         "x": [x[index] for index in order],
         "y": [y[index] for index in order],
         "text": [escape(labels[index]) for index in order],
-        "textposition": "top left",
+        # beside a rising line both corners are free; the first label would cross the axis
+        "textposition": ["bottom right", *["top left"] * (len(order) - 1)],
         "textfont": {"color": QUIET, "size": 11},
         "cliponaxis": False,
         "line": {"color": SEARCH, "width": 1.5},
@@ -233,9 +217,9 @@ def _labelled(
     }
 
 
-def _logarithmic(figure: Figure) -> None:
+def _logarithmic(chart: Figure) -> None:
     for name in ("xaxis", "yaxis"):
-        figure["layout"][name] |= {"type": "log", "dtick": "D2", "minor": {"showgrid": False}}
+        chart["layout"][name] |= {"type": "log", "dtick": "D2", "minor": {"showgrid": False}}
 
 
 def _cloud(
@@ -249,7 +233,7 @@ def _cloud(
         **_places(points, scale),
         "text": [point.hover for point in points],
         "hovertemplate": "%{text}<extra></extra>",
-        "marker": {"color": colour, "size": 5, "opacity": opacity, "symbol": symbol},
+        "marker": {"color": colour, "size": 6, "opacity": opacity, "symbol": symbol},
     }
 
 
@@ -281,7 +265,7 @@ def _references(points: Sequence[Point], scale: float) -> dict[str, Any]:
         **_places(points, scale),
         "text": [escape(point.name) for point in points],
         "textposition": "bottom right",
-        "textfont": {"color": REFERENCE, "size": 12},
+        "textfont": {"color": REFERENCE, "size": 12, "shadow": HALO},
         "customdata": [point.hover for point in points],
         "hovertemplate": "%{customdata}<extra></extra>",
         "error_y": _errors(points, REFERENCE),
@@ -339,14 +323,17 @@ def _line(layout: dict[str, Any], x: float, label: str) -> None:
     layout.setdefault("annotations", []).append(note | where)
 
 
-def _frame(axis: dict[str, Any], values: Sequence[float]) -> None:
+def _frame(axis: dict[str, Any], values: Sequence[float], shown: Collection[float] = ()) -> None:
     """Set the range of an axis so that a long tail below does not flatten what matters.
 
-    Double-click shows everything.
+    What is in `shown` stays within; double-click shows everything.
     """
     ordered = sorted(values)
-    low, high = ordered[len(ordered) // 20], ordered[-1]
-    if ordered and ordered[0] < low - (high - low):
+    if not ordered:
+        return
+    high = max(ordered[-1], *shown, ordered[-1])
+    low = min(ordered[len(ordered) // 20], *shown, high)
+    if ordered[0] < low - (high - low):
         axis["range"] = [low - 0.25 * (high - low), high + 0.08 * (high - low)]
 
 
@@ -368,7 +355,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _figure(data: list[dict[str, Any]], x: str, y: str, height: int) -> Figure:
+def _chart(data: list[dict[str, Any]], x: str, y: str, height: int) -> Figure:
     axis = {
         "gridcolor": GRID,
         "linecolor": RULE,
@@ -390,7 +377,13 @@ def _figure(data: list[dict[str, Any]], x: str, y: str, height: int) -> Figure:
         "hoverlabel": {**label, "font": {"color": INK, "size": 12}},
         "hovermode": "closest",
         "showlegend": len(data) > 1,
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "legend": {
+            "orientation": "h",
+            "x": 0,
+            "y": 1.02,
+            "yanchor": "bottom",
+            "traceorder": "normal",
+        },
         "xaxis": {**axis, "title": {"text": x, "standoff": 8}, "showline": True},
         "yaxis": {**axis, "title": {"text": y, "standoff": 8}},
     }

@@ -1,0 +1,217 @@
+"""The page of a family: the rule, what was asked, what rounding left of it, what it costs."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any
+
+from nas.arch import Arch
+from nas.compound import RULES
+from nas.pages import charts
+from nas.pages.charts import figure
+from nas.pages.drawing import (
+    Html,
+    block,
+    command,
+    date,
+    escape,
+    join,
+    pairs,
+    signed,
+    table,
+    tag,
+)
+from nas.units import format_bytes, format_count
+
+COEFFICIENTS = ("alpha", "beta", "gamma")
+GROWTH = (
+    "FLOPs over the base's against 2<sup>φ</sup>; on the dashed line both are equal, per cent: off "
+    "that line."
+)
+SHAPED = ("formula", "exact")  # the rules that read the coefficients
+
+
+def page(result: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[str, list[Html]]:
+    """Return the title and the sections of a family."""
+    base, members = result["baseline"], result["members"]
+    phis = [member["phi"] for member in members]
+    title = (
+        f"Family of {base['name']}: {len(members)} nets, φ {_phi(min(phis))} to {_phi(max(phis))}"
+    )
+    items = [
+        ("Base", result["base"]),
+        (
+            "Costs",
+            f"{format_count(base['flops'])} multiply-adds, "
+            f"{format_count(base['params'])} parameters at {base['arch']['resolution']} px",
+        ),
+        ("Rule", result["rule"]),
+        ("Coefficients", coefficients(result)),
+        ("Started", date(env)),
+        ("Repeat", command(*_words(result))),
+    ]
+    body = [
+        tag("div", f"nas scale, {result['run']}", class_="path"),
+        tag("h1", title),
+        pairs(items),
+        *_rule(result["rule"]),
+        tag("p", "FLOPs are multiply-adds (MACs); other tools report twice as many."),
+        tag("h2", "Asked for, rounded, counted"),
+        *members_section(result),
+        *_stages(result),
+    ]
+    return title, body
+
+
+def coefficients(result: Mapping[str, Any]) -> str:
+    """Return the coefficients with their product, or that the rule reads none."""
+    if result["rule"] not in SHAPED:
+        return "the rule reads no coefficients"
+    alpha, beta, gamma = (float(result[name]) for name in COEFFICIENTS)
+    product = alpha * beta**2 * gamma**2
+    return f"α = {alpha:g}, β = {beta:g}, γ = {gamma:g}; α·β²·γ² = {product:.3f}"
+
+
+def members_section(result: Mapping[str, Any]) -> list[Html]:
+    """Return the table and the curves of a family."""
+    base, members = result["baseline"], result["members"]
+    first = {**base, "name": charts.BASE, "two_to_phi": 1.0}
+    nets = [*([] if any(m["phi"] == 0 for m in members) else [first]), *members]
+    keys = ("name", "two_to_phi", "flops_ratio", "flops", "params")
+    names, ideal, real, flops, params = ([net[key] for net in nets] for key in keys)
+    growth = charts.growth_chart(names, ideal, real)
+    size = charts.size_chart(names, flops, params)
+    curves = [
+        figure(growth, Html(GROWTH)),
+        figure(size, "Parameters against FLOPs; both axes logarithmic."),
+    ]
+    note = Html(
+        "Multipliers: asked for → left by rounding (layers to whole ones, channels to eights, "
+        "pixels). Off: FLOPs over the base's against 2<sup>φ</sup>. Training memory "
+        "(estimate, float32): the fixed part plus the batch size times the part per image."
+    )
+    return [_table(result), tag("p", note, class_="quiet"), tag("div", *curves, class_="two")]
+
+
+def _table(result: Mapping[str, Any]) -> Html:
+    head = ["net", "φ", "depth", "width", "resolution", "pixels", "params", "FLOPs", "× base"]
+    head += [Html("2<sup>φ</sup>"), "off", "activations", "memory/image", "fixed"]
+    base = result["baseline"]
+    first = ["base", "0", "1", "1", "1", base["arch"]["resolution"], *_costs(base, 1.0)]
+    return table(head, [first, *(_line(result, m) for m in result["members"])], label="Family")
+
+
+def _line(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[object]:
+    pixels = member["resolution"]
+    both = [(member[key], member[f"rounded_{key}"]) for key in ("depth", "width")]
+    changes = [_change(asked, left) for asked, left in both]
+    asked = float(result["gamma"]) ** member["phi"] if result["rule"] == "formula" else None
+    changes.append(_change(asked, member["rounded_resolution"]))
+    return [
+        member["name"],
+        _phi(member["phi"]),
+        *changes,
+        pixels,
+        *_costs(member, member["two_to_phi"]),
+    ]
+
+
+def _phi(value: float) -> str:
+    return f"{value:g}".replace("-", "−")
+
+
+def _change(asked: float | None, left: float) -> str:
+    """Return what was asked for and what rounding left, or one number where they agree."""
+    before, after = (f"{value:.2f}" if value else "" for value in (asked, left))
+    return after if before in ("", after) else f"{before} → {after}"
+
+
+def _costs(row: Mapping[str, Any], ideal: float) -> list[object]:
+    ratio = row["flops_ratio"]
+    return [
+        format_count(row["params"]),
+        format_count(row["flops"]),
+        f"{ratio:.2f}",
+        f"{ideal:.4g}",
+        f"{signed(100 * (ratio / ideal - 1), 1)} %",
+        format_count(row["activations"]),
+        format_bytes(row["training_bytes_per_image"]),
+        format_bytes(row["training_bytes"]),
+    ]
+
+
+def _rule(name: str) -> list[Html]:
+    """Return what a rule says of itself, without its lists."""
+    if name not in RULES:
+        return []
+    paragraphs = (inspect.getdoc(RULES[name]) or "").split("\n\n")
+    said = [" ".join(text.split()) for text in paragraphs if not text.startswith("Raises:")]
+    return [
+        tag("p", _formula(text), class_="quiet" if text.startswith("Source:") else "")
+        for text in said
+    ]
+
+
+def _formula(text: str) -> Html:
+    """Return Python's way of writing a formula as a book would."""
+    for name, letter in (("alpha", "α"), ("beta", "β"), ("gamma", "γ"), ("phi", "φ")):
+        text = re.sub(rf"\b{name}\b", letter, text)
+    raised = re.sub(r"\*\*(\w[\w.]*\b|\([^)]*\))", r"<sup>\1</sup>", escape(text))
+    return Html(raised.replace(" * ", "·"))
+
+
+def _words(result: Mapping[str, Any]) -> list[str]:
+    words = ["nas", "scale", str(result["base"]), "--phi", str(result["phi"])]
+    words += ["--rule", str(result["rule"])]
+    if result["rule"] in SHAPED:
+        for name in COEFFICIENTS:
+            words += [f"--{name}", f"{result[name]:g}"]
+    return [*words, "--fixed-ends"] if result["fixed_ends"] else words
+
+
+def _stages(result: Mapping[str, Any]) -> list[Html]:
+    """Return the stages of every member: what scaling keeps, and channels × layers of each."""
+    members = [result["baseline"], *result["members"]]
+    archs = [Arch.from_dict(member["arch"]) for member in members]
+    names = ["base", *(member["name"] for member in result["members"])]
+    kept = [", ".join(block(stage)) for stage in archs[0].stages]
+    columns = [_shapes(arch) for arch in archs]
+    labels = ["input", "stem", *(f"stage {n + 1}" for n in range(len(kept))), "head", "dropout"]
+    kinds = ["pixels", f"conv k{archs[0].stem.kernel}", *kept, "channels", ""]
+    rows = [list(row) for row in zip_longest(labels, kinds, *columns, fillvalue="")]
+    return [
+        tag("h2", "The members, stage by stage: channels × layers"),
+        table(["stage", "blocks", *names], rows, left=(0, 1), label="Stages of the members"),
+    ]
+
+
+def _shapes(arch: Arch) -> Sequence[str]:
+    stages = [f"{stage.channels} × {stage.layers}" for stage in arch.stages]
+    head = str(arch.head.channels or arch.stages[-1].channels)
+    return [
+        f"{arch.resolution}²",
+        str(arch.stem.channels),
+        *stages,
+        head,
+        f"{arch.head.dropout:.2f}",
+    ]
+
+
+def in_search(result: Mapping[str, Any], same: bool) -> list[Html]:
+    """Return the family as a section of its search; `same` tells if the base is its winner."""
+    about = f"Rule {result['rule']}; {coefficients(result)}. "
+    notes = [tag("p", join([about, "Its report and files: ", escape(result["run"])], ""))]
+    if not same:
+        text = "This family was scaled from an earlier winner of this search: scale again."
+        notes.append(tag("p", text, class_="alert"))
+    return [tag("h2", "The family scaled from the winner"), *notes, *members_section(result)]
+
+
+def next_command(run_path: str) -> list[Html]:
+    """Return how to make a family, as a section of a search that has none."""
+    line = tag("p", "No family yet. Scale the winner to seven larger nets: ")
+    words = ("nas", "scale", run_path, "--phi", "1..7")
+    return [tag("h2", "The family scaled from the winner"), line, tag("p", command(*words))]

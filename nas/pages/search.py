@@ -1,0 +1,328 @@
+"""The page of a search: the verdict, the front, the way there, the winner, its company."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+from nas import run
+from nas.arch import Arch
+from nas.pages import charts, data
+from nas.pages.charts import Point, figure
+from nas.pages.drawing import (
+    Html,
+    code,
+    command,
+    date,
+    drawing,
+    join,
+    pairs,
+    power,
+    signed,
+    stage_table,
+    table,
+    tag,
+)
+from nas.units import format_count, format_seconds
+
+# what an accuracy of this evaluator is, beyond its own title
+MEANING = {
+    "surrogate": "The accuracy is a proxy: a model's prediction of what a short training would "
+    "give. No net of this search was trained in full.",
+    "synthetic": "The accuracy is made up and means nothing; the costs are exact.",
+}
+ANY_MEANING = "The accuracy is this evaluator's: compare it with others of the same evaluator only."
+
+
+def page(found: data.Found) -> tuple[str, list[Html]]:
+    """Return the title and the sections of a search."""
+    best = found.result.get("best")
+    body = _head(found)
+    if best:
+        body += [*_verdict(found), *_front(found), *_progress(found), *_importance(found)]
+        body += [*_winner(found), *_leaders(found)]
+    return f"{found.result['space']['name']}: report of a search", body
+
+
+def _head(found: data.Found) -> list[Html]:
+    result, states = found.result, found.result["states"]
+    trials = [f"{result['trials']:,} evaluated of {result['proposals']:,} proposed"]
+    trials += [f"{states[n]} {n}" for n in ("duplicate", "rejected", "failed") if states[n]]
+    kind = found.result["evaluator"]
+    size = power(result["space"]["size"])
+    goal = result["objective"]
+    if result.get("pareto"):
+        goal = f"Pareto front of accuracy against {found.axis.name}; best by {goal}"
+    items = [
+        ("Space", join([result["space"]["name"], ", ", size, " points"], "")),
+        ("Objective", goal),
+        ("Controller", f"{result['controller']}, seed {found.args.get('seed', 'unknown')}"),
+        ("Evaluator", kind["title"]),
+        ("Trials", ", ".join(trials)),
+        ("Evaluation", f"{format_seconds(result['seconds'])}, all trials added up"),
+        ("Started", date(found.env)),
+        ("Repeat", command("nas", "search", "--config", f"{result['run']}/{run.ARGS}")),
+    ]
+    return [
+        tag("div", f"nas search, {result['run']}", class_="path"),
+        tag("h1", _headline(found)),
+        pairs(items),
+        tag("p", MEANING.get(kind["name"], ANY_MEANING)),
+        tag("p", "FLOPs are multiply-adds (MACs); other tools report twice as many."),
+        *_warnings(found),
+    ]
+
+
+def _headline(found: data.Found) -> str:
+    best, space = found.result.get("best"), found.result["space"]["name"]
+    if not best:
+        return f"Search of {space}: no net was evaluated"
+    metrics = best["metrics"]
+    cost = data.amount(found.cost, metrics[found.cost])
+    return f"Search of {space}: {metrics['accuracy']:.2f} % at {cost}"
+
+
+def _warnings(found: data.Found) -> list[Html]:
+    """Return what a reader must know before believing the figures."""
+    result, notes = found.result, []
+    if result.get("stopped"):
+        notes.append(f"The search ended early: {result['stopped']}.")
+    if result.get("best") and not result.get("met", True):
+        notes.append("No evaluated net is within the budget; the best by reward is shown.")
+    reasons = Counter(row["reason"] for row in found.trials if row.get("state") == "failed")
+    if reasons:
+        reason, times = reasons.most_common(1)[0]
+        notes.append(f"{sum(reasons.values())} trials failed, {times} of them with: {reason}")
+    return [tag("p", note, class_="alert") for note in notes]
+
+
+def _verdict(found: data.Found) -> list[Html]:
+    best, metrics = found.result["best"], found.result["best"]["metrics"]
+    flops = metrics["flops"]
+    figures = [
+        ("accuracy", f"{_accuracy(metrics)} %", "± one standard deviation"),
+        (
+            "FLOPs",
+            format_count(flops),
+            f"multiply-adds = {2 * flops / 1e9:.2f} GFLOPs at 2 per MAC",
+        ),
+        ("parameters", format_count(metrics["params"]), "weights and biases"),
+        ("reward", f"{best['reward']:.2f}", f"trial {best['number']}"),
+    ]
+    if not metrics.get("accuracy_std"):
+        figures[0] = (*figures[0][:2], "no standard deviation from this evaluator")
+    if "latency_ms" in metrics:
+        figures.insert(3, ("latency", f"{metrics['latency_ms']:.2f} ms", _device(found)))
+    cells = (
+        tag("div", tag("span", f"{name} of the winner"), tag("b", value), tag("span", note))
+        for name, value, note in figures
+    )
+    return [tag("div", *cells, class_="big"), tag("ul", *(tag("li", s) for s in _gains(found)))]
+
+
+def _device(found: data.Found) -> str:
+    return f"on {found.args.get('device') or 'the device of the run'}"
+
+
+def _accuracy(metrics: dict[str, float]) -> str:
+    std = metrics.get("accuracy_std")
+    return f"{metrics['accuracy']:.2f}" + (f" ± {std:.2f}" if std else "")
+
+
+def _gains(found: data.Found) -> list[str]:
+    """Return what the winner gains over the references and random search, in sentences."""
+    result = found.result
+    others = {entry["name"]: entry for entry in _company(result)}
+    notes = [
+        _gain(found, gain, others[gain["over"]])
+        for gain in result["gains"]
+        if gain["over"] in others
+    ]
+    if result["best"]["metrics"].get("accuracy_std"):
+        notes.append(
+            f"As the best of {result['trials']:,} noisy values the winner's accuracy is flattered "
+            "by the choice: evaluate it again before quoting it."
+        )
+    return notes
+
+
+def _gain(found: data.Found, gain: dict[str, Any], other: dict[str, Any]) -> str:
+    mine, theirs = found.result["best"]["metrics"], other["metrics"]
+    change = 100 * (mine[found.cost] / theirs[found.cost] - 1)
+    name = "random search at equal budget" if other["name"] == data.RANDOM else other["name"]
+    text = f"{signed(gain['accuracy'])} points of accuracy over {data.title(name)}, "
+    text += f"{found.axis.name} {abs(change):.1f} % {'lower' if change <= 0 else 'higher'}"
+    spread = gain.get("accuracy_std", 0.0)
+    word = "gain" if gain["accuracy"] >= 0 else "difference"
+    if gain["within_noise"]:
+        text += f"; this {word} is smaller than the noise (two standard deviations of it are "
+        return f"{text}{2 * spread:.2f} points): the two cannot be told apart."
+    if spread:
+        return f"{text}; two standard deviations of this {word} are {2 * spread:.2f} points."
+    return f"{text}; how large the noise is this evaluator does not say."
+
+
+def _company(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries that the winner is compared with."""
+    return [*result["references"], *([result["random"]] if result.get("random") else [])]
+
+
+def _front(found: data.Found) -> list[Html]:
+    result, axis = found.result, found.axis
+    trials, rivals = data.points(found, found.trials), data.points(found, found.rivals)
+    numbers = {row["number"] for row in found.front}
+    front = [point for point in trials if point.name in numbers]
+    references = [data.entry_point(found, entry) for entry in result["references"]]
+    bounds = {
+        f"{word} {data.amount(metric, value)}": value
+        for word, group in (("target", "targets"), ("limit", "limits"))
+        for metric, value in (result.get(group) or {}).items()
+        if metric == found.cost
+    }
+    winner = data.entry_point(found, result["best"])
+    chart = charts.front_chart(
+        trials, front, rivals, [p for p in references if p], winner or trials[0], axis, bounds
+    )
+    thin = math.ceil(len(trials) / charts.MOST)
+    shown = f"one trial in {thin}" if thin > 1 else "every trial"
+    note = (
+        "Bars: ± one standard deviation. Point at a net for its choices (k kernel, e expansion, "
+        "n layers); drag to zoom, double-click to see all."
+    )
+    return [
+        tag("h2", f"Accuracy against {axis.name}: {shown}"),
+        *_elasticity(found, trials),
+        figure(chart, note),
+    ]
+
+
+def _elasticity(found: data.Found, trials: list[Point]) -> list[Html]:
+    """Return what a looser and a tighter budget would do to the best accuracy seen."""
+    target = float((found.result.get("targets") or {}).get(found.cost, 0))
+    within = {
+        factor: max((p.accuracy for p in trials if p.cost <= factor * target), default=math.nan)
+        for factor in (0.9, 1.0, 1.1)
+        if target
+    }
+    if not within or not all(map(math.isfinite, within.values())):
+        return []
+    changes = [within[factor] - within[1.0] for factor in (1.1, 0.9)]
+    if all(abs(change) < 0.005 for change in changes):
+        return [tag("p", "A budget 10 % looser or tighter would not change the best accuracy.")]
+    looser, tighter = (data.amount(found.cost, factor * target) for factor in (1.1, 0.9))
+    text = (
+        f"Among these nets a budget 10 % looser ({looser}) {_change(changes[0])}, "
+        f"one 10 % tighter ({tighter}) {_change(changes[1])}."
+    )
+    return [tag("p", text)]
+
+
+def _change(points: float) -> str:
+    if abs(points) < 0.005:
+        return "leaves the best accuracy as it is"
+    return f"changes the best accuracy by {signed(points)} points"
+
+
+def _progress(found: data.Found) -> list[Html]:
+    if found.result.get("pareto"):
+        return _dominated(found)
+    series = {"search": data.best_so_far(found.trials), data.RANDOM: data.best_so_far(found.rivals)}
+    series = {name: values for name, values in series.items() if values}
+    levels = {data.title(entry["name"]): entry["reward"] for entry in found.result["references"]}
+    compared = ", against random search at equal budget" if len(series) > 1 else ""
+    note = (
+        "An evaluation is a net that was trained or predicted; duplicates cost none. Double-click "
+        "to see the first ones too."
+    )
+    return [
+        tag("h2", f"Best reward after each evaluation{compared}"),
+        figure(charts.curve_chart(series, levels, "Best reward so far"), note),
+    ]
+
+
+def _dominated(found: data.Found) -> list[Html]:
+    """Return how the fronts of both searches grew."""
+    rows = {"search": data.evaluated(found.trials), data.RANDOM: data.evaluated(found.rivals)}
+    pairs = {name: [data.pair(found, row) for row in each] for name, each in rows.items() if each}
+    known = [pair for each in pairs.values() for pair in each if pair]
+    worst = min(a for a, _ in known), min(b for _, b in known)
+    area = math.prod(max(p[i] for p in known) - worst[i] for i in (0, 1)) or 1.0
+    series = {name: list(data.areas(each, worst, area)) for name, each in pairs.items()}
+    note = (
+        "Hypervolume: the part of the box from the worst to the best accuracy and "
+        f"{found.axis.name} of all these nets that a search has dominated."
+    )
+    return [
+        tag("h2", "How much of the trade-off was won after each evaluation"),
+        figure(charts.curve_chart(series, {}, "Dominated area (%)"), note),
+    ]
+
+
+def _importance(found: data.Found) -> list[Html]:
+    heading = tag("h2", "Which choices mattered")
+    read = ((row["choice"], data.number(row["importance"])) for row in found.importance)
+    shares = [(*data.split(choice), share) for choice, share in read if math.isfinite(share)]
+    if not shares:
+        return [heading, tag("p", "Too few evaluated trials to tell.")]
+    what = "accuracy" if found.result.get("pareto") else "the reward"
+    note = (
+        f"PED-ANOVA: how differently the trials that are best in {what} spread over the options of "
+        "a choice than all trials do. The shares add up to 100 %; they say that a choice matters, "
+        "not which option is better."
+    )
+    count = found.result["trials"]
+    note += f" From {count:,} trials" + (
+        "; with so few it is mostly chance." if count < 50 else "."
+    )
+    return [heading, figure(charts.importance_chart(shares), note)]
+
+
+def _winner(found: data.Found) -> list[Html]:
+    result = found.result
+    mine = f"Winner, trial {result['best']['number']}"
+    nets = [(mine, Arch.from_dict(result["best"]["arch"]))]
+    title = "The winner, stage by stage"
+    note = (
+        "A box is a block: darker is a larger kernel (k), taller is more channels (log scale), a "
+        "dot is squeeze-and-excitation (SE). e: expansion. Map: side of the input in pixels. Bar "
+        "and per cent: share of the net's FLOPs."
+    )
+    for entry in result["references"][:1]:
+        nets.append((data.title(entry["name"]), Arch.from_dict(entry["arch"])))
+        title = f"The winner beside {nets[1][0]}, stage by stage"
+        note += " In colour: what the winner does differently."
+    drawn = tag("figure", drawing(nets), tag("figcaption", note))
+    return [tag("h2", title), drawn, stage_table(nets)]
+
+
+def _leaders(found: data.Found) -> list[Html]:
+    result = found.result
+    entries = [*result["leaders"], *_company(result)]
+    extra = ["latency_ms"] * ("latency_ms" in result["best"]["metrics"])
+    head = ["net", "reward", "accuracy (%)", "FLOPs (M)", "params (M)"]
+    head += ["latency (ms)"] * len(extra) + ["activations (M)", "arch"]
+    rows = []
+    for place, entry in enumerate(entries, 1):
+        metrics = entry["metrics"]
+        rank = f"{place}. trial {entry['number']}"
+        name = rank if place <= len(result["leaders"]) else _rival_name(entry)
+        millions = [_millions(metrics, key) for key in ("flops", "params")]
+        slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
+        numbers = [f"{entry['reward']:.2f}", _accuracy(metrics), *millions, *slow]
+        rows.append([name, *numbers, _millions(metrics, "activations"), code(entry["arch_id"])])
+    heading = "The best trial" if len(result["leaders"]) == 1 else "The best trials"
+    return [
+        tag("h2", f"{heading}, with references and random search"),
+        table(head, rows, marked={0}, label="Leaderboard"),
+    ]
+
+
+def _rival_name(entry: dict[str, Any]) -> str:
+    if entry["name"] == data.RANDOM:
+        return f"best of {entry['trials']:,} random trials"
+    return data.title(entry["name"])
+
+
+def _millions(metrics: dict[str, float], key: str) -> str:
+    return f"{metrics[key] / 1e6:,.2f}" if key in metrics else "–"
