@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import platform
 import sys
 import time
 from dataclasses import replace
@@ -367,15 +366,12 @@ def pack(
 
 def describe(args: argparse.Namespace, rows: int) -> dict[str, Any]:
     """Return when and how this file was made; no path of this machine."""
-    versions = f"Python {platform.python_version()}, numpy {np.__version__}"
     flags = f"--data accel_nasbench --folds {args.folds} --seed {args.seed}"
-    command = f"python scripts/fit_surrogate.py {flags}"
-    date = datetime.date.today().isoformat()
     return {
         "rows": rows,
-        "date": date,
-        "command": command,
-        "versions": f"{versions}, torch {torch.__version__}",
+        "date": datetime.date.today().isoformat(),
+        "command": f"python scripts/fit_surrogate.py {flags}",
+        "versions": f"numpy {np.__version__}, torch {torch.__version__}",
     }
 
 

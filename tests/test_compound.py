@@ -13,7 +13,7 @@ from nas.compound import (
     TOLERANCE,
     Member,
     Multipliers,
-    Task,
+    Request,
     family,
     fast,
     scale_arch,
@@ -192,7 +192,7 @@ def test_a_resolution_that_is_not_scaled_is_not_rounded() -> None:
 
 @pytest.mark.parametrize("phi", [-1, 0.5, 3])
 def test_fast_spends_s_flops_mostly_on_width(phi: float) -> None:
-    d, w, r = fast(Task(B0, phi, 1.2, 1.1, 1.15, False)).asked
+    d, w, r = fast(Request(B0, phi, 1.2, 1.1, 1.15, False)).asked
     assert d * w**2 * r**2 == pytest.approx(2**phi)
     assert (d, w, r) == pytest.approx((2 ** (0.1 * phi), 2 ** (0.4 * phi), 2 ** (0.05 * phi)))
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cache
+from operator import attrgetter
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -144,8 +145,7 @@ class Surrogate:
         self, fitted: Coefficients, *, device: str | None, noise: float, seed: int
     ) -> None:
         self._fitted, self._device, self._noise, self._seed = fitted, device, noise, seed
-        self.quality = fitted.quality
-        self.provenance = fitted.provenance
+        self.quality, self.provenance = fitted.quality, fitted.provenance
         self.noise_sd = fitted.quality["accuracy"]["repeat_sd"]
         self.title = _title(fitted.quality, device)
 
@@ -179,7 +179,13 @@ class Surrogate:
         """Return the metrics of many points (n, 7, 4), each stage as (expansion, kernel, layers,
         se 0 or 1), without the noise option. The codes are not checked.
         """
-        points = np.asarray(codes, dtype=np.int64)
+        every = np.asarray(codes, dtype=np.int64)
+        # in pieces, so that the (points x centres) matrix stays small
+        starts = range(0, max(len(every), 1), 500)
+        pieces = [self._piece(every[start : start + 500]) for start in starts]
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _piece(self, points: Codes) -> dict[str, Array]:
         x = scaled(features(points), self._fitted.scaling)
         accuracy = self._fitted.accuracy
         found = {"accuracy": accuracy(x), "accuracy_std": accuracy.spread(x)}
@@ -305,17 +311,12 @@ def _reason(arch: Arch) -> str | None:
 
 def _rules(arch: Arch) -> list[Rule]:
     """List what the space fixes."""
-    stem, head = arch.stem, arch.head
-    rules: list[Rule] = [
+    ends = {"stem.channels": STEM, "stem.kernel": 3, "stem.stride": 2, "stem.pool": 1}
+    ends |= {"head.channels": HEAD, "head.hidden": 0, "head.classes": CLASSES}
+    rules: list[Rule] = [(name, attrgetter(name)(arch), (value,)) for name, value in ends.items()]
+    rules += [
         ("the resolution", arch.resolution, (PIXELS,)),
         ("in_channels", arch.in_channels, (3,)),
-        ("stem.channels", stem.channels, (STEM,)),
-        ("stem.kernel", stem.kernel, (3,)),
-        ("stem.stride", stem.stride, (2,)),
-        ("stem.pool", stem.pool, (1,)),
-        ("head.channels", head.channels, (HEAD,)),
-        ("head.hidden", head.hidden, (0,)),
-        ("head.classes", head.classes, (CLASSES,)),
         ("the activation", arch.activation, ("silu",)),
         ("norm.kind", arch.norm.kind, ("batch",)),
         ("the number of stages", len(arch.stages), (len(WIDTHS),)),
