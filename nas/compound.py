@@ -175,7 +175,7 @@ def formula(request: Request) -> Answer:
     """Scale by alpha**phi, beta**phi and gamma**phi, the paper's equation 3 read literally.
 
     With the paper's 1.2, 1.1, 1.15 the product alpha * beta**2 * gamma**2 is 1.92, while rounding
-    layers up adds cost: B0 at phi 1 costs 2.2 times B0, at phi 7 100 times instead of 128.
+    layers up adds cost: at phi 1 B0 costs 2.2 times as much, at phi 7 it is 100 times instead of 128.
 
     Source: Tan and Le 2019, section 3.3.
     """

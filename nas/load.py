@@ -83,7 +83,7 @@ def _in_folder(folder: Path) -> Path:
 
 def _read(path: Path) -> Arch:
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise OptionError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:

@@ -29,7 +29,8 @@ def check_space(space: Space) -> Arch:
         bad = [o for o in options if not isinstance(o, bool | int | float | str)]
         if bad:
             raise OptionError(
-                f"space {space.name}: options are numbers, words or true/false; {name} has {bad[0]!r}"
+                f"space {space.name}: {name} has the option {bad[0]!r}; numbers, words and "
+                "true/false are possible"
             )
         if len(set(options)) < len(options):
             raise OptionError(f"space {space.name}: {name} has an option twice: {list(options)}")

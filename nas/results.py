@@ -191,9 +191,10 @@ def reference_rows(folder: Path, setup: Setup) -> list[dict[str, Any]]:
     """
     path = folder / REFERENCE
     if not path.exists():
-        rows = (_reference(setup, name, baselines()[name]) for name in REFERENCES)
-        run.write_json(path, [row for row in rows if row])
-    return run.read_json(path)
+        found = (_reference(setup, name, baselines()[name]) for name in REFERENCES)
+        run.write_json(path, [row for row in found if row])
+    rows: list[dict[str, Any]] = run.read_json(path)
+    return rows
 
 
 def _reference(setup: Setup, name: str, arch: Arch) -> dict[str, Any] | None:

@@ -135,7 +135,7 @@ def read_args(path: Path) -> dict[str, Any]:
     """
     file = path / ARGS if path.is_dir() else path
     try:
-        data = yaml.safe_load(file.read_text())
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise RunError(f"cannot read {file}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -192,7 +192,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file, or none if it does not exist."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 

@@ -10,7 +10,6 @@ from typing import Any
 from nas.errors import OptionError, did_you_mean
 from nas.units import parse_count, parse_milliseconds, parse_number, parse_seconds
 
-
 # what a value must be, which may come from a file; sizes and times are parsed instead
 _KINDS: dict[str, tuple[type, str]] = {
     "str": (str, "a word"),

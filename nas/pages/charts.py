@@ -331,8 +331,8 @@ def _frame(axis: dict[str, Any], values: Sequence[float], shown: Collection[floa
     ordered = sorted(values)
     if not ordered:
         return
-    high = max(ordered[-1], *shown, ordered[-1])
-    low = min(ordered[len(ordered) // 20], *shown, high)
+    high = max([ordered[-1], *shown])
+    low = min([ordered[len(ordered) // 20], *shown])
     if ordered[0] < low - (high - low):
         axis["range"] = [low - 0.25 * (high - low), high + 0.08 * (high - low)]
 

@@ -26,8 +26,10 @@ class Html(str):
 
 
 def escape(value: object) -> Html:
-    """Return a value as HTML; what is HTML already stays."""
-    return value if isinstance(value, Html) else Html(html.escape(str(value)))
+    """Return a value as HTML; what is HTML already stays. No line breaks before a per cent sign."""
+    if isinstance(value, Html):
+        return value
+    return Html(html.escape(str(value)).replace(" %", "\u00a0%"))
 
 
 def join(parts: Iterable[object], between: str = "\n") -> Html:

@@ -38,9 +38,8 @@ def page(result: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[str, list[H
     """Return the title and the sections of a family."""
     base, members = result["baseline"], result["members"]
     phis = [member["phi"] for member in members]
-    title = (
-        f"Family of {base['name']}: {len(members)} nets, φ {_phi(min(phis))} to {_phi(max(phis))}"
-    )
+    reach = f"φ {_phi(min(phis))} to {_phi(max(phis))}"
+    title = f"Family of {base['name']}: {len(members)} nets, {reach}"
     items = [
         ("Base", result["base"]),
         (
@@ -105,18 +104,12 @@ def _table(result: Mapping[str, Any]) -> Html:
 
 
 def _line(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[object]:
-    pixels = member["resolution"]
     both = [(member[key], member[f"rounded_{key}"]) for key in ("depth", "width")]
     changes = [_change(asked, left) for asked, left in both]
     asked = float(result["gamma"]) ** member["phi"] if result["rule"] == "formula" else None
     changes.append(_change(asked, member["rounded_resolution"]))
-    return [
-        member["name"],
-        _phi(member["phi"]),
-        *changes,
-        pixels,
-        *_costs(member, member["two_to_phi"]),
-    ]
+    costs = _costs(member, member["two_to_phi"])
+    return [member["name"], _phi(member["phi"]), *changes, member["resolution"], *costs]
 
 
 def _phi(value: float) -> str:

@@ -32,6 +32,7 @@ MEANING = {
     "give. No net of this search was trained in full.",
     "synthetic": "The accuracy is made up and means nothing; the costs are exact.",
 }
+FEW = 50  # trials under which importances are not to be trusted
 ANY_MEANING = "The accuracy is this evaluator's: compare it with others of the same evaluator only."
 
 
@@ -141,8 +142,8 @@ def _gains(found: data.Found) -> list[str]:
     ]
     if result["best"]["metrics"].get("accuracy_std"):
         notes.append(
-            f"As the best of {result['trials']:,} noisy values the winner's accuracy is flattered "
-            "by the choice: evaluate it again before quoting it."
+            f"As the best of {result['trials']:,} uncertain values the winner's accuracy is likely "
+            "too high: confirm it before quoting it."
         )
     return notes
 
@@ -272,9 +273,8 @@ def _importance(found: data.Found) -> list[Html]:
         "not which option is better."
     )
     count = found.result["trials"]
-    note += f" From {count:,} trials" + (
-        "; with so few it is mostly chance." if count < 50 else "."
-    )
+    doubt = "; with so few it is mostly chance" if count < FEW else ""
+    note += f" From {count:,} trials{doubt}."
     return [heading, figure(charts.importance_chart(shares), note)]
 
 
@@ -311,9 +311,11 @@ def _leaders(found: data.Found) -> list[Html]:
         slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
         numbers = [f"{entry['reward']:.2f}", _accuracy(metrics), *millions, *slow]
         rows.append([name, *numbers, _millions(metrics, "activations"), code(entry["arch_id"])])
-    heading = "The best trial" if len(result["leaders"]) == 1 else "The best trials"
+    title = "The best trial" if len(result["leaders"]) == 1 else "The best trials"
+    others = ["references"] if result["references"] else []
+    others += [data.RANDOM] if result.get("random") else []
     return [
-        tag("h2", f"{heading}, with references and random search"),
+        tag("h2", f"{title}, with {' and '.join(others)}" if others else title),
         table(head, rows, marked={0}, label="Leaderboard"),
     ]
 

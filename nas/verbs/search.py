@@ -96,7 +96,12 @@ def _folder(settings: Settings, project: Path, name: str | None, resume: bool) -
     mine = _fixed(arguments)
     same = []
     for folder in run.runs("search", project) if resume else ():
-        theirs = _fixed(run.read_args(folder))
+        try:
+            theirs = _fixed(run.read_args(folder))
+        except RunError:
+            if folder.name == name:
+                raise
+            continue  # another run's damage
         if folder.name == name and theirs != mine:
             changed = next(key for key in {**mine, **theirs} if theirs.get(key) != mine.get(key))
             raise RunError(

@@ -1,0 +1,92 @@
+"""Catalog: names from the folders, the user's own files, options checked against `make`."""
+
+from pathlib import Path
+
+import pytest
+
+from nas import catalog
+from nas.errors import NasError, OptionError
+
+
+def test_the_folder_is_the_registry() -> None:
+    for room, package in catalog.ROOMS.items():
+        files = (Path(catalog.__file__).parents[1] / package.replace(".", "/")).glob("[!_]*.py")
+        assert catalog.names(room) == tuple(sorted(file.stem for file in files))
+        assert catalog.names(room)
+
+
+def test_an_unknown_name_gets_the_nearest_one_and_the_folder_searched() -> None:
+    with pytest.raises(OptionError) as error:
+        catalog.load("spaces", "mbcnv")
+    text = str(error.value)
+    assert "no space named 'mbcnv' (did you mean 'mbconv'?)" in text
+    assert "mnasnet" in text and "search_spaces" in text and "\n" not in text
+
+
+def test_a_users_file_is_found_by_its_path(folder: Path) -> None:
+    assert catalog.export("spaces", "./space.py", "SPACE").size == 36
+    assert catalog.load("spaces", "./space.py") is catalog.load("spaces", "./space.py")
+
+
+def test_two_files_of_one_name_stay_apart(folder: Path) -> None:
+    for name, number in (("a", 1), ("b", 2)):
+        (folder / name).mkdir()
+        (folder / name / "mine.py").write_text(f"WHAT = {number}\n")
+    assert [catalog.export("spaces", f"{n}/mine.py", "WHAT") for n in "ab"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("def (", "cannot be imported: SyntaxError"),
+        ("import not_there_at_all", "cannot be imported: ModuleNotFoundError"),
+        ("from nas.arch import Arch\nArch('x', ())", "an arch needs at least one stage"),
+        ("", "does not define SPACE, which every space file must"),
+    ],
+)
+def test_a_broken_user_file_is_told_in_one_line(folder: Path, source: str, message: str) -> None:
+    # the file's name differs for each, as loaded files are kept
+    path = folder / f"broken{abs(hash(source))}.py"
+    path.write_text(source)
+    with pytest.raises(OptionError, match=r"broken") as error:
+        catalog.export("spaces", str(path), "SPACE")
+    assert message in str(error.value)
+
+
+def test_a_missing_file_is_told_with_the_known_names() -> None:
+    with pytest.raises(OptionError, match=r"no file nowhere\.py for --space; known names: mbconv"):
+        catalog.load("spaces", "nowhere.py")
+
+
+def test_options_are_those_of_make() -> None:
+    assert catalog.option_defaults("evaluators", "synthetic") == {"landscape": 0, "noise": 0.0}
+    made = catalog.make("evaluators", "synthetic", options={"noise": 1})
+    assert made.title.startswith("synthetic")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"nois": 1}, "no option 'nois' \\(did you mean 'noise'\\?\\); it takes landscape=0"),
+        ({"noise": "abc"}, "option noise takes a number \\(default 0.0\\), not 'abc'"),
+        ({"landscape": 1.5}, "option landscape takes a whole number"),
+        ({"landscape": True}, "option landscape takes a whole number"),
+    ],
+)
+def test_a_wrong_option_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        catalog.make("evaluators", "synthetic", options=options)
+
+
+def test_a_fixed_option_is_not_the_users() -> None:
+    space = catalog.export("spaces", "mbconv", "SPACE")
+    with pytest.raises(OptionError, match="no option 'seed'"):
+        catalog.make("controllers", "random", space, options={"seed": 3}, seed=1)
+
+
+def test_a_make_that_fails_is_told_in_one_line(folder: Path) -> None:
+    path = folder / "fails.py"
+    path.write_text("def make(*, data: str = ''):\n    raise FileNotFoundError('no data here')\n")
+    with pytest.raises(NasError, match=r"cannot be made: FileNotFoundError: no data here"):
+        catalog.make("evaluators", str(path), options={})
