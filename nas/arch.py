@@ -162,7 +162,8 @@ class Arch:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data with a schema number; `from_dict` reads it back."""
-        return {"schema": SCHEMA, **dataclasses.asdict(self)}
+        data = dataclasses.asdict(self)
+        return {"schema": SCHEMA, **data, "stages": list(data["stages"])}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Arch:

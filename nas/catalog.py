@@ -34,16 +34,27 @@ def names(room: str) -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
 
 
-@cache
 def load(room: str, name: str) -> ModuleType:
     """Return the module of a shipped part, or of the user's file when `name` is a path to a .py.
+
+    A user's file is read again when it has changed, as it does between the cells of a notebook.
 
     Raises:
         OptionError: no such part (the message lists the known ones and the folder searched), or
             the user's file cannot be imported (the message gives its first error).
     """
     if name.endswith(".py"):
-        return _load_file(room, Path(name))
+        path = Path(name)
+        if not path.is_file():
+            raise OptionError(
+                f"no file {path} for --{room[:-1]}; known names: {', '.join(names(room))}"
+            )
+        return _load_file(path.resolve(), path.stat().st_mtime_ns)
+    return _load_shipped(room, name)
+
+
+@cache
+def _load_shipped(room: str, name: str) -> ModuleType:
     if name not in names(room):
         raise OptionError(
             f"no {room[:-1]} named {name!r}{did_you_mean(name, names(room))}; "
@@ -112,12 +123,9 @@ def _folder(room: str) -> Path:
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _load_file(room: str, path: Path) -> ModuleType:
-    if not path.is_file():
-        raise OptionError(
-            f"no file {path} for --{room[:-1]}; known names: {', '.join(names(room))}"
-        )
-    digest = hashlib.blake2b(str(path.resolve()).encode(), digest_size=4).hexdigest()
+@cache
+def _load_file(path: Path, changed: int) -> ModuleType:
+    digest = hashlib.blake2b(f"{path}:{changed}".encode(), digest_size=4).hexdigest()
     name = f"nas_user_{path.stem}_{digest}"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader

@@ -23,26 +23,39 @@ from nas import __version__
 from nas.errors import NasError, OptionError
 
 INTERRUPTED, NOT_MET = 130, 3
+EXAMPLES = (
+    "nas search --space mbconv --target-flops 400M",
+    "nas scale --phi 1..7",
+    "nas plan --target-flops 400M",
+    "nas show efficientnet_b0",
+    "nas cost runs/search/search --json",
+)
 
 app = typer.Typer(
     name="nas",
     help="Search a baseline architecture, scale it to a family.",
-    epilog=(
-        "Examples:  nas search --space mbconv --target-flops 400M  ·  nas scale --phi 1..7  ·  "
-        "nas plan --target-flops 400M  ·  nas show efficientnet_b0  ·  "
-        "nas cost runs/search/search --json"
-    ),
+    epilog="Examples:\n\n" + "\n\n".join(EXAMPLES),
     add_completion=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print exactly one JSON object to stdout.")]
-Project = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
-Name = Annotated[
-    str | None, typer.Option(help="Name of the run's folder; taken names get a number.")
+RUN = "The run"
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print exactly one JSON object to stdout.", rich_help_panel=RUN),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Project = Annotated[Path, typer.Option(help="Folder that holds the runs.", rich_help_panel=RUN)]
+Name = Annotated[
+    str | None,
+    typer.Option(help="Name of the run's folder; taken names get a number.", rich_help_panel=RUN),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=RUN)
+]
+Config = Annotated[
+    Path | None, typer.Option(help="Settings from a run's args.yaml.", rich_help_panel=RUN)
+]
 ArchName = Annotated[str, typer.Argument(help="A baseline's name, a run folder or an arch.json.")]
 RUNS = Path("runs")
 
@@ -55,7 +68,7 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± or φ
                 stream.reconfigure(errors="replace")
-        code = app(arguments or ["--help"], standalone_mode=False)
+        code = app(arguments or ["--help"], prog_name="nas", standalone_mode=False)
         sys.stdout.flush()
     except NasError as error:
         if debug:
@@ -183,8 +196,11 @@ def _print_json(data: Any) -> None:
 def search(
     project: Project = RUNS,
     name: Name = None,
-    resume: Annotated[bool, typer.Option(help="Go on with the run of these settings.")] = False,
-    config: Annotated[Path | None, typer.Option(help="Settings from a run's args.yaml.")] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
+    ] = False,
+    config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,
     **settings: Any,
@@ -243,7 +259,7 @@ def _on_interrupt() -> Callable[[], bool]:
 @app.command()
 @_with_settings
 def plan(
-    config: Annotated[Path | None, typer.Option(help="Settings from a run's args.yaml.")] = None,
+    config: Config = None,
     as_json: Json = False,
     **settings: Any,
 ) -> None:

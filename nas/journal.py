@@ -24,8 +24,8 @@ from optuna.storages.journal import BaseJournalBackend
 from nas.errors import RunError
 
 # operation codes of optuna 5's journal format
-_STUDY_CODES = range(0, 4)
-_CREATE_TRIAL, _SET_PARAM, _SET_STATE = 4, 5, 6
+_CODES, _STUDY_CODES = range(0, 10), range(0, 4)
+_CREATE_STUDY, _CREATE_TRIAL, _SET_PARAM, _SET_STATE = 0, 4, 5, 6
 _START = b'{"op_code'
 
 
@@ -117,6 +117,8 @@ def _repair(path: Path, choices: int) -> None:
             break
         length += len(line)
         code = log["op_code"]
+        if number == 1 and code != _CREATE_STUDY:
+            raise RunError(f"{path} begins with no study, its head is lost: name another run")
         if code == _CREATE_TRIAL:
             asking, params = True, 0
         params += code == _SET_PARAM
@@ -134,11 +136,12 @@ def _parse(path: Path, number: int, line: bytes, is_last: bool) -> dict[str, Any
     """Return one record; None for a torn last line."""
     try:
         log = json.loads(line)
-        if line.endswith(b"\n") and isinstance(log, dict) and "op_code" in log:
+        if line.endswith(b"\n") and isinstance(log, dict) and log.get("op_code") in _CODES:
             return log
     except ValueError:
         pass
-    if is_last and (number > 1 or line.startswith(_START) or _START.startswith(line)):
+    torn = is_last and not line.endswith(b"\n")
+    if torn and (number > 1 or line.startswith(_START) or _START.startswith(line)):
         return None
     shown = line[:40].decode(errors="replace").strip()
     raise RunError(

@@ -49,12 +49,13 @@ class Journal:
             RunError: the study is there with other directions or of another space.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            storage=self.storage,
-            sampler=sampler,
-            study_name=name,
-            directions=directions,
-            load_if_exists=True,
+        there = any(name == study.study_name for study in self.storage.get_all_studies())
+        study = (
+            optuna.load_study(storage=self.storage, sampler=sampler, study_name=name)
+            if there
+            else optuna.create_study(
+                storage=self.storage, sampler=sampler, study_name=name, directions=directions
+            )
         )
         found = [direction.name.lower() for direction in study.directions]
         if found != list(directions):

@@ -1,4 +1,4 @@
-"""What several test modules share: small user files, and the command line in a process of its own."""
+"""What several test modules share: small user files, and `nas` in a process of its own."""
 
 import os
 import subprocess

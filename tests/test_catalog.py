@@ -28,6 +28,13 @@ def test_a_users_file_is_found_by_its_path(folder: Path) -> None:
     assert catalog.load("spaces", "./space.py") is catalog.load("spaces", "./space.py")
 
 
+def test_a_changed_file_is_read_again(folder: Path) -> None:
+    assert catalog.export("spaces", "space.py", "SPACE").size == 36
+    text = (folder / "space.py").read_text()
+    (folder / "space.py").write_text(text.replace("(1, 3, 6)", "(1, 6)"))
+    assert catalog.export("spaces", "space.py", "SPACE").size == 24
+
+
 def test_two_files_of_one_name_stay_apart(folder: Path) -> None:
     for name, number in (("a", 1), ("b", 2)):
         (folder / name).mkdir()
@@ -46,8 +53,7 @@ def test_two_files_of_one_name_stay_apart(folder: Path) -> None:
     ],
 )
 def test_a_broken_user_file_is_told_in_one_line(folder: Path, source: str, message: str) -> None:
-    # the file's name differs for each, as loaded files are kept
-    path = folder / f"broken{abs(hash(source))}.py"
+    path = folder / "broken.py"
     path.write_text(source)
     with pytest.raises(OptionError, match=r"broken") as error:
         catalog.export("spaces", str(path), "SPACE")

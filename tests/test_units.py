@@ -27,7 +27,9 @@ def test_counts(text: str | float, value: int) -> None:
     assert isinstance(units.parse_count(text), int)
 
 
-@pytest.mark.parametrize("text", ["400Q", "", "M", "-3M", "0", "0.4", "nan", "inf", "4 0M", "1e999"])
+@pytest.mark.parametrize(
+    "text", ["400Q", "", "M", "-3M", "0", "0.4", "nan", "inf", "4 0M", "1e999"]
+)
 def test_a_malformed_count_is_refused_with_its_flag_and_the_text(text: str) -> None:
     with pytest.raises(OptionError, match=r"--target-flops") as error:
         units.parse_count(text, "--target-flops")
@@ -71,7 +73,7 @@ def test_phis(text: str | float, phis: tuple[float, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "x", "7..1", "1..", "1..2..3", "1..2.5", "nan", "21", "-21", "1..1000000000000", ","]
+    "text", ["", "x", "7..1", "1..", "1..2..3", "1..2.5", "nan", "21", "-21", "1..10000000000", ","]
 )
 def test_malformed_phis_are_refused_at_once(text: str) -> None:
     with pytest.raises(OptionError, match="--phi takes numbers and ranges"):

@@ -74,11 +74,9 @@ class Processes:
     def close(self) -> None:
         # taken before the pool forgets them; there is no public way before Python 3.14
         workers = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
         for worker in workers:
             worker.kill()
-        for worker in workers:
-            worker.join()
+        self._pool.shutdown(wait=True, cancel_futures=True)
         self._queue.clear()
         self._running.clear()
 

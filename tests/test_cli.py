@@ -1,0 +1,392 @@
+"""Command line, end to end in a process of its own: verbs, JSON, exit codes, one-line errors."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import START, Cli
+
+import nas
+from nas.cli import main
+
+SEARCH = ("search", "--evaluator", "synthetic", "--target-flops", "400M", "--trials", "12")
+IMPORTS = """
+import sys
+from nas.cli import main
+sys.argv = ["nas", *sys.argv[1:]]
+try:
+    main()
+except SystemExit as end:
+    assert end.code == 0, end.code
+loaded = {name.partition(".")[0] for name in sys.modules}
+print("LOADED", *sorted(loaded & {"torch", "optuna", "numpy", "scipy", "plotly", "yaml"}))
+"""
+
+
+@pytest.fixture
+def here(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[[str], subprocess.CompletedProcess[str]]]:
+    """Run `nas` in this process, which is faster."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def call(line: str) -> subprocess.CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["nas", *line.split()])
+        with pytest.raises(SystemExit) as end:
+            main()
+        code = end.value.code
+        shown = capsys.readouterr()
+        assert isinstance(code, int)
+        return subprocess.CompletedProcess(line, code, shown.out, shown.err)
+
+    yield call
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+
+
+def one_object(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    """Return the only thing on stdout."""
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("\n") == 1
+    data: dict[str, Any] = json.loads(done.stdout)
+    assert data["schema"] == 1
+    return data
+
+
+def one_line(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
+    """Return the only line there is: an error without a traceback."""
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    lines = done.stderr.splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("nas: ")
+    return lines[0]
+
+
+def test_the_main_path(cli: Cli, folder: Path) -> None:
+    done = cli(*SEARCH)
+    assert done.returncode == 0
+    for text in ("efficientnet_b0", "random search (12 trials)", "nas scale runs/search/search"):
+        assert text in done.stdout
+    assert "saved   runs/search/search" in done.stdout
+    progress = done.stderr.splitlines()
+    assert len(progress) == 24 and all("reward" in line for line in progress)
+    scaled = cli("scale", "--phi", "1..2")
+    assert scaled.returncode == 0 and "runs/scale/scale" in scaled.stdout
+    assert [line.split()[0] for line in scaled.stdout.splitlines()[2:4]] == ["b1", "b2"]
+    reported = cli("report", "runs/search/search")
+    assert reported.stdout == "runs/search/search/report.html\n"
+    assert (folder / "runs/search/search/report.html").stat().st_size > 10_000
+    assert "runs/search/search" in cli("ls", "runs").stdout
+
+
+def test_search_json(cli: Cli) -> None:
+    done = cli(*SEARCH, "--json")
+    found = one_object(done)
+    assert {"schema", "run", "best", "trials"} <= set(found)
+    assert {"arch", "choices", "reward", "metrics"} <= set(found["best"])
+    assert {"accuracy", "flops", "params"} <= set(found["best"]["metrics"])
+    assert done.stderr  # progress
+    quiet = cli(*SEARCH, "--json", "-q", "--resume")
+    assert one_object(quiet) == found and quiet.stderr == ""
+
+
+def test_scale_json(cli: Cli) -> None:
+    found = one_object(
+        cli("scale", "efficientnet_b0", "--phi", "1..3", "--rule", "released", "--json")
+    )
+    assert {"schema", "rule", "members"} <= set(found)
+    keys = {"name", "phi", "depth", "width", "resolution", "params", "flops"}
+    assert all(keys <= set(member) for member in found["members"])
+    assert [member["resolution"] for member in found["members"]] == [240, 260, 300]
+    assert found["members"][0]["params"] == 7_794_184
+
+
+def test_cost_json(cli: Cli) -> None:
+    found = one_object(cli("cost", "efficientnet_b0", "--json"))
+    wanted = {"name": "efficientnet_b0", "params": 5_288_548, "resolution": 224}
+    assert {key: found[key] for key in wanted} == wanted
+    assert all(isinstance(found[key], int) for key in ("params", "flops", "activations"))
+    larger = one_object(cli("cost", "efficientnet_b0", "--imgsz", "448", "--json"))
+    assert larger["resolution"] == 448 and larger["flops"] > 3.9 * found["flops"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("plan", "--target-flops", "400M", "--evaluator", "synthetic"), "104,485,552,128"),
+        (("show", "efficientnet_b0"), "stage 7"),
+        (("cost", "resnet50"), "multiply-adds (MACs)"),
+        (("ls", "spaces"), "mnasnet"),
+        (("ls", "baselines"), "efficientnet_l2"),
+        (("ls", "controllers"), "evolution"),
+        (("ls", "evaluators"), "synthetic"),
+        (("ls", "executors"), "local"),
+        (("ls", "ops"), "mbconv"),
+        (("ls", "runs"), "none yet"),
+        (("--version",), nas.__version__),
+        (("--help",), "search"),
+        ((), "Usage: nas"),
+    ],
+)
+def test_verbs_answer_on_stdout_alone(cli: Cli, arguments: tuple[str, ...], text: str) -> None:
+    done = cli(*arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert text in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("plan", "--target-flops", "400M", "--evaluator", "synthetic", "--objective", "pareto"),
+        ("show", "efficientnet_b0"),
+        *(("ls", what) for what in ("spaces", "baselines", "controllers", "evaluators", "runs")),
+    ],
+)
+def test_json_is_one_object(cli: Cli, arguments: tuple[str, ...]) -> None:
+    done = cli(*arguments, "--json")
+    one_object(done)
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("search --space mbcnv", "no space named 'mbcnv' (did you mean 'mbconv'?)"),
+        ("search --space nowhere.py", "no file nowhere.py"),
+        ("search --target-flops 400Q", "--target-flops takes a size such as 400M"),
+        ("search --target-flops 1M", "reachable are"),
+        ("search --target-latency 2", "--target-latency takes a time with its unit"),
+        ("search --controller evolutoin", "did you mean 'evolution'"),
+        ("search --controller-option popolation=3", "did you mean 'population'"),
+        ("search --controller-option population", "name=value"),
+        ("search --controller-option population=x", "takes a whole number"),
+        ("search --evaluator sythetic", "did you mean 'synthetic'"),
+        ("search --reward sof", "did you mean 'soft'"),
+        ("search --reward soft --w 0.07 --target-flops 400M", "--w must lie in"),
+        ("search --objective pareto --controller evolution", "use one of"),
+        ("search --objective pareto --w -1 --target-flops 400M", "--w has no effect"),
+        ("search --trials many", "--trials"),
+        ("search --trials 0", "--trials takes a whole number of at least 1"),
+        ("search --time-limit soon", "--time-limit takes a duration"),
+        ("search --name ../x", "--name takes a plain folder name"),
+        ("search --project file", "choose another with --project"),
+        ("search --config none.yaml", "cannot read none.yaml"),
+        ("search --config bad.yaml", "search has no setting 'spice' (did you mean 'space'?)"),
+        ("search --trails 3", "No such option: --trails"),
+        ("serch", "No such command 'serch'"),
+        ("plan --target-flops -3", "must be positive"),
+        ("scale efficientnet_b9", "did you mean 'efficientnet_b"),
+        ("scale efficientnet_b0 --phi nonsense", "--phi takes numbers and ranges"),
+        ("scale efficientnet_b0 --rule formla", "did you mean 'formula'"),
+        ("scale efficientnet_b0 --alpha 0.3", "alpha"),
+        ("scale", "no finished search under runs/search"),
+        ("scale efficientnet_b0 --project file", "choose another with --project"),
+        ("cost resnet19", "did you mean 'resnet18'"),
+        ("cost other.json", "arch schema 99 cannot be read here"),
+        ("cost text.json", "is not JSON"),
+        ("cost efficientnet_b0 --imgsz 5", "resolution must be a whole number of at least 32"),
+        ("show .", "holds no best/arch.json"),
+        ("report .", "."),
+        ("ls space", "did you mean 'spaces'"),
+        ("search --space no_space.py", "does not define SPACE"),
+        ("search --space channels.py", "channels must be a whole number of at least 1, not 0"),
+        ("search --space strides.py", "shrinks below one pixel"),
+        ("search --space key.py", "decode fails on"),
+        ("search --space syntax.py", "cannot be imported: SyntaxError"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    here: Callable[[str], subprocess.CompletedProcess[str]],
+    folder: Path,
+    arguments: str,
+    message: str,
+) -> None:
+    space = (folder / "space.py").read_text()
+    broken = {
+        "channels.py": ("(16, 24, 32)", "(16, 0)"),
+        "strides.py": ("stride=2, expansion", "stride=64, expansion"),
+        "key.py": ('choices["channels"]', 'choices["width"]'),
+        "no_space.py": ("SPACE =", "PLACE ="),
+        "syntax.py": ("return", "retrun"),
+    }
+    for name, (old, new) in broken.items():
+        (folder / name).write_text(space.replace(old, new))
+    (folder / "file").write_text("")
+    (folder / "bad.yaml").write_text("spice: mbconv\n")
+    arch = {**nas.load_arch("resnet18").to_dict(), "schema": 99}
+    (folder / "other.json").write_text(json.dumps(arch))
+    (folder / "text.json").write_text("hello")
+    given = arguments.split()
+    if given[0] == "search" and "--evaluator" not in given:
+        given += ["--evaluator", "synthetic"]
+    assert message in one_line(here(" ".join(given)))
+    assert not (folder / "runs").exists()
+
+
+def test_a_foreign_journal_is_refused_and_a_truncated_one_mended(cli: Cli, folder: Path) -> None:
+    first = one_object(cli(*SEARCH, "--json", "--name", "mine"))
+    journal = folder / "runs/search/mine/journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[: len(whole) * 2 // 3])
+    again = one_object(cli(*SEARCH, "--json", "--name", "mine", "--resume"))
+    assert again["best"] == first["best"] and again["random"] == first["random"]
+    for content in (b"not ours\n", whole[1:], whole.replace(b'"op_code"', b'"code"', 1)):
+        journal.write_bytes(content)
+        text = one_line(cli(*SEARCH, "--name", "mine", "--resume"))
+        assert "mine/journal.log line 1 is not a record of an Optuna journal" in text
+        assert journal.read_bytes() == content
+    lines = whole.splitlines(keepends=True)
+    journal.write_bytes(b"".join(lines[1:]))  # its head is gone
+    assert "its head is lost" in one_line(cli(*SEARCH, "--name", "mine", "--resume"))
+
+
+def test_a_run_in_use_is_refused_with_who_has_it(cli: Cli, folder: Path) -> None:
+    slow = ("search", "--evaluator", "ledger.py", "--evaluator-option", "sleep=0.1", "--name", "x")
+    with subprocess.Popen([*START, *slow, "-q"], stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (folder / "ledger.txt").exists():
+            time.sleep(0.02)
+        text = one_line(cli(*slow, "--resume"))
+        process.kill()
+    assert f"runs/search/x is in use by process {process.pid} on" in text
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing(cli: Cli, folder: Path) -> None:
+    whole = one_object(cli(*SEARCH, "--json", "-q", "--name", "calm"))
+    command = [*START, *SEARCH, "-q", "--name", "full"]
+    told: set[str] = set()
+    sizes = random.Random(0).sample(range(6_000, 90_000), 3)
+    for limit in sorted(sizes):
+
+        def shrink(limit: int = limit) -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+
+        done = subprocess.run(
+            [*command, "--resume"], capture_output=True, text=True, preexec_fn=shrink
+        )
+        told.add(one_line(done))
+    assert any("every finished trial is kept: make room and repeat" in text for text in told)
+    found = one_object(cli(*SEARCH, "--json", "-q", "--name", "full", "--resume"))
+    for key in ("best", "random", "trials", "states"):
+        assert found[key] == whole[key]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_project_is_one_line(cli: Cli, folder: Path) -> None:
+    (folder / "locked").mkdir(mode=0o500)
+    assert "choose another with --project" in one_line(cli(*SEARCH, "--project", "locked"))
+
+
+def test_ctrl_c_stops_cleanly_and_the_printed_command_goes_on(cli: Cli, folder: Path) -> None:
+    slow = ["search", "--evaluator", "ledger.py", "--evaluator-option", "sleep=0.02"]
+    slow += ["--trials", "40", "--name", "it's mine"]
+    process = subprocess.Popen(
+        [*START, *slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not (folder / "ledger.txt").exists():
+        time.sleep(0.02)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "Traceback" not in err and "stopping after the running trial" in err
+    assert "saved   runs/search/it's mine" in out
+    command = err.splitlines()[-1].removeprefix("resume with: ")
+    asked = (folder / "ledger.txt").read_text().split()
+    assert 0 < len(asked) < 40
+    # the printed line is for a shell, in which `nas` is this interpreter's
+    program = f"nas() {{ {sys.executable} -c 'from nas.cli import main; main()' \"$@\"; }}; "
+    done = subprocess.run(
+        ["bash", "-c", program + command + " --json -q"], capture_output=True, text=True
+    )
+    assert one_object(done)["trials"] == 40
+    ledger = (folder / "ledger.txt").read_text().split()
+    assert ledger[: len(asked)] == asked and len(ledger) == len(set(ledger))
+
+
+def test_a_second_ctrl_c_stops_at_once(folder: Path) -> None:
+    slow = ["search", "--evaluator", "ledger.py", "--evaluator-option", "sleep=60"]
+    process = subprocess.Popen([*START, *slow], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (folder / "ledger.txt").exists():
+        time.sleep(0.02)
+    for _ in range(2):
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Traceback" not in err and "--resume" in err
+
+
+def test_nothing_within_the_budget_is_exit_code_3(cli: Cli) -> None:
+    # the least of the space, which some random archs do not come to
+    done = cli("search", "--evaluator", "synthetic", "--target-flops", "52M", "--trials", "3")
+    assert done.returncode == 3
+    assert "next    nas scale" in done.stdout
+
+
+def test_an_evaluator_that_fails_is_exit_code_1_and_one_line(cli: Cli) -> None:
+    given = ("search", "--evaluator", "ledger.py", "--evaluator-option", "fail=all", "-q")
+    text = one_line(cli(*given), code=1)
+    assert "the last 20 evaluations all failed: ValueError: no luck today" in text
+
+
+def test_debug_shows_the_traceback(cli: Cli) -> None:
+    done = cli("cost", "resnet19", "--debug")
+    assert "Traceback" in done.stderr and "OptionError" in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("search", "--help"), ("scale", "--help")])
+def test_help_imports_nothing_heavy(folder: Path, arguments: tuple[str, ...]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, *arguments], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1].split() == ["LOADED"]
+    assert "Usage:" in done.stdout
+
+
+def test_every_flag_of_search_is_in_its_help(cli: Cli) -> None:
+    from nas.settings import Settings
+
+    shown = cli("search", "--help", COLUMNS="200").stdout
+    for name in Settings.__dataclass_fields__:
+        flag = "--" + name.replace("_", "-").removesuffix("s" if name.endswith("options") else "")
+        assert flag in shown
+    assert "--target-macs" in shown
+
+
+def test_colour_is_for_terminals_only(cli: Cli) -> None:
+    plain = cli(*SEARCH)
+    assert "\x1b" not in plain.stdout + plain.stderr
+    forced = cli("ls", "spaces", FORCE_COLOR="1", NO_COLOR="1")
+    assert "\x1b[3" not in forced.stdout  # bold may stay, colour may not
+
+
+def test_a_stream_that_knows_no_greek(cli: Cli) -> None:
+    done = cli("scale", "efficientnet_b0", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and "b7" in done.stdout
+    assert one_object(cli("show", "efficientnet_b0", "--json", PYTHONIOENCODING="ascii"))
+
+
+def test_a_reader_that_leaves_is_no_error(folder: Path) -> None:
+    command = f"{sys.executable} -c 'from nas.cli import main; main()' ls baselines | true"
+    done = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_functions_do_what_the_verbs_do(cli: Cli, folder: Path) -> None:
+    shown = one_object(cli(*SEARCH, "--json", "-q", "--name", "verb"))
+    found = nas.search(evaluator="synthetic", target_flops="400M", trials=12, name="function")
+    assert found["best"] == shown["best"] and found["references"] == shown["references"]
+    scaled = one_object(cli("scale", "efficientnet_b0", "--phi", "1..2", "--json"))
+    assert nas.scale("efficientnet_b0", phi="1..2")["members"] == scaled["members"]
+    counted = one_object(cli("cost", "efficientnet_b0", "--json"))
+    assert nas.count(nas.load_arch("efficientnet_b0")).flops == counted["flops"]

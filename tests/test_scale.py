@@ -1,0 +1,107 @@
+"""Scale: the verb: its JSON, its files, its default base, its errors (rules: test_compound)."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import nas
+from nas import run
+from nas.errors import ArchError, OptionError, RunError
+from nas.verbs.scale import COLUMNS, scale
+from nas.verbs.search import search
+
+KEYS = {"name", "phi", "depth", "width", "resolution", "params", "flops"}
+
+
+def test_the_result_has_the_keys_that_are_promised(folder: Path) -> None:
+    found = scale("efficientnet_b0", phi="1..3")
+    assert {"schema", "rule", "members"} <= set(found)
+    assert (found["schema"], found["rule"]) == (1, "formula")
+    assert [member["name"] for member in found["members"]] == ["b1", "b2", "b3"]
+    for member in found["members"]:
+        assert set(member) >= KEYS
+        assert all(isinstance(member[key], int) for key in ("resolution", "params", "flops"))
+    assert json.loads((folder / found["run"] / "result.json").read_text()) == json.loads(
+        json.dumps(found)
+    )
+
+
+def test_a_member_says_what_it_is(folder: Path) -> None:
+    found = scale("efficientnet_b0", phi="2")
+    member = found["members"][0]
+    assert (member["depth"], member["width"]) == pytest.approx((1.44, 1.21))
+    cost = nas.count(nas.load_arch(f"{found['run']}/b2"))
+    assert (cost.params, cost.flops) == (member["params"], member["flops"])
+    assert member["flops_ratio"] == pytest.approx(member["flops"] / found["baseline"]["flops"])
+    assert member["two_to_phi"] == 4
+
+
+def test_the_files_are_written(folder: Path) -> None:
+    found = scale("efficientnet_b0", phi="1..2", name="mine")
+    place = folder / "runs" / "scale" / "mine"
+    assert found["run"] == "runs/scale/mine"
+    names = {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}
+    wanted = {"args.yaml", "env.json", "family.csv", "result.json", "report.html"}
+    assert names >= {*wanted, "b1/arch.json", "b2/arch.json"}
+    rows = run.read_csv(place / "family.csv")
+    assert [row["name"] for row in rows] == ["b1", "b2"]
+    assert tuple(rows[0]) == COLUMNS
+    assert int(rows[1]["flops"]) == found["members"][1]["flops"]
+    assert run.read_args(place)["base"] == "efficientnet_b0"
+
+
+def test_the_default_base_is_the_latest_search(folder: Path) -> None:
+    with pytest.raises(OptionError, match="no finished search under runs/search: run `nas search"):
+        scale()
+    winners = {}
+    for name, seed in (("old", 0), ("new", 1)):
+        found = search(evaluator="synthetic", trials=4, baseline=False, name=name, seed=seed)
+        winners[name] = nas.load_arch(found["best"]["arch"]).id
+    (folder / "runs/search/unfinished").mkdir()
+    run.write_args(folder / "runs/search/unfinished", {})
+    found = scale(phi="1")
+    assert nas.load_arch(found["baseline"]["arch"]).id == winners["new"] != winners["old"]
+    assert found["base"].endswith("new")
+
+
+def test_a_base_may_be_a_baseline_a_run_a_file_or_data(folder: Path) -> None:
+    arch = nas.load_arch("mobilenet_v2")
+    (folder / "mine.json").write_text(arch.to_json())
+    found = [
+        scale(base, phi="1")["members"][0]["params"]
+        for base in ("mobilenet_v2", "mine.json", arch.to_dict())
+    ]
+    assert len(set(found)) == 1
+    first = scale("mobilenet_v2", phi="1")
+    assert scale(f"{first['run']}/b1", phi="0")["members"][0]["params"] == found[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"base": "efficientnet_b00"}, "did you mean 'efficientnet_b0'"),
+        ({"phi": "x"}, "--phi takes numbers and ranges"),
+        ({"rule": "formla"}, "did you mean 'formula'"),
+        ({"alpha": 0.5}, "alpha"),
+    ],
+)
+def test_wrong_arguments_are_refused_before_anything_is_written(
+    folder: Path, arguments: dict[str, object], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        scale(**{"base": "efficientnet_b0", **arguments})  # type: ignore[arg-type]
+    assert not (folder / "runs").exists()
+
+
+def test_a_base_that_is_no_arch_is_refused(folder: Path) -> None:
+    arch = nas.load_arch("resnet18").to_dict()
+    (folder / "other.json").write_text(json.dumps({**arch, "schema": 99}))
+    with pytest.raises(ArchError, match=r"other\.json: arch schema 99 cannot be read here"):
+        scale("other.json")
+    (folder / "text.json").write_text("hello")
+    with pytest.raises(ArchError, match="is not JSON"):
+        scale("text.json")
+    (folder / "project").write_text("")
+    with pytest.raises(RunError, match="choose another with --project"):
+        scale("resnet18", phi="1", project=folder / "project")
