@@ -19,6 +19,7 @@ from nas.errors import ArchError
 
 T = TypeVar("T")
 SCHEMA = 1
+MOST_LAYERS = 10_000
 ACTIVATIONS = ("relu", "relu6", "silu", "hardswish", "gelu")
 GATES = ("sigmoid", "hardsigmoid")
 SKIPS = ("identity", "pool", "projection", "none")
@@ -152,12 +153,13 @@ class Arch:
         """Return 12 hex digits that name the network: equal networks, equal ids.
 
         The blocks as built are hashed, not the choices: the name, the split into stages and a
-        skip that cannot act do not matter.
+        skip that cannot act do not matter. What is at its default is left out, so that a field
+        added later changes no id.
         """
-        style = (self.stem, self.head, self.resolution, self.in_channels, self.activation)
-        rest = (self.norm, self.squeeze if any(s.se for s in self.stages) else None)
-        blocks = [tuple(block[:9]) for block in self.blocks()]
-        text = repr((SCHEMA, style, rest, self.stochastic_depth, blocks))
+        shared = _unusual(self, leave_out=("name", "stages", "squeeze"))
+        if any(stage.se for stage in self.stages):
+            shared["squeeze"] = _unusual(self.squeeze)
+        text = json.dumps([SCHEMA, shared, _merged_runs(self)], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
@@ -184,6 +186,33 @@ def ceil_div(size: int, stride: int) -> int:
     return -(-size // stride)
 
 
+def _unusual(part: Any, leave_out: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the fields that are not at their default; equal numbers alike, 0 as 0.0."""
+    found: dict[str, Any] = {}
+    for each in dataclasses.fields(part):
+        value = getattr(part, each.name)
+        if each.name in leave_out:
+            continue
+        if dataclasses.is_dataclass(value):
+            found[each.name] = _unusual(value)
+        elif value != each.default:
+            found[each.name] = float(value) if isinstance(value, int | float) else value
+    return {name: value for name, value in found.items() if value != {}}
+
+
+def _merged_runs(arch: Arch) -> list[list[Any]]:
+    """Return the blocks in order as [fields, repeats], runs of equal blocks made one."""
+    merged: list[list[Any]] = []
+    for stage in range(len(arch.stages)):
+        for block, repeats in arch.runs(stage):
+            fields = list(block[:9])
+            if merged and merged[-1][0] == fields:
+                merged[-1][1] += repeats
+            else:
+                merged.append([fields, repeats])
+    return merged
+
+
 def _block(arch: Arch, stage: Stage, inputs: int, stride: int) -> Block:
     same = inputs == stage.channels
     skip = stage.skip
@@ -208,6 +237,8 @@ def _block(arch: Arch, stage: Stage, inputs: int, stride: int) -> Block:
 
 
 def _check(arch: Arch) -> None:
+    if not isinstance(arch.name, str):
+        raise ArchError(f"name must be text, not {arch.name!r}")
     _whole("resolution", arch.resolution, 32)
     _whole("in_channels", arch.in_channels, 1)
     _whole("stem.channels", arch.stem.channels, 1)
@@ -221,6 +252,8 @@ def _check(arch: Arch) -> None:
     _fraction("stochastic_depth", arch.stochastic_depth)
     _one_of("activation", arch.activation, ACTIVATIONS)
     _one_of("norm.kind", arch.norm.kind, ("batch", "group"))
+    _fraction("norm.eps", arch.norm.eps)
+    _fraction("norm.momentum", arch.norm.momentum)
     _one_of("squeeze.of", arch.squeeze.of, ("input", "expanded"))
     _one_of("squeeze.gate", arch.squeeze.gate, GATES)
     if arch.squeeze.activation is not None:
@@ -241,6 +274,8 @@ def _check(arch: Arch) -> None:
 def _check_stage(where: str, stage: Stage) -> None:
     _whole(f"{where}: channels", stage.channels, 1)
     _whole(f"{where}: layers", stage.layers, 1)
+    if stage.layers > MOST_LAYERS:
+        raise ArchError(f"{where}: layers must be at most {MOST_LAYERS}, not {stage.layers}")
     _odd(f"{where}: kernel", stage.kernel)
     _whole(f"{where}: stride", stage.stride, 1)
     _fraction(f"{where}: se", stage.se)

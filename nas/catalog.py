@@ -91,7 +91,8 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
                 f"it takes {free}"
             )
         _check_kind(f"{room[:-1]} {name}: option {option}", options[option], known[option])
-    accepted = {key: value for key, value in fixed.items() if key in known}
+    parameters = inspect.signature(function).parameters
+    accepted = {key: value for key, value in fixed.items() if key in parameters}
     try:
         return function(*given, **accepted, **options)
     except NasError:
@@ -111,9 +112,15 @@ def _check_kind(what: str, value: object, default: object) -> None:
 
 
 def option_defaults(room: str, name: str) -> dict[str, Any]:
-    """Return the keyword options of a part's `make` with their defaults."""
+    """Return the options of a part's `make` that a user may set, with their defaults.
+
+    A keyword without a default, or with a function as its default, is the engine's to fill.
+    """
     parameters = inspect.signature(export(room, name, "make")).parameters.values()
-    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    keywords = (p for p in parameters if p.kind is p.KEYWORD_ONLY)
+    return {
+        p.name: p.default for p in keywords if p.default is not p.empty and not callable(p.default)
+    }
 
 
 def _folder(room: str) -> Path:
@@ -136,7 +143,7 @@ def _load_file(path: Path, changed: int) -> ModuleType:
         spec.loader.exec_module(module)
     except NasError as error:
         raise OptionError(f"{path}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         raise OptionError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
     return module

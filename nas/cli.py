@@ -121,10 +121,14 @@ def _with_settings(function: Callable[..., Any]) -> Callable[..., Any]:
 def _flag(field: dataclasses.Field[Any]) -> inspect.Parameter:
     kind, names = _KINDS[str(field.type)], [f"--{field.name.replace('_', '-')}"]
     if kind is bool:
-        names = [f"{names[0]}/--no-{field.name}"]
+        names = [f"{names[0]}/--no-{names[0][2:]}"]
     if field.name in _ALIASES:
         names += _ALIASES[field.name]
-    default = f" [default: {field.default}]" if field.default not in (None, True) else ""
+    default = (
+        f" [default: {field.default}]"
+        if field.default is not None and field.default is not True
+        else ""
+    )
     if field.name.endswith("_options"):
         names, default = [names[0].removesuffix("s")], ""
     option = typer.Option(
@@ -157,7 +161,7 @@ def _given(settings: dict[str, Any], config: Path | None) -> dict[str, Any]:
     from nas import run
 
     flags = {k: v for k, v in settings.items() if v is not None and v != []}
-    for key in ("controller_options", "evaluator_options"):
+    for key in ("controller_options", "evaluator_options", "executor_options"):
         if key in flags:
             flags[key] = dict(_pair(text) for text in flags[key])
     return {**(run.read_args(config) if config else {}), **flags}
@@ -210,13 +214,14 @@ def search(
     from nas.verbs.search import INTERRUPTED as STOPPED
     from nas.verbs.search import search as run_search
 
+    progress = None if quiet else screen.Progressing(_console(stderr=True))
     try:
         result = run_search(
             project=project,
             name=name,
             resume=resume,
-            screen=None if quiet else screen.Progressing(_console(stderr=True)),
-            interrupted=_on_interrupt(),
+            screen=progress,
+            interrupted=_on_interrupt(progress.notice if progress else lambda _: False),
             **_given(settings, config),
         )
     except KeyboardInterrupt:
@@ -240,16 +245,21 @@ def _command() -> str:
     return shlex.join(["nas", *(a for a in sys.argv[1:] if a != "--resume")])
 
 
-def _on_interrupt() -> Callable[[], bool]:
-    """Make the first Ctrl-C or SIGTERM a request to stop; the second stops at once."""
+def _on_interrupt(notice: Callable[[str], bool]) -> Callable[[], bool]:
+    """Make the first Ctrl-C or SIGTERM a request to stop; the second stops at once.
+
+    `notice` shows a line on a live screen and tells whether there is one.
+    """
     requests: list[int] = []
 
     def handle(number: int, _: Any) -> None:
         requests.append(number)
         if len(requests) > 1:
             raise KeyboardInterrupt
-        # no print: the signal may come in the middle of one
-        os.write(2, b"\nstopping after the running trial; once more stops now\n")
+        text = "stopping after the running trial; once more stops now"
+        if not notice(text):
+            # no print: the signal may come in the middle of one
+            os.write(2, f"\n{text}\n".encode())
 
     signal.signal(signal.SIGINT, handle)
     signal.signal(signal.SIGTERM, handle)

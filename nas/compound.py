@@ -175,7 +175,7 @@ def formula(request: Request) -> Answer:
     """Scale by alpha**phi, beta**phi and gamma**phi, the paper's equation 3 read literally.
 
     With the paper's 1.2, 1.1, 1.15 the product alpha * beta**2 * gamma**2 is 1.92, while rounding
-    layers up adds cost: at phi 1 B0 costs 2.2 times as much, at phi 7 it is 100 times instead of 128.
+    layers up adds cost: B0 costs 2.2 times as much at phi 1, 100 times instead of 128 at phi 7.
 
     Source: Tan and Le 2019, section 3.3.
     """
@@ -222,9 +222,9 @@ def exact(request: Request) -> Answer:
             return answer
         best = min(best, miss)
     raise OptionError(
-        f"rule exact finds nothing near phi {request.phi:g}: the best misses 2**phi times the FLOPs "
-        f"of {request.arch.name} by {best:.1%}, {TOLERANCE:.0%} is allowed; use another phi or the "
-        "rule formula"
+        f"rule exact finds nothing near phi {request.phi:g}: the best misses 2**phi times the "
+        f"FLOPs of {request.arch.name} by {best:.1%}, {TOLERANCE:.0%} is allowed; use another phi "
+        "or the rule formula"
     )
 
 

@@ -15,11 +15,11 @@ from nas.cost import count
 from nas.errors import ArchError, NasError
 from nas.interfaces import Choices, Executor, Metrics, Option, Outcome, Space, Task, Trial
 from nas.objective import Objective, broken_limit, reward
-from nas.samplers import distributions
+from nas.samplers import Excess, distributions, no_excess
 from nas.study import Direction, Log
 
 # proposals in a row that bring nothing new before a search ends
-PATIENCE = 2000
+PATIENCE = 500
 # failed evaluations in a row before a search ends: the evaluator is broken, not the archs
 FAILURES = 20
 
@@ -66,10 +66,12 @@ class Engine:
         self._seed, self._known, self._stop, self._watch = seed, known, stop, watch
         self._distributions = distributions(space)
         self._pending: dict[int, tuple[Arch, Choices]] = {}
+        self._twins: list[tuple[int, Choices]] = []
         self._seen: set[str] = set()
         self._broken: dict[str, str] = {}  # the archs that failed, and why
         self._proposed: set[tuple[Option, ...]] = set()
         self._spent = self._idle = self._failed = 0
+        self._reason = ""
         for trial in log.trials():
             self._count(trial)
         if self._failed >= FAILURES:
@@ -94,10 +96,15 @@ class Engine:
                 return reason
             for outcome in self._executor.wait():
                 self._record(outcome)
+            twins, self._twins = self._twins, []
+            for number, choices in twins:
+                self._screen(number, choices)
 
     def _has_room(self, budget: int) -> bool:
-        waiting = len(self._pending)
-        return waiting < self._executor.slots and self._spent + waiting < budget
+        waiting, slots = len(self._pending), self._executor.slots
+        if waiting and (self._idle >= PATIENCE or len(self._twins) >= 4 * slots):
+            return False  # what is in flight may change what is proposed
+        return waiting < slots and self._spent + waiting < budget
 
     def _ended(self) -> str:
         if self._failed >= FAILURES:
@@ -105,7 +112,8 @@ class Engine:
         if len(self._proposed) >= self._space.size:
             return self._stop() or "every point of the space was proposed"
         idle = f"{PATIENCE} proposals in a row were known already or above a limit"
-        return self._stop() or (idle if self._idle >= PATIENCE else "")
+        exhausted = self._idle >= PATIENCE and not self._pending
+        return self._stop() or (idle if exhausted else "")
 
     def _screen(self, number: int, choices: Choices) -> None:
         """Reject a proposal, answer it from what is known, or submit it."""
@@ -118,8 +126,6 @@ class Engine:
         reason = broken_limit(cost, self._goal.objective)
         if arch.id in self._broken:
             reason = f"this network failed before: {self._broken[arch.id]}"
-        if any(arch.id == other.id for other, _ in self._pending.values()):
-            reason = "the same network is being evaluated"
         if reason:
             return self._tell(Trial(number, "rejected", choices, arch.id, cost, (), reason))
         if arch.id in self._known:
@@ -127,6 +133,9 @@ class Engine:
             metrics = self._known[arch.id]
             values = self._goal.values(metrics)
             return self._tell(Trial(number, state, choices, arch.id, metrics, values))
+        if any(arch.id == other.id for other, _ in self._pending.values()):
+            self._twins.append((number, choices))  # it gets the result of the one in flight
+            return
         self._pending[number] = arch, choices
         self._executor.submit(Task(number, arch.to_dict(), self._seed))
 
@@ -185,6 +194,24 @@ def decode(space: Space, choices: Choices) -> Arch:
     if not isinstance(arch, Arch):
         raise ArchError(f"decode gives no Arch for {choices} but {type(arch).__name__}")
     return arch
+
+
+def excess(space: Space, objective: Objective) -> Excess:
+    """Return how far a point is above the hard limits, as a share of the limit; inf if invalid.
+
+    Controllers that take it propose within the limits instead of being rejected.
+    """
+    if not objective.limits and space.valid is None:
+        return no_excess
+
+    def above(choices: Choices) -> float:
+        try:
+            cost = cost_metrics(decode(space, choices))
+        except ArchError:
+            return float("inf")
+        return max((cost[b.metric] / b.value - 1 for b in objective.limits), default=0.0)
+
+    return above
 
 
 def cost_metrics(arch: Arch) -> Metrics:

@@ -28,7 +28,7 @@ def published() -> dict[str, Published]:
     return {name: figures for room in rooms for name, figures in room.items()}
 
 
-def load_arch(source: str | Path | Mapping[str, Any]) -> Arch:
+def load_arch(source: str | Path | Arch | Mapping[str, Any]) -> Arch:
     """Return the arch of a baseline's name, an arch.json, a run folder, or `Arch.to_dict` data.
 
     A search run gives its best arch, a family member's folder its own.
@@ -37,8 +37,12 @@ def load_arch(source: str | Path | Mapping[str, Any]) -> Arch:
         OptionError: there is no such baseline, file or run.
         ArchError: the file is no arch, or of another schema.
     """
+    if isinstance(source, Arch):
+        return source
     if isinstance(source, Mapping):
         return Arch.from_dict(source)
+    if not isinstance(source, str | Path):
+        raise OptionError(f"an arch is given by name, path, Arch or data, not {source!r}")
     if str(source) in baselines():
         return baselines()[str(source)]
     path = Path(source)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas import catalog
+from nas.arch import Arch
 from nas.engine import Goal
 from nas.errors import EvaluatorError, NasError, OptionError
 from nas.interfaces import Evaluator, Space
 from nas.objective import Bound, make_objective
 from nas.reach import check_reach, check_space
+from nas.samplers import no_excess
 from nas.settings import Settings
 
 
@@ -26,8 +28,10 @@ class Setup:
     controller: str
 
 
-def prepare(settings: Settings, *, reach: bool = True) -> Setup:
+def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     """Check settings against the parts they name; nothing is written yet.
+
+    `strict` also checks that the evaluator knows the space and that the targets can be reached.
 
     Raises:
         OptionError: an unknown part or option, conflicting settings, an unreachable target.
@@ -40,22 +44,26 @@ def prepare(settings: Settings, *, reach: bool = True) -> Setup:
         )
     catalog.export("executors", settings.executor, "make")
     goal = _goal(settings)
-    controller = settings.controller or ("nsga2" if goal.pareto else "evolution")
+    controller = settings.controller or ("nsga2" if goal.pareto else "tpe")
     _check_controller(controller, settings, space)
     options = _evaluator_options(settings)
     evaluator: Evaluator = catalog.make("evaluators", settings.evaluator, options=options)
     arch = check_space(space)
+    if strict:
+        _check_evaluator(evaluator, settings.evaluator, arch)
+        bounds = (*goal.objective.targets, *goal.objective.limits)
+        check_reach(space, bounds, evaluator, limits=goal.objective.limits)
+    return Setup(settings, space, goal, evaluator, options, controller)
+
+
+def _check_evaluator(evaluator: Evaluator, name: str, arch: Arch) -> None:
     try:
         evaluator.check(arch)
     except NasError:
         raise
     except Exception as error:  # it may be the user's
         kind = type(error).__name__
-        raise EvaluatorError(f"check of {settings.evaluator} fails: {kind}: {error}") from error
-    if reach:
-        bounds = (*goal.objective.targets, *goal.objective.limits)
-        check_reach(space, bounds, evaluator, limits=goal.objective.limits)
-    return Setup(settings, space, goal, evaluator, options, controller)
+        raise EvaluatorError(f"check of {name} fails: {kind}: {error}") from error
 
 
 def _goal(settings: Settings) -> Goal:
@@ -70,8 +78,6 @@ def _goal(settings: Settings) -> Goal:
     objective = make_objective(settings.reward, settings.w, targets, limits)
     if settings.objective not in ("reward", "pareto"):
         raise OptionError(f"--objective takes reward or pareto, not {settings.objective!r}")
-    if settings.target_latency and not settings.device:
-        raise OptionError("--target-latency needs a --device to say whose latency")
     if settings.w is not None and not targets:
         raise OptionError("--w shapes the reward around a target: give --target-flops or another")
     if settings.objective == "reward":
@@ -96,13 +102,17 @@ def _check_controller(controller: str, settings: Settings, space: Space) -> None
             f"use one of {', '.join(others)}"
         )
     options = settings.controller_options
-    catalog.make("controllers", controller, space, options=options, seed=settings.seed)
+    fixed = {"seed": settings.seed, "excess": no_excess}
+    catalog.make("controllers", controller, space, options=options, **fixed)
 
 
 def _evaluator_options(settings: Settings) -> dict[str, Any]:
     options = dict(settings.evaluator_options)
+    takes_device = "device" in catalog.option_defaults("evaluators", settings.evaluator)
+    if settings.target_latency and takes_device and not settings.device:
+        raise OptionError("--target-latency needs a --device to say whose latency")
     if settings.device is None:
         return options
-    if "device" not in catalog.option_defaults("evaluators", settings.evaluator):
+    if not takes_device:
         raise OptionError(f"evaluator {settings.evaluator} knows no devices: leave out --device")
     return {**options, "device": settings.device}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 from collections.abc import Callable
 
 from nas.arch import Arch
 from nas.engine import cost_metrics, decode
 from nas.errors import ArchError, EvaluatorError, NasError, OptionError
 from nas.evaluation import perform
-from nas.interfaces import Choices, Evaluator, Space, Task
+from nas.interfaces import Choices, Evaluator, Metrics, Space, Task
 from nas.objective import Bound, metric_of
 from nas.samplers import random_choices
 from nas.units import format_count
@@ -73,7 +74,7 @@ def check_reach(
             continue  # finding the range by evaluation would cost as much as a search
 
         def value(arch: Arch, metric: str = bound.metric, counted: bool = counted) -> float:
-            return metric_of(cost_metrics(arch) if counted else evaluator.evaluate(arch), metric)
+            return metric_of(cost_metrics(arch) if counted else evaluated(evaluator, arch), metric)
 
         least, most = reachable(space, value)
         if bound.value < least or (bound.value > most and bound not in limits):
@@ -85,19 +86,28 @@ def check_reach(
             )
 
 
+def evaluated(evaluator: Evaluator, arch: Arch) -> Metrics:
+    """Return the metrics of one arch, outside of any study.
+
+    Raises:
+        EvaluatorError: the evaluator fails; the message gives its reason.
+    """
+    outcome = perform(evaluator, Task(0, arch.to_dict(), 0))
+    if outcome.error:
+        raise EvaluatorError(f"the evaluator fails on arch {arch.id}: {outcome.error}")
+    return outcome.metrics
+
+
 def seconds_per_evaluation(evaluator: Evaluator, arch: Arch) -> float:
     """Return the time of one evaluation after a first one that may load things.
 
     Raises:
         EvaluatorError: the evaluator fails; the message gives its reason.
     """
-    seconds = 0.0
-    for _ in range(2):
-        outcome = perform(evaluator, Task(0, arch.to_dict(), 0))
-        if outcome.error:
-            raise EvaluatorError(f"the evaluator fails on arch {arch.id}: {outcome.error}")
-        seconds = outcome.seconds
-    return seconds
+    evaluated(evaluator, arch)
+    start = time.perf_counter()
+    evaluated(evaluator, arch)
+    return time.perf_counter() - start
 
 
 def _probes(space: Space) -> list[Choices]:

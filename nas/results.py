@@ -18,10 +18,10 @@ from nas.interfaces import Metrics, Task, Trial
 from nas.load import baselines
 from nas.objective import describe, hypervolume, meets, pareto_front, reward
 from nas.prepare import Setup
-from nas.study import BASELINE, SEARCH, Log
+from nas.study import RANDOM, SEARCH, Log
 
 SCHEMA = 1
-TRIALS = {SEARCH: "trials.csv", BASELINE: "random.csv"}
+TRIALS = {SEARCH: "trials.csv", RANDOM: "random.csv"}
 RESULT, PARETO, IMPORTANCE = "result.json", "pareto.csv", "importance.csv"
 REFERENCE = "references.json"
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
@@ -88,38 +88,37 @@ def conclude(
     folder: Path,
     setup: Setup,
     log: Log,
-    rival: Log | None,
-    rivals: list[dict[str, Any]],
+    chance: Log | None,
+    references: list[dict[str, Any]],
     reason: str,
 ) -> dict[str, Any]:
     """Write the winner, the Pareto front and the importances; return the result as JSON data.
 
-    `rival` is the random baseline, `rivals` are the reference rows; `reason` says why the search
-    ended early, or is empty.
+    `chance` is the random search; `reason` says why the search ended early, or is empty.
     """
-    trials = log.trials()
-    leaders = ranked(trials, setup.goal)
-    luck = ranked(rival.trials(), setup.goal) if rival else []
+    trials, random_trials = log.trials(), chance.trials() if chance else []
+    leaders, lucky = ranked(trials, setup.goal), ranked(random_trials, setup.goal)
     front = _front(leaders, setup.goal)
     best = _entry(setup, "best", leaders[0]) if leaders else None
-    chance = {**_entry(setup, "random search", luck[0]), "trials": len(luck)} if luck else None
+    luckiest = _entry(setup, "random search", lucky[0]) if lucky else None
+    company = [*references, luckiest] if luckiest else references
     result = {
         "schema": SCHEMA,
         "run": str(folder),
         **_description(setup),
-        "trials": sum(trial.state in ("done", "failed") for trial in trials),
+        "trials": spent(trials),
         "proposals": len(trials),
         "states": _states(trials),
         "seconds": sum(trial.seconds for trial in trials),
         "stopped": reason,
-        "met": _met(setup, leaders),
+        "met": bool(leaders) and within(leaders[0], setup.goal),
         "best": best,
         "leaders": [_entry(setup, f"#{t.number}", t) for t in _shown(leaders, front, setup.goal)],
-        "references": rivals,
-        "random": chance,
-        "gains": _gains(best, [*rivals, *([chance] if chance else [])]) if best else [],
+        "references": references,
+        "random": luckiest and {**luckiest, "trials": spent(random_trials)},
+        "gains": [_gain(best, other) for other in company] if best else [],
         "front": len(front),
-        "hypervolume": _volumes(leaders, luck, setup.goal),
+        "hypervolume": _volumes(leaders, lucky, setup.goal),
     }
     _write(folder, setup.goal, front, log, result)
     if best:
@@ -127,6 +126,11 @@ def conclude(
         run.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
         run.write_text(folder / "best" / "README.md", _card(setup, result))
     return result
+
+
+def spent(trials: Sequence[Trial]) -> int:
+    """Return how many evaluations the trials took from the budget."""
+    return sum(trial.state in ("done", "failed") for trial in trials)
 
 
 def _description(setup: Setup) -> dict[str, Any]:
@@ -143,32 +147,38 @@ def _description(setup: Setup) -> dict[str, Any]:
     }
 
 
-def compare(mine: Metrics, other: Metrics) -> dict[str, float | bool]:
+def compare(mine: Metrics, other: Metrics) -> dict[str, Any]:
     """Return the gain in accuracy, its standard deviation, and whether it is within the noise.
 
     Within: smaller than two standard deviations of the difference, the errors of the two
-    predictions taken as independent.
+    predictions taken as independent. Both are None where the evaluator tells no deviation.
     """
     gain = mine["accuracy"] - other["accuracy"]
-    sd = math.hypot(mine.get("accuracy_std", 0.0), other.get("accuracy_std", 0.0))
-    return {"accuracy": gain, "accuracy_std": sd, "within_noise": abs(gain) < 2 * sd}
+    sd = math.hypot(mine.get("accuracy_std", 0.0), other.get("accuracy_std", 0.0)) or None
+    within_noise = None if sd is None else abs(gain) < 2 * sd
+    return {"accuracy": gain, "accuracy_std": sd, "within_noise": within_noise}
 
 
-def _gains(best: dict[str, Any], others: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [
-        {
-            "over": other["name"],
-            "reward": best["reward"] - other["reward"],
-            **compare(best["metrics"], other["metrics"]),
-        }
-        for other in others
-    ]
+def _gain(best: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    accuracy = compare(best["metrics"], other["metrics"])
+    return {"over": other["name"], "reward": best["reward"] - other["reward"], **accuracy}
 
 
 def ranked(trials: list[Trial], goal: Goal) -> list[Trial]:
-    """Return the evaluated trials by reward, best first; ties by number."""
+    """Return the evaluated trials by reward, best first; ties by number.
+
+    The hard reward means a limit: what keeps to its targets comes first.
+    """
     done = [trial for trial in trials if trial.state == "done"]
-    return sorted(done, key=lambda t: (-reward(t.metrics, goal.objective), t.number))
+    return sorted(
+        done,
+        key=lambda t: (not within(t, goal), -reward(t.metrics, goal.objective), t.number),
+    )
+
+
+def within(trial: Trial, goal: Goal) -> bool:
+    """Tell whether a trial keeps to the targets of a hard reward; other rewards set no limit."""
+    return goal.objective.kind != "hard" or meets(trial.metrics, goal.objective)
 
 
 def _entry(setup: Setup, name: str, trial: Trial) -> dict[str, Any]:
@@ -216,13 +226,6 @@ def _knows(setup: Setup, arch: Arch) -> bool:
     return True
 
 
-def _met(setup: Setup, done: list[Trial]) -> bool:
-    """Tell whether an evaluated arch is within the budget; a soft target is no budget."""
-    if setup.goal.objective.kind == "soft":
-        return bool(done)
-    return any(meets(trial.metrics, setup.goal.objective) for trial in done)
-
-
 def _states(trials: list[Trial]) -> dict[str, int]:
     names = ("done", "duplicate", "rejected", "failed")
     return {name: sum(trial.state == name for trial in trials) for name in names}
@@ -252,13 +255,13 @@ def _shown(leaders: list[Trial], front: list[Trial], goal: Goal) -> list[Trial]:
     return [front[round(i * (len(front) - 1) / (LEADERS - 1))] for i in range(LEADERS)]
 
 
-def _volumes(found: list[Trial], luck: list[Trial], goal: Goal) -> dict[str, float] | None:
-    """Return the hypervolumes of search and random baseline, from the worst corner of both.
+def _volumes(found: list[Trial], lucky: list[Trial], goal: Goal) -> dict[str, float] | None:
+    """Return the hypervolumes of the search and of random search, from the worst corner of both.
 
     As shares of the box between that corner and the best of each coordinate. None for a search of
     one reward.
     """
-    points = [_points(trials, goal) for trials in (found, luck)]
+    points = [_points(trials, goal) for trials in (found, lucky)]
     everything = [*points[0], *points[1]]
     if not goal.pareto or not everything:
         return None

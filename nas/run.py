@@ -110,7 +110,7 @@ def _try_lock(file: IO[str]) -> bool:
         if sys.platform == "win32":
             import msvcrt
 
-            file.seek(0)
+            file.seek(1 << 30)  # beyond the text, which a refused process still reads
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
@@ -147,9 +147,12 @@ def read_args(path: Path) -> dict[str, Any]:
 
 
 def write_environment(path: Path) -> None:
-    """Write versions, machine, command line and commit, for whoever repeats the run."""
+    """Write versions, machine, command line and commit, for whoever repeats the run.
+
+    A later process that goes on with the run is added under `resumed`.
+    """
     packages = ("nas", "torch", "optuna", "numpy")
-    data = {
+    data: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),
@@ -158,6 +161,9 @@ def write_environment(path: Path) -> None:
         "versions": {name: _version(name) for name in packages},
         "commit": _commit(),
     }
+    if (path / ENVIRONMENT).exists():
+        first = read_json(path / ENVIRONMENT)
+        data = {**first, "resumed": [*first.get("resumed", []), data]}
     write_json(path / ENVIRONMENT, data)
 
 

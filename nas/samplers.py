@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
@@ -20,9 +20,23 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.errors import OptionError
 from nas.interfaces import Choices, Option, Space
 
-# (choices, reward) of each finished trial, in the order of their numbers
-History = Sequence[tuple[Choices, float]]
-Propose = Callable[[History, random.Random], Choices]
+# How far a point is above the hard limits of a search; at most 0 where it may be evaluated.
+Excess = Callable[[Choices], float]
+
+
+def no_excess(choices: Choices) -> float:
+    """Return 0: there are no limits."""
+    return 0.0
+
+
+class Past(NamedTuple):
+    """What a proposal may depend on: the evaluated points with their rewards, by trial number."""
+
+    done: list[tuple[Choices, float]]
+    seen: set[tuple[Option, ...]]
+
+
+Propose = Callable[[Past, random.Random], Choices]
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -37,11 +51,16 @@ def trial_seed(seed: int, number: int) -> int:
 
 
 class Reseeded(BaseSampler):
-    """An Optuna sampler whose random state is set anew before each trial."""
+    """An Optuna sampler whose random state is set anew before each trial.
 
-    def __init__(self, sampler: BaseSampler, seed: int) -> None:
-        self._inner = sampler
-        self._seed = seed
+    What it proposes above the hard limits is mutated down to them, so that no trial is wasted on
+    an arch that would be rejected; it then learns from the arch that was evaluated.
+    """
+
+    def __init__(
+        self, space: Space, sampler: BaseSampler, seed: int, excess: Excess = no_excess
+    ) -> None:
+        self._space, self._inner, self._seed, self._excess = space, sampler, seed, excess
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         seed = trial_seed(self._seed, trial.number)
@@ -55,12 +74,20 @@ class Reseeded(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return self._inner.infer_relative_search_space(study, trial)
+        if self._excess is no_excess:
+            return self._inner.infer_relative_search_space(study, trial)
+        return distributions(self._space)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        return self._inner.sample_relative(study, trial, search_space)
+        found = self._inner.sample_relative(study, trial, search_space)
+        if self._excess is no_excess:
+            return found
+        rng = random.Random(trial_seed(self._seed, trial.number))
+        if len(found) < len(self._space.choices):
+            return allowed_choices(self._space, rng, self._excess)
+        return lowered(self._space, found, rng, self._excess)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
@@ -80,19 +107,20 @@ class Proposer(BaseSampler):
     """A sampler from one pure function of the finished trials."""
 
     def __init__(self, space: Space, propose: Propose, seed: int) -> None:
-        self._space, self._propose, self._seed = space, propose, seed
+        self._propose, self._seed = propose, seed
+        self._distributions = distributions(space)
+        self._past, self._last = Past([], set()), -1
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        return distributions(self._space)
+        return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        history = [(t.params, t.values[0]) for t in finished]
-        return self._propose(history, random.Random(trial_seed(self._seed, trial.number)))
+        self._read(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        return self._propose(self._past, random.Random(trial_seed(self._seed, trial.number)))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
@@ -101,6 +129,16 @@ class Proposer(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Do nothing: every trial is seeded by its number."""
+
+    def _read(self, finished: list[FrozenTrial]) -> None:
+        """Bring the past up to date: read what is new, or all again if one came in between."""
+        known = len(self._past.done)
+        if known > len(finished) or (known and finished[known - 1].number != self._last):
+            self._past, known = Past([], set()), 0
+        for trial in finished[known:]:
+            self._past.done.append((trial.params, trial.values[0]))
+            self._past.seen.add(tuple(trial.params.values()))
+            self._last = trial.number
 
 
 def at_least(least: int, **options: int) -> None:
@@ -119,8 +157,33 @@ def random_choices(space: Space, rng: random.Random) -> Choices:
     return {name: rng.choice(list(options)) for name, options in space.choices.items()}
 
 
+def allowed_choices(space: Space, rng: random.Random, excess: Excess) -> Choices:
+    """Return a random point within the limits.
+
+    Drawn until one is; where that is too rare, one that is above them is mutated down to them.
+    """
+    for _ in range(100):
+        choices = random_choices(space, rng)
+        if excess(choices) <= 0:
+            break
+    return lowered(space, choices, rng, excess)
+
+
+def lowered(space: Space, choices: Choices, rng: random.Random, excess: Excess) -> Choices:
+    """Return a point within the limits, reached from `choices` by mutations that lead there."""
+    above = excess(choices)
+    for _ in range(2000):
+        if above <= 0:
+            break
+        nearer = mutate(space, choices, rng)
+        left = excess(nearer)
+        if left <= above:
+            choices, above = nearer, left
+    return choices
+
+
 def mutate(space: Space, choices: Choices, rng: random.Random) -> Choices:
-    """Return a copy in which one choice, picked at random, has another option, if any has one."""
+    """Return a copy in which one choice, picked at random, has another option."""
     free = [name for name, options in space.choices.items() if len(options) > 1]
     if not free:
         return choices

@@ -24,6 +24,7 @@ class Progressing:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live: Live | None = None
+        self._notice = ""
 
     def begin(
         self,
@@ -44,7 +45,13 @@ class Progressing:
         columns = (MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bar = Progress(TextColumn(name), BarColumn(), *columns, console=self._console)
         self._task = self._bar.add_task(name, total=total, completed=self._done)
-        self._live = Live(self._picture(), console=self._console, refresh_per_second=4)
+        # the picture is made when it is shown, four times a second, not with each trial
+        self._live = Live(
+            get_renderable=self._picture,
+            console=self._console,
+            refresh_per_second=4,
+            transient=True,
+        )
         self._live.start()
 
     def trial(self, trial: Trial) -> None:
@@ -52,9 +59,13 @@ class Progressing:
         self._count(trial)
         if self._live:
             self._bar.update(self._task, completed=self._done)
-            self._live.update(self._picture())
         else:
             self._console.print(self._line(trial), highlight=False, soft_wrap=True)
+
+    def notice(self, text: str) -> bool:
+        """Show a line below the live table; tell whether there is one. Safe in a signal handler."""
+        self._notice = text
+        return self._live is not None
 
     def end(self) -> None:
         """Stop showing it."""
@@ -78,7 +89,8 @@ class Progressing:
         self._best = ranked[:SHOWN]
 
     def _picture(self) -> Group:
-        return Group(leaderboard([*self._best, *self._references]), self._bar)
+        board = leaderboard([*self._best, *self._references])
+        return Group(board, self._bar, *([self._notice] if self._notice else []))
 
     def _line(self, trial: Trial) -> str:
         head = f"{self._name} {self._done}/{self._total} #{trial.number} {trial.state}"
@@ -154,9 +166,11 @@ def show_search(result: Row, console: Console) -> None:
 
 
 def _gain(gain: Row) -> str:
-    difference = f"{gain['accuracy']:+.2f} ±{gain['accuracy_std']:.2f} points"
+    start = f"over {gain['over']}: reward {gain['reward']:+.3f}, accuracy {gain['accuracy']:+.2f}"
+    if gain["accuracy_std"] is None:
+        return f"{start} points (noise unknown)"
     noise = ": smaller than the noise, no gain shown" if gain["within_noise"] else ""
-    return f"over {gain['over']}: reward {gain['reward']:+.3f}, accuracy {difference}{noise}"
+    return f"{start} ±{gain['accuracy_std']:.2f} points{noise}"
 
 
 def show_family(result: Row, console: Console) -> None:
@@ -210,12 +224,10 @@ def _member(member: Row) -> list[str]:
 
 def show_plan(found: Row, console: Console) -> None:
     """Print what a search can reach and will take."""
-    console.print(
-        f"space {found['space']}: {found['size']:,} archs ({found['size']:.3g}), "
-        f"{found['choices']} choices"
-    )
+    size, choices = found["size"], found["choices"]
+    console.print(f"space {found['space']}: {size:,} archs ({size:.3g}), {choices} choices")
     for name, reach in found["reachable"].items():
-        unit = " multiply-adds" if name == "flops" else ""
+        unit = {"flops": " multiply-adds", "latency_ms": " ms"}.get(name, "")
         low, high = format_count(reach["least"]), format_count(reach["most"])
         console.print(f"reachable {name}: {low} to {high}{unit}")
     for name, share in found["shares"].items():
@@ -225,10 +237,17 @@ def show_plan(found: Row, console: Console) -> None:
         )
     console.print(f"reward = {found['objective']}")
     console.print(f"evaluator: {found['evaluator']}")
-    console.print(
-        f"projected: {found['trials']} evaluations (random baseline included) at "
-        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s) = "
-        f"{format_seconds(found['projected_seconds'])}, and the controller's own time"
+    console.print(_projection(found))
+
+
+def _projection(found: Row) -> str:
+    if found["problem"]:
+        return f"no times: {found['problem']}"
+    return (
+        f"{found['trials']} evaluations (random search included) at "
+        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s): "
+        f"{format_seconds(found['projected_seconds'])}; besides, controller {found['controller']} "
+        f"takes {format_seconds(found['seconds_per_proposal'])} a proposal at the start"
     )
 
 
@@ -330,7 +349,8 @@ def show_listing(rows: list[dict[str, Any]], console: Console) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for title in rows[0]:
-        table.add_column(title, justify="right" if _is_number(rows[0][title]) else "left")
+        justify: Any = "right" if _is_number(rows[0][title]) else "left"
+        table.add_column(title, justify=justify, no_wrap=not console.is_terminal)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     console.print(table)

@@ -43,7 +43,10 @@ class Settings:
     )
     target_params: int | None = _flag(None, "Target", "Parameters to aim at, such as 5.3M.")
     target_latency: float | None = _flag(
-        None, "Target", "Latency to aim at, such as 12ms, on --device."
+        None,
+        "Target",
+        "Latency to aim at, such as 12ms, on --device (a100, rtx3090, tpu: per image at the "
+        "benchmark's batch).",
     )
     device: str | None = _flag(
         None, "Target", "Device of the latency: a100, rtx3090, tpuv2, tpuv3, zcu102, vck190."
@@ -65,7 +68,7 @@ class Settings:
         None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
     )
     controller: str | None = _flag(
-        None, "How", "What proposes archs (`nas ls controllers`); default evolution, pareto: nsga2."
+        None, "How", "What proposes archs (`nas ls controllers`); default tpe, pareto: nsga2."
     )
     controller_options: dict[str, Any] = _flag(
         {}, "How", "Option of the controller, as name=value."
@@ -75,11 +78,16 @@ class Settings:
     )
     evaluator_options: dict[str, Any] = _flag({}, "How", "Option of the evaluator, as name=value.")
     executor: str = _flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
+    executor_options: dict[str, Any] = _flag({}, "How", "Option of the executor, as name=value.")
     workers: int = _flag(1, "How", "Worker processes; with 1 a resumed search is identical.")
     trials: int = _flag(1000, "How", "Archs to evaluate.")
-    time_limit: float | None = _flag(None, "How", "End the search after this time, such as 20m.")
+    time_limit: float | None = _flag(
+        None, "How", "End after this time, such as 20m; half of it is for the random search."
+    )
     seed: int = _flag(0, "How", "Seed of everything random.")
-    baseline: bool = _flag(True, "How", "Random search at equal budget beside the search.")
+    random_search: bool = _flag(
+        True, "How", "Random search at equal budget beside the search, to compare with."
+    )
 
 
 def settings_from(given: Mapping[str, Any]) -> Settings:

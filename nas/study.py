@@ -18,7 +18,7 @@ from nas.interfaces import RECORD, Choices, Metrics, Trial
 from nas.journal import GroupedFile, open_journal
 
 Direction = Literal["maximize", "minimize"]
-SEARCH, BASELINE = "search", "random baseline"
+SEARCH, RANDOM = "search", "random search"
 # a rejected arch is pruned: samplers learn that it is worse than any that was evaluated
 _STATES = {
     "done": TrialState.COMPLETE,

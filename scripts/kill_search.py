@@ -64,8 +64,8 @@ class Place:
     def start(self, *more: str) -> subprocess.Popen[bytes]:
         options = ["--evaluator-option", f"ledger={self.folder / 'ledger.txt'}"]
         command = [*START, "search", *self.flags, *options, "--name", "killed", "-q", *more]
-        log = (self.folder / "log.txt").open("ab")
-        return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
+        with (self.folder / "log.txt").open("ab") as log:
+            return subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log)
 
     def result(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.journal.parent / "result.json").read_text())
@@ -209,7 +209,7 @@ def main(arguments: list[str] | None = None) -> int:
         compare(calm, disturbed, tally)
         rows = {
             "controller": f"{given.controller}, {given.objective}",
-            "trials (search + random baseline)": len(finished(calm.journal)),
+            "trials (search + random search)": len(finished(calm.journal)),
             "seconds undisturbed": f"{seconds:.1f}",
             "kills while working / starting": f"{tally.working} / {tally.starting}",
             "evaluations undisturbed / with kills": (

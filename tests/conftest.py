@@ -11,7 +11,7 @@ import pytest
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
 
 # 36 points, 24 networks: at one layer the second kernel is a dead gene
-SPACE = '''
+SPACE = """
 from nas.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Space
 
@@ -28,9 +28,9 @@ SPACE = Space(
     {"expansion": (1, 3, 6), "channels": (16, 24, 32), "layers": (1, 2), "kernel": (3, 5)},
     decode,
 )
-'''
+"""
 # appends each arch it is asked about to a file, and fails where it is told to
-LEDGER = '''
+LEDGER = """
 import os, time
 from nas.cost import count
 
@@ -55,7 +55,7 @@ class Ledger:
         if self.fail == "kill" and int(arch.id, 16) % 8 == 0:
             os.kill(os.getpid(), 9)
         return {"accuracy": 50 + count(arch).params % 1000 / 100}
-'''
+"""
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

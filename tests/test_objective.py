@@ -64,9 +64,7 @@ def test_more_accuracy_pays_and_more_cost_above_the_target_does_not(kind: str) -
 
 def test_which_arch_is_best_under_soft_does_not_depend_on_the_target() -> None:
     rng = random.Random(0)
-    archs = [
-        {"accuracy": rng.uniform(60, 75), "flops": rng.uniform(1e8, 9e8)} for _ in range(300)
-    ]
+    archs = [{"accuracy": rng.uniform(60, 75), "flops": rng.uniform(1e8, 9e8)} for _ in range(300)]
 
     def best(kind: str, target: float) -> int:
         objective = make_objective(kind, None, (Bound("flops", target),), ())

@@ -181,11 +181,11 @@ def test_noise_is_told_in_words(copy: Path, within: bool) -> None:
 
 
 def test_unknown_noise_is_not_called_a_gain_beyond_it(tmp_path: Path) -> None:
-    page = Page(searched(tmp_path, baseline=False, trials=3) / "report.html")
+    page = Page(searched(tmp_path, random_search=False, trials=3) / "report.html")
     sound(page)
     assert "how large the noise is this evaluator does not say" in page.text
     assert "±" not in page.text.replace("Bars: ±", "")
-    assert "random" not in page.text
+    assert "over random search" not in page.text
 
 
 def test_surrogate_accuracy_is_called_a_proxy(copy: Path) -> None:

@@ -56,7 +56,7 @@ def test_the_default_base_is_the_latest_search(folder: Path) -> None:
         scale()
     winners = {}
     for name, seed in (("old", 0), ("new", 1)):
-        found = search(evaluator="synthetic", trials=4, baseline=False, name=name, seed=seed)
+        found = search(evaluator="synthetic", trials=4, random_search=False, name=name, seed=seed)
         winners[name] = nas.load_arch(found["best"]["arch"]).id
     (folder / "runs/search/unfinished").mkdir()
     run.write_args(folder / "runs/search/unfinished", {})

@@ -80,14 +80,43 @@ def test_a_small_space_ends_when_all_of_it_was_proposed(folder: Path) -> None:
     assert len(ledger(folder)) == len(set(ledger(folder))) <= 27
 
 
+BLIND = """
+from optuna.samplers import RandomSampler
+
+from nas.samplers import Reseeded
+
+OBJECTIVES = ("reward",)
+
+
+def make(space, *, seed):
+    return Reseeded(space, RandomSampler(seed=seed), seed)
+"""
+
+
 def test_a_hard_limit_rejects_before_the_evaluation(folder: Path) -> None:
-    found = search(space="space.py", evaluator="ledger.py", max_params=5000, trials=8)
-    evaluated = [row for row in rows(found) + rows(found, "random.csv") if row["state"] == "done"]
+    (folder / "blind.py").write_text(BLIND)  # a controller that knows no limits
+    found = search(
+        space="space.py",
+        evaluator="ledger.py",
+        controller="blind.py",
+        max_params=5000,
+        trials=8,
+        random_search=False,
+    )
+    evaluated = [row for row in rows(found) if row["state"] == "done"]
     rejected = [row for row in rows(found) if row["state"] == "rejected"]
     assert evaluated and rejected
     assert all(int(row["params"]) <= 5000 for row in evaluated)
     assert all("params" in row["reason"] and "above the limit" in row["reason"] for row in rejected)
     assert not set(ledger(folder)) & {row["arch_id"] for row in rejected}
+
+
+@pytest.mark.parametrize("controller", ["evolution", "nsga2", "random", "tpe"])
+def test_controllers_propose_within_a_hard_limit(folder: Path, controller: str) -> None:
+    options = {"controller": controller, "max_flops": "80M", "trials": 20}
+    found = search(evaluator="synthetic", **options)
+    assert found["states"]["rejected"] == 0 and found["trials"] == 20
+    assert all(int(row["flops"]) <= 80e6 for row in rows(found) + rows(found, "random.csv"))
 
 
 def test_the_random_baseline_has_the_same_budget_and_shares_the_cache(folder: Path) -> None:
@@ -100,7 +129,7 @@ def test_the_random_baseline_has_the_same_budget_and_shares_the_cache(folder: Pa
 
 
 def test_without_the_baseline_there_is_none(folder: Path) -> None:
-    found = search(**SYNTHETIC, trials=5, baseline=False)
+    found = search(**SYNTHETIC, trials=5, random_search=False)
     assert found["random"] is None and not (folder / found["run"] / "random.csv").exists()
 
 
@@ -134,7 +163,7 @@ def test_a_target_out_of_reach_gives_the_range(folder: Path, flag: str) -> None:
 
 
 def test_a_limit_above_everything_is_no_error(folder: Path) -> None:
-    assert search(**SMALL, max_flops="1T", trials=3, baseline=False)["trials"] == 3
+    assert search(**SMALL, max_flops="1T", trials=3, random_search=False)["trials"] == 3
     with pytest.raises(OptionError, match="reachable"):
         search(**SMALL, target_flops="1T", trials=3)
 
@@ -142,7 +171,7 @@ def test_a_limit_above_everything_is_no_error(folder: Path) -> None:
 def test_the_time_limit_ends_a_search(folder: Path) -> None:
     started = time.monotonic()
     options = {"sleep": 0.1}
-    found = search(**SMALL, evaluator_options=options, time_limit="0.5s", baseline=False)
+    found = search(**SMALL, evaluator_options=options, time_limit="0.5s", random_search=False)
     assert time.monotonic() - started < 10
     assert found["stopped"] == "time limit" and 1 <= found["trials"] <= 6
 
@@ -167,7 +196,7 @@ def test_a_search_goes_on_after_failures_and_does_not_repeat_them(folder: Path) 
 
 
 def test_a_mended_evaluator_can_go_on_with_the_search(folder: Path) -> None:
-    broken = {**SYNTHETIC, "evaluator": "ledger.py", "baseline": False, "trials": 60}
+    broken = {**SYNTHETIC, "evaluator": "ledger.py", "random_search": False, "trials": 60}
     text = (folder / "ledger.py").read_text()
     assert 'if self.fail == "all"' in text
     text = text.replace('if self.fail == "all"', 'if os.path.exists("bad") or self.fail == "all"')
@@ -312,12 +341,13 @@ def test_a_gain_below_two_standard_deviations_is_noise() -> None:
     assert gain(70, 69.5, 0.3)["within_noise"] is True
     assert gain(70, 69.0, 0.3)["within_noise"] is False
     assert gain(70, 69.0, 0.3)["accuracy_std"] == pytest.approx(0.3 * 2**0.5)
-    assert results.compare({"accuracy": 2.0}, {"accuracy": 1.0})["within_noise"] is False
+    unknown = results.compare({"accuracy": 2.0}, {"accuracy": 1.0})
+    assert unknown["within_noise"] is None and unknown["accuracy_std"] is None
 
 
 def test_workers_find_the_same_archs_good(folder: Path) -> None:
-    alone = search(**SMALL, trials=20, controller="random", baseline=False)
-    pair = search(**SMALL, trials=20, controller="random", baseline=False, workers=2)
+    alone = search(**SMALL, trials=20, controller="random", random_search=False)
+    pair = search(**SMALL, trials=20, controller="random", random_search=False, workers=2)
     scores = [{r["arch_id"]: r["reward"] for r in rows(f) if r["reward"]} for f in (alone, pair)]
     assert pair["trials"] == 20
     assert all(scores[0][i] == scores[1][i] for i in set(scores[0]) & set(scores[1]))
@@ -326,7 +356,8 @@ def test_workers_find_the_same_archs_good(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"target_latency": "2ms"}, "needs a --device"),
+        ({"target_latency": "2ms", "evaluator": "surrogate"}, "needs a --device"),
+        ({"target_latency": "2ms"}, "the evaluator gives no latency_ms"),
         ({"w": -0.07, "target_flops": None}, "--w shapes the reward around a target"),
         ({"objective": "pareto", "w": -0.07}, "--w has no effect"),
         ({"objective": "pareto", "target_params": "5M"}, "give one target"),
@@ -339,7 +370,7 @@ def test_workers_find_the_same_archs_good(folder: Path) -> None:
         ({"workers": 0}, "--workers takes"),
         ({"seed": -1}, "--seed takes"),
         ({"space": 5}, "--space takes a word"),
-        ({"baseline": "perhaps"}, "--baseline takes true or false"),
+        ({"random_search": "perhaps"}, "--random-search takes true or false"),
         ({"controller_options": [1]}, "--controller-option takes a mapping"),
         ({"target_flop": 5}, "no setting 'target_flop' \\(did you mean 'target_flops'\\?\\)"),
     ],

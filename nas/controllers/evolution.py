@@ -10,12 +10,27 @@ import random
 from optuna.samplers import BaseSampler
 
 from nas.interfaces import Choices, Space
-from nas.samplers import History, Proposer, at_least, mutate, random_choices
+from nas.samplers import (
+    Excess,
+    Past,
+    Proposer,
+    allowed_choices,
+    at_least,
+    mutate,
+    no_excess,
+)
 
 OBJECTIVES = ("reward",)
 
 
-def make(space: Space, *, seed: int, population: int = 50, sample: int = 10) -> BaseSampler:
+def make(
+    space: Space,
+    *,
+    seed: int,
+    excess: Excess = no_excess,
+    population: int = 50,
+    sample: int = 10,
+) -> BaseSampler:
     """Return aging evolution.
 
     population: archs alive, the first ones random. sample: how many of them, drawn with
@@ -23,22 +38,24 @@ def make(space: Space, *, seed: int, population: int = 50, sample: int = 10) -> 
     """
     at_least(1, population=population, sample=sample)
 
-    def propose(history: History, rng: random.Random) -> Choices:
-        if len(history) < population:
-            return random_choices(space, rng)
-        alive = history[-population:]
+    def propose(past: Past, rng: random.Random) -> Choices:
+        if len(past.done) < population:
+            return allowed_choices(space, rng, excess)
+        alive = past.done[-population:]
         parent, _ = max((rng.choice(alive) for _ in range(sample)), key=lambda member: member[1])
-        return _unseen(space, parent, history, rng)
+        return _child(space, parent, past, excess, rng)
 
     return Proposer(space, propose, seed)
 
 
-def _unseen(space: Space, parent: Choices, history: History, rng: random.Random) -> Choices:
-    """Mutate until the child is new, further from the parent after each failure."""
-    seen = {tuple(choices.values()) for choices, _ in history}
+def _child(
+    space: Space, parent: Choices, past: Past, excess: Excess, rng: random.Random
+) -> Choices:
+    """Mutate until the child is new and within the limits, further from the parent each time."""
     child = mutate(space, parent, rng)
     for _ in range(20):
-        if tuple(child[name] for name in parent) not in seen:
+        if tuple(child.values()) not in past.seen and excess(child) <= 0:
             break
-        child = mutate(space, child, rng)
+        # too far above the limits leads nowhere: start from the parent again
+        child = mutate(space, child if excess(child) <= 0 else parent, rng)
     return child

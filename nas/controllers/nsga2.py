@@ -8,12 +8,14 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from nas.interfaces import Space
-from nas.samplers import Reseeded, at_least
+from nas.samplers import Excess, Reseeded, at_least, no_excess
 
 OBJECTIVES = ("reward", "pareto")
 
 
-def make(space: Space, *, seed: int, population: int = 50) -> BaseSampler:
+def make(
+    space: Space, *, seed: int, excess: Excess = no_excess, population: int = 50
+) -> BaseSampler:
     """Return NSGA-II. population: archs in a generation."""
     at_least(2, population=population)
-    return Reseeded(NSGAIISampler(seed=seed, population_size=population), seed)
+    return Reseeded(space, NSGAIISampler(seed=seed, population_size=population), seed, excess)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, RandomSampler
+import random
 
-from nas.interfaces import Space
-from nas.samplers import Reseeded
+from optuna.samplers import BaseSampler
+
+from nas.interfaces import Choices, Space
+from nas.samplers import Excess, Past, Proposer, allowed_choices, no_excess
 
 OBJECTIVES = ("reward", "pareto")
 
 
-def make(space: Space, *, seed: int) -> BaseSampler:
-    """Return random search; it has no options."""
-    return Reseeded(RandomSampler(seed=seed), seed)
+def make(space: Space, *, seed: int, excess: Excess = no_excess) -> BaseSampler:
+    """Return random search, within the hard limits; it has no options."""
+
+    def propose(past: Past, rng: random.Random) -> Choices:
+        return allowed_choices(space, rng, excess)
+
+    return Proposer(space, propose, seed)

@@ -8,12 +8,14 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, TPESampler
 
 from nas.interfaces import Space
-from nas.samplers import Reseeded, at_least
+from nas.samplers import Excess, Reseeded, at_least, no_excess
 
 OBJECTIVES = ("reward", "pareto")
 
 
-def make(space: Space, *, seed: int, startup: int = 10, candidates: int = 24) -> BaseSampler:
+def make(
+    space: Space, *, seed: int, excess: Excess = no_excess, startup: int = 10, candidates: int = 24
+) -> BaseSampler:
     """Return TPE over all choices jointly.
 
     startup: random trials before the model is used. candidates: draws per proposal, of which the
@@ -24,4 +26,4 @@ def make(space: Space, *, seed: int, startup: int = 10, candidates: int = 24) ->
     sampler = TPESampler(
         seed=seed, multivariate=True, n_startup_trials=startup, n_ei_candidates=candidates
     )
-    return Reseeded(sampler, seed)
+    return Reseeded(space, sampler, seed, excess)

@@ -3,35 +3,45 @@
 from __future__ import annotations
 
 import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from nas import catalog
 from nas.arch import Arch
 from nas.engine import cost_metrics
-from nas.interfaces import Metrics, Space
+from nas.errors import EvaluatorError
+from nas.interfaces import Metrics, Space, Trial
 from nas.objective import Bound, describe
-from nas.prepare import prepare
-from nas.reach import check_space, reachable, seconds_per_evaluation, try_decode
-from nas.samplers import random_choices
+from nas.prepare import Setup, prepare
+from nas.reach import evaluated, reachable, seconds_per_evaluation, try_decode
+from nas.samplers import distributions, random_choices
 from nas.settings import settings_from
+from nas.study import SEARCH, Journal
 
 SAMPLES = 1000
+PROPOSALS = 30
 COUNTED = ("flops", "params")
 
 
 def plan(**given: Any) -> dict[str, Any]:
     """Return the size of the space, what it reaches, and the projected time of a search.
 
-    The settings are those of `nas.search`; nothing is searched or written.
+    The settings are those of `nas.search`; nothing is searched or written. Of a space that the
+    evaluator does not know, everything but the times is told.
 
     Raises:
         OptionError: a setting is wrong.
     """
-    setup = prepare(settings_from(given), reach=False)
-    space, evaluator, objective = setup.space, setup.evaluator, setup.goal.objective
+    setup = prepare(settings_from(given), strict=False)
+    space, objective = setup.space, setup.goal.objective
     archs = _sample(space, setup.settings.seed)
-    costs = [cost_metrics(arch) for arch in archs]
-    seconds = seconds_per_evaluation(evaluator, archs[0])
-    trials = setup.settings.trials * (2 if setup.settings.baseline else 1)
+    bounds = (*objective.targets, *objective.limits)
+    problem, seconds = _evaluation(setup, archs[0])
+    trials = setup.settings.trials * (2 if setup.settings.random_search else 1)
     return {
         "schema": 1,
         "space": space.name,
@@ -39,37 +49,78 @@ def plan(**given: Any) -> dict[str, Any]:
         "choices": len(space.choices),
         "objective": describe(objective),
         "controller": setup.controller,
-        "evaluator": evaluator.title,
-        "reachable": {name: _range(space, name) for name in COUNTED},
+        "evaluator": setup.evaluator.title,
+        "problem": problem,
+        "reachable": {name: _range(space, _counter(name)) for name in COUNTED}
+        | {b.metric: _range(space, _meter(setup, b)) for b in _measured(bounds, seconds)},
         "random_archs": len(archs),
-        "shares": {
-            bound.metric: _shares(costs, bound)
-            for bound in (*objective.targets, *objective.limits)
-            if bound.metric in COUNTED
-        },
+        "shares": {b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
         "trials": trials,
         "workers": setup.settings.workers,
         "seconds_per_trial": seconds,
-        "projected_seconds": trials * seconds / setup.settings.workers,
+        "seconds_per_proposal": _proposal_seconds(setup, archs),
+        "projected_seconds": seconds and trials * seconds / setup.settings.workers,
+    }
+
+
+def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:
+    """Return why the evaluator does not know the space, or the time of an evaluation."""
+    try:
+        setup.evaluator.check(arch)
+        return "", seconds_per_evaluation(setup.evaluator, arch)
+    except EvaluatorError as error:
+        return str(error), None
+
+
+def _measured(bounds: tuple[Bound, ...], seconds: float | None) -> list[Bound]:
+    """Return the bounds whose range can be found by evaluating at no great cost."""
+    cheap = seconds is not None and seconds < 0.01
+    return [bound for bound in bounds if cheap and bound.metric not in COUNTED]
+
+
+def _counter(metric: str) -> Callable[[Arch], float]:
+    return lambda arch: cost_metrics(arch)[metric]
+
+
+def _meter(setup: Setup, bound: Bound) -> Callable[[Arch], float]:
+    return lambda arch: evaluated(setup.evaluator, arch)[bound.metric]
+
+
+def _range(space: Space, value: Callable[[Arch], float]) -> dict[str, float]:
+    least, most = reachable(space, value)
+    return {"least": least, "most": most}
+
+
+def _shares(archs: list[Arch], bound: Bound) -> dict[str, float]:
+    """Return the shares of random archs at or under a bound, and within 5 % of it."""
+    ratios = [cost_metrics(arch)[bound.metric] / bound.value for arch in archs]
+    return {
+        "target": bound.value,
+        "at_or_under": sum(ratio <= 1 for ratio in ratios) / len(ratios),
+        "within_5_percent": sum(abs(ratio - 1) <= 0.05 for ratio in ratios) / len(ratios),
     }
 
 
 def _sample(space: Space, seed: int) -> list[Arch]:
     rng = random.Random(seed)
     archs = (try_decode(space, random_choices(space, rng)) for _ in range(SAMPLES))
-    return [arch for arch in archs if arch] or [check_space(space)]
+    return [arch for arch in archs if arch]
 
 
-def _range(space: Space, metric: str) -> dict[str, float]:
-    least, most = reachable(space, lambda arch: cost_metrics(arch)[metric])
-    return {"least": least, "most": most}
-
-
-def _shares(costs: list[Metrics], bound: Bound) -> dict[str, float]:
-    """Return the shares of random archs at or under a bound, and within 5 % of it."""
-    ratios = [cost[bound.metric] / bound.value for cost in costs]
-    return {
-        "target": bound.value,
-        "at_or_under": sum(ratio <= 1 for ratio in ratios) / len(ratios),
-        "within_5_percent": sum(abs(ratio - 1) <= 0.05 for ratio in ratios) / len(ratios),
-    }
+def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
+    """Return the time of one ask and tell of the controller, with a few made-up results."""
+    times = []
+    space, options = setup.space, setup.settings.controller_options
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.log", distributions(space))
+        sampler = catalog.make("controllers", setup.controller, space, options=options, seed=0)
+        log = journal.log(SEARCH, setup.goal.directions, sampler)
+        for number in range(PROPOSALS):
+            start = time.perf_counter()
+            number, choices = log.ask(distributions(space))
+            arch = archs[number % len(archs)]
+            metrics: Metrics = {"accuracy": 50.0, **cost_metrics(arch)}
+            values = (metrics["flops"],) * len(setup.goal.directions)
+            log.tell(Trial(number, "done", choices, str(number), metrics, values))
+            times.append(time.perf_counter() - start)
+    return statistics.median(times[PROPOSALS // 2 :])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nas import compound, cost, report, run
 from nas.arch import Arch
+from nas.errors import NasError
 from nas.load import latest_search, load_arch
 from nas.units import parse_phis
 
@@ -34,7 +36,7 @@ COLUMNS = (
 
 
 def scale(
-    base: str | Path | Mapping[str, Any] | None = None,
+    base: str | Path | Arch | Mapping[str, Any] | None = None,
     *,
     phi: str | float = "1..7",
     rule: str = "formula",
@@ -47,8 +49,8 @@ def scale(
 ) -> dict[str, Any]:
     """Scale a baseline; return what `nas scale --json` prints (`rule`, `members`, ...).
 
-    `base` is a search run, a baseline's name, an arch.json or arch data; without it the latest
-    search under `project` is taken. `rule` is one of `nas.compound.RULES`. Writes
+    `base` is a search run, a baseline's name, an arch.json, an Arch or its data; without it the
+    latest search under `project` is taken. `rule` is one of `nas.compound.RULES`. Writes
     project/scale/name with b1/arch.json and so on, family.csv and report.html.
 
     Raises:
@@ -67,7 +69,7 @@ def scale(
         gamma=gamma,
         fixed_ends=fixed_ends,
     )
-    named = arch.name if isinstance(source, Mapping) else str(source)
+    named = str(source) if isinstance(source, str | Path) else arch.name
     arguments = {
         "base": named,
         "phi": str(phi),
@@ -134,4 +136,6 @@ def _refresh(folder: Path, source: object) -> None:
     """Write the family's report, and the search's again, which shows its latest family."""
     report.write(folder)
     if isinstance(source, str | Path) and (Path(source) / "best").is_dir():
-        report.write(Path(source))
+        # a courtesy: the family is complete, and `nas report` says what is wrong with the search
+        with contextlib.suppress(NasError):
+            report.write(Path(source))

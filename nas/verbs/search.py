@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,18 +12,19 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nas import catalog, report, results, run
-from nas.engine import Engine
-from nas.errors import RunError
+from nas.engine import Engine, excess
+from nas.errors import NasError, OptionError, RunError
 from nas.interfaces import Executor, Metrics, Trial
 from nas.objective import Objective
 from nas.prepare import Setup, prepare
-from nas.samplers import distributions
+from nas.samplers import distributions, trial_seed
 from nas.settings import Settings, settings_from
-from nas.study import BASELINE, SEARCH, Journal, Log
+from nas.study import RANDOM, SEARCH, Journal, Log
 
 # may differ between a run and its resumption; everything else must not
-FREE = ("trials", "time_limit", "workers", "baseline")
+FREE = ("trials", "time_limit", "workers", "executor", "executor_options", "random_search")
 INTERRUPTED = "interrupted"
+SOURCES = "sources.json"
 
 
 class Screen(Protocol):
@@ -74,47 +77,87 @@ def search(
 
     `settings` are the command's flags with underscores, as text or numbers:
     `nas.search(space="mbconv", target_flops="400M", trials=200)`. The run folder is
-    project/search/name. `resume` goes on with the run of that name, or with the latest of these
-    settings.
+    project/search/name. `resume` goes on with the run of that name, or with the latest one, of
+    these settings if any are given; where there is none it starts.
 
     Raises:
         OptionError: a setting is wrong, or no arch reaches the target.
         RunError: the run folder is in use, damaged or cannot be written.
     """
+    # set while a spawned process imports the script it came from
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise OptionError(
+            "a worker process imported the script that called nas.search: put the call under "
+            "`if __name__ == '__main__':`"
+        )
+    folder = _found(Path(project), name, settings) if resume else None
+    if folder and not settings:
+        settings = run.read_args(folder)
     setup = prepare(settings_from(settings))
-    folder = _folder(setup.settings, Path(project), name, resume)
+    if folder is None:
+        folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
     with run.lease(folder):
+        _check_sources(folder, setup.settings)
         journal = Journal(folder / "journal.log", distributions(setup.space))
         run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
         return _search(setup, folder, journal, screen or Silent(), interrupted)
 
 
-def _folder(settings: Settings, project: Path, name: str | None, resume: bool) -> Path:
-    """Return the folder of a new run, or the one to go on with."""
-    arguments = dataclasses.asdict(settings)
-    mine = _fixed(arguments)
-    same = []
-    for folder in run.runs("search", project) if resume else ():
+def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
+    """Return the run to go on with: of that name, or the latest; with the given settings if any.
+
+    Raises:
+        RunError: the run of that name was started with other settings.
+    """
+    mine = _fixed(settings_from(given)) if given else None
+    for folder in reversed(run.runs("search", project)):
+        if name not in (None, folder.name):
+            continue
         try:
-            theirs = _fixed(run.read_args(folder))
-        except RunError:
-            if folder.name == name:
+            theirs = _fixed(settings_from(run.read_args(folder)))
+        except NasError:
+            if name:
                 raise
             continue  # another run's damage
-        if folder.name == name and theirs != mine:
-            changed = next(key for key in {**mine, **theirs} if theirs.get(key) != mine.get(key))
+        if mine in (None, theirs):
+            return folder
+        if name and mine:
+            changed = next(key for key in mine if theirs[key] != mine[key])
             raise RunError(
-                f"{folder} was started with {changed} {theirs.get(changed)!r}, not "
-                f"{mine.get(changed)!r}: resume it with its own settings, or name another run"
+                f"{folder} was started with {changed} {theirs[changed]!r}, not "
+                f"{mine[changed]!r}: resume it with its own settings, or name another run"
             )
-        if theirs == mine and name in (None, folder.name):
-            same.append(folder)
-    return same[-1] if same else run.create("search", name, project, arguments)
+    return None
 
 
-def _fixed(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in arguments.items() if key not in FREE}
+def _fixed(settings: Settings) -> dict[str, Any]:
+    return {key: v for key, v in dataclasses.asdict(settings).items() if key not in FREE}
+
+
+def _sources(settings: Settings) -> dict[str, str]:
+    """Return a hash of each part that is a file of the user's."""
+    names = (settings.space, settings.evaluator, settings.controller, settings.executor)
+    paths = {name: Path(name) for name in names if name and name.endswith(".py")}
+    return {n: hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest() for n, p in paths.items()}
+
+
+def _check_sources(folder: Path, settings: Settings) -> None:
+    """Check that the user's files are what they were when the run was started.
+
+    Raises:
+        RunError: one was changed, so that old and new results would be mixed.
+    """
+    path, now = folder / SOURCES, _sources(settings)
+    if not path.exists():
+        run.write_json(path, now)
+    before = run.read_json(path)
+    for name, digest in now.items():
+        if before.get(name, digest) != digest:
+            raise RunError(
+                f"{name} has changed since {folder} was started: results would be mixed; "
+                "start a new run, or put the file back"
+            )
 
 
 @dataclass(frozen=True)
@@ -143,23 +186,24 @@ def _search(
         chosen.executor,
         chosen.evaluator,
         setup.evaluator_options,
-        options={},
+        options=chosen.executor_options,
         workers=chosen.workers,
     )
     try:
         references = results.reference_rows(folder, setup)
         known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
         session = _Session(setup, folder, journal, executor, screen, known, references)
-        stop = _stopper(chosen.time_limit, interrupted)
-        log, reason = _pursue(session, SEARCH, chosen.trials, stop)
-        rival = None
-        if chosen.baseline and reason != INTERRUPTED:
-            done = sum(trial.state in ("done", "failed") for trial in log.trials())
-            rival, late = _pursue(session, BASELINE, done, _stopper(None, interrupted))
+        share = 2 if chosen.random_search else 1
+        limit = chosen.time_limit / share if chosen.time_limit else None
+        log, reason = _pursue(session, SEARCH, chosen.trials, _stopper(limit, interrupted))
+        chance = None
+        if chosen.random_search and reason != INTERRUPTED:
+            budget, stop = results.spent(log.trials()), _stopper(limit, interrupted)
+            chance, late = _pursue(session, RANDOM, budget, stop)
             reason = late or reason
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, rival, references, reason)
+    result = results.conclude(folder, setup, log, chance, references, reason)
     report.write(folder)
     return result
 
@@ -168,9 +212,16 @@ def _pursue(session: _Session, name: str, budget: int, stop: Callable[[], str]) 
     """Run one study of the journal to its budget; return it and why it ended early, or ""."""
     setup, seed = session.setup, session.setup.settings.seed
     controller, options = setup.controller, setup.settings.controller_options
-    if name == BASELINE:
-        controller, options, seed = "random", {}, seed + 1
-    sampler = catalog.make("controllers", controller, setup.space, options=options, seed=seed)
+    if name == RANDOM:
+        controller, options, seed = "random", {}, trial_seed(seed, -1)
+    sampler = catalog.make(
+        "controllers",
+        controller,
+        setup.space,
+        options=options,
+        seed=seed,
+        excess=excess(setup.space, setup.goal.objective),
+    )
     log = session.journal.log(name, setup.goal.directions, sampler)
     earlier = log.trials()
     table = results.Table(session.folder / results.TRIALS[name], earlier, setup.goal)

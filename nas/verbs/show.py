@@ -10,7 +10,7 @@ from typing import Any
 from nas import catalog, run
 from nas import cost as counter
 from nas.arch import Arch
-from nas.errors import EvaluatorError, OptionError, did_you_mean
+from nas.errors import EvaluatorError, OptionError, RunError, did_you_mean
 from nas.load import baselines, load_arch, published
 
 SCHEMA = 1
@@ -111,13 +111,16 @@ def _part_row(room: str, name: str) -> dict[str, Any]:
         return {**row, "choices": len(space.choices), "size": space.size}
     if hasattr(module, "make"):
         options = catalog.option_defaults(room, name)
-        given = ("seed", "workers")
+        given = ("workers",)
         row["options"] = {k: repr(v) for k, v in options.items() if k not in given}
     return row
 
 
 def _run_row(folder: Path) -> dict[str, Any]:
-    arguments = run.read_args(folder)
+    try:
+        arguments = run.read_args(folder)
+    except RunError as error:
+        return {"name": str(folder), "finished": False, "about": f"damaged: {error}"}
     changed = {k: v for k, v in arguments.items() if v not in (None, {}, False)}
     keys = ("space", "target_flops", "controller", "trials", "base", "rule", "phi")
     about = " ".join(f"{key}={changed[key]}" for key in keys if key in changed)
