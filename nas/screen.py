@@ -26,6 +26,11 @@ class Progressing:
         self._live: Live | None = None
         self._notice = ""
 
+    def say(self, text: str) -> None:
+        """Show one line before the start."""
+        if text:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
     def begin(
         self,
         name: str,

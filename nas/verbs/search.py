@@ -22,13 +22,16 @@ from nas.settings import Settings, settings_from
 from nas.study import RANDOM, SEARCH, Journal, Log
 
 # may differ between a run and its resumption; everything else must not
-FREE = ("trials", "time_limit", "workers", "executor", "executor_options", "random_search")
+FREE = {"trials", "time_limit", "workers", "executor", "executor_options", "random_search"}
 INTERRUPTED = "interrupted"
 SOURCES = "sources.json"
 
 
 class Screen(Protocol):
     """Who shows the progress of a search."""
+
+    def say(self, text: str) -> None:
+        """Show one line before the start."""
 
     def begin(
         self,
@@ -49,6 +52,8 @@ class Screen(Protocol):
 
 class Silent:
     """A screen that shows nothing."""
+
+    def say(self, text: str) -> None: ...
 
     def begin(
         self,
@@ -91,9 +96,11 @@ def search(
             "`if __name__ == '__main__':`"
         )
     folder = _found(Path(project), name, settings) if resume else None
-    if folder and not settings:
-        settings = run.read_args(folder)
+    if folder and not settings.keys() - FREE:
+        settings = {**run.read_args(folder), **settings}
     setup = prepare(settings_from(settings))
+    screen = screen or Silent()
+    screen.say(_opening(folder, resume))
     if folder is None:
         folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
     with run.lease(folder):
@@ -101,16 +108,24 @@ def search(
         journal = Journal(folder / "journal.log", distributions(setup.space))
         run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
-        return _search(setup, folder, journal, screen or Silent(), interrupted)
+        return _search(setup, folder, journal, screen, interrupted)
+
+
+def _opening(folder: Path | None, resume: bool) -> str:
+    if folder:
+        return f"going on with {folder}"
+    return "no run of these settings to go on with: starting a new one" if resume else ""
 
 
 def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
     """Return the run to go on with: of that name, or the latest; with the given settings if any.
 
+    Settings that may change between a run and its resumption do not tell runs apart.
+
     Raises:
         RunError: the run of that name was started with other settings.
     """
-    mine = _fixed(settings_from(given)) if given else None
+    mine = _fixed(settings_from(given)) if given.keys() - FREE else None
     for folder in reversed(run.runs("search", project)):
         if name not in (None, folder.name):
             continue

@@ -1,0 +1,80 @@
+"""What the documents say is run: the code of extend.md, README's lines, the links."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import nas
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+
+
+def test_extend_md_shows_a_space_and_an_evaluator_that_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    space, evaluator = blocks("docs/extend.md")[:2]
+    assert len(space.splitlines()) <= 32
+    Path("my_space.py").write_text(space, encoding="utf-8")
+    Path("my_evaluator.py").write_text(evaluator, encoding="utf-8")
+    parts = {"space": "./my_space.py", "evaluator": "./my_evaluator.py"}
+    found = nas.search(**parts, target_flops="100M", trials=8, evaluator_options={"weight": 2.0})
+    assert found["trials"] == 8
+    assert found["best"]["metrics"]["accuracy"] == pytest.approx(
+        50 + 2 * found["best"]["metrics"]["params"] / 1e6
+    )
+
+
+def test_the_readme_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(blocks("README.md")[0], names)
+    family = names["family"]
+    assert isinstance(family, dict)
+    assert [m["params"] for m in family["members"]][-1] == 66_347_960
+
+
+def test_readme_opens_with_the_two_commands_that_ci_runs() -> None:
+    first, second = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[1:3]
+    assert first.startswith("pip install . && nas search ") and " && nas scale " in first
+    assert second == 'pip install -e ".[dev]" && pytest'
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    for pattern in re.findall(r"s/\^\\\((.*)\\\)\$/", script):
+        lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+        assert any(re.fullmatch(pattern, line) for line in lines), pattern
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_flags_in_the_documents_exist(page: Path) -> None:
+    code = "from nas.cli import main; main()"
+    text = page.read_text(encoding="utf-8")
+    for verb in ("search", "scale", "plan"):
+        used = {
+            word.partition("=")[0]
+            for line in re.findall(rf"nas {verb} [^`\n&]*", text)
+            for word in shlex.split(line, comments=True)
+            if word.startswith("--")
+        }
+        if used:
+            done = subprocess.run(
+                [sys.executable, "-c", code, verb, "--help"],
+                capture_output=True,
+                text=True,
+                env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"},
+            )
+            assert used <= set(re.findall(r"--[a-z-]+", done.stdout)), (verb, used)
