@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from nas.arch import Norm, ceil_div
+from nas.arch import Block, Norm, ceil_div
+from nas.rounding import round_channels
 
 if TYPE_CHECKING:
     from torch import nn
@@ -234,3 +235,15 @@ class Body(NamedTuple):
 
     main: Sequence[Layer]
     after: str | None = None
+
+
+def squeeze_layers(block: Block, channels: int) -> list[Layer]:
+    """Return the squeeze-and-excite layer that a block asks for on `channels`, or nothing."""
+    if not block.se:
+        return []
+    rule = block.squeeze
+    if rule.of == "input":
+        squeezed = max(1, int(block.se * block.inputs))
+    else:
+        squeezed = round_channels(block.se * channels)
+    return [SqueezeExcite(channels, squeezed, rule.activation or block.activation, rule.gate)]

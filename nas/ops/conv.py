@@ -6,8 +6,7 @@ Source: the ConvOp choice "regular conv" of MnasNet (Tan et al. 2019, section 4.
 from __future__ import annotations
 
 from nas.arch import Block
-from nas.layers import Body, Conv
-from nas.rounding import squeeze_layers
+from nas.layers import Body, Conv, squeeze_layers
 
 READS = ("kernel", "se")
 

@@ -6,8 +6,7 @@ Source: Howard et al. 2017 (MobileNetV1), Figure 3.
 from __future__ import annotations
 
 from nas.arch import Block
-from nas.layers import Body, Conv
-from nas.rounding import squeeze_layers
+from nas.layers import Body, Conv, squeeze_layers
 
 READS = ("kernel", "se")
 

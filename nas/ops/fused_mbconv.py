@@ -6,8 +6,8 @@ With expansion 1 it is a single k x k convolution. Source: Tan and Le 2021 (Effi
 from __future__ import annotations
 
 from nas.arch import Block
-from nas.layers import Body, Conv, Layer
-from nas.rounding import expanded, squeeze_layers
+from nas.layers import Body, Conv, Layer, squeeze_layers
+from nas.rounding import expanded
 
 READS = ("kernel", "expansion", "se")
 

@@ -6,8 +6,8 @@ Sources: Sandler et al. 2018 (MobileNetV2); Tan et al. 2019 (MnasNet); released 
 from __future__ import annotations
 
 from nas.arch import Block
-from nas.layers import Body, Conv, Layer
-from nas.rounding import expanded, squeeze_layers
+from nas.layers import Body, Conv, Layer, squeeze_layers
+from nas.rounding import expanded
 
 READS = ("kernel", "expansion", "se")
 

@@ -6,8 +6,7 @@ Source: the first block of MnasNet-A1 and MobileNetV2 (MBConv with expansion 1).
 from __future__ import annotations
 
 from nas.arch import Block
-from nas.layers import Body, Conv
-from nas.rounding import squeeze_layers
+from nas.layers import Body, Conv, squeeze_layers
 
 READS = ("kernel", "se")
 
