@@ -256,10 +256,12 @@ def test_a_foreign_journal_is_refused_and_a_truncated_one_mended(cli: Cli, folde
 def test_a_run_in_use_is_refused_with_who_has_it(cli: Cli, folder: Path) -> None:
     slow = ("search", "--evaluator", "ledger.py", "--evaluator-option", "sleep=0.1", "--name", "x")
     with subprocess.Popen([*START, *slow, "-q"], stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None and not (folder / "ledger.txt").exists():
-            time.sleep(0.02)
-        text = one_line(cli(*slow, "--resume"))
-        process.kill()
+        try:
+            while process.poll() is None and not (folder / "ledger.txt").exists():
+                time.sleep(0.02)
+            text = one_line(cli(*slow, "--resume"))
+        finally:
+            process.kill()
     assert f"runs/search/x is in use by process {process.pid} on" in text
 
 

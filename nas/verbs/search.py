@@ -99,8 +99,7 @@ def search(
     if folder and not settings.keys() - FREE:
         settings = {**run.read_args(folder), **settings}
     setup = prepare(settings_from(settings))
-    screen = screen or Silent()
-    screen.say(_opening(folder, resume))
+    opening = _opening(folder, resume)
     if folder is None:
         folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
     with run.lease(folder):
@@ -108,6 +107,8 @@ def search(
         journal = Journal(folder / "journal.log", distributions(setup.space))
         run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
+        screen = screen or Silent()
+        screen.say(opening)
         return _search(setup, folder, journal, screen, interrupted)
 
 
