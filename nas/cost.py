@@ -57,7 +57,7 @@ class StageCost:
 def count(arch: Arch, resolution: int | tuple[int, int] | None = None) -> Cost:
     """Return the exact params, FLOPs and activations of an arch, and its memory estimate.
 
-    `resolution` (pixels, or (height, width)) replaces the arch's own. Takes well under a millisecond.
+    `resolution` (pixels, or (height, width)) replaces the arch's own. Takes under a millisecond.
 
     Raises:
         ArchError: an op does not exist or does not read a field that a stage sets.
