@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 # an evaluator that writes down which archs it is asked about, whatever becomes of the process
-LEDGER = '''
+LEDGER = """
 import time
 from nas import catalog
 
@@ -42,7 +42,7 @@ class Ledger:
             file.write(arch.id + "\\n")
         time.sleep(self.sleep)
         return self.inner.evaluate(arch, seed=seed)
-'''
+"""
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
 
 
