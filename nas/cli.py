@@ -187,7 +187,7 @@ def _console(*, stderr: bool = False) -> Any:
     return (
         console
         if console.is_terminal
-        else Console(stderr=stderr, highlight=False, soft_wrap=True, width=160)
+        else Console(stderr=stderr, highlight=False, soft_wrap=True, width=1000)
     )
 
 
