@@ -73,8 +73,8 @@ def count(arch: Arch, resolution: int | tuple[int, int] | None = None) -> Cost:
         flops=sum(part.flops for part in parts),
         activations=sum(part.activations for part in parts),
         buffers=sum(part.buffers for part in parts),
-        # backward holds the gradient of the widest layer beside what forward saved
-        training_bytes_per_image=FLOAT_BYTES * (saved + peak),
+        # while backward makes gradients it frees what forward saved, so these set the peak alone
+        training_bytes_per_image=FLOAT_BYTES * saved,
         training_bytes=weights + FLOAT_BYTES * (TRAINING_COPIES - 1) * params,
         inference_bytes=weights + FLOAT_BYTES * peak,
     )
