@@ -147,6 +147,10 @@ def show_search(result: Row, console: Console) -> None:
             for row in company
         ]
     states = ", ".join(f"{n} {name}" for name, n in result["states"].items() if n)
+    space = result["space"]
+    console.print(
+        f"space {space['name']}: {space['size']:,} archs; controller {result['controller']}"
+    )
     console.print(f"{result['proposals']} proposals: {states}. {result['evaluator']['title']}")
     if result["pareto"]:
         console.print(f"objectives: accuracy up, {result['pareto']} down")
