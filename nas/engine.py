@@ -14,7 +14,7 @@ from nas.arch import Arch
 from nas.cost import count
 from nas.errors import ArchError, NasError
 from nas.interfaces import Choices, Executor, Metrics, Option, Outcome, Space, Task, Trial
-from nas.objective import Objective, broken_limit, reward
+from nas.objective import Objective, broken_limit, metric_of, reward
 from nas.samplers import Excess, distributions, no_excess
 from nas.study import Direction, Log
 
@@ -38,7 +38,7 @@ class Goal:
     def values(self, metrics: Metrics) -> tuple[float, ...]:
         """Return what the study is told for these metrics."""
         if self.pareto:
-            return metrics["accuracy"], metrics[self.pareto]
+            return metrics["accuracy"], metric_of(metrics, self.pareto)
         return (reward(metrics, self.objective),)
 
 
@@ -69,10 +69,11 @@ class Engine:
         self._twins: list[tuple[int, Choices]] = []
         self._seen: set[str] = set()
         self._broken: dict[str, str] = {}  # the archs that failed, and why
-        self._proposed: set[tuple[Option, ...]] = set()
         self._spent = self._idle = self._failed = 0
         self._reason = ""
-        for trial in log.trials():
+        finished = log.trials()
+        self._proposed: set[tuple[Option, ...]] = {tuple(t.choices.values()) for t in finished}
+        for trial in finished:
             self._count(trial)
         if self._failed >= FAILURES:
             self._failed = 0  # the search ended for that, and goes on with a mended evaluator
@@ -143,18 +144,8 @@ class Engine:
         arch, choices = self._pending.pop(outcome.number)
         metrics = {**outcome.metrics, **cost_metrics(arch)}
         state, values = ("failed", ()) if outcome.error else ("done", self._goal.values(metrics))
-        self._tell(
-            Trial(
-                outcome.number,
-                state,
-                choices,
-                arch.id,
-                metrics,
-                values,
-                outcome.error,
-                outcome.seconds,
-            )
-        )
+        found = (metrics, values, outcome.error, outcome.seconds)
+        self._tell(Trial(outcome.number, state, choices, arch.id, *found))
 
     def _tell(self, trial: Trial) -> None:
         self._log.tell(trial)
@@ -162,7 +153,6 @@ class Engine:
         self._watch(trial)
 
     def _count(self, trial: Trial) -> None:
-        self._proposed.add(tuple(trial.choices.values()))
         if trial.state == "failed":
             self._broken[trial.arch_id] = trial.reason
         if trial.state == "done":

@@ -51,8 +51,7 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     arch = check_space(space)
     if strict:
         _check_evaluator(evaluator, settings.evaluator, arch)
-        bounds = (*goal.objective.targets, *goal.objective.limits)
-        check_reach(space, bounds, evaluator, limits=goal.objective.limits)
+        check_reach(space, arch, goal.objective, evaluator)
     return Setup(settings, space, goal, evaluator, options, controller)
 
 

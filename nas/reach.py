@@ -12,9 +12,12 @@ from nas.engine import cost_metrics, decode
 from nas.errors import ArchError, EvaluatorError, NasError, OptionError
 from nas.evaluation import perform
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Task
-from nas.objective import Bound, metric_of
+from nas.objective import Objective, metric_of
 from nas.samplers import random_choices
 from nas.units import format_count
+
+COUNTED = ("flops", "params")  # what no evaluation is needed for
+CHEAP = 0.01  # seconds of an evaluation up to which ranges are found by evaluating
 
 
 def check_space(space: Space) -> Arch:
@@ -60,24 +63,24 @@ def reachable(space: Space, value: Callable[[Arch], float], seed: int = 0) -> tu
     return least, most
 
 
-def check_reach(
-    space: Space, bounds: tuple[Bound, ...], evaluator: Evaluator, limits: tuple[Bound, ...] = ()
-) -> None:
-    """Check that some arch comes to each bound; one of `limits` may lie above all of them.
+def check_reach(space: Space, arch: Arch, objective: Objective, evaluator: Evaluator) -> None:
+    """Check that some arch comes to each target and limit; a limit may lie above all of them.
+
+    `arch` is any of the space: the evaluator is timed on it where its metrics are needed.
 
     Raises:
         OptionError: none does; the message gives the reachable range.
     """
-    for bound in bounds:
-        counted = bound.metric in ("flops", "params")
-        if not counted and seconds_per_evaluation(evaluator, check_space(space)) > 0.01:
+    for bound in (*objective.targets, *objective.limits):
+        counted = bound.metric in COUNTED
+        if not counted and seconds_per_evaluation(evaluator, arch) > CHEAP:
             continue  # finding the range by evaluation would cost as much as a search
 
         def value(arch: Arch, metric: str = bound.metric, counted: bool = counted) -> float:
             return metric_of(cost_metrics(arch) if counted else evaluated(evaluator, arch), metric)
 
         least, most = reachable(space, value)
-        if bound.value < least or (bound.value > most and bound not in limits):
+        if bound.value < least or (bound.value > most and bound not in objective.limits):
             unit = " ms" if bound.metric == "latency_ms" else ""
             raise OptionError(
                 f"no arch of space {space.name} comes to {bound.metric} "

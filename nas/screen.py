@@ -110,6 +110,11 @@ class Progressing:
         )
 
 
+def silent() -> Progressing:
+    """Return a screen that shows nothing."""
+    return Progressing(Console(quiet=True, force_terminal=False))
+
+
 def accuracy(metrics: Mapping[str, float]) -> str:
     """Return accuracy with its standard deviation, in percent."""
     deviation = metrics.get("accuracy_std")

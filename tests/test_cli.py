@@ -167,6 +167,7 @@ def test_json_is_one_object(cli: Cli, arguments: tuple[str, ...]) -> None:
         ("search --target-flops 1M", "reachable are"),
         ("search --target-latency 2", "--target-latency takes a time with its unit"),
         ("search --controller evolutoin", "did you mean 'evolution'"),
+        ("plan --target-latency 2ms --evaluator synthetic", "gives no latency_ms"),
         (
             "search --controller evolution --controller-option popolation=3",
             "did you mean 'population'",

@@ -15,16 +15,23 @@ from nas.arch import Arch
 from nas.engine import cost_metrics
 from nas.errors import EvaluatorError
 from nas.interfaces import Metrics, Space, Trial
-from nas.objective import Bound, describe
+from nas.objective import Bound, describe, metric_of
 from nas.prepare import Setup, prepare
-from nas.reach import evaluated, reachable, seconds_per_evaluation, try_decode
+from nas.reach import (
+    CHEAP,
+    COUNTED,
+    check_space,
+    evaluated,
+    reachable,
+    seconds_per_evaluation,
+    try_decode,
+)
 from nas.samplers import distributions, random_choices
 from nas.settings import settings_from
 from nas.study import SEARCH, Journal
 
 SAMPLES = 1000
 PROPOSALS = 30
-COUNTED = ("flops", "params")
 
 
 def plan(**given: Any) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:
 
 def _measured(bounds: tuple[Bound, ...], seconds: float | None) -> list[Bound]:
     """Return the bounds whose range can be found by evaluating at no great cost."""
-    cheap = seconds is not None and seconds < 0.01
+    cheap = seconds is not None and seconds <= CHEAP
     return [bound for bound in bounds if cheap and bound.metric not in COUNTED]
 
 
@@ -83,7 +90,7 @@ def _counter(metric: str) -> Callable[[Arch], float]:
 
 
 def _meter(setup: Setup, bound: Bound) -> Callable[[Arch], float]:
-    return lambda arch: evaluated(setup.evaluator, arch)[bound.metric]
+    return lambda arch: metric_of(evaluated(setup.evaluator, arch), bound.metric)
 
 
 def _range(space: Space, value: Callable[[Arch], float]) -> dict[str, float]:
@@ -104,7 +111,7 @@ def _shares(archs: list[Arch], bound: Bound) -> dict[str, float]:
 def _sample(space: Space, seed: int) -> list[Arch]:
     rng = random.Random(seed)
     archs = (try_decode(space, random_choices(space, rng)) for _ in range(SAMPLES))
-    return [arch for arch in archs if arch]
+    return [arch for arch in archs if arch] or [check_space(space)]
 
 
 def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
@@ -115,7 +122,7 @@ def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
         journal = Journal(Path(folder) / "journal.log", distributions(space))
         sampler = catalog.make("controllers", setup.controller, space, options=options, seed=0)
         log = journal.log(SEARCH, setup.goal.directions, sampler)
-        for number in range(PROPOSALS):
+        for _ in range(PROPOSALS):
             start = time.perf_counter()
             number, choices = log.ask(distributions(space))
             arch = archs[number % len(archs)]

@@ -6,18 +6,18 @@ import dataclasses
 import hashlib
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nas import catalog, report, results, run
 from nas.engine import Engine, excess
 from nas.errors import NasError, OptionError, RunError
 from nas.interfaces import Executor, Metrics, Trial
-from nas.objective import Objective
 from nas.prepare import Setup, prepare
 from nas.samplers import distributions, trial_seed
+from nas.screen import Progressing, silent
 from nas.settings import Settings, settings_from
 from nas.study import RANDOM, SEARCH, Journal, Log
 
@@ -27,54 +27,12 @@ INTERRUPTED = "interrupted"
 SOURCES = "sources.json"
 
 
-class Screen(Protocol):
-    """Who shows the progress of a search."""
-
-    def say(self, text: str) -> None:
-        """Show one line before the start."""
-
-    def begin(
-        self,
-        name: str,
-        total: int,
-        objective: Objective,
-        references: list[dict[str, Any]],
-        earlier: Sequence[Trial],
-    ) -> None:
-        """Start showing one study of `total` evaluations, of which some are `earlier` ones."""
-
-    def trial(self, trial: Trial) -> None:
-        """Show a finished trial."""
-
-    def end(self) -> None:
-        """Stop showing it."""
-
-
-class Silent:
-    """A screen that shows nothing."""
-
-    def say(self, text: str) -> None: ...
-
-    def begin(
-        self,
-        name: str,
-        total: int,
-        objective: Objective,
-        references: list[dict[str, Any]],
-        earlier: Sequence[Trial],
-    ) -> None: ...
-
-    def trial(self, trial: Trial) -> None: ...
-
-    def end(self) -> None: ...
-
-
 def search(
     *,
     project: str | Path = "runs",
     name: str | None = None,
     resume: bool = False,
-    screen: Screen | None = None,
+    screen: Progressing | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -107,7 +65,7 @@ def search(
         journal = Journal(folder / "journal.log", distributions(setup.space))
         run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
-        screen = screen or Silent()
+        screen = screen or silent()
         screen.say(opening)
         return _search(setup, folder, journal, screen, interrupted)
 
@@ -184,7 +142,7 @@ class _Session:
     folder: Path
     journal: Journal
     executor: Executor
-    screen: Screen
+    screen: Progressing
     known: dict[str, Metrics]
     references: list[dict[str, Any]]
 
@@ -193,7 +151,7 @@ def _search(
     setup: Setup,
     folder: Path,
     journal: Journal,
-    screen: Screen,
+    screen: Progressing,
     interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
     chosen = setup.settings
