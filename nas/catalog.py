@@ -21,6 +21,11 @@ ROOMS = {
     "controllers": "nas.controllers",
     "evaluators": "nas.evaluators",
     "executors": "nas.executors",
+    "datasets": "nas.datasets",
+    "recipes": "nas.recipes",
+    "devices": "nas.devices",
+    "pruners": "nas.pruners",
+    "trackers": "nas.trackers",
     "ops": "nas.ops",
 }
 

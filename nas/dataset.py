@@ -1,0 +1,207 @@
+"""A data set as it lies: labelled images, not decoded yet, in the splits that the source has."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from nas import catalog
+from nas.errors import NasError, OptionError, did_you_mean
+
+SPLITS = ("train", "val", "test")
+# what sources call them; `eval` is the test split where no other is, else the val split
+SPLIT_WORDS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "dev": "val",
+    "test": "test",
+    "testing": "test",
+    "eval": "eval",
+}
+
+Index = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Labelled images of one split.
+
+    `labels` (N,) int64. `names` says what a message calls image i: its path inside the data, or
+    "x.parquet row 17"; names are told apart by it when a split is carved. `read(i)` returns an
+    encoded file as bytes, or a uint8 array (H, W) or (H, W, 3); it may raise OSError. It must work
+    in another thread. `fingerprint` changes when these images do; "" means that nobody knows, and
+    nothing is cached.
+    """
+
+    labels: Index
+    names: Sequence[str]
+    read: Callable[[int], bytes | npt.NDArray[np.uint8]]
+    fingerprint: str = ""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set: `splits` has "train" always, "val" and "test" where the source has them.
+
+    `fingerprint` changes when the data does (names, sizes, times: nothing is decoded for it).
+    `notes`: one line for each thing that was understood or left out.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    splits: Mapping[str, Split]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+def open_dataset(data: str, *, download: bool = False) -> Dataset:
+    """Return the data set of a path or a name: the first part of nas/datasets that knows it.
+
+    A file or folder of that name comes before the name of a data set. A path to a .py file is a
+    part of the user's own: its `read(data, *, download)` returns the Dataset.
+
+    Raises:
+        OptionError: nothing knows it, or it holds no usable images; the message says what to do.
+        MissingError: a package that reads it is not installed.
+        NasError: a download failed.
+    """
+    data = os.path.expanduser(data)
+    if data.endswith(".py"):
+        return _of_user(data, download)
+    for name in catalog.names("datasets"):
+        if catalog.export("datasets", name, "matches")(data):
+            return settle(catalog.export("datasets", name, "read")(data, download=download))
+    raise OptionError(_unknown(data))
+
+
+def _of_user(path: str, download: bool) -> Dataset:
+    read = catalog.export("datasets", path, "read")
+    try:
+        return settle(read(path, download=download))
+    except NasError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise OptionError(f"read of {path} gave no Dataset: {kind}: {error}") from error
+
+
+def _unknown(data: str) -> str:
+    wanted = (
+        "give a folder of class folders, a parquet file or a folder of them, digits, or the name "
+        "of a torchvision data set such as cifar10 or flowers102"
+    )
+    if os.path.lexists(data):
+        return f"--data {data} is a file of no known kind (an archive must be unpacked): {wanted}"
+    names = catalog.names("datasets")
+    known = [
+        word for name in names for word in getattr(catalog.load("datasets", name), "NAMES", ())
+    ]
+    return f"no data {data!r}{did_you_mean(data, known)}: {wanted}"
+
+
+def settle(dataset: Dataset) -> Dataset:
+    """Return the data set checked, its splits with fingerprints, and noted where it is thin.
+
+    Raises:
+        OptionError: no train split, an empty one, fewer than two classes with images in it, or
+            labels that are no class; the message names the split.
+    """
+    train = dataset.splits.get("train")
+    if train is None or not len(train):
+        raise OptionError(f"{dataset.name} has no images to train on: a train split is needed")
+    counts = {name: _counts(dataset, name) for name in dataset.splits}
+    if (used := np.count_nonzero(counts["train"])) < 2:
+        only = dataset.classes[int(np.argmax(counts["train"]))]
+        raise OptionError(
+            f"{dataset.name} has {used} class with training images ({only}): "
+            "at least two are needed to tell apart"
+        )
+    splits = {
+        name: dataclasses.replace(
+            split, fingerprint=split.fingerprint or fingerprint([dataset.fingerprint, name])
+        )
+        for name, split in dataset.splits.items()
+    }
+    notes = (*dataset.notes, *_thin(dataset.classes, counts))
+    return dataclasses.replace(dataset, splits=splits, notes=notes)
+
+
+def _counts(dataset: Dataset, name: str) -> Index:
+    """Return the images per class of a split."""
+    split, classes = dataset.splits[name], len(dataset.classes)
+    if len(split.names) != len(split.labels):
+        raise OptionError(
+            f"{dataset.name}: split {name} has {len(split.names)} names for "
+            f"{len(split.labels)} labels"
+        )
+    if len(split) and not (split.labels.min() >= 0 and split.labels.max() < classes):
+        raise OptionError(
+            f"{dataset.name}: labels of split {name} are {split.labels.min()}.."
+            f"{split.labels.max()}, but there are {classes} classes (0..{classes - 1})"
+        )
+    return np.bincount(split.labels, minlength=classes).astype(np.int64)
+
+
+def _thin(classes: tuple[str, ...], counts: Mapping[str, Index]) -> list[str]:
+    """Return notes on classes with one image or none."""
+    notes = []
+    if lone := [classes[i] for i in np.flatnonzero(counts["train"] == 1)]:
+        notes.append(f"one training image only: {some(lone)}")
+    for name, found in counts.items():
+        if missing := [classes[i] for i in np.flatnonzero(found == 0)]:
+            notes.append(f"no image in {name}: {some(missing)}")
+    return notes
+
+
+def some(words: Sequence[str], most: int = 5) -> str:
+    """Return the first words, comma-separated, and how many more there are."""
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return ", ".join(words[:most]) + more
+
+
+def subset(split: Split, index: Index) -> Split:
+    """Return the images of a split at these positions, in this order."""
+    known = split.fingerprint
+    return Split(
+        split.labels[index],
+        [split.names[i] for i in index],
+        lambda i: split.read(int(index[i])),
+        fingerprint([known, index.tobytes().hex()]) if known else "",
+    )
+
+
+def fingerprint(facts: Iterable[object]) -> str:
+    """Return a hash of facts that print the same whenever they are the same."""
+    digest = hashlib.blake2b(digest_size=12)
+    for fact in facts:
+        digest.update(f"{fact!r}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def shards(path: Path) -> list[Path]:
+    """Return the parquet files of a data set: the file itself, or those where a folder has them.
+
+    They lie in the folder, in data/ (as on the Hugging Face hub), or in a folder per split.
+    """
+    if not os.path.isdir(path):
+        return [path] if path.suffix.lower() == ".parquet" else []
+    try:
+        inner = [p for p in path.iterdir() if p.name.lower() in ("data", *SPLIT_WORDS)]
+        found = [p for place in (path, *inner) if os.path.isdir(place) for p in place.iterdir()]
+    except OSError:
+        return []  # the folder reader says why
+    # a table beside images, in the hub's layout of class folders
+    return sorted(p for p in found if p.suffix.lower() == ".parquet" and p.stem != "metadata")

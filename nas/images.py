@@ -1,0 +1,205 @@
+"""One image: from an encoded file of any common kind to uint8 RGB, and to a smaller size."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.errors import MissingError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Array = npt.NDArray[np.uint8]
+
+# what a file name promises; what is inside decides. Nothing else is opened: Pillow would hand
+# PostScript to a program
+SUFFIXES = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".webp": "WEBP",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pbm": "PPM",
+    ".pnm": "PPM",
+    ".avif": "AVIF",
+    ".jp2": "JPEG2000",
+}
+# MPO: a JPEG with a second picture behind it, as phones write
+FORMATS = (*dict.fromkeys(SUFFIXES.values()), "MPO")
+# a file of some bytes may claim any size; Pillow only warns above this many
+MAX_PIXELS = 89_478_485
+_ORIENTATION = 0x0112
+
+
+class Header(NamedTuple):
+    """What an encoded image says of itself. `turned`: its EXIF asks for a rotation or a flip."""
+
+    format: str
+    mode: str
+    turned: bool
+
+
+def decode(data: bytes | Array, *, at_least: int | None = None) -> Array:
+    """Return an image as RGB (H, W, 3), turned as its EXIF says, transparency on white.
+
+    Gray, palette, 16-bit, CMYK and other images are converted; of an animation the first frame is
+    taken. With `at_least` the caller needs a short side of that many pixels only, and a larger
+    JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, never below twice `at_least`.
+
+    Raises:
+        OSError: empty, truncated, no image or too large to be safe; the message is a short reason.
+        MissingError: Pillow is not installed.
+    """
+    if not isinstance(data, bytes):
+        return _from_array(data)
+    image = _open(data)
+    with _reasons():
+        if at_least:
+            image.draft(None, (2 * at_least, 2 * at_least))
+        image.load()
+        return np.array(_rgb(_upright(image)))
+
+
+def header(data: bytes | Array) -> Header:
+    """Return what an image is, without decoding it.
+
+    Raises:
+        OSError: empty, no image or too large to be safe.
+    """
+    if not isinstance(data, bytes):
+        return Header("array", "L" if data.ndim == 2 else "RGB", False)
+    image = _open(data)
+    with _reasons():
+        name = "JPEG" if image.format == "MPO" else str(image.format)
+        return Header(name, image.mode, _is_turned(image))
+
+
+def shrink(pixels: Array, side: int) -> Array:
+    """Return an image (H, W, 3) with its short side reduced to `side`, antialiased.
+
+    A smaller image is returned as it is.
+    """
+    from PIL import Image
+
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    if short <= side:
+        return pixels
+    size = (round(width * side / short), round(height * side / short))
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def fitting_side(short: float) -> int:
+    """Return the side to train at for images of this short side: a multiple of 32 in 32..224.
+
+    Images are not enlarged, but for those below 32 pixels: five halvings leave one pixel of 32.
+    """
+    return int(min(max(32 * (short // 32), 32), 224))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Pillow's warnings about odd files off the screen, also those of other threads."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise MissingError(f"images are read by Pillow ({error}): pip install pillow") from error
+    if not data:
+        raise OSError("empty file")
+    Image.init()
+    known = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        image = Image.open(io.BytesIO(data), formats=known)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise OSError(_too_large("too many")) from None
+    except Exception as error:
+        raise OSError(f"no readable image: it starts with {data[:12]!r}") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise OSError(_too_large(f"{image.width} × {image.height}"))
+    return image
+
+
+def _too_large(size: str) -> str:
+    return f"{size} pixels; up to {MAX_PIXELS:,} are safe to decode"
+
+
+@contextlib.contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into OSError with a short reason."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        first = (str(error) or type(error).__name__).splitlines()[0]
+        raise OSError(first[:100]) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Return a loaded image turned as its EXIF says; damaged EXIF says nothing."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image) if _is_turned(image) else image
+    except MemoryError:
+        raise
+    except Exception:
+        return image
+
+
+def _is_turned(image: Image.Image) -> bool:
+    return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode.startswith("I"):
+        return _from_16_bit(image)
+    if image.mode == "F":
+        raise OSError("mode F: fractions have no fixed range from black to white")
+    if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        return Image.alpha_composite(white, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _from_16_bit(image: Image.Image) -> Image.Image:
+    """Return 0..65535 as 0..255, the upper byte; Pillow itself would cut at 255."""
+    from PIL import Image
+
+    values = np.asarray(image).astype(np.int64)
+    if values.min() < 0 or values.max() > 65535:
+        raise OSError("mode I: whole numbers beyond 16 bits have no fixed range")
+    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _from_array(data: Array) -> Array:
+    if data.dtype != np.uint8:
+        raise OSError(f"an array of {data.dtype}, not uint8")
+    if data.ndim == 2:
+        data = data[..., None]
+    if data.ndim != 3 or data.shape[2] not in (1, 3) or not data.size:
+        raise OSError(f"an array of shape {data.shape}, not (H, W) or (H, W, 3)")
+    return np.ascontiguousarray(np.broadcast_to(data, (*data.shape[:2], 3)))

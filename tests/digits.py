@@ -1,0 +1,60 @@
+"""What tests that train share: a tiny arch, and some of the digits at 32 pixels."""
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nas.arch import Arch, Head, Stage, Stem
+from nas.dataset import open_dataset
+from nas.loader import Data, open_data
+from nas.recipe import load_recipe
+from nas.splits import carve, fraction
+from nas.train import Job, fit
+
+TINY = Arch(
+    "tiny",
+    (
+        Stage("mbconv", 8, stride=2, expansion=2.0),
+        Stage("mbconv", 8, 2, expansion=2.0, se=0.25),
+    ),
+    Stem(8),
+    Head(16, classes=10),
+    resolution=32,
+)
+
+
+@functools.cache
+def digits(share: float = 0.1) -> Data:
+    """Return this share of the digits: of 0.1, 115 to train on and 29 to validate."""
+    whole = carve(open_dataset("digits"))
+    splits = {name: fraction(split, share, 0) for name, split in whole.splits.items()}
+    return open_data(dataclasses.replace(whole, splits=splits), imgsz=32, cache=False)
+
+
+def job(epochs: int = 3, batch: int = 32, arch: Arch = TINY, **more: Any) -> Job:
+    """Return a training; options of the recipe and fields of the job by name."""
+    options = {"optimizer": "sgd", "lr": 4.0, "weight_decay": 1e-4, "norm_momentum": 0.2}
+    fields = {name: more.pop(name) for name in list(more) if name in Job.__dataclass_fields__}
+    recipe = fields.pop("recipe", "proxy")
+    return Job(arch, load_recipe(recipe, options | more), epochs, batch, **fields)
+
+
+def train_alone(folder: str, **more: Any) -> None:
+    """Train in a process of its own."""
+    torch.set_num_threads(1)
+    fit(job(**more), digits(), Path(folder))
+
+
+def files(folder: Path) -> list[str]:
+    """Return what lies in a folder, as paths in it."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+    """Tell whether two sets of weights are the same, bit for bit."""
+    return first.keys() == second.keys() and all(
+        torch.equal(tensor, second[name]) for name, tensor in first.items()
+    )
