@@ -1,0 +1,234 @@
+"""Pictures of a training, as PNG files: its curves, and what was taken for what."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas.errors import MissingError, OptionError, RunError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+DPI = 120
+# told apart by people who see fewer colours: Okabe & Ito 2008
+BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#555555"
+LOSSES = (("train_loss", "train", BLUE), ("val_loss", "validation", ORANGE))
+ACCURACIES = (
+    ("val_top1_ema", "top-1, averaged weights", ORANGE),
+    ("val_top1_raw", "top-1, raw weights", BLUE),
+    ("val_top5", "top-5", GREY),
+)
+WRITTEN = 30  # classes up to which every count is written into its cell
+LABELLED = 120  # classes up to which every one is named
+LONGEST = 24  # characters of a class name
+CONFUSED = 10  # pairs listed beside a matrix too large to read
+
+Counts = npt.NDArray[np.int64]
+
+
+def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw loss and accuracy over epochs; a row may lack columns (an epoch not validated).
+
+    Raises:
+        MissingError: matplotlib is not installed.
+        RunError: the file cannot be written.
+    """
+    figure = _figure(11.0, 4.2)
+    loss, accuracy = figure.subplots(1, 2)
+    for axes, lines, title in (
+        (loss, LOSSES, "loss"),
+        (accuracy, _accuracies(rows), "validation accuracy (%)"),
+    ):
+        drawn = [_line(axes, rows, *line) for line in lines]
+        _frame(axes, title, legend=any(drawn))
+    if best := _best(rows):
+        accuracy.set_title(f"best top-1 {best[1]:.2f} % in epoch {best[0]:g}", fontsize=10)
+    _save(figure, path)
+
+
+def _accuracies(rows: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, str, str]]:
+    """Return the accuracy columns that tell something: val_top1 where it is not split up."""
+    split = any(_points(rows, key)[0] for key, _, _ in ACCURACIES[:2])
+    return ACCURACIES if split else (("val_top1", "top-1", BLUE), ACCURACIES[2])
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    """Return epochs and values of a column where it is a finite number."""
+    pairs = [(float(row["epoch"]), row.get(key)) for row in rows]
+    kept = [(x, float(y)) for x, y in pairs if isinstance(y, int | float) and math.isfinite(y)]
+    return [x for x, _ in kept], [y for _, y in kept]
+
+
+def _line(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, name: str, colour: str) -> bool:
+    epochs, values = _points(rows, key)
+    if epochs:
+        marker = "o" if len(epochs) <= 30 else ""
+        style = "--" if key == "val_top5" else "-"
+        axes.plot(epochs, values, style, color=colour, label=name, marker=marker, markersize=3)
+    return bool(epochs)
+
+
+def _frame(axes: Axes, title: str, *, legend: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(title)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if legend:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _best(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return epoch and value of the best top-1, the first of equals."""
+    epochs, values = _points(rows, "val_top1")
+    if not values:
+        return None
+    index = values.index(max(values))
+    return epochs[index], values[index]
+
+
+def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
+    """Draw counts[true][predicted], coloured by their share of the true class.
+
+    Counts are written up to 30 classes; beyond, the pairs confused most are listed.
+
+    Raises:
+        OptionError: the matrix is not of these classes, or holds no whole numbers.
+        MissingError: matplotlib is not installed.
+        RunError: the file cannot be written.
+    """
+    counts = _counts(matrix, len(classes))
+    names = [_short(name) for name in classes]
+    side = min(max(3.6 + 0.22 * len(names), 5.0), 16.0)
+    size = 10 * max(1.0, side / 10)  # of letters, so that the whole can be seen at once
+    listed = _confused(counts, names) if len(names) > WRITTEN else []
+    figure = _figure(side + 0.9, side)
+    axes = figure.subplots()
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    _draw(figure, axes, shares, size, faint=bool(listed))
+    _name_axes(axes, names, size)
+    if listed:
+        text = "\n".join(["confused most", "(true → predicted)", "", *listed])
+        _plain(figure.text(1.02, 0.5, text, fontsize=size, va="center", linespacing=1.5))
+    else:
+        _write_counts(axes, counts, shares)
+    right, total = int(np.trace(counts)), int(counts.sum())
+    accuracy = f", {100 * right / total:.2f} % right" if total else ""
+    axes.set_title(f"{total:,} images{accuracy}", fontsize=size)
+    _save(figure, path)
+
+
+def _draw(
+    figure: Figure, axes: Axes, shares: npt.NDArray[np.float64], size: float, *, faint: bool
+) -> None:
+    """Draw the cells and the scale of their colours; `faint` shares are drawn stronger."""
+    from matplotlib.colors import PowerNorm
+
+    norm = PowerNorm(0.5 if faint else 1.0, 0.0, 1.0)
+    image = axes.imshow(shares, cmap="Blues", norm=norm, interpolation="nearest")
+    bar = figure.colorbar(image, ax=axes, aspect=40, pad=0.02, shrink=0.8)
+    bar.set_label("share of the true class", fontsize=size)
+    bar.ax.tick_params(labelsize=size)
+
+
+def _counts(matrix: Sequence[Sequence[int]], classes: int) -> Counts:
+    try:
+        counts = np.asarray(matrix, dtype=np.int64)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise OptionError(f"a confusion matrix holds whole numbers: {error}") from error
+    if counts.shape != (classes, classes) or not classes or (counts < 0).any():
+        raise OptionError(
+            f"a confusion matrix of {classes} classes holds {classes} x {classes} counts from 0, "
+            f"not {counts.shape}"
+        )
+    return counts
+
+
+def _short(name: str) -> str:
+    """Return a class name on one line, its middle left out where it is long."""
+    line = " ".join(name.split()) or "(no name)"
+    half = LONGEST // 2 - 1
+    return line if len(line) <= LONGEST else f"{line[:half]}…{line[-half:]}"
+
+
+def _confused(counts: Counts, names: Sequence[str]) -> list[str]:
+    """Return the pairs confused most, most often first, as "true → predicted  count"."""
+    wrong = counts * (1 - np.eye(len(counts), dtype=np.int64))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:CONFUSED]
+    pairs = [divmod(int(index), len(counts)) for index in order]
+    return [f"{names[i]} → {names[j]}  {wrong[i, j]}" for i, j in pairs if wrong[i, j]]
+
+
+def _name_axes(axes: Axes, names: Sequence[str], size: float) -> None:
+    """Label rows and columns: every class, or as many as can be read."""
+    every = math.ceil(len(names) / LABELLED)
+    places = range(0, len(names), every)
+    shown = [names[place] for place in places]
+    own = 9 if len(names) <= WRITTEN else 8 if len(names) <= 60 else 6
+    upright = len(names) > 12 or max(map(len, names)) > 5
+    axes.set_xticks(places, shown, rotation=90 if upright else 0, fontsize=own)
+    axes.set_yticks(places, shown, fontsize=own)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        _plain(label)
+    axes.set_xlabel("predicted", fontsize=size)
+    axes.set_ylabel("true", fontsize=size)
+    axes.tick_params(length=0)
+
+
+def _write_counts(axes: Axes, counts: Counts, shares: npt.NDArray[np.float64]) -> None:
+    size = 9 if len(counts) <= 12 else 6.5
+    for (i, j), count in np.ndenumerate(counts):
+        if count:
+            colour = "white" if shares[i, j] > 0.5 else GREY
+            axes.text(j, i, _brief(int(count)), ha="center", va="center", color=colour, size=size)
+
+
+def _brief(count: int) -> str:
+    """Return a count in at most four characters: 9999, 12k, 3M."""
+    if count < 10_000:
+        return str(count)
+    return f"{count // 1000}k" if count < 1_000_000 else f"{count // 1_000_000}M"
+
+
+def _plain(text: Any) -> None:
+    """Take a user's words as they are: a $ in a name would be read as a formula."""
+    text.set_parse_math(False)
+
+
+def _figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingError(f"pictures need matplotlib ({error}): pip install matplotlib") from None
+    # without pyplot: it keeps figures alive and asks for a display
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    file = io.BytesIO()
+    with _unknown_letters_allowed():
+        figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    try:
+        path.write_bytes(file.getvalue())
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _unknown_letters_allowed() -> Iterator[None]:
+    """Draw class names in scripts that the font lacks as boxes, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")
+        yield

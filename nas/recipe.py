@@ -1,0 +1,192 @@
+"""A training recipe as data: what a file of nas/recipes exports as RECIPE."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from nas import catalog
+from nas.errors import OptionError, did_you_mean
+
+OPTIMIZERS = ("rmsprop_tf", "sgd", "adamw")
+SCHEDULES = ("one_cycle", "cosine", "exponential")
+CROPS = ("resized", "shift", "none")
+POLICIES = ("none", "autoaugment", "randaugment")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How a training image is varied. Sizes are shares of the side, so they scale with it.
+
+    `crop`: `resized` takes a random part of `scale` of the area and of aspect 3/4..4/3 (Inception);
+    `shift` moves the image by up to `shift` with zeros around it; `none` takes the middle.
+    `cutout`: side of a square set to the mean. `layers` and `magnitude` are of `randaugment`.
+    """
+
+    crop: str = "shift"
+    scale: tuple[float, float] = (0.08, 1.0)
+    shift: float = 0.125
+    flip: bool = True
+    cutout: float = 0.0
+    policy: str = "none"
+    layers: int = 2
+    magnitude: int = 9
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything about a training that is not the arch, the data or the machine.
+
+    `lr` is per 256 images of a batch and scales linearly with it. `ema` is the decay per step, 0:
+    none. `decay_rate` every `decay_epochs` belongs to the exponential schedule; these and
+    `warmup_epochs` are out of `epochs` and shrink with a training that is asked to be shorter.
+    `dropout`, `stochastic_depth` and `norm_momentum` (PyTorch's: the share of the new batch) of
+    None are the arch's own. `expected` says what it gave, where, by whom.
+    """
+
+    name: str
+    source: str
+    expected: str
+    epochs: int
+    batch_size: int
+    optimizer: str
+    lr: float
+    schedule: str
+    warmup_epochs: float = 0.0
+    decay_rate: float = 0.97
+    decay_epochs: float = 2.4
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    dropout: float | None = None
+    stochastic_depth: float | None = None
+    norm_momentum: float | None = None
+    augment: Augment = field(default_factory=Augment)
+
+
+_WORDS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "crop": CROPS, "policy": POLICIES}
+_WHOLE = {"epochs": (1, 100_000), "batch_size": (1, 1_000_000), "layers": (1, 20)}
+# least and greatest, both allowed
+_NUMBERS = {
+    "lr": (1e-9, 1e3),
+    "warmup_epochs": (0, 100_000),
+    "decay_rate": (1e-6, 1),
+    "decay_epochs": (1e-3, 100_000),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, 100),
+    "label_smoothing": (0, 0.99),
+    "ema": (0, 0.999999),
+    "dropout": (0, 0.99),
+    "stochastic_depth": (0, 0.99),
+    "norm_momentum": (1e-4, 1),
+    "shift": (0, 0.5),
+    "cutout": (0, 1),
+    "magnitude": (0, 30),
+}
+_OWN = ("dropout", "stochastic_depth", "norm_momentum")  # None is the arch's own
+
+
+def load_recipe(name: str, options: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a file of nas/recipes, or of the user's own .py, with options replaced.
+
+    Raises:
+        OptionError: no such recipe or option, or a value that cannot be.
+    """
+    found = catalog.export("recipes", name, "RECIPE")
+    if not isinstance(found, Recipe) or not isinstance(found.augment, Augment):
+        raise OptionError(f"RECIPE of {name} must be a nas.recipe.Recipe, not {found!r:.60}")
+    return with_options(found, options)
+
+
+def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """Return the recipe with fields of it or of its augmentation replaced, all checked.
+
+    `scale` is given as two numbers, or as text such as 0.2,1.
+
+    Raises:
+        OptionError: there is no such field, or a value cannot be; the message names both.
+    """
+    views = {f.name for f in dataclasses.fields(Augment)}
+    known = {k: v for k, v in _fields(recipe).items() if k not in ("name", "source", "expected")}
+    for key in options:
+        if key not in known:
+            raise OptionError(
+                f"recipe {recipe.name} has no option {key!r}{did_you_mean(key, known)}; "
+                f"it has {', '.join(f'{k}={v}' for k, v in known.items())}"
+            )
+    given: dict[str, Any] = {
+        key: _pair(value) if key == "scale" else value for key, value in options.items()
+    }
+    augment = dataclasses.replace(recipe.augment, **{k: v for k, v in given.items() if k in views})
+    own = {k: v for k, v in given.items() if k not in views}
+    changed = dataclasses.replace(recipe, **own, augment=augment)
+    _check(changed)
+    return changed
+
+
+def _fields(recipe: Recipe) -> dict[str, Any]:
+    """Return the fields of a recipe and of its augmentation, by name."""
+    own = {f.name: getattr(recipe, f.name) for f in dataclasses.fields(Recipe)}
+    del own["augment"]
+    views = {f.name: getattr(recipe.augment, f.name) for f in dataclasses.fields(Augment)}
+    return {**own, **views}
+
+
+def _pair(value: object) -> object:
+    """Return 0.2,1 as (0.2, 1.0); what is no pair of numbers is left for the check to refuse."""
+    parts: Any = value.split(",") if isinstance(value, str) else value
+    try:
+        low, high = parts
+        return float(low), float(high)
+    except (TypeError, ValueError):
+        return value
+
+
+def _check(recipe: Recipe) -> None:
+    """Do nothing if every value of a recipe can be.
+
+    Raises:
+        OptionError: the first that cannot; the message names its limits.
+    """
+    for key, value in _fields(recipe).items():
+        if not (key in _OWN and value is None) and (wanted := _unlike(key, value)):
+            raise OptionError(f"{key} of recipe {recipe.name} takes {wanted}, not {value!r}")
+    if recipe.warmup_epochs >= recipe.epochs:
+        raise OptionError(
+            f"warmup_epochs of recipe {recipe.name} must be fewer than its epochs, "
+            f"{recipe.epochs}, not {recipe.warmup_epochs}; --epochs shortens both"
+        )
+
+
+def _unlike(key: str, value: object) -> str:
+    """Return what a field takes if this value is not like it, else nothing."""
+    if key in _WORDS:
+        return "" if value in _WORDS[key] else f"one of {', '.join(_WORDS[key])}"
+    if key == "flip":
+        return "" if isinstance(value, bool) else "true or false"
+    if key == "scale":
+        return "" if _is_scale(value) else "two shares of the area, 0 < low <= high <= 1: 0.2,1"
+    if key in _WHOLE:
+        low, high = _WHOLE[key]
+        fits = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        return "" if fits else f"a whole number from {low} to {high}"
+    if key in _NUMBERS:
+        least, most = _NUMBERS[key]
+        return "" if _is_number(value, least, most) else f"a number from {least:g} to {most:g}"
+    return "" if isinstance(value, str) and value.strip() else "a line of text"
+
+
+def _is_number(value: object, least: float, most: float) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) and least <= value <= most
+
+
+def _is_scale(value: object) -> bool:
+    if not isinstance(value, tuple) or len(value) != 2:
+        return False
+    return all(_is_number(part, 1e-6, 1) for part in value) and value[0] <= value[1]

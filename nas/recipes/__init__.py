@@ -1,0 +1,1 @@
+"""How a net is trained: one file each, exporting `RECIPE`, with its source and what it gave."""

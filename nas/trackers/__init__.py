@@ -1,0 +1,1 @@
+"""Where numbers of a training are shown: one file each, `make(folder, name, config)`."""
