@@ -1,0 +1,1 @@
+"""Where latency is measured: one file each, `make(**options)`."""

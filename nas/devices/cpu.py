@@ -1,0 +1,57 @@
+"""This machine's CPU with torch as it is: eager, float32, channels_last, one pinned thread."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from nas import rig
+from nas.arch import Arch
+from nas.timing import Timing, steady_measure
+
+
+def make(*, batch: int = 1, threads: int = 1, runs: int = 100, seconds: float = 3.0) -> Cpu:
+    """Return the CPU as a device.
+
+    Options:
+        batch: images at once; the time is the whole batch's.
+        threads: of torch. More than one make the number depend on what else runs: where a core is
+            taken, the others spin and wait for it (measured: up to 20 times slower).
+        runs: timed runs of a round at least; there are two to four rounds.
+        seconds: for the warm-up and all rounds together, at most.
+
+    Raises:
+        OptionError: an option is out of its range.
+    """
+    rig.check(batch=batch, threads=threads, runs=runs, seconds=seconds)
+    name = f"{rig.processor()}, torch {torch.__version__}, threads {threads}, batch {batch}"
+    fingerprint = f"cpu: {name}, eager float32 channels_last"
+    return Cpu(f"CPU {name}", fingerprint, batch, threads, runs, seconds)
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """See the module."""
+
+    title: str
+    fingerprint: str
+    batch: int
+    threads: int
+    runs: int
+    seconds: float
+
+    def measure(self, arch: Arch) -> Timing:
+        rig.check_memory(arch, self.batch)
+        with rig.quiet(self.threads) as notes, torch.inference_mode():
+            model, x = rig.subject(arch, self.batch)
+            return steady_measure(
+                rig.stopwatch(lambda: model(x)),
+                batch=self.batch,
+                runs=self.runs,
+                seconds=self.seconds,
+                # several threads may well wait for each other
+                busy=time.thread_time if self.threads == 1 else None,
+                notes=notes,
+            )

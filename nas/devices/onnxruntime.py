@@ -1,0 +1,143 @@
+"""This machine's CPU with onnxruntime: the arch exported to ONNX, one pinned thread.
+
+The export is torch's own (`dynamo=True`) and takes most of the time: some 2 to 10 seconds an arch.
+Its answer is compared with torch's before anything is timed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas import rig
+from nas.arch import Arch
+from nas.errors import MissingError, NasError
+from nas.model import Model
+from nas.timing import Timing, steady_measure
+
+OPSET = 20
+# of the largest logit, or of 1
+MOST_DIFFERENCE = 1e-3
+
+
+def make(*, batch: int = 1, threads: int = 1, runs: int = 100, seconds: float = 3.0) -> OnnxRuntime:
+    """Return onnxruntime on the CPU as a device.
+
+    Options:
+        batch: images at once; the time is the whole batch's.
+        threads: of onnxruntime inside one layer.
+        runs: timed runs of a round at least; there are two to four rounds.
+        seconds: for the warm-up and all rounds together, at most; the export comes on top.
+
+    Raises:
+        OptionError: an option is out of its range.
+        MissingError: onnxruntime, onnx or onnxscript is not installed.
+    """
+    rig.check(batch=batch, threads=threads, runs=runs, seconds=seconds)
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingError(
+            f"device onnxruntime needs a package that cannot be imported ({error}): "
+            "pip install nas[onnx]"
+        ) from error
+    version = onnxruntime.__version__
+    name = f"{rig.processor()}, onnxruntime {version}, threads {threads}, batch {batch}"
+    fingerprint = f"onnxruntime: {name}, torch {torch.__version__}, opset {OPSET} float32"
+    return OnnxRuntime(f"CPU {name}", fingerprint, batch, threads, runs, seconds)
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """See the module."""
+
+    title: str
+    fingerprint: str
+    batch: int
+    threads: int
+    runs: int
+    seconds: float
+
+    def measure(self, arch: Arch) -> Timing:
+        rig.check_memory(arch, self.batch)
+        with rig.quiet(1):
+            model, x = rig.subject(arch, self.batch)
+        data = _exported(model, x)
+        with rig.quiet(self.threads) as notes:
+            session = _session(data, self.threads)
+            feed = {session.get_inputs()[0].name: x.numpy()}
+            note = _compared(model, x, session.run(None, feed)[0])
+            return steady_measure(
+                rig.stopwatch(lambda: session.run(None, feed)),
+                batch=self.batch,
+                runs=self.runs,
+                seconds=self.seconds,
+                # several threads may well wait for each other
+                busy=time.thread_time if self.threads == 1 else None,
+                notes=(*notes, note),
+            )
+
+
+def _exported(model: Model, x: Tensor) -> bytes:
+    """Return the ONNX file of a model for batches shaped like `x`."""
+    with _silence():
+        program = torch.onnx.export(
+            model, (x,), dynamo=True, opset_version=OPSET, external_data=False, verbose=False
+        )
+    assert program
+    data: bytes = program.model_proto.SerializeToString()
+    return data
+
+
+def _session(data: bytes, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def _compared(model: Model, x: Tensor, found: Any) -> str:
+    """Return a note of how far onnxruntime's logits are from torch's.
+
+    Raises:
+        NasError: so far that it is another network.
+    """
+    with torch.inference_mode():
+        expected = model(x)
+    difference = float((torch.from_numpy(found) - expected).abs().max())
+    largest = float(expected.abs().max())
+    if not difference <= MOST_DIFFERENCE * max(1.0, largest):
+        raise NasError(
+            f"{model.arch.name} ({model.arch.id}) answers otherwise in onnxruntime than in torch: "
+            f"logits up to {largest:.3g} differ by up to {difference:.3g}"
+        )
+    return f"exported; logits differ from torch's by at most {difference:.1e} of {largest:.3g}"
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter from reporting what it does, and what it misses (torchvision)."""
+    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
