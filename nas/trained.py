@@ -1,0 +1,110 @@
+"""A trained model as files: config.json says what it is, safetensors holds its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from nas import run
+from nas.arch import Arch
+from nas.checkpoint import load_weights
+from nas.errors import ArchError, OptionError, RunError
+from nas.loader import Data
+from nas.model import Model
+
+CONFIG = "config.json"
+SCHEMA = 1
+_PLACES = ("weights/best.safetensors", "model.safetensors")
+
+
+def config(arch: Arch, data: Data, **more: Any) -> dict[str, Any]:
+    """Return what config.json holds: the arch, the classes and the preprocessing (timm's names)."""
+    return {
+        "schema": SCHEMA,
+        "arch": arch.to_dict(),
+        "classes": list(data.classes),
+        "input_size": [3, data.size, data.size],
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "crop_pct": data.crop_pct,
+        "interpolation": "bilinear",
+        **more,
+    }
+
+
+def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
+    """Return the model of a train run, a search run or an exported folder, and its config.
+
+    Raises:
+        OptionError: there is no trained model; the message says how to make one.
+        RunError: its files are damaged.
+    """
+    folder, weights = _found(Path(source))
+    described = run.read_json(folder / CONFIG)
+    if not isinstance(described, dict) or described.get("schema") != SCHEMA:
+        raise OptionError(f"{folder / CONFIG} is not of schema {SCHEMA}: train again, or upgrade")
+    try:
+        model = Model(Arch.from_dict(described["arch"]))
+    except (KeyError, ArchError) as error:
+        raise RunError(f"{folder / CONFIG} holds no arch: {error}; train again") from error
+    loaded = load_weights(weights)
+    if problem := _mismatch(model, loaded):
+        raise OptionError(f"{weights} does not fit the arch of {folder / CONFIG}: {problem}")
+    model.load_state_dict(loaded)
+    return model.eval(), described
+
+
+def initial_weights(model: Model, source: Path) -> dict[str, Tensor]:
+    """Return the weights of a run or a safetensors file that a model can start from.
+
+    The classifier is left out where its shape differs, as with other classes.
+
+    Raises:
+        OptionError: there is no such file, or the weights are of another arch.
+        RunError: the file is damaged.
+    """
+    path = source if source.is_file() else _found(source)[1]
+    weights = load_weights(path)
+    own = model.state_dict()
+    classifier = list(own)[-2:]  # weight and bias of the last layer
+    missing = [
+        name
+        for name, tensor in own.items()
+        if name not in classifier and (name not in weights or weights[name].shape != tensor.shape)
+    ]
+    if missing:
+        raise OptionError(
+            f"--init {source} holds the weights of another arch: {missing[0]} is missing or of "
+            "another shape; train the arch they belong to"
+        )
+    return {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and tensor.shape == own[name].shape
+    }
+
+
+def _found(source: Path) -> tuple[Path, Path]:
+    """Return the folder of the config and the file of the weights."""
+    for folder in (source, source / "best"):
+        for place in _PLACES:
+            if (folder / CONFIG).is_file() and (folder / place).is_file():
+                return folder, folder / place
+    if not source.exists():
+        raise OptionError(f"no trained model {source}: there is no such run, folder or file")
+    raise OptionError(
+        f"{source} holds no trained model (config.json and {_PLACES[0]}): train one with "
+        f"`nas train {source} --data ...`"
+    )
+
+
+def _mismatch(model: Model, weights: dict[str, Tensor]) -> str:
+    own = model.state_dict()
+    for name, tensor in own.items():
+        if name not in weights:
+            return f"{name} is missing"
+        if weights[name].shape != tensor.shape:
+            return f"{name} has shape {tuple(weights[name].shape)}, not {tuple(tensor.shape)}"
+    return next((f"{name} is not of it" for name in weights if name not in own), "")
