@@ -7,13 +7,26 @@ own number.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 from nas.arch import Arch
 from nas.cost import count
 from nas.errors import ArchError, NasError
-from nas.interfaces import Choices, Executor, Metrics, Option, Outcome, Space, Task, Trial
+from nas.interfaces import (
+    SPENT,
+    Choices,
+    Executor,
+    Metrics,
+    Option,
+    Outcome,
+    Rung,
+    Space,
+    Task,
+    Trial,
+)
 from nas.objective import Objective, broken_limit, metric_of, reward
 from nas.samplers import Excess, distributions, no_excess
 from nas.study import Direction, Log
@@ -42,6 +55,31 @@ class Goal:
         return (reward(metrics, self.objective),)
 
 
+@dataclass(frozen=True)
+class Budget:
+    """What one trial gets. `rungs`: the epochs at which a training is asked and may be stopped.
+
+    `limit`: seconds, 0: any. Checkpoints of what is being trained lie in folders of `folder`.
+    """
+
+    rungs: tuple[int, ...] = ()
+    limit: float = 0.0
+    folder: Path = Path()
+
+
+@dataclass
+class _Pending:
+    """A trial that is being evaluated, and what its training has shown so far."""
+
+    arch: Arch
+    choices: Choices
+    rungs: tuple[Rung, ...] = ()
+
+    @property
+    def seconds(self) -> float:
+        return sum(rung.seconds for rung in self.rungs)
+
+
 class Engine:
     """One study of a journal with everything that is needed to go on with it.
 
@@ -61,14 +99,16 @@ class Engine:
         known: dict[str, Metrics],
         stop: Callable[[], str],
         watch: Callable[[Trial], None],
+        budget: Budget = Budget(),  # noqa: B008
     ) -> None:
         self._log, self._space, self._goal, self._executor = log, space, goal, executor
         self._seed, self._known, self._stop, self._watch = seed, known, stop, watch
+        self._budget = budget
         self._distributions = distributions(space)
-        self._pending: dict[int, tuple[Arch, Choices]] = {}
+        self._pending: dict[int, _Pending] = {}
         self._twins: list[tuple[int, Choices]] = []
         self._seen: set[str] = set()
-        self._broken: dict[str, str] = {}  # the archs that failed, and why
+        self._broken: dict[str, str] = {}  # the archs that gave no result, and why
         self._spent = self._idle = self._failed = 0
         self._reason = ""
         finished = log.trials()
@@ -78,21 +118,23 @@ class Engine:
         if self._failed >= FAILURES:
             self._failed = 0  # the search ended for that, and goes on with a mended evaluator
 
-    def run(self, budget: int) -> str:
-        """Evaluate until `budget` archs are done or failed; return why it ended early, or "".
+    def run(self, trials: int) -> str:
+        """Evaluate until `trials` archs are spent; return why it ended early, or "".
+
+        What is being trained when it ends early is left to a resumption.
 
         Raises:
             NasError: the last evaluations all failed; the message gives the reason.
         """
-        for number, choices in self._log.unfinished():
-            self._screen(number, choices)
+        for trial in self._log.unfinished() if not self._ended() else []:
+            self._screen(trial.number, trial.choices, trial.rungs)
         while True:
             reason = self._ended()
-            while not reason and self._has_room(budget):
+            while not reason and self._has_room(trials):
                 self._screen(*self._log.ask(self._distributions))
                 reason = self._ended()
             if not self._pending:
-                if self._broken and not self._seen and not self._stop():
+                if self._failed and not self._seen and not self._stop():
                     raise NasError(f"every evaluation failed: {self._reason}")
                 return reason
             for outcome in self._executor.wait():
@@ -101,11 +143,11 @@ class Engine:
             for number, choices in twins:
                 self._screen(number, choices)
 
-    def _has_room(self, budget: int) -> bool:
+    def _has_room(self, trials: int) -> bool:
         waiting, slots = len(self._pending), self._executor.slots
         if waiting and (self._idle >= PATIENCE or len(self._twins) >= 4 * slots):
             return False  # what is in flight may change what is proposed
-        return waiting < slots and self._spent + waiting < budget
+        return waiting < slots and self._spent + waiting < trials
 
     def _ended(self) -> str:
         if self._failed >= FAILURES:
@@ -116,7 +158,7 @@ class Engine:
         exhausted = self._idle >= PATIENCE and not self._pending
         return self._stop() or (idle if exhausted else "")
 
-    def _screen(self, number: int, choices: Choices) -> None:
+    def _screen(self, number: int, choices: Choices, rungs: tuple[Rung, ...] = ()) -> None:
         """Reject a proposal, answer it from what is known, or submit it."""
         self._proposed.add(tuple(choices.values()))
         try:
@@ -126,7 +168,7 @@ class Engine:
             return self._tell(Trial(number, "rejected", choices, "", {}, (), str(error)))
         reason = broken_limit(cost, self._goal.objective)
         if arch.id in self._broken:
-            reason = f"this network failed before: {self._broken[arch.id]}"
+            reason = f"this network was tried before: {self._broken[arch.id]}"
         if reason:
             return self._tell(Trial(number, "rejected", choices, arch.id, cost, (), reason))
         if arch.id in self._known:
@@ -134,31 +176,80 @@ class Engine:
             metrics = self._known[arch.id]
             values = self._goal.values(metrics)
             return self._tell(Trial(number, state, choices, arch.id, metrics, values))
-        if any(arch.id == other.id for other, _ in self._pending.values()):
+        if any(arch.id == other.arch.id for other in self._pending.values()):
             self._twins.append((number, choices))  # it gets the result of the one in flight
             return
-        self._pending[number] = arch, choices
-        self._executor.submit(Task(number, arch.to_dict(), self._seed))
+        self._pending[number] = _Pending(arch, choices, rungs)
+        self._submit(number)
+
+    def _submit(self, number: int) -> None:
+        """Have a trial evaluated, or trained up to its next rung."""
+        pending, budget = self._pending[number], self._budget
+        task = Task(number, pending.arch.to_dict(), self._seed)
+        if budget.limit:
+            left = max(1.0, budget.limit - pending.seconds)
+            task = replace(task, limit=left)
+        if budget.rungs:
+            epochs = budget.rungs[len(pending.rungs)]
+            task = replace(task, epochs=epochs, folder=str(self._checkpoints(number)))
+        self._executor.submit(task)
+
+    def _checkpoints(self, number: int) -> Path:
+        return self._budget.folder / f"{self._log.study.study_name}-{number}".replace(" ", "-")
 
     def _record(self, outcome: Outcome) -> None:
-        arch, choices = self._pending.pop(outcome.number)
-        metrics = {**outcome.metrics, **cost_metrics(arch)}
+        pending = self._pending[outcome.number]
+        metrics = {**outcome.metrics, **cost_metrics(pending.arch)}
+        if not outcome.error and len(pending.rungs) + 1 < len(self._budget.rungs):
+            return self._report(outcome, metrics)
+        del self._pending[outcome.number]
         state, values = ("failed", ()) if outcome.error else ("done", self._goal.values(metrics))
-        found = (metrics, values, outcome.error, outcome.seconds)
-        self._tell(Trial(outcome.number, state, choices, arch.id, *found))
+        self._tell(
+            Trial(
+                outcome.number,
+                state,
+                pending.choices,
+                pending.arch.id,
+                metrics,
+                values,
+                outcome.error,
+                pending.seconds + outcome.seconds,
+                pending.rungs,
+            )
+        )
+
+    def _report(self, outcome: Outcome, metrics: Metrics) -> None:
+        """Go on with a training that has come to a rung, unless the pruner or the user stops it."""
+        number, pending = outcome.number, self._pending[outcome.number]
+        epochs = self._budget.rungs[len(pending.rungs)]
+        worth = reward(metrics, self._goal.objective)
+        rung = Rung(epochs, worth, metrics, outcome.seconds)
+        stopped = self._log.report(number, rung)
+        pending.rungs = (*pending.rungs, rung)
+        if stopped:
+            del self._pending[number]
+            reason = f"stopped early, after {epochs} of {self._budget.rungs[-1]} epochs"
+            found = (metrics, (), reason, pending.seconds, pending.rungs)
+            self._tell(Trial(number, "stopped", pending.choices, pending.arch.id, *found))
+        elif self._stop():
+            del self._pending[number]
+        else:
+            self._submit(number)
 
     def _tell(self, trial: Trial) -> None:
         self._log.tell(trial)
+        if self._budget.rungs:
+            shutil.rmtree(self._checkpoints(trial.number), ignore_errors=True)
         self._count(trial)
         self._watch(trial)
 
     def _count(self, trial: Trial) -> None:
-        if trial.state == "failed":
+        if trial.state in ("failed", "stopped"):
             self._broken[trial.arch_id] = trial.reason
         if trial.state == "done":
             self._seen.add(trial.arch_id)
             self._known[trial.arch_id] = trial.metrics
-        if trial.state in ("done", "failed"):
+        if trial.state in SPENT:
             self._spent += 1
             self._idle = 0
             self._failed = self._failed + 1 if trial.state == "failed" else 0

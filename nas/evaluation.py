@@ -4,23 +4,92 @@ from __future__ import annotations
 
 import math
 import time
+from typing import TYPE_CHECKING, cast
 
+from nas import catalog
 from nas.arch import Arch
-from nas.interfaces import RECORD, Evaluator, Metrics, Outcome, Task
+from nas.interfaces import RECORD, Evaluator, Metrics, Outcome, Task, Trainer, Work
+
+if TYPE_CHECKING:
+    from nas.latency import Cached
+
+
+def make_evaluator(work: Work) -> Evaluator:
+    """Return the evaluator of a Work, with measured latency where a device is named.
+
+    Raises:
+        OptionError: an unknown part or option.
+    """
+    evaluator: Evaluator = catalog.make("evaluators", work.evaluator, options=work.options)
+    if work.device is None:
+        return evaluator
+    from nas.latency import Cached, cache_file
+
+    device = catalog.make("devices", work.device, options=work.device_options)
+    return Measured(evaluator, Cached(device, cache_file()))
+
+
+def rungs(evaluator: Evaluator) -> tuple[int, ...]:
+    """Return the epochs at which an evaluator that trains can be asked; () for any other."""
+    return tuple(getattr(evaluator, "rungs", ()))
+
+
+class Measured:
+    """An evaluator whose metrics also hold the latency on a device of this machine.
+
+    The device is asked first: while nothing is trained in this process, and before a training is
+    paid for.
+    """
+
+    def __init__(self, evaluator: Evaluator, device: Cached) -> None:
+        self._evaluator, self._device = evaluator, device
+        self.title = f"{evaluator.title}; latency measured on {device.title}"
+        self.rungs = rungs(evaluator)
+
+    def check(self, arch: Arch) -> None:
+        self._evaluator.check(arch)
+
+    def evaluate(self, arch: Arch, *, seed: int = 0) -> Metrics:
+        latency = self._latency(arch)
+        return {**self._evaluator.evaluate(arch, seed=seed), **latency}
+
+    def train(self, arch: Arch, *, seed: int, epochs: int, folder: str) -> Metrics:
+        latency, trainer = self._latency(arch), cast(Trainer, self._evaluator)
+        return {**trainer.train(arch, seed=seed, epochs=epochs, folder=folder), **latency}
+
+    def _latency(self, arch: Arch) -> Metrics:
+        timing = self._device.measure(arch)
+        return {
+            "latency_ms": timing.median_ms,
+            "latency_p10_ms": timing.p10_ms,
+            "latency_p90_ms": timing.p90_ms,
+        }
 
 
 def perform(evaluator: Evaluator, task: Task) -> Outcome:
     """Return the outcome of a task; whatever the evaluator raises is recorded, not passed on."""
     start = time.perf_counter()
     try:
-        found = evaluator.evaluate(Arch.from_dict(task.arch), seed=task.seed)
+        found = _found(evaluator, task)
         # plain floats: numpy's and torch's scalars are no JSON
         metrics = {str(name): float(value) for name, value in found.items()}
         problem = _problem(metrics)
     except Exception as error:
-        metrics, problem = {}, f"{type(error).__name__}: {error}"
+        metrics, problem = {}, _reason(error)
     seconds = time.perf_counter() - start
     return Outcome(task.number, {} if problem else metrics, problem, seconds)
+
+
+def _found(evaluator: Evaluator, task: Task) -> Metrics:
+    arch = Arch.from_dict(task.arch)
+    if not task.epochs:
+        return evaluator.evaluate(arch, seed=task.seed)
+    trainer = cast(Trainer, evaluator)
+    return trainer.train(arch, seed=task.seed, epochs=task.epochs, folder=task.folder)
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _problem(metrics: Metrics) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.arch import Arch
@@ -25,7 +25,11 @@ Choices = dict[str, Option]
 # `accuracy` in percent; any other name may follow: accuracy_std, latency_ms, throughput, ...
 Metrics = dict[str, float]
 # what the journal keeps of a trial beside its metrics, which must not be called so
-RECORD = ("state", "arch_id", "reason", "seconds")
+RECORD = ("state", "arch_id", "reason", "seconds", "rungs")
+# the states of a trial that was evaluated, and counts against the number of trials
+SPENT = ("done", "stopped", "failed")
+# multiply-adds that a training has cost so far: what searches of equal cost are compared by
+TRAINING_FLOPS = "training_flops"
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,24 @@ class Evaluator(Protocol):
         """Return finite metrics with at least `accuracy`; equal seeds, equal metrics."""
 
 
+class Trainer(Evaluator, Protocol):
+    """An evaluator that trains, and can be asked for an accuracy on the way.
+
+    `rungs`: the epochs at which it is asked, ascending; the last is the whole training. Its file
+    sets `TRAINS = True`, so that executors give it processes of its own: a training may take all
+    memory, hang or crash.
+    """
+
+    rungs: tuple[int, ...]
+
+    def train(self, arch: Arch, *, seed: int, epochs: int, folder: str) -> Metrics:
+        """Train up to `epochs`, from the checkpoint in `folder` if there is one.
+
+        Return what `evaluate` returns, and `training_flops`: multiply-adds spent so far. Equal
+        seeds, equal metrics on one device, however often it was stopped on the way.
+        """
+
+
 class Controller(Protocol):
     """A file of nas/controllers exports `make(space, *, seed, ...)`, giving an Optuna sampler.
 
@@ -83,11 +105,31 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class Task:
-    """One evaluation, as it travels to a worker. `arch` is `Arch.to_dict()`."""
+    """One evaluation, as it travels to a worker. `arch` is `Arch.to_dict()`.
+
+    `epochs` and `folder` are a Trainer's: how far to train, and where its checkpoint lies.
+    `limit`: seconds after which it is given up; 0: none.
+    """
 
     number: int
     arch: dict[str, Any]
     seed: int
+    epochs: int = 0
+    folder: str = ""
+    limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker must make before it can evaluate: names and options, plain JSON.
+
+    With a `device`, that device measures the latency of every arch.
+    """
+
+    evaluator: str
+    options: dict[str, Any] = field(default_factory=dict)
+    device: str | None = None
+    device_options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -101,7 +143,7 @@ class Outcome:
 
 
 class Executor(Protocol):
-    """Who runs evaluations. A file of nas/executors exports `make(evaluator, options, ...)`."""
+    """Who runs evaluations. A file of nas/executors exports `make(work, ...)`."""
 
     slots: int  # how many tasks it works on at once
 
@@ -116,8 +158,21 @@ class Executor(Protocol):
 
 
 @dataclass(frozen=True)
+class Rung:
+    """What a training had shown after some epochs: the reward as it was then, and the metrics."""
+
+    epochs: int
+    reward: float
+    metrics: Metrics
+    seconds: float
+
+
+@dataclass(frozen=True)
 class Trial:
-    """One finished proposal. `state`: done, duplicate, rejected or failed (see `reason`)."""
+    """One finished proposal.
+
+    `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`).
+    """
 
     number: int
     state: str
@@ -127,3 +182,4 @@ class Trial:
     values: tuple[float, ...] = ()  # the reward, or one value per objective
     reason: str = ""
     seconds: float = 0.0
+    rungs: tuple[Rung, ...] = ()  # of a training: what it showed on the way

@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from nas import catalog
 from nas.arch import Arch
-from nas.engine import Goal
+from nas.engine import Budget, Goal
 from nas.errors import EvaluatorError, NasError, OptionError
-from nas.interfaces import Evaluator, Space
+from nas.evaluation import make_evaluator, rungs
+from nas.interfaces import Choices, Evaluator, Space, Work
 from nas.objective import Bound, make_objective
 from nas.reach import check_reach, check_space
 from nas.samplers import no_excess
 from nas.settings import Settings
+
+
+EVALUATIONS, TRAININGS = 1000, 60  # how many trials, where none are asked for
+SMALL = 64  # pixels a side up to which a space with fewer strides fits better
+# settings that are options of an evaluator that trains
+TRAINING = (
+    "data",
+    "download",
+    "recipe",
+    "recipe_options",
+    "epochs",
+    "fraction",
+    "train_imgsz",
+    "batch_size",
+)
 
 
 @dataclass(frozen=True)
@@ -24,8 +43,26 @@ class Setup:
     space: Space
     goal: Goal
     evaluator: Evaluator
-    evaluator_options: dict[str, Any]
+    work: Work
     controller: str
+    pruner: str
+    notes: tuple[str, ...]  # what was chosen for the user, and why
+
+    @property
+    def rungs(self) -> tuple[int, ...]:
+        """Return the epochs at which a training is asked; () where nothing is trained."""
+        return rungs(self.evaluator)
+
+    @property
+    def trials(self) -> int:
+        """Return how many archs to evaluate."""
+        return self.settings.trials or (TRAININGS if self.rungs else EVALUATIONS)
+
+    def budget(self, folder: Path) -> Budget:
+        """Return what a trial gets, its checkpoints in a folder."""
+        # two objectives cannot be stopped early, so they are not asked on the way either
+        steps = self.rungs[-1:] if self.goal.pareto else self.rungs
+        return Budget(steps, self.settings.trial_time_limit or 0.0, folder)
 
 
 def prepare(settings: Settings, *, strict: bool = True) -> Setup:
@@ -37,22 +74,61 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
         OptionError: an unknown part or option, conflicting settings, an unreachable target.
         EvaluatorError: the evaluator does not know the archs of the space.
     """
-    space: Space = catalog.export("spaces", settings.space, "SPACE")
-    if not isinstance(space, Space):
-        raise OptionError(
-            f"SPACE of {settings.space} must be a nas.interfaces.Space, not {type(space).__name__}"
-        )
     catalog.export("executors", settings.executor, "make")
     goal = _goal(settings)
+    work = _work(settings)
+    evaluator = make_evaluator(work)
+    space, notes = _space(settings, evaluator)
     controller = settings.controller or ("nsga2" if goal.pareto else "tpe")
     _check_controller(controller, settings, space)
-    options = _evaluator_options(settings)
-    evaluator: Evaluator = catalog.make("evaluators", settings.evaluator, options=options)
+    pruner = _pruner(settings, goal, evaluator)
     arch = check_space(space)
     if strict:
-        _check_evaluator(evaluator, settings.evaluator, arch)
+        _check_evaluator(evaluator, work.evaluator, arch)
         check_reach(space, arch, goal.objective, evaluator)
-    return Setup(settings, space, goal, evaluator, options, controller)
+    return Setup(settings, space, goal, evaluator, work, controller, pruner, notes)
+
+
+def _space(settings: Settings, evaluator: Evaluator) -> tuple[Space, tuple[str, ...]]:
+    """Return the space, fitted to the classes and the image size of the data; and what to say."""
+    side: int | None = getattr(evaluator, "image_side", None)
+    small = side is not None and side <= SMALL
+    name = settings.space or ("mbconv_small" if small else "mbconv")
+    space: Space = catalog.export("spaces", name, "SPACE")
+    if not isinstance(space, Space):
+        raise OptionError(
+            f"SPACE of {name} must be a nas.interfaces.Space, not {type(space).__name__}"
+        )
+    notes: tuple[str, ...] = ()
+    if small and not settings.space:
+        notes = (
+            f"space mbconv_small, since the images are {side} pixels; --space chooses another",
+        )
+    elif small and name == "mbconv":
+        notes = (
+            f"the images are {side} pixels and mbconv is made for 224, to which they are enlarged: "
+            "--space mbconv_small fits them, at a fraction of the cost",
+        )
+    return fitted(space, len(getattr(evaluator, "classes", ())), settings.imgsz), notes
+
+
+def fitted(space: Space, classes: int, imgsz: int | None) -> Space:
+    """Return a space whose archs have that many classes and that input; 0, None: as they are.
+
+    Costs are counted on such archs, so that a target is met by what will be deployed.
+    """
+    if not classes and not imgsz:
+        return space
+
+    def decode(choices: Mapping[str, Any]) -> Arch:
+        arch = space.decode(choices)
+        head = dataclasses.replace(arch.head, classes=classes or arch.head.classes)
+        return dataclasses.replace(arch, head=head, resolution=imgsz or arch.resolution)
+
+    def encode(arch: Arch) -> Choices | None:
+        return space.encode(arch) if space.encode else None
+
+    return dataclasses.replace(space, decode=decode, encode=encode if space.encode else None)
 
 
 def _check_evaluator(evaluator: Evaluator, name: str, arch: Arch) -> None:
@@ -105,13 +181,56 @@ def _check_controller(controller: str, settings: Settings, space: Space) -> None
     catalog.make("controllers", controller, space, options=options, **fixed)
 
 
-def _evaluator_options(settings: Settings) -> dict[str, Any]:
-    options = dict(settings.evaluator_options)
-    takes_device = "device" in catalog.option_defaults("evaluators", settings.evaluator)
-    if settings.target_latency and takes_device and not settings.device:
-        raise OptionError("--target-latency needs a --device to say whose latency")
+def _work(settings: Settings) -> Work:
+    """Return what workers make: the evaluator with its options, and a device that measures."""
+    name = settings.evaluator or ("training" if settings.data else "surrogate")
+    options = {**settings.evaluator_options, **_data_options(settings, name)}
+    takes_device = "device" in catalog.option_defaults("evaluators", name)
+    if settings.target_latency and not settings.device:
+        raise OptionError(
+            "--target-latency needs a --device to say whose latency: "
+            f"{', '.join(catalog.names('devices'))} of this machine"
+            + (", or one that the evaluator predicts" if takes_device else "")
+        )
     if settings.device is None:
-        return options
-    if not takes_device:
-        raise OptionError(f"evaluator {settings.evaluator} knows no devices: leave out --device")
-    return {**options, "device": settings.device}
+        return Work(name, options)
+    if settings.device in catalog.names("devices"):
+        return Work(name, options, settings.device)
+    if takes_device:
+        return Work(name, {**options, "device": settings.device})
+    raise OptionError(
+        f"--device of evaluator {name} takes one of {', '.join(catalog.names('devices'))}, "
+        f"which measures the latency on this machine, not {settings.device!r}"
+    )
+
+
+def _data_options(settings: Settings, evaluator: str) -> dict[str, Any]:
+    """Return the settings of a training, as options of an evaluator that trains."""
+    known = catalog.option_defaults("evaluators", evaluator)
+    given = {name: getattr(settings, name) for name in TRAINING}
+    given = {name: value for name, value in given.items() if value}
+    for name in given:
+        if name not in known:
+            flag = "--" + name.replace("_", "-").removesuffix("s" * name.endswith("options"))
+            way = "leave it out" if settings.data else "give --data"
+            raise OptionError(f"{flag} belongs to trainings, and {evaluator} trains nothing: {way}")
+    if "data" in known and not settings.data and "data" not in settings.evaluator_options:
+        raise OptionError(f"evaluator {evaluator} needs --data: your images")
+    return given
+
+
+def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
+    """Return the name of what stops trainings early, checked with its options."""
+    steps = rungs(evaluator)
+    wanted = settings.pruner or settings.pruner_options
+    if goal.pareto and wanted and settings.pruner != "none":
+        raise OptionError(
+            "--pruner has no effect with --objective pareto, where no trial is worse than another "
+            "before both objectives are known: leave it out"
+        )
+    if not steps and (wanted or settings.trials_per_device):
+        flag = "--pruner" if wanted else "--trials-per-device"
+        raise OptionError(f"{flag} belongs to trainings: give --data")
+    name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
+    catalog.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))
+    return name

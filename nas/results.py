@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import math
-from collections.abc import Sequence
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nas import run
 from nas.arch import Arch
+from nas.curves import write_rungs
 from nas.engine import Goal, cost_metrics
 from nas.errors import EvaluatorError, RunError
-from nas.evaluation import perform
-from nas.interfaces import Metrics, Task, Trial
+from nas.finals import Finalist, Standing, entry, hand_over
+from nas.interfaces import SPENT, TRAINING_FLOPS, Executor, Metrics, Task, Trial
 from nas.load import baselines
 from nas.objective import describe, hypervolume, meets, pareto_front, reward
 from nas.prepare import Setup
@@ -90,18 +93,22 @@ def conclude(
     log: Log,
     chance: Log | None,
     references: list[dict[str, Any]],
+    standings: list[Standing],
     reason: str,
 ) -> dict[str, Any]:
     """Write the winner, the Pareto front and the importances; return the result as JSON data.
 
-    `chance` is the random search; `reason` says why the search ended early, or is empty.
+    `chance` is the random search, `standings` the finals of a search that trains; `reason` says
+    why the search ended early, or is empty.
     """
     trials, random_trials = log.trials(), chance.trials() if chance else []
     leaders, lucky = ranked(trials, setup.goal), ranked(random_trials, setup.goal)
     front = _front(leaders, setup.goal)
-    best = _entry(setup, "best", leaders[0]) if leaders else None
-    luckiest = _entry(setup, "random search", lucky[0]) if lucky else None
-    company = [*references, luckiest] if luckiest else references
+    final = {standing.finalist.arch.id: standing for standing in standings}
+    best = _winner(setup, "best", leaders, final)
+    luckiest = _winner(setup, "random search", lucky, final)
+    shown = [_final(setup, row, final) for row in references]
+    company = [*shown, luckiest] if luckiest else shown
     result = {
         "schema": SCHEMA,
         "run": str(folder),
@@ -112,25 +119,90 @@ def conclude(
         "seconds": sum(trial.seconds for trial in trials),
         "stopped": reason,
         "met": bool(leaders) and within(leaders[0], setup.goal),
+        "training_flops": training_flops(trials),
+        "data": setup.settings.data,
         "best": best,
         "leaders": [_entry(setup, f"#{t.number}", t) for t in _shown(leaders, front, setup.goal)],
-        "references": references,
-        "random": luckiest and {**luckiest, "trials": spent(random_trials)},
+        "references": shown,
+        "random": luckiest
+        and {
+            **luckiest,
+            "trials": spent(random_trials),
+            "training_flops": training_flops(random_trials),
+        },
+        "finals": [_standing(setup, standing) for standing in standings],
         "gains": [_gain(best, other) for other in company] if best else [],
         "front": len(front),
         "hypervolume": _volumes(leaders, lucky, setup.goal),
     }
+    write_rungs(folder, {SEARCH: trials, RANDOM: random_trials}, setup.goal)
     _write(folder, setup.goal, front, log, result)
     if best:
         arch = Arch.from_dict(best["arch"])
         run.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
         run.write_text(folder / "best" / "README.md", _card(setup, result))
+        if arch.id in final:
+            hand_over(folder, final[arch.id], folder / "best")
     return result
+
+
+def _standing(setup: Setup, standing: Standing) -> dict[str, Any]:
+    metrics = _fresh(standing.finalist.metrics, standing)
+    return {**entry(standing), "reward": reward(metrics, setup.goal.objective)}
+
+
+def _winner(
+    setup: Setup, name: str, leaders: list[Trial], final: Mapping[str, Standing]
+) -> dict[str, Any] | None:
+    """Return the best of the leaders: by the finals for those that were in them."""
+    played = [_retold(trial, final) for trial in leaders if trial.arch_id in final]
+    best = ranked(played, setup.goal) or leaders
+    return _entry(setup, name, best[0]) if best else None
+
+
+def _retold(trial: Trial, final: Mapping[str, Standing]) -> Trial:
+    """Return a trial with the accuracy that the finals found."""
+    return dataclasses.replace(trial, metrics=_fresh(trial.metrics, final[trial.arch_id]))
+
+
+def _fresh(metrics: Metrics, standing: Standing) -> Metrics:
+    return {**metrics, "accuracy": standing.mean, "accuracy_std": standing.error}
+
+
+def _final(setup: Setup, row: dict[str, Any], final: Mapping[str, Standing]) -> dict[str, Any]:
+    """Return a reference's row with the accuracy that the finals found, if it was in them."""
+    if row["arch_id"] not in final:
+        return row
+    metrics = _fresh(row["metrics"], final[row["arch_id"]])
+    return {**row, "metrics": metrics, "reward": reward(metrics, setup.goal.objective)}
+
+
+def finalists(
+    setup: Setup, trials: list[Trial], chance: list[Trial], references: list[dict[str, Any]]
+) -> list[Finalist]:
+    """Return the best few of the search and of random search, and the references; none twice."""
+    top = setup.settings.finalists
+    named = [("search", t) for t in ranked(trials, setup.goal)[:top]]
+    named += [("random search", t) for t in ranked(chance, setup.goal)[:top]]
+    found = [
+        Finalist(f"{name} #{trial.number}", setup.space.decode(trial.choices), trial.metrics)
+        for name, trial in named
+    ]
+    found += [
+        Finalist(row["name"], Arch.from_dict(row["arch"]), row["metrics"]) for row in references
+    ]
+    first = {finalist.arch.id: finalist for finalist in reversed(found)}
+    return [finalist for finalist in found if first[finalist.arch.id] is finalist]
+
+
+def training_flops(trials: Sequence[Trial]) -> float:
+    """Return the multiply-adds that trainings took, 0 where nothing was trained."""
+    return sum(t.metrics.get(TRAINING_FLOPS, 0.0) for t in trials if t.state in SPENT)
 
 
 def spent(trials: Sequence[Trial]) -> int:
     """Return how many evaluations the trials took from the budget."""
-    return sum(trial.state in ("done", "failed") for trial in trials)
+    return sum(trial.state in SPENT for trial in trials)
 
 
 def _description(setup: Setup) -> dict[str, Any]:
@@ -138,7 +210,7 @@ def _description(setup: Setup) -> dict[str, Any]:
     return {
         "space": {"name": setup.space.name, "size": setup.space.size},
         "controller": setup.controller,
-        "evaluator": {"name": setup.settings.evaluator, "title": setup.evaluator.title},
+        "evaluator": {"name": setup.work.evaluator, "title": setup.evaluator.title},
         "objective": describe(objective),
         "reward": objective.kind,
         "pareto": setup.goal.pareto,
@@ -194,28 +266,32 @@ def _entry(setup: Setup, name: str, trial: Trial) -> dict[str, Any]:
     }
 
 
-def reference_rows(folder: Path, setup: Setup) -> list[dict[str, Any]]:
+def reference_rows(folder: Path, setup: Setup, executor: Executor) -> list[dict[str, Any]]:
     """Return the reference nets that the space can express and the evaluator knows.
 
     They are evaluated once in a run and kept in its folder.
     """
     path = folder / REFERENCE
     if not path.exists():
-        found = (_reference(setup, name, baselines()[name]) for name in REFERENCES)
+        found = (_reference(folder, setup, executor, name) for name in REFERENCES)
         run.write_json(path, [row for row in found if row])
     rows: list[dict[str, Any]] = run.read_json(path)
     return rows
 
 
-def _reference(setup: Setup, name: str, arch: Arch) -> dict[str, Any] | None:
-    choices = setup.space.encode(arch) if setup.space.encode else None
-    if choices is None or not _knows(setup, arch):
+def _reference(folder: Path, setup: Setup, executor: Executor, name: str) -> dict[str, Any] | None:
+    choices = setup.space.encode(baselines()[name]) if setup.space.encode else None
+    arch = setup.space.decode(choices) if choices else None
+    if choices is None or arch is None or not _knows(setup, arch):
         return None
-    outcome = perform(setup.evaluator, Task(-1, arch.to_dict(), setup.settings.seed))
+    epochs, place = (*setup.rungs, 0)[max(0, len(setup.rungs) - 1)], folder / "trials" / name
+    executor.submit(Task(-1, arch.to_dict(), setup.settings.seed, epochs, str(place)))
+    (outcome,) = executor.wait()
+    shutil.rmtree(place, ignore_errors=True)
     if outcome.error:
         return None
     trial = Trial(-1, "done", choices, arch.id, {**outcome.metrics, **cost_metrics(arch)})
-    return {**_entry(setup, name, trial), "arch": arch.to_dict()}
+    return _entry(setup, name, trial)
 
 
 def _knows(setup: Setup, arch: Arch) -> bool:
@@ -227,7 +303,7 @@ def _knows(setup: Setup, arch: Arch) -> bool:
 
 
 def _states(trials: list[Trial]) -> dict[str, int]:
-    names = ("done", "duplicate", "rejected", "failed")
+    names = ("done", "duplicate", "stopped", "rejected", "failed")
     return {name: sum(trial.state == name for trial in trials) for name in names}
 
 

@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nas.interfaces import Trial
+from nas.interfaces import SPENT, Trial
 from nas.objective import Objective, reward
 from nas.units import format_bytes, format_count, format_seconds
 
@@ -79,7 +79,7 @@ class Progressing:
             self._live = None
 
     def _count(self, trial: Trial) -> None:
-        if trial.state in ("done", "failed"):
+        if trial.state in SPENT:
             self._done += 1
         if trial.state == "done":
             self._rank(trial)
@@ -168,6 +168,13 @@ def show_search(result: Row, console: Console) -> None:
         console.print("no arch was evaluated: every proposal was rejected or failed")
     else:
         console.print(leaderboard(rows))
+    if result["finals"]:
+        console.print(finals_board(result))
+        deviation = result["finals"][0]["seed_deviation"]
+        console.print(
+            "finals: validation accuracy with new seeds, mean ± standard error; one training's "
+            f"deviation over seeds {deviation:.2f} points. The test images were not read"
+        )
     if result["hypervolume"]:
         volumes = ", ".join(f"{name} {v:.3f}" for name, v in result["hypervolume"].items())
         console.print(f"front of {result['front']} archs (pareto.csv); hypervolume: {volumes}")
@@ -175,8 +182,34 @@ def show_search(result: Row, console: Console) -> None:
         console.print(_gain(gain))
     console.print("FLOPs are multiply-adds (MACs); tools that count both report twice as many")
     console.print(f"saved   {result['run']}  (report.html, best/arch.json, trials.csv)")
-    if result["best"]:
+    if result["best"] and result["training_flops"]:
+        print_training(result, console)
+    elif result["best"]:
         console.print(f"next    nas scale {result['run']} --phi 1..7")
+
+
+def print_training(result: Row, console: Console) -> None:
+    """Print what the trainings cost and what to do with the winner."""
+    spent, rival = format_count(result["training_flops"]), result["random"]
+    other = f"; random search {format_count(rival['training_flops'])}" if rival else ""
+    console.print(f"trained {spent} multiply-adds{other}")
+    if result["finals"]:
+        console.print(
+            f"weights {result['run']}/best/model.safetensors: the winner, shortly trained"
+        )
+    console.print(f"next    nas train {result['run']} --data {result['data']}")
+
+
+def finals_board(result: Row) -> Table:
+    """Return the table of the last round, best first."""
+    table = Table(box=None, pad_edge=False)
+    for title in ("finalist", "accuracy %", "each seed", "in the search", "reward"):
+        table.add_column(title, justify="left" if title == "finalist" else "right", no_wrap=True)
+    for row in sorted(result["finals"], key=lambda row: -row["reward"]):
+        seeds = " ".join(f"{value:.2f}" for value in row["accuracies"])
+        cells = [accuracy(row), seeds, f"{row['searched']:.2f}", f"{row['reward']:.3f}"]
+        table.add_row(row["name"], *cells)
+    return table
 
 
 def _gain(gain: Row) -> str:

@@ -35,7 +35,46 @@ class Settings:
     Sizes are numbers here: multiply-adds, parameters, milliseconds, seconds.
     """
 
-    space: str = _flag("mbconv", "What", "Space: a name (`nas ls spaces`) or a path to your .py.")
+    space: str | None = _flag(
+        None,
+        "What",
+        "Space: a name (`nas ls spaces`) or a path to your .py; default mbconv, with --data of "
+        "small images mbconv_small.",
+    )
+    data: str | None = _flag(
+        None,
+        "Data",
+        "Train candidates on these images: a folder of class folders, image parquet, digits, or a "
+        "torchvision data set such as cifar10.",
+    )
+    download: bool = _flag(False, "Data", "Let a data set that is not here be downloaded.")
+    imgsz: int | None = _flag(
+        None, "Data", "Pixels a side of the network's input, where FLOPs are counted."
+    )
+    epochs: int | None = _flag(None, "Data", "Epochs of a candidate's training; default 4.")
+    fraction: float | None = _flag(
+        None, "Data", "Share of the training images for a candidate, such as 0.2; default 1."
+    )
+    train_imgsz: int | None = _flag(
+        None, "Data", "Pixels a side for a candidate's training; default --imgsz."
+    )
+    batch_size: int | None = _flag(None, "Data", "Images a step; default the recipe's.")
+    recipe: str | None = _flag(None, "Data", "Recipe (`nas ls recipes`); default proxy.")
+    recipe_options: dict[str, Any] = _flag({}, "Data", "Option of the recipe, as name=value.")
+    pruner: str | None = _flag(
+        None, "Data", "What stops losing trainings early (`nas ls pruners`); default halving."
+    )
+    pruner_options: dict[str, Any] = _flag({}, "Data", "Option of the pruner, as name=value.")
+    trial_time_limit: float | None = _flag(
+        None, "Data", "Give a trial up after this time, such as 10m."
+    )
+    trials_per_device: str | None = _flag(
+        None, "Data", "Trainings at once on one device: a number, or auto to measure it."
+    )
+    finalists: int = _flag(
+        3, "Data", "The best so many are trained again with new seeds before one is named; 0: none."
+    )
+    final_seeds: int = _flag(3, "Data", "Seeds of each finalist.")
     target_flops: int | None = _flag(
         None,
         "Target",
@@ -49,7 +88,10 @@ class Settings:
         "benchmark's batch).",
     )
     device: str | None = _flag(
-        None, "Target", "Device of the latency: a100, rtx3090, tpuv2, tpuv3, zcu102, vck190."
+        None,
+        "Target",
+        "Device of the latency: measured on this machine (cpu, cuda, onnxruntime), or predicted "
+        "(a100, rtx3090, tpuv2, tpuv3, zcu102, vck190).",
     )
     max_flops: int | None = _flag(
         None, "Target", "Hard limit: archs with more multiply-adds are not evaluated."
@@ -73,14 +115,17 @@ class Settings:
     controller_options: dict[str, Any] = _flag(
         {}, "How", "Option of the controller, as name=value."
     )
-    evaluator: str = _flag(
-        "surrogate", "How", "What scores an arch (`nas ls evaluators`), or a path to your .py."
+    evaluator: str | None = _flag(
+        None,
+        "How",
+        "What scores an arch (`nas ls evaluators`), or a path to your .py; default surrogate, "
+        "with --data training.",
     )
     evaluator_options: dict[str, Any] = _flag({}, "How", "Option of the evaluator, as name=value.")
     executor: str = _flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
     executor_options: dict[str, Any] = _flag({}, "How", "Option of the executor, as name=value.")
     workers: int = _flag(1, "How", "Worker processes; with 1 a resumed search is identical.")
-    trials: int = _flag(1000, "How", "Archs to evaluate.")
+    trials: int | None = _flag(None, "How", "Archs to evaluate; default 1000, with --data 60.")
     time_limit: float | None = _flag(
         None, "How", "End after this time, such as 20m; half of it is for the random search."
     )
@@ -115,14 +160,49 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         values["target_latency"] = parse_milliseconds(values["target_latency"], "--target-latency")
     if "time_limit" in values:
         values["time_limit"] = parse_seconds(values["time_limit"], "--time-limit")
+    if "trial_time_limit" in values:
+        values["trial_time_limit"] = parse_seconds(values["trial_time_limit"], "--trial-time-limit")
     if "w" in values:
         values["w"] = parse_number(values["w"], "--w")
-    for key, least in (("trials", 1), ("workers", 1), ("seed", 0)):
+    if "fraction" in values:
+        values["fraction"] = _share(values["fraction"])
+    for key in ("trials", "epochs", "imgsz", "train_imgsz", "batch_size"):
+        if key in values:
+            values[key] = _whole(key, values[key])
+    for key, least in _LEAST.items():
         if not least <= values.get(key, least) < 2**32 - 1:
             raise OptionError(
-                f"--{key} takes a whole number of at least {least}, not {values[key]!r}"
+                f"{_name(key)} takes a whole number of at least {least}, not {values[key]!r}"
             )
     return Settings(**values)
+
+
+# the images are at least 32 pixels a side because the networks stride by 32
+_LEAST = {
+    "trials": 1,
+    "workers": 1,
+    "seed": 0,
+    "epochs": 1,
+    "imgsz": 32,
+    "train_imgsz": 32,
+    "batch_size": 2,
+    "finalists": 0,
+    "final_seeds": 1,
+}
+
+
+def _whole(key: str, value: object) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not text.lstrip("-").isdecimal():
+        raise OptionError(f"{_name(key)} takes a whole number, not {value!r}")
+    return int(text)
+
+
+def _share(value: str | float) -> float:
+    share = parse_number(value, "--fraction")
+    if not 0 < share <= 1:
+        raise OptionError(f"--fraction takes a share above 0 and up to 1, not {value!r}")
+    return share
 
 
 def _name(key: str) -> str:

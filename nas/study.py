@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import RunError
-from nas.interfaces import RECORD, Choices, Metrics, Trial
+from nas.interfaces import RECORD, Choices, Metrics, Rung, Trial
 from nas.journal import GroupedFile, open_journal
 
 Direction = Literal["maximize", "minimize"]
 SEARCH, RANDOM = "search", "random search"
-# a rejected arch is pruned: samplers learn that it is worse than any that was evaluated
+# a rejected arch is pruned: samplers learn that it is worse than any that was evaluated; one that
+# was stopped early is pruned with what it showed on the way
 _STATES = {
     "done": TrialState.COMPLETE,
     "duplicate": TrialState.COMPLETE,
+    "stopped": TrialState.PRUNED,
     "rejected": TrialState.PRUNED,
     "failed": TrialState.FAIL,
 }
@@ -42,20 +46,30 @@ class Journal:
         trials = [_trial(t) for t in frozen if t.state is TrialState.COMPLETE]
         return {trial.arch_id: trial.metrics for trial in trials if trial.state == "done"}
 
-    def log(self, name: str, directions: Sequence[Direction], sampler: BaseSampler) -> Log:
+    def log(
+        self,
+        name: str,
+        directions: Sequence[Direction],
+        sampler: BaseSampler,
+        pruner: BasePruner | None = None,
+    ) -> Log:
         """Return the study of that name, made if absent.
 
         Raises:
             RunError: the study is there with other directions or of another space.
         """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        parts: dict[str, Any] = {
+            "storage": self.storage,
+            "study_name": name,
+            "sampler": sampler,
+            "pruner": pruner or NopPruner(),
+        }
         there = any(name == study.study_name for study in self.storage.get_all_studies())
         study = (
-            optuna.load_study(storage=self.storage, sampler=sampler, study_name=name)
+            optuna.load_study(**parts)
             if there
-            else optuna.create_study(
-                storage=self.storage, sampler=sampler, study_name=name, directions=directions
-            )
+            else optuna.create_study(**parts, directions=directions)
         )
         found = [direction.name.lower() for direction in study.directions]
         if found != list(directions):
@@ -88,7 +102,7 @@ class Log:
     def tell(self, trial: Trial) -> None:
         """Record what came of a proposal."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
-        record = {name: getattr(trial, name) for name in RECORD}
+        record = {name: getattr(trial, name) for name in RECORD if name != "rungs"}
         for name, value in {**record, **trial.metrics}.items():
             if value != "":
                 self._storage.set_trial_user_attr(trial_id, name, value)
@@ -97,10 +111,21 @@ class Log:
         self.study.tell(trial.number, values, state=state)
         self._backend.flush()
 
-    def unfinished(self) -> list[tuple[int, Choices]]:
+    def report(self, number: int, rung: Rung) -> bool:
+        """Record what a training shows after some epochs; tell whether the pruner stops it.
+
+        The decision is on file together with the report, or neither is.
+        """
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        before = self._storage.get_trial(trial_id).user_attrs.get("rungs", [])
+        self._storage.set_trial_user_attr(trial_id, "rungs", [*before, dataclasses.asdict(rung)])
+        self._storage.set_trial_intermediate_value(trial_id, rung.epochs, rung.reward)
+        return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
+
+    def unfinished(self) -> list[Trial]:
         """Return the proposals without a result, from a process that was killed."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [(trial.number, dict(trial.params)) for trial in running]
+        return [_trial(frozen) for frozen in running]
 
     def trials(self) -> list[Trial]:
         """Return the finished trials in the order of their numbers."""
@@ -132,7 +157,9 @@ def _trial(frozen: FrozenTrial) -> Trial:
         choices=dict(frozen.params),
         arch_id=attributes.get("arch_id", ""),
         metrics={k: v for k, v in attributes.items() if k not in RECORD},
-        values=tuple(frozen.values or ()),
+        # of a pruned trial optuna makes the last report its value
+        values=tuple(frozen.values) if frozen.state is TrialState.COMPLETE else (),
         reason=attributes.get("reason", ""),
         seconds=attributes.get("seconds", 0.0),
+        rungs=tuple(Rung(**rung) for rung in attributes.get("rungs", ())),
     )

@@ -76,8 +76,8 @@ class Search:
         self.log.tell(Trial(number, state, choices, "id", {}, values if scored else ()))
 
     def go(self, until: int) -> list[Choices]:
-        for number, choices in self.log.unfinished():
-            self.tell(number, choices)
+        for trial in self.log.unfinished():
+            self.tell(trial.number, trial.choices)
         while len(self.log.trials()) < until:
             self.tell(*self.ask())
         return [trial.choices for trial in self.log.trials()]

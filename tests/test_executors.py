@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nas import catalog
-from nas.interfaces import Executor, Outcome, Task
+from nas.interfaces import Executor, Outcome, Task, Work
 from nas.samplers import random_choices
 
 MBCONV = catalog.export("spaces", "mbconv", "SPACE")
@@ -50,7 +50,7 @@ def work(executor: Executor, tasks: list[Task]) -> dict[int, Outcome]:
 
 def made(name: str, evaluator: str, workers: int, **options: object) -> Executor:
     executor: Executor = catalog.make(
-        "executors", name, evaluator, options, options={}, workers=workers
+        "executors", name, Work(evaluator, options), options={}, workers=workers
     )
     return executor
 

@@ -306,7 +306,7 @@ def test_the_folder_holds_what_the_conventions_say(folder: Path) -> None:
         "report.html",
     } <= names
     args = run.read_args(folder / found["run"])
-    assert (args["space"], args["target_flops"], args["seed"]) == ("mbconv", 400_000_000, 0)
+    assert (args["target_flops"], args["seed"]) == (400_000_000, 0)
     assert "nas scale runs/search/search" in (folder / found["run"] / "best/README.md").read_text()
 
 
@@ -359,13 +359,16 @@ def test_workers_find_the_same_archs_good(folder: Path) -> None:
     ("settings", "message"),
     [
         ({"target_latency": "2ms", "evaluator": "surrogate"}, "needs a --device"),
-        ({"target_latency": "2ms"}, "the evaluator gives no latency_ms"),
+        ({"target_latency": "2ms"}, "needs a --device to say whose latency: cpu"),
         ({"w": -0.07, "target_flops": None}, "--w shapes the reward around a target"),
         ({"objective": "pareto", "w": -0.07}, "--w has no effect"),
         ({"objective": "pareto", "target_params": "5M"}, "give one target"),
         ({"objective": "pareto", "controller": "evolution"}, "use one of gp, nsga2, random, tpe"),
         ({"objective": "front"}, "--objective takes reward or pareto"),
-        ({"device": "a100"}, "evaluator synthetic knows no devices"),
+        ({"device": "a100"}, "--device of evaluator synthetic takes one of cpu"),
+        ({"pruner": "halving"}, "--pruner belongs to trainings: give --data"),
+        ({"recipe": "proxy"}, "--recipe belongs to trainings, and synthetic trains nothing"),
+        ({"data": "digits"}, "--data belongs to trainings, and synthetic trains nothing"),
         ({"executor": "slurm"}, "no executor named 'slurm'"),
         ({"trials": 0}, "--trials takes a whole number of at least 1"),
         ({"trials": "many"}, "--trials takes a whole number"),

@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 from nas import catalog
-from nas.evaluation import perform
-from nas.interfaces import Evaluator, Executor, Outcome, Task
+from nas.evaluation import make_evaluator, perform
+from nas.interfaces import Evaluator, Executor, Outcome, Task, Work
 
 TRIES = 3
 
 
-def make(evaluator: str, options: Mapping[str, Any], *, workers: int = 1) -> Executor:
-    """Return the executor. workers: processes; 1 evaluates in this process, one at a time."""
-    return InProcess(evaluator, options) if workers == 1 else Processes(evaluator, options, workers)
+def make(work: Work, *, workers: int = 1, isolate: bool = False) -> Executor:
+    """Return the executor.
+
+    workers: processes; 1 evaluates in this process, unless the evaluator trains or `isolate` asks
+    for a process of its own, which a time limit needs. Training processes share the cores, and
+    take the GPUs in turn.
+    """
+    trains = getattr(catalog.load("evaluators", work.evaluator), "TRAINS", False)
+    if workers == 1 and not isolate and not trains:
+        return InProcess(work)
+    shares = [_share(slot, workers) if trains else {} for slot in range(workers)]
+    return Processes(work, shares)
 
 
 class InProcess:
@@ -29,8 +41,8 @@ class InProcess:
 
     slots = 1
 
-    def __init__(self, evaluator: str, options: Mapping[str, Any]) -> None:
-        self._evaluator: Evaluator = catalog.make("evaluators", evaluator, options=options)
+    def __init__(self, work: Work) -> None:
+        self._evaluator: Evaluator = make_evaluator(work)
         self._queue: deque[Task] = deque()
 
     def submit(self, task: Task) -> None:
@@ -43,85 +55,146 @@ class InProcess:
         self._queue.clear()
 
 
+@dataclass
+class _Worker:
+    """A process, the pipe to it, and what it works on."""
+
+    process: BaseProcess
+    pipe: Connection
+    task: Task | None = None
+    deadline: float = float("inf")
+
+
 class Processes:
     """Worker processes; a task whose worker dies is tried again, three times in all.
 
-    A dead worker takes its neighbours with it, and nothing tells which task was to blame. So all
-    that ran then are tried again one at a time: who kills a worker then fails alone.
+    A task that runs out of its time limit has its worker killed, and is not tried again. Each
+    worker has a pipe of its own, so one that dies takes no neighbour with it.
     """
 
-    def __init__(self, evaluator: str, options: Mapping[str, Any], workers: int) -> None:
-        self.slots = workers
-        self._evaluator = evaluator, dict(options)
+    def __init__(self, work: Work, shares: list[dict[str, str]]) -> None:
+        self.slots = len(shares)
+        self._work, self._shares = work, shares
         self._queue: deque[Task] = deque()
-        self._suspects: deque[Task] = deque()
         self._tries: dict[int, int] = {}
-        self._running: dict[Future[Outcome], Task] = {}
-        self._pool = self._fresh_pool()
+        self._workers: list[_Worker | None] = [None] * self.slots
 
     def submit(self, task: Task) -> None:
         self._queue.append(task)
+        self._tries[task.number] = 0
         self._fill()
 
     def wait(self) -> list[Outcome]:
         while True:
             self._fill()
-            done, _ = wait(self._running, return_when=FIRST_COMPLETED)
-            outcomes = [o for o in (self._collect(future) for future in done) if o]
-            if outcomes:
-                return outcomes
+            busy = {w.pipe: w for w in self._workers if w and w.task}
+            first = min(worker.deadline for worker in busy.values())
+            patience = max(0.0, first - time.monotonic()) if first < float("inf") else None
+            outcomes = [self._collect(busy[pipe]) for pipe in wait(busy, patience)]  # type: ignore[index]
+            late = [w for w in busy.values() if w.task and w.deadline <= time.monotonic()]
+            outcomes += [self._give_up(worker) for worker in late]
+            if found := [outcome for outcome in outcomes if outcome]:
+                return found
 
     def close(self) -> None:
-        # taken before the pool forgets them; there is no public way before Python 3.14
-        workers = list((self._pool._processes or {}).values())
-        for worker in workers:
-            worker.kill()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for worker in self._workers:
+            if worker:
+                _end(worker)
+        self._workers = [None] * self.slots
         self._queue.clear()
-        self._running.clear()
 
     def _fill(self) -> None:
-        """Start what may run now: one suspect alone, or tasks up to the number of slots."""
-        if self._suspects:
-            if not self._running:
-                self._start(self._suspects[0])
-            return
-        while self._queue and len(self._running) < self.slots:
-            self._start(self._queue.popleft())
+        """Give every idle worker a task; start the workers that are missing for it."""
+        for slot in range(self.slots):
+            if not self._queue:
+                return
+            worker = self._workers[slot] or _start(self._work, self._shares[slot])
+            self._workers[slot] = worker
+            if worker.task is None:
+                task = self._queue.popleft()
+                self._tries[task.number] += 1
+                worker.task = task
+                worker.deadline = time.monotonic() + (task.limit or float("inf"))
+                with contextlib.suppress(OSError):  # it has died: its pipe will tell
+                    worker.pipe.send_bytes(json.dumps(dataclasses.asdict(task)).encode())
 
-    def _start(self, task: Task) -> None:
-        self._tries[task.number] = self._tries.get(task.number, 0) + 1
+    def _collect(self, worker: _Worker) -> Outcome | None:
+        """Return what a worker has sent; None if it died and its task is tried again."""
+        task = worker.task
+        assert task
         try:
-            future = self._pool.submit(_perform_here, *self._evaluator, task)
-        except BrokenProcessPool:
-            self._pool = self._fresh_pool()
-            future = self._pool.submit(_perform_here, *self._evaluator, task)
-        self._running[future] = task
-
-    def _collect(self, future: Future[Outcome]) -> Outcome | None:
-        task = self._running.pop(future)
-        try:
-            outcome = future.result()
-        except BrokenProcessPool:
+            outcome = Outcome(**json.loads(worker.pipe.recv_bytes()))
+        except (EOFError, OSError):
+            self._discard(worker)
             if self._tries[task.number] < TRIES:
-                if task not in self._suspects:
-                    self._suspects.append(task)
+                self._queue.appendleft(task)
                 return None
-            outcome = Outcome(task.number, {}, f"its worker process died {TRIES} times")
-        if task in self._suspects:
-            self._suspects.remove(task)
+            return Outcome(task.number, {}, f"its worker process died {TRIES} times")
+        worker.task, worker.deadline = None, float("inf")
         return outcome
 
-    def _fresh_pool(self) -> ProcessPoolExecutor:
-        # spawn: a forked child would share the parent's torch threads and locks
-        context = multiprocessing.get_context("spawn")
-        return ProcessPoolExecutor(self.slots, context, _begin_worker)
+    def _give_up(self, worker: _Worker) -> Outcome:
+        task = worker.task
+        assert task
+        self._discard(worker)
+        return Outcome(task.number, {}, "stopped at its time limit", task.limit)
+
+    def _discard(self, worker: _Worker) -> None:
+        _end(worker)
+        worker.task = None
+        self._workers[self._workers.index(worker)] = None
 
 
-def _begin_worker() -> None:
-    """Leave Ctrl-C, which reaches the whole group, to the parent; end when it is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _start(work: Work, share: dict[str, str]) -> _Worker:
+    # spawn: a forked child would share the parent's torch threads and locks
+    context = multiprocessing.get_context("spawn")
+    mine, its = context.Pipe()
+    data = json.dumps(dataclasses.asdict(work))
+    process = context.Process(target=_serve, args=(its, data, share), daemon=False)
+    process.start()
+    its.close()
+    return _Worker(process, mine)
+
+
+def _end(worker: _Worker) -> None:
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
+
+
+def _share(slot: int, slots: int) -> dict[str, str]:
+    """Return the environment of one of several training processes: its cores and its GPU."""
+    from nas.pixels import processors
+
+    threads = max(1, processors() // slots)
+    share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
+    if devices and torch.cuda.is_available():
+        share["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    return share
+
+
+def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
+    """Evaluate what comes through the pipe, until it is closed. The body of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group: it is the parent's
     threading.Thread(target=_follow_parent, daemon=True).start()
+    os.environ.update(share)  # read by torch when it is first imported
+    made: Evaluator | None = None
+    while True:
+        try:
+            task = Task(**json.loads(pipe.recv_bytes()))
+        except (EOFError, OSError):
+            return
+        try:
+            made = made or make_evaluator(Work(**json.loads(data)))
+            outcome = perform(made, task)
+        except Exception as error:
+            reason = f"no evaluator in a worker process: {type(error).__name__}: {error}"
+            outcome = Outcome(task.number, {}, reason)
+        pipe.send_bytes(json.dumps(dataclasses.asdict(outcome)).encode())
 
 
 def _follow_parent() -> None:
@@ -129,15 +202,3 @@ def _follow_parent() -> None:
     if parent:
         parent.join()
         os._exit(1)
-
-
-_made: dict[str, Evaluator] = {}  # of a worker process, which makes its evaluator once
-
-
-def _perform_here(name: str, options: dict[str, Any], task: Task) -> Outcome:
-    try:
-        if name not in _made:
-            _made[name] = catalog.make("evaluators", name, options=options)
-    except Exception as error:
-        return Outcome(task.number, {}, f"no evaluator in a worker process: {error}")
-    return perform(_made[name], task)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import run
+from nas.interfaces import SPENT
 from nas.objective import hypervolume, pareto_front
 from nas.pages.charts import Axis, Point
 from nas.pages.drawing import escape
@@ -130,7 +131,7 @@ def split(choice: str) -> tuple[str, str]:
 
 def evaluated(rows: list[dict[str, str]]) -> list[dict[str, str]]:
     """Return the trials that cost an evaluation: not the duplicates and the rejected."""
-    return [row for row in rows if row.get("state") in ("done", "failed")]
+    return [row for row in rows if row.get("state") in SPENT]
 
 
 def best_so_far(rows: list[dict[str, str]]) -> list[float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from nas import run
 from nas.arch import Arch
-from nas.pages import charts, data
+from nas.pages import charts, data, training
 from nas.pages.charts import Point, figure
 from nas.pages.drawing import (
     Html,
@@ -30,6 +30,8 @@ from nas.units import format_count, format_seconds
 MEANING = {
     "surrogate": "The accuracy is a proxy: a model's prediction of what a short training would "
     "give. No net of this search was trained in full.",
+    "training": "The accuracy is measured: each net was trained on the images for a short while, "
+    "far from to its end. It ranks nets; train the winner longer (`nas train`) to use it.",
     "synthetic": "The accuracy is made up and means nothing; the costs are exact.",
 }
 FEW = 50  # trials under which importances are not to be trusted
@@ -41,7 +43,13 @@ def page(found: data.Found) -> tuple[str, list[Html]]:
     best = found.result.get("best")
     body = _head(found)
     if best:
-        body += [*_verdict(found), *_front(found), *_progress(found), *_importance(found)]
+        body += [
+            *_verdict(found),
+            *training.sections(found),
+            *_front(found),
+            *_progress(found),
+            *_importance(found),
+        ]
         body += [*_winner(found), *_leaders(found)]
     return f"{found.result['space']['name']}: report of a search", body
 
@@ -49,7 +57,9 @@ def page(found: data.Found) -> tuple[str, list[Html]]:
 def _head(found: data.Found) -> list[Html]:
     result, states = found.result, found.result["states"]
     trials = [f"{result['trials']:,} evaluated of {result['proposals']:,} proposed"]
-    trials += [f"{states[n]} {n}" for n in ("duplicate", "rejected", "failed") if states[n]]
+    trials += [
+        f"{states[n]} {n}" for n in ("stopped", "duplicate", "rejected", "failed") if states[n]
+    ]
     kind = found.result["evaluator"]
     size = power(result["space"]["size"])
     goal = result["objective"]
@@ -140,7 +150,7 @@ def _gains(found: data.Found) -> list[str]:
         for gain in result["gains"]
         if gain["over"] in others
     ]
-    if result["best"]["metrics"].get("accuracy_std"):
+    if result["best"]["metrics"].get("accuracy_std") and not result.get("finals"):
         notes.append(
             f"As the best of {result['trials']:,} uncertain values the winner's accuracy is likely "
             "too high: confirm it before quoting it."

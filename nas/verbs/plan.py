@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import statistics
 import tempfile
@@ -14,7 +15,8 @@ from nas import catalog
 from nas.arch import Arch
 from nas.engine import cost_metrics
 from nas.errors import EvaluatorError
-from nas.interfaces import Metrics, Space, Trial
+from nas.evaluation import make_evaluator, perform
+from nas.interfaces import Metrics, Space, Task, Trial
 from nas.objective import Bound, describe, metric_of
 from nas.prepare import Setup, prepare
 from nas.reach import (
@@ -32,6 +34,7 @@ from nas.study import SEARCH, Journal
 
 SAMPLES = 1000
 PROPOSALS = 30
+PROBE = 1000  # images that a training is timed on
 
 
 def plan(**given: Any) -> dict[str, Any]:
@@ -48,7 +51,7 @@ def plan(**given: Any) -> dict[str, Any]:
     archs = _sample(space, setup.settings.seed)
     bounds = (*objective.targets, *objective.limits)
     problem, seconds = _evaluation(setup, archs[0])
-    trials = setup.settings.trials * (2 if setup.settings.random_search else 1)
+    trials = setup.trials * (2 if setup.settings.random_search else 1)
     return {
         "schema": 1,
         "space": space.name,
@@ -74,9 +77,32 @@ def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:
     """Return why the evaluator does not know the space, or the time of an evaluation."""
     try:
         setup.evaluator.check(arch)
+        if setup.rungs:
+            return "", seconds_per_training(setup, arch)
         return "", seconds_per_evaluation(setup.evaluator, arch)
     except EvaluatorError as error:
         return str(error), None
+
+
+def seconds_per_training(setup: Setup, arch: Arch) -> float | None:
+    """Return the time of a trial's training, from an epoch of few images; None if that is unknown.
+
+    Raises:
+        EvaluatorError: the training fails; the message gives its reason.
+    """
+    images = getattr(setup.evaluator, "images", None)
+    if not images:
+        return None
+    share = setup.settings.fraction or 1.0
+    few = {"fraction": share * min(1.0, PROBE / images), "epochs": 1}
+    work = dataclasses.replace(setup.work, options={**setup.work.options, **few}, device=None)
+    probe = make_evaluator(work)
+    with tempfile.TemporaryDirectory() as folder:
+        task = Task(0, arch.to_dict(), 0, 1, folder)
+        outcomes = [perform(probe, dataclasses.replace(task, folder=f"{folder}/{i}")) for i in "ab"]
+    if outcomes[-1].error:
+        raise EvaluatorError(f"the training of arch {arch.id} fails: {outcomes[-1].error}")
+    return float(images / outcomes[-1].metrics["images_per_second"])
 
 
 def _measured(bounds: tuple[Bound, ...], seconds: float | None) -> list[Bound]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Mapping
@@ -11,19 +12,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas import catalog, report, results, run
+from nas import catalog, finals, report, results, run
 from nas.engine import Engine, excess
 from nas.errors import NasError, OptionError, RunError
 from nas.interfaces import Executor, Metrics, Trial
+from nas.packing import trainings_at_once
 from nas.prepare import Setup, prepare
+from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
 from nas.screen import Progressing, silent
 from nas.settings import Settings, settings_from
 from nas.study import RANDOM, SEARCH, Journal, Log
 
 # may differ between a run and its resumption; everything else must not
-FREE = {"trials", "time_limit", "workers", "executor", "executor_options", "random_search"}
-INTERRUPTED = "interrupted"
+FREE = {
+    "trials",
+    "time_limit",
+    "workers",
+    "trials_per_device",
+    "executor",
+    "executor_options",
+    "random_search",
+    "finalists",
+    "final_seeds",
+}
+INTERRUPTED, EQUAL_COST = "interrupted", "equal cost"
+# random search may take this many times the trials, where most of its trainings are stopped early
+MANY = 10
+PACKING = "packing.json"
 SOURCES = "sources.json"
 
 
@@ -67,6 +83,8 @@ def search(
         run.write_args(folder, dataclasses.asdict(setup.settings))
         screen = screen or silent()
         screen.say(opening)
+        for note in (*getattr(setup.evaluator, "notes", ()), *setup.notes):
+            screen.say(note)
         return _search(setup, folder, journal, screen, interrupted)
 
 
@@ -158,32 +176,87 @@ def _search(
     executor: Executor = catalog.make(
         "executors",
         chosen.executor,
-        chosen.evaluator,
-        setup.evaluator_options,
+        setup.work,
         options=chosen.executor_options,
-        workers=chosen.workers,
+        workers=_workers(setup, folder, screen),
+        isolate=bool(chosen.trial_time_limit),
     )
     try:
-        references = results.reference_rows(folder, setup)
+        references = results.reference_rows(folder, setup, executor)
         known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
         session = _Session(setup, folder, journal, executor, screen, known, references)
-        share = 2 if chosen.random_search else 1
+        plays = bool(setup.rungs and chosen.finalists)
+        share = 1 + chosen.random_search + plays
         limit = chosen.time_limit / share if chosen.time_limit else None
-        log, reason = _pursue(session, SEARCH, chosen.trials, _stopper(limit, interrupted))
+        log, reason = _pursue(session, SEARCH, setup.trials, _stopper(limit, interrupted))
         chance = None
         if chosen.random_search and reason != INTERRUPTED:
-            budget, stop = results.spent(log.trials()), _stopper(limit, interrupted)
-            chance, late = _pursue(session, RANDOM, budget, stop)
+            chance, late = _chance(session, log, _stopper(limit, interrupted))
+            reason = late or reason
+        standings: list[finals.Standing] = []
+        if plays and reason != INTERRUPTED:
+            standings, late = _finals(session, log, chance, _stopper(limit, interrupted))
             reason = late or reason
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, chance, references, reason)
+    result = results.conclude(folder, setup, log, chance, references, standings, reason)
     report.write(folder)
     return result
 
 
-def _pursue(session: _Session, name: str, budget: int, stop: Callable[[], str]) -> tuple[Log, str]:
-    """Run one study of the journal to its budget; return it and why it ended early, or ""."""
+def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
+    """Return the number of worker processes, measured once in a run where that is asked for."""
+    asked, path = setup.settings.trials_per_device, folder / PACKING
+    if not asked:
+        return setup.settings.workers
+    if not path.exists():
+        arch = check_space(setup.space)
+        workers = trainings_at_once(asked, setup.work, arch, screen.say)
+        run.write_json(path, {"asked": asked, "workers": workers})
+    found = int(run.read_json(path)["workers"])
+    screen.say(f"{found} trainings at once")
+    return found
+
+
+def _chance(session: _Session, log: Log, stop: Callable[[], str]) -> tuple[Log, str]:
+    """Search at random for what the search has cost: in trials, or in multiply-adds of training."""
+    trials = log.trials()
+    allowed = results.training_flops(trials)
+    if not allowed:
+        return _pursue(session, RANDOM, results.spent(trials), stop)
+    return _pursue(session, RANDOM, MANY * len(trials), stop, allowed)
+
+
+def _finals(
+    session: _Session, log: Log, chance: Log | None, stop: Callable[[], str]
+) -> tuple[list[finals.Standing], str]:
+    setup = session.setup
+    lucky = chance.trials() if chance else []
+    playing = results.finalists(setup, log.trials(), lucky, session.references)
+    standings = finals.play(
+        session.folder,
+        playing,
+        session.executor,
+        epochs=setup.rungs[-1],
+        seeds=setup.settings.final_seeds,
+        seed=setup.settings.seed,
+        stop=stop,
+        say=session.screen.say,
+    )
+    return standings, stop()
+
+
+def _pursue(
+    session: _Session,
+    name: str,
+    trials: int,
+    stop: Callable[[], str],
+    allowed: float = math.inf,
+) -> tuple[Log, str]:
+    """Run one study of the journal; return it and why it ended early, or "".
+
+    It ends after so many trials, or when they have cost the allowed multiply-adds of training.
+    """
     setup, seed = session.setup, session.setup.settings.seed
     controller, options = setup.controller, setup.settings.controller_options
     if name == RANDOM:
@@ -196,13 +269,21 @@ def _pursue(session: _Session, name: str, budget: int, stop: Callable[[], str]) 
         seed=seed,
         excess=excess(setup.space, setup.goal.objective),
     )
-    log = session.journal.log(name, setup.goal.directions, sampler)
+    pruner = catalog.make(
+        "pruners", setup.pruner, options=setup.settings.pruner_options, rungs=setup.rungs or (1,)
+    )
+    log = session.journal.log(name, setup.goal.directions, sampler, pruner)
     earlier = log.trials()
+    cost = [results.training_flops(earlier)]
     table = results.Table(session.folder / results.TRIALS[name], earlier, setup.goal)
 
     def watch(trial: Trial) -> None:
+        cost.append(results.training_flops([trial]))
         table.append(trial)
         session.screen.trial(trial)
+
+    def ended() -> str:
+        return stop() or (EQUAL_COST if sum(cost) >= allowed else "")
 
     engine = Engine(
         log,
@@ -211,12 +292,14 @@ def _pursue(session: _Session, name: str, budget: int, stop: Callable[[], str]) 
         session.executor,
         seed=seed,
         known=session.known,
-        stop=stop,
+        stop=ended,
         watch=watch,
+        budget=setup.budget(session.folder / "trials"),
     )
-    session.screen.begin(name, budget, setup.goal.objective, session.references, earlier)
+    session.screen.begin(name, trials, setup.goal.objective, session.references, earlier)
     try:
-        return log, engine.run(budget)
+        reason = engine.run(trials)
+        return log, "" if reason == EQUAL_COST else reason
     finally:
         table.close()
         session.screen.end()

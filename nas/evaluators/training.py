@@ -1,0 +1,164 @@
+"""Train each arch on images for a short while; its validation accuracy is the answer.
+
+The test split is never read here. Source of the idea: Zoph et al. 2018 and Tan et al. 2019 rank
+archs by five epochs on a proxy; `nas proxy-check` tells whether a budget ranks well on your data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.arch import Arch
+from nas.dataset import open_dataset
+from nas.errors import EvaluatorError, OptionError
+from nas.interfaces import TRAINING_FLOPS, Metrics
+from nas.recipe import Recipe, load_recipe
+from nas.splits import carve
+
+if TYPE_CHECKING:
+    from nas.loader import Data
+
+TRAINS = True
+EPOCHS = 4
+
+
+def make(
+    *,
+    data: str = "",
+    download: bool = False,
+    recipe: str = "proxy",
+    recipe_options: dict[str, Any] = {},  # noqa: B006
+    epochs: int = EPOCHS,
+    fraction: float = 1.0,
+    train_imgsz: int = 0,
+    batch_size: int = 0,
+    accelerator: str = "auto",
+) -> Training:
+    """Return the evaluator.
+
+    data: what `--data` takes. epochs, fraction (of the training images), train_imgsz (pixels, 0:
+    the arch's own): the budget of one candidate. batch_size: 0 is the recipe's. accelerator: auto,
+    cpu, cuda or mps.
+    """
+    chosen = load_recipe(recipe, recipe_options)
+    budget = Budget(epochs, fraction, train_imgsz, batch_size or chosen.batch_size)
+    return Training(data, download, chosen, budget, accelerator)
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much training a candidate gets."""
+
+    epochs: int
+    fraction: float
+    imgsz: int
+    batch_size: int
+
+
+class Training:
+    """See the module. Images are read and decoded when the first arch is trained."""
+
+    def __init__(
+        self, data: str, download: bool, recipe: Recipe, budget: Budget, accelerator: str
+    ) -> None:
+        self._dataset = carve(open_dataset(data, download=download))
+        self._recipe, self._budget, self._accelerator = recipe, budget, accelerator
+        self._opened: dict[int, Data] = {}
+        self.classes = self._dataset.classes
+        self.notes = self._dataset.notes
+        self.rungs = rungs(budget.epochs)
+        images = round(len(self._dataset.splits["train"]) * budget.fraction)
+        # of a whole trial; a forward pass alone is a third of a training step
+        self.images = budget.epochs * images + len(self.rungs) * self._validated() / 3
+        self.title = (
+            f"trained on {self._dataset.name}: {budget.epochs} epochs of {images:,} images, recipe "
+            f"{recipe.name}; accuracy on {self._validated():,} validation images, which are no test "
+            "images"
+        )
+
+    def _validated(self) -> int:
+        return len(self._dataset.splits["val"])
+
+    @cached_property
+    def image_side(self) -> int:
+        """Return the median shorter side in pixels of some training images."""
+        from nas.pixels import typical_side
+
+        return typical_side(self._dataset.splits["train"])
+
+    def check(self, arch: Arch) -> None:
+        """Check that the arch has the data's classes and takes RGB images.
+
+        Raises:
+            EvaluatorError: it does not.
+        """
+        if arch.in_channels != 3:
+            raise EvaluatorError(
+                f"the images have 3 channels, and the arch takes {arch.in_channels}"
+            )
+        if arch.head.classes != len(self.classes):
+            raise EvaluatorError(
+                f"the data has {len(self.classes)} classes, and the arch {arch.head.classes}"
+            )
+
+    def evaluate(self, arch: Arch, *, seed: int = 0) -> Metrics:
+        """Return the metrics of a whole training."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.train(arch, seed=seed, epochs=self.rungs[-1], folder=folder)
+
+    def train(self, arch: Arch, *, seed: int, epochs: int, folder: str) -> Metrics:
+        """Train up to `epochs`, from the folder's checkpoint if there is one.
+
+        Raises:
+            NasError: the loss is not finite, or memory does not suffice for one image.
+        """
+        from nas.train import Job, fit, training_flops
+
+        job = Job(
+            arch,
+            self._recipe,
+            self._budget.epochs,
+            self._budget.batch_size,
+            seed=seed,
+            device=self._device,
+        )
+        data = self._data(self._budget.imgsz or arch.resolution)
+        rows = fit(job, data, Path(folder), until=epochs, validate_at=self.rungs)
+        last = rows[epochs - 1]  # the checkpoint may be of a later one
+        share = last["val_top1"] / 100
+        return {
+            "accuracy": last["val_top1"],
+            "accuracy_std": 100 * math.sqrt(share * (1 - share) / len(data.val)),
+            "epochs": float(epochs),
+            "images_per_second": last["images_per_second"],
+            TRAINING_FLOPS: training_flops(job, data, epochs),
+        }
+
+    def _data(self, side: int) -> Data:
+        """Return the images for one side, opened once in a process."""
+        from nas.loader import open_data
+
+        if side not in self._opened:
+            self._opened[side] = open_data(
+                self._dataset, imgsz=side, device=self._device, fraction=self._budget.fraction
+            )
+        return self._opened[side]
+
+    @cached_property
+    def _device(self) -> str:
+        from nas.hardware import torch_device
+
+        return torch_device(self._accelerator)
+
+
+def rungs(epochs: int) -> tuple[int, ...]:
+    """Return the epochs at which a training of so many is asked: powers of two, and the last."""
+    if epochs < 1:
+        raise OptionError(f"epochs must be at least 1, not {epochs}")
+    steps = [2**power for power in range(epochs.bit_length()) if 2**power < epochs]
+    return (*steps, epochs)

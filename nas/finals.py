@@ -1,0 +1,187 @@
+"""The last round of a search that trains: the best few again, with seeds that chose nobody.
+
+The best observation of a search is partly luck. So the leaders of the search and of random search
+and the reference nets are trained anew with the same budget and several new seeds, and their means
+are compared. The spread over seeds is pooled over all of them.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from nas import run
+from nas.arch import Arch
+from nas.errors import RunError
+from nas.interfaces import Executor, Metrics, Outcome, Task
+
+FINALS = "finals.csv"
+COLUMNS = ("name", "arch_id", "seed", "accuracy", "seconds", "folder", "error")
+FIRST = 1_000  # seeds of the finals are far from those of searches
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """An arch of the last round: `name` says where it came from."""
+
+    name: str
+    arch: Arch
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the last round showed of one arch: accuracies in percent, one a seed."""
+
+    finalist: Finalist
+    accuracies: tuple[float, ...]
+    deviation: float  # of one training, in points, pooled over all finalists
+    weights: str  # folder of its best training
+
+    @property
+    def mean(self) -> float:
+        return sum(self.accuracies) / len(self.accuracies)
+
+    @property
+    def error(self) -> float:
+        """Return the standard error of the mean in points."""
+        return self.deviation / math.sqrt(len(self.accuracies))
+
+
+def play(
+    folder: Path,
+    finalists: list[Finalist],
+    executor: Executor,
+    *,
+    epochs: int,
+    seeds: int,
+    seed: int,
+    stop: Callable[[], str],
+    say: Callable[[str], None],
+    limit: float = 0.0,
+) -> list[Standing]:
+    """Train every finalist with every seed; return the standings in the order given.
+
+    Each training is a row of finals.csv as soon as it is done; those that are there are not
+    repeated. A finalist whose trainings all failed has no standing. `limit`: seconds of one
+    training, 0: any.
+    """
+    rows = run.read_csv(folder / FINALS)
+    done = {(row["arch_id"], int(row["seed"])) for row in rows}
+    fresh = _tasks(folder, finalists, epochs, seeds, seed, done)
+    tasks = [(finalist, replace(task, limit=limit)) for finalist, task in fresh]
+    for count, (outcome, finalist, task) in enumerate(_outcomes(executor, tasks, stop), 1):
+        rows.append(_row(outcome, finalist, task))
+        shutil.rmtree(Path(task.folder) / "checkpoints", ignore_errors=True)
+        run.write_csv(folder / FINALS, COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
+        left = len(tasks) - count
+        say(f"final {finalist.name} seed {task.seed}: {_result(outcome)}; {left} to go")
+    return _standings(finalists, rows)
+
+
+def _tasks(
+    folder: Path,
+    finalists: list[Finalist],
+    epochs: int,
+    seeds: int,
+    seed: int,
+    done: set[tuple[str, int]],
+) -> Iterator[tuple[Finalist, Task]]:
+    number = 0
+    for turn in range(seeds):
+        for finalist in finalists:
+            chosen = FIRST * (seed + 1) + turn
+            place = folder / "finals" / f"{finalist.arch.id}-{chosen}"
+            if (finalist.arch.id, chosen) not in done:
+                task = Task(number, finalist.arch.to_dict(), chosen, epochs, str(place))
+                yield finalist, task
+            number += 1
+
+
+def _outcomes(
+    executor: Executor, tasks: list[tuple[Finalist, Task]], stop: Callable[[], str]
+) -> Iterator[tuple[Outcome, Finalist, Task]]:
+    """Run tasks with every slot busy; yield each as it is done."""
+    waiting, running = list(tasks), dict[int, tuple[Finalist, Task]]()
+    while True:
+        while waiting and len(running) < executor.slots and not stop():
+            finalist, task = waiting.pop(0)
+            running[task.number] = finalist, task
+            executor.submit(task)
+        if not running:
+            return
+        for outcome in executor.wait():
+            yield outcome, *running.pop(outcome.number)
+
+
+def _row(outcome: Outcome, finalist: Finalist, task: Task) -> dict[str, str]:
+    accuracy = outcome.metrics.get("accuracy", "")
+    cells = (finalist.name, finalist.arch.id, task.seed, accuracy)
+    rest = (f"{outcome.seconds:.4g}", Path(task.folder).name, outcome.error)
+    return {name: str(cell) for name, cell in zip(COLUMNS, (*cells, *rest), strict=True)}
+
+
+def _result(outcome: Outcome) -> str:
+    return outcome.error or f"{outcome.metrics['accuracy']:.2f} %"
+
+
+def _standings(finalists: list[Finalist], rows: list[dict[str, str]]) -> list[Standing]:
+    groups = {
+        finalist.arch.id: [r for r in rows if r["arch_id"] == finalist.arch.id and r["accuracy"]]
+        for finalist in finalists
+    }
+    found = {name: [float(row["accuracy"]) for row in group] for name, group in groups.items()}
+    deviation = pooled_deviation(list(found.values()))
+    standings = []
+    for finalist in finalists:
+        group = groups[finalist.arch.id]
+        if group:
+            best = max(group, key=lambda row: float(row["accuracy"]))
+            mine = tuple(found[finalist.arch.id])
+            standings.append(Standing(finalist, mine, deviation, best["folder"]))
+    return standings
+
+
+def pooled_deviation(groups: list[list[float]]) -> float:
+    """Return the standard deviation within groups, 0 if none holds two values."""
+    squares = sum((x - sum(g) / len(g)) ** 2 for g in groups for x in g)
+    freedom = sum(len(g) - 1 for g in groups if g)
+    return math.sqrt(squares / freedom) if freedom else 0.0
+
+
+def entry(standing: Standing) -> dict[str, Any]:
+    """Return a standing as JSON data."""
+    return {
+        "name": standing.finalist.name,
+        "arch_id": standing.finalist.arch.id,
+        "accuracies": list(standing.accuracies),
+        "accuracy": standing.mean,
+        "accuracy_std": standing.error,
+        "seed_deviation": standing.deviation,
+        "searched": standing.finalist.metrics["accuracy"],
+    }
+
+
+def hand_over(folder: Path, standing: Standing | None, best: Path) -> None:
+    """Copy the weights of a finalist's best training, with its config, to the folder `best`.
+
+    Without a standing, what an earlier winner left there goes.
+
+    Raises:
+        RunError: they cannot be written, as on a full disk.
+    """
+    files = {"weights/best.safetensors": "model.safetensors", "config.json": "config.json"}
+    try:
+        for inner, name in files.items():
+            if standing is None:
+                (best / name).unlink(missing_ok=True)
+            elif (source := folder / "finals" / standing.weights / inner).is_file():
+                best.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source, best / f".{name}")
+                (best / f".{name}").replace(best / name)
+    except OSError as error:
+        raise RunError(f"cannot write in {best}: {error.strerror}; make room there") from error

@@ -1,0 +1,1 @@
+"""What stops a losing training early: one file each, exporting `make(*, rungs)`."""
