@@ -1,0 +1,106 @@
+"""The space mbconv for images of 32 to 64 pixels, with the width free: 29 choices, 5.2e11 archs.
+
+Each block chooses among the kernels, expansions, layers and squeeze-and-excite ratios of `mbconv`;
+`width` multiplies all channels, stem and head included (the head of 1280 stays at 320 or more). The
+map shrinks by 8 instead of 32: of EfficientNet-B0's five strides those of the stem, block 3 and
+block 6 stay, so 32 pixels become maps of 16, 8 and 4. 0.7M to 148M multiply-adds for 10 classes.
+
+Source: Tan et al. 2019 (MnasNet), section 4.1, and Tan and Le 2019 for `B0`; strides and widths
+are our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from nas.arch import Arch, Head, Stage, Stem
+from nas.interfaces import Choices, Space
+from nas.rounding import round_channels
+
+# EfficientNet-B0's channels, our strides, the layers to choose from
+BLOCKS = (
+    (16, 1, (1, 2, 3)),
+    (24, 1, (1, 2, 3)),
+    (40, 2, (1, 2, 3)),
+    (80, 1, (1, 2, 3)),
+    (112, 1, (1, 2, 3)),
+    (192, 2, (1, 2, 3, 4)),
+    (320, 1, (1, 2, 3)),
+)
+STEM, HEAD = 32, 1280
+WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0)
+NAMES = ("expansion", "kernel", "layers", "se")
+# EfficientNet-B0's own choices; with a `width` they are a point of the space
+B0: Choices = {
+    f"block{b}_{name}": option
+    for b, row in enumerate(
+        (
+            (1, 3, 1, 0.25),
+            (6, 3, 2, 0.25),
+            (6, 5, 2, 0.25),
+            (6, 3, 3, 0.25),
+            (6, 5, 3, 0.25),
+            (6, 5, 4, 0.25),
+            (6, 3, 1, 0.25),
+        ),
+        1,
+    )
+    for name, option in zip(NAMES, row, strict=True)
+}
+
+
+def decode(choices: Mapping[str, Any]) -> Arch:
+    """Return the arch of a point; what is not chosen is EfficientNet-B0's, less regularised."""
+    width = choices["width"]
+    stages = tuple(
+        Stage(
+            op="mbconv",
+            channels=round_channels(channels * width),
+            layers=choices[f"block{b}_layers"],
+            kernel=choices[f"block{b}_kernel"],
+            stride=stride,
+            expansion=choices[f"block{b}_expansion"],
+            se=choices[f"block{b}_se"],
+        )
+        for b, (channels, stride, _) in enumerate(BLOCKS, 1)
+    )
+    stem, head = Stem(round_channels(STEM * width)), round_channels(HEAD * width)
+    # half of B0's dropout and stochastic depth: a short training underfits
+    return Arch(
+        "mbconv_small",
+        stages,
+        stem,
+        Head(head, dropout=0.1),
+        resolution=32,
+        stochastic_depth=0.1,
+    )
+
+
+def encode(arch: Arch) -> Choices | None:
+    """Return the choices that decode to this network, or None if there are none."""
+    widths = [width for width in WIDTHS if round_channels(HEAD * width) == arch.head.channels]
+    if len(arch.stages) != len(BLOCKS) or not widths:
+        return None
+    choices: Choices = {"width": widths[0]}
+    for b, stage in enumerate(arch.stages, 1):
+        for name in NAMES:
+            options, value = SPACE.choices[f"block{b}_{name}"], getattr(stage, name)
+            if value not in options:
+                return None
+            choices[f"block{b}_{name}"] = options[list(options).index(value)]
+    return choices if decode(choices).id == arch.id else None
+
+
+SPACE = Space(
+    name="mbconv_small",
+    choices={"width": WIDTHS}
+    | {
+        f"block{b}_{name}": options
+        for b, (_, _, layers) in enumerate(BLOCKS, 1)
+        for name, options in zip(NAMES, ((1, 4, 6), (3, 5), layers, (0.0, 0.25)), strict=True)
+    },
+    decode=decode,
+    encode=encode,
+    source="Tan et al. 2019, section 4.1; Tan and Le 2019; widths and strides for small images",
+)
