@@ -131,6 +131,8 @@ def test_cost_json(cli: Cli) -> None:
         (("ls", "evaluators"), "synthetic"),
         (("ls", "executors"), "local"),
         (("ls", "ops"), "mbconv"),
+        (("ls", "recipes"), "efficientnet"),
+        (("ls", "devices"), "onnxruntime"),
         (("ls", "runs"), "none yet"),
         (("--version",), nas.__version__),
         (("--help",), "search"),
@@ -167,7 +169,7 @@ def test_json_is_one_object(cli: Cli, arguments: tuple[str, ...]) -> None:
         ("search --target-flops 1M", "reachable are"),
         ("search --target-latency 2", "--target-latency takes a time with its unit"),
         ("search --controller evolutoin", "did you mean 'evolution'"),
-        ("plan --target-latency 2ms --evaluator synthetic", "gives no latency_ms"),
+        ("plan --target-latency 2ms --evaluator synthetic", "--target-latency needs a --device"),
         (
             "search --controller evolution --controller-option popolation=3",
             "did you mean 'population'",
@@ -350,8 +352,11 @@ def test_debug_shows_the_traceback(cli: Cli) -> None:
     assert "Traceback" in done.stderr and "OptionError" in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("search", "--help"), ("scale", "--help")])
-def test_help_imports_nothing_heavy(folder: Path, arguments: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "verb", ["", "search", "resume", "train", "val", "predict", "scale", "doctor", "bench"]
+)
+def test_help_imports_nothing_heavy(folder: Path, verb: str) -> None:
+    arguments = [*verb.split(), "--help"]
     done = subprocess.run(
         [sys.executable, "-c", IMPORTS, *arguments], capture_output=True, text=True, check=True
     )
@@ -359,14 +364,26 @@ def test_help_imports_nothing_heavy(folder: Path, arguments: tuple[str, ...]) ->
     assert "Usage:" in done.stdout
 
 
-def test_every_flag_of_search_is_in_its_help(cli: Cli) -> None:
+@pytest.mark.parametrize("verb", ["search", "train", "proxy-check"])
+def test_every_flag_of_a_verb_is_in_its_help_with_its_default(cli: Cli, verb: str) -> None:
+    from nas.proxy_settings import ProxySettings
     from nas.settings import Settings
+    from nas.train_settings import TrainSettings
 
-    shown = cli("search", "--help", COLUMNS="200").stdout
-    for name in Settings.__dataclass_fields__:
+    settings = {"search": Settings, "train": TrainSettings, "proxy-check": ProxySettings}[verb]
+    shown = cli(verb, "--help", COLUMNS="200").stdout
+    for name in settings.__dataclass_fields__:
         flag = "--" + name.replace("_", "-").removesuffix("s" if name.endswith("options") else "")
         assert flag in shown
-    assert "--target-macs" in shown
+    assert "[default: 0]" in shown  # of --seed
+    assert ("--target-macs" in shown) == (verb == "search")
+
+
+def test_the_package_runs_as_a_module(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nas", "--version"], capture_output=True, text=True
+    )
+    assert (done.stdout, done.stderr) == (f"nas {nas.__version__}\n", "")
 
 
 def test_colour_is_for_terminals_only(cli: Cli) -> None:

@@ -1,0 +1,63 @@
+"""The commands that look at what there is: report, show, cost, ls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.flags import RUNS, ArchName, Json, Project
+from nas.terminal import console, print_json
+from nas.terminal import show as print_result
+
+
+def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write report.html of a search or scale run: one page that works offline."""
+    from nas import report as page
+
+    print(page.write(run))
+
+
+def show(arch: ArchName, as_json: Json = False) -> None:
+    """Show an arch stage by stage, with what it costs and what is published about it."""
+    from nas import screen
+    from nas.verbs.show import show as run_show
+
+    print_result(run_show(arch), screen.show_arch, as_json)
+
+
+def cost(
+    arch: ArchName,
+    resolution: Annotated[
+        int | None, typer.Option("--imgsz", "--img-size", help="Pixels a side; default the arch's.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Build it and compare with torch's counter and thop.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Count params, FLOPs, activations and memory of an arch, without building it."""
+    from nas import screen
+    from nas.verbs.show import cost as run_cost
+
+    print_result(run_cost(arch, resolution, check), screen.show_cost, as_json)
+
+
+def list_parts(
+    what: Annotated[
+        str,
+        typer.Argument(help="spaces, baselines, controllers, evaluators, executors, ops or runs."),
+    ],
+    project: Project = RUNS,
+    as_json: Json = False,
+) -> None:
+    """List the parts of a kind, or the runs."""
+    from nas import screen
+    from nas.verbs.show import listing
+
+    found = listing(what, project)
+    if as_json:
+        print_json({"schema": 1, what: found})
+    else:
+        screen.show_listing(found, console())

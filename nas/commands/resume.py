@@ -1,0 +1,36 @@
+"""The command resume: go on with a search, a training or a proxy check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from nas.commands import data, search, train
+from nas.errors import OptionError
+from nas.flags import Json, Quiet
+
+
+def resume(
+    run: Annotated[Path, typer.Argument(help="A run of search, train or proxy-check.")],
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Go on with a search, a training or a proxy check, with the settings of its args.yaml."""
+    from nas.run import ARGS, read_args
+
+    run = run if run.parent.name else run.resolve()
+    if not (run / ARGS).is_file():
+        raise OptionError(f"{run} is no run: it holds no {ARGS}; `nas ls runs` lists the runs")
+    verb = run.parent.name
+    place: dict[str, Any] = {"project": run.parent.parent, "name": run.name, "resume": True}
+    if verb == "search":
+        return search.attend(as_json, quiet, **place)
+    if verb == "proxy-check":
+        return data.attend_check(as_json, quiet, **place, **read_args(run))
+    if verb == "train":
+        from nas.verbs.train import go_on
+
+        return train.attend(as_json, quiet, lambda **watched: go_on(run, {}, **watched))
+    raise OptionError(f"{run} is of `nas {verb}`: only search, train and proxy-check go on")

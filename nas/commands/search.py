@@ -1,0 +1,65 @@
+"""The commands search and plan."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from nas.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
+from nas.settings import Settings
+from nas.terminal import INTERRUPTED, NOT_MET, console, on_interrupt, say_resume, show
+
+
+@with_settings(Settings)
+def search(
+    project: Project = RUNS,
+    name: Name = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
+    ] = False,
+    config: Config = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    **settings: Any,
+) -> int:
+    """Search a space for the best arch at a target cost."""
+    chosen = given(settings, config)
+    return attend(as_json, quiet, project=project, name=name, resume=resume, **chosen)
+
+
+def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
+    """Search with progress and Ctrl-C, print the result; return the exit code."""
+    from nas import screen
+    from nas.verbs.search import INTERRUPTED as STOPPED
+    from nas.verbs.search import search as run_search
+
+    progress = None if quiet else screen.Progressing(console(stderr=True))
+    interrupted = on_interrupt("trial", progress.notice if progress else lambda _: False)
+    try:
+        result = run_search(screen=progress, interrupted=interrupted, **arguments)
+    except KeyboardInterrupt:
+        say_resume()
+        return INTERRUPTED
+    show(result, screen.show_search, as_json)
+    if result["stopped"]:
+        print(f"stopped early: {result['stopped']}", file=sys.stderr)
+    if result["stopped"] == STOPPED:
+        say_resume()
+        return INTERRUPTED
+    return 0 if result["met"] else NOT_MET
+
+
+@with_settings(Settings)
+def plan(
+    config: Config = None,
+    as_json: Json = False,
+    **settings: Any,
+) -> None:
+    """Tell what a search would reach and take, without searching."""
+    from nas import screen
+    from nas.verbs.plan import plan as run_plan
+
+    show(run_plan(**given(settings, config)), screen.show_plan, as_json)

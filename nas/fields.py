@@ -1,0 +1,51 @@
+"""Settings as fields of a dataclass, each a flag of the command line, and the checks they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import field
+from typing import Any
+
+from nas.errors import OptionError, did_you_mean
+
+
+def flag(default: Any, group: str, text: str) -> Any:
+    """Return a field that the command line offers as a flag with this help."""
+    metadata = {"group": group, "help": text}
+    if isinstance(default, dict | list):
+        return field(default_factory=type(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def flag_name(key: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + key.replace("_", "-").replace("-options", "-option")
+
+
+def check_known(verb: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Check that a verb has all the settings that are given.
+
+    Raises:
+        OptionError: it has not.
+    """
+    names = sorted(known)
+    for key in given:
+        if key not in names:
+            raise OptionError(
+                f"{verb} has no setting {key!r}{did_you_mean(key, names)}; "
+                f"it has {', '.join(names)}"
+            )
+
+
+def whole(key: str, value: object, least: int) -> int:
+    """Return a setting that is a whole number, from text or a number.
+
+    Raises:
+        OptionError: it is none, or too small or too large.
+    """
+    text = str(value)
+    if isinstance(value, bool) or not text.isdecimal() or not least <= int(text) < 2**32 - 1:
+        raise OptionError(
+            f"{flag_name(key)} takes a whole number of at least {least}, not {value!r}"
+        )
+    return int(text)

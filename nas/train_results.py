@@ -1,0 +1,126 @@
+"""What a training leaves: data.json from its start; its result, pictures and card at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas import card, distributed, pictures, run
+from nas.cost import count
+from nas.errors import MissingError
+from nas.train import RESULTS, Row
+from nas.train_screen import best
+from nas.train_setup import Ready
+from nas.trained import CONFIG, config, load_trained
+from nas.validation import Score, validate
+from nas.verbs.val import finite
+
+SCHEMA, INTERRUPTED = 1, "interrupted"
+RESULT = "result.json"
+
+
+def described_data(ready: Ready) -> dict[str, Any]:
+    """Return data.json: which images a run is of, and how they were split."""
+    return {
+        "schema": SCHEMA,
+        "data": ready.settings.data,
+        "name": ready.dataset.name,
+        "fingerprint": ready.dataset.fingerprint,
+        "splits": {name: len(split) for name, split in ready.dataset.splits.items()},
+        "notes": list(ready.data.notes),
+    }
+
+
+def _config(ready: Ready, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return config.json: what is needed to use the weights, and where they come from."""
+    return config(ready.job.arch, ready.data) | {
+        "metrics": dict(metrics),
+        "recipe": ready.job.recipe.name,
+        "data": ready.settings.data,
+        "fingerprint": ready.dataset.fingerprint,
+        "split": "val",
+    }
+
+
+def earlier(folder: Path) -> list[Row]:
+    """Return the epochs of before, as results.csv has them."""
+    rows = run.read_csv(folder / RESULTS)
+    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+
+
+def partial(folder: Path, epochs: int) -> dict[str, Any]:
+    """Return the result of a training that was interrupted: no test, nothing is saved of it."""
+    rows = earlier(folder)
+    return {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "stopped": INTERRUPTED,
+        "epochs": epochs,
+        "epochs_done": len(rows),
+        "best_epoch": int(best(rows)["epoch"]),
+        "val": {"top1": best(rows)["val_top1"]},
+    }
+
+
+def tested(ready: Ready, folder: Path) -> Score:
+    """Return the score of the best weights on the test split, which nothing else reads."""
+    job = ready.job
+    model = load_trained(folder)[0].to(job.device)
+    batches = ready.data.test().ordered(job.batch_size, distributed.rank(), distributed.world())
+    return validate(model, batches, len(ready.data.classes), device=job.device, amp=job.mixed)
+
+
+def conclude(
+    ready: Ready, folder: Path, rows: list[Row], score: Score, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write what a finished training leaves; result.json, which says that it is, last."""
+    result = _result(ready, folder, rows, score)
+    metrics = {f"{split}_{k}": v for split in ("val", "test") for k, v in result[split].items()}
+    run.write_json(folder / CONFIG, _config(ready, metrics))
+    run.write_text(folder / "README.md", card.write(result, ready.job.recipe))
+    try:
+        pictures.curves(rows, folder / "results.png")
+        pictures.confusion(score.confusion, result["classes"], folder / "confusion_matrix.png")
+    except MissingError as error:
+        say(f"no pictures: {error}")
+    run.write_json(folder / RESULT, result)
+    return result
+
+
+def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[str, Any]:
+    """Return result.json; accuracies are in percent, errors in points."""
+    job, data, top = ready.job, ready.data, best(rows)
+    cost = count(job.arch)
+    val = {k.removeprefix("val_"): finite(v) for k, v in top.items() if k.startswith("val_")}
+    validated = Score(top["val_top1"], top["val_top5"], top["val_loss"], len(data.val), [])
+    seconds = sum(row["seconds"] for row in rows)
+    images = sum(row["seconds"] * row["images_per_second"] for row in rows)
+    return {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "stopped": "",
+        "arch": job.arch.name,
+        "arch_id": job.arch.id,
+        "params": cost.params,
+        "flops": cost.flops,
+        "recipe": job.recipe.name,
+        "epochs": job.epochs,
+        "best_epoch": int(top["epoch"]),
+        "val": {**val, "n": len(data.val), "standard_error": validated.standard_error},
+        "test": {
+            "top1": score.top1,
+            "top5": score.top5,
+            "loss": finite(score.loss),
+            "n": score.count,
+            "standard_error": score.standard_error,
+        },
+        "classes": list(data.classes),
+        "data": ready.dataset.name,
+        "splits": {"train": len(data.train), "val": len(data.val), "test": score.count},
+        "imgsz": data.size,
+        "device": job.device,
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+        "notes": list(data.notes),
+    }

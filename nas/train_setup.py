@@ -1,0 +1,121 @@
+"""Before a training: everything that was asked for, checked, and the images at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas import distributed, policies
+from nas.arch import Arch
+from nas.dataset import Dataset, open_dataset
+from nas.errors import MissingError, OptionError
+from nas.hardware import torch_device
+from nas.loader import Data, open_data
+from nas.recipe import Recipe, load_recipe
+from nas.splits import carve
+from nas.train import Job, check_batch
+from nas.train_settings import TrainSettings
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A training that can start. `settings` leave nothing to a default."""
+
+    settings: TrainSettings
+    job: Job
+    dataset: Dataset
+    data: Data
+
+
+@contextlib.contextmanager
+def together(chosen: TrainSettings) -> Iterator[None]:
+    """Join the other processes that torchrun started, if any, on the device of the settings.
+
+    Raises:
+        OptionError: there is no such device.
+    """
+    with distributed.joined(distributed.local_device(torch_device(chosen.device))):
+        yield
+
+
+def make_ready(chosen: TrainSettings, arch: Arch, say: Callable[[str], None]) -> Ready:
+    """Check everything, what is cheap first, and open the data.
+
+    Raises:
+        OptionError: a setting is wrong, or the data cannot be used.
+        ArchError: the arch cannot be built at this image size.
+        MissingError: a package that the data needs is not installed.
+    """
+    recipe = load_recipe(chosen.recipe, chosen.recipe_options)
+    device = distributed.local_device(torch_device(chosen.device))
+    if arch.in_channels != 3:
+        raise OptionError(f"{arch.name} takes {arch.in_channels} channels; images have 3")
+    arch = dataclasses.replace(arch, resolution=chosen.imgsz or arch.resolution)
+    if chosen.batch_size:
+        check_batch(chosen.batch_size, distributed.world())
+    _check_policy(recipe, arch.resolution)
+    say(f"reading {chosen.data}")
+    dataset = carve(open_dataset(chosen.data or "", download=chosen.download))
+    data = _in_turn(
+        lambda: open_data(dataset, imgsz=arch.resolution, device=device, workers=chosen.workers)
+    )
+    for note in data.notes:
+        say(note)
+    chosen = _resolved(chosen, recipe, arch.resolution, len(data.train))
+    arch = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=len(data.classes)))
+    return Ready(chosen, _job(chosen, arch, recipe, device), dataset, data)
+
+
+def _check_policy(recipe: Recipe, side: int) -> None:
+    """Check that the recipe's augmentation can be had, before anything is read.
+
+    Raises:
+        MissingError: torchvision is missing or of another version.
+    """
+    try:
+        policies.make_policy(recipe.augment, side)
+    except MissingError as error:
+        way = f"or train without it: --recipe-option policy=none (recipe {recipe.name})"
+        raise MissingError(f"{error}; {way}") from error
+
+
+def _resolved(chosen: TrainSettings, recipe: Recipe, side: int, images: int) -> TrainSettings:
+    """Return the settings with the defaults of the recipe; a batch is no larger than the data."""
+    world = distributed.world()
+    batch = max(world, min(recipe.batch_size, images) // world * world)
+    return dataclasses.replace(
+        chosen,
+        imgsz=side,
+        epochs=chosen.epochs or recipe.epochs,
+        batch_size=chosen.batch_size or batch,
+    )
+
+
+def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:
+    assert chosen.epochs and chosen.batch_size
+    return Job(
+        arch,
+        recipe,
+        chosen.epochs,
+        chosen.batch_size,
+        seed=chosen.seed,
+        device=device,
+        amp=chosen.amp,
+        accumulate=chosen.accumulate,
+        checkpointing=chosen.grad_checkpointing,
+        freeze=chosen.freeze,
+        init=Path(chosen.init) if chosen.init else None,
+    )
+
+
+def _in_turn(call: Callable[[], Data]) -> Data:
+    """Return what a call returns, the first process before the others, who find its cache."""
+    if distributed.rank():
+        distributed.barrier()
+        return call()
+    found = call()
+    distributed.barrier()
+    return found

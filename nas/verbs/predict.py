@@ -1,0 +1,106 @@
+"""Predict: a trained model and image files in, the likeliest classes of each out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas import augment
+from nas.batches import Input
+from nas.errors import OptionError
+from nas.hardware import torch_device
+from nas.images import SUFFIXES, Array, decode, quiet, shrink
+from nas.loader import stored_side
+from nas.model import Model
+from nas.pixels import processors, reason_of
+from nas.trained import load_trained
+from nas.verbs.val import trained_input
+
+SCHEMA = 1
+BATCH = 64
+
+
+def predict(
+    source: str | Path,
+    paths: Sequence[str | Path],
+    *,
+    top: int = 5,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Return the `top` classes of each image with their probabilities, as `nas predict --json`.
+
+    `paths` are files and folders; of a folder all images inside are taken. An image that cannot
+    be read is a row with its `error`; `failed` counts these.
+
+    Raises:
+        OptionError: there is no trained model, or no images.
+        MissingError: Pillow is not installed.
+    """
+    if top < 1:
+        raise OptionError(f"--top takes a whole number of at least 1, not {top}")
+    place = torch_device(device)
+    files = [file for path in paths for file in _files(Path(path))]
+    if not files:
+        raise OptionError("predict needs images: name files or folders after the run")
+    model, config = load_trained(source)
+    model, taken, classes = model.to(place), trained_input(config), config["classes"]
+    rows: list[dict[str, Any]] = []
+    with ThreadPoolExecutor(processors()) as pool, quiet():
+        for start in range(0, len(files), BATCH):
+            part = files[start : start + BATCH]
+            images = list(pool.map(lambda file: _read(file, stored_side(taken.size)), part))
+            said = iter(_answers(model, images, taken, place))
+            rows += [
+                {"path": str(file), "error": image}
+                if isinstance(image, str)
+                else {"path": str(file), "top": _top(next(said), classes, top)}
+                for file, image in zip(part, images, strict=True)
+            ]
+    failed = sum("error" in row for row in rows)
+    return {"schema": SCHEMA, "run": str(source), "images": rows, "failed": failed}
+
+
+@torch.no_grad()
+def _answers(
+    model: Model, images: Sequence[Array | str], taken: Input, device: str
+) -> list[Tensor]:
+    """Return the probabilities (classes,) of the images that could be read."""
+    good = [image for image in images if not isinstance(image, str)]
+    if not good:
+        return []
+    store, every = augment.store_images(good), torch.arange(len(good))
+    views = augment.plain_views(store, every, taken.size, crop_pct=taken.crop_pct)
+    x = augment.finish(views.to(device), *taken.scale(device))
+    return list(model(x).float().softmax(1).cpu())
+
+
+def _files(path: Path) -> Iterator[Path]:
+    """Yield a file itself, or the images of a folder and those below it, sorted."""
+    if not path.is_dir():
+        yield path  # if it does not exist, reading it says so
+        return
+    found = sorted(
+        file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
+    )
+    if not found:
+        raise OptionError(f"{path} holds no images: {', '.join(SUFFIXES)} are looked for")
+    yield from found
+
+
+def _read(file: Path, side: int) -> Array | str:
+    """Return an image with its short side reduced to `side`, or why it cannot be read."""
+    try:
+        return shrink(decode(file.read_bytes(), at_least=side), side)
+    except OSError as error:
+        return reason_of(error)
+
+
+def _top(row: Tensor, classes: Sequence[str], top: int) -> list[dict[str, Any]]:
+    values, indices = row.topk(min(top, len(classes)))
+    pairs = zip(indices.tolist(), values.tolist(), strict=True)
+    return [{"class": classes[i], "probability": value} for i, value in pairs]

@@ -1,0 +1,269 @@
+"""Train: an arch and images in, a run folder with a trained model and its test score out."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nas import distributed, run
+from nas.arch import Arch
+from nas.errors import NasError, RunError
+from nas.load import baselines, load_arch
+from nas.loader import Loader
+from nas.recipe import Augment
+from nas.tracking import open_trackers
+from nas.train import RESULTS, Row, fit
+from nas.train_results import RESULT, conclude, described_data, earlier, partial, tested
+from nas.train_screen import Training, silent
+from nas.train_settings import FREE, TrainSettings, train_settings_from
+from nas.train_setup import Ready, make_ready, together
+
+ARCH, DATA = "arch.json", "data.json"
+MOST_LETTERS = 4096  # of a path, on Linux
+Interrupted = Callable[[], bool]
+
+
+def train(
+    arch: str | Path | Arch | Mapping[str, Any],
+    *,
+    project: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    screen: Training | None = None,
+    interrupted: Interrupted = lambda: False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train an arch on images; return what `nas train --json` prints (`test`, `val`, `run`, ...).
+
+    `settings` are the command's flags with underscores: `nas.train("efficientnet_b0",
+    data="digits", epochs=5)`. The run folder is project/train/name; `resume` goes on with the run
+    of that name, or with the latest one, of the given settings, and starts one where there is none.
+    The test split is read once, at the end. Under torchrun every process calls this, and all but
+    the first get {}.
+
+    Raises:
+        OptionError: a setting is wrong, or the data cannot be used.
+        RunError: the run folder is in use, damaged or cannot be written.
+        NasError: the training diverged.
+    """
+    screen = screen or silent()
+    chosen, source = _anchored(train_settings_from(settings)), _source(arch)
+    given = {"arch": source, **{key: getattr(chosen, key) for key in settings}}
+    folder = _found(Path(project), name, given) if resume else None
+    if folder:
+        free = {key: value for key, value in given.items() if key in FREE}
+        return go_on(folder, free, screen=screen, interrupted=interrupted)
+    if resume:
+        screen.say("no run of these settings to go on with: starting a new one")
+    with together(chosen):
+        ready = make_ready(chosen, load_arch(arch), screen.say)
+        arguments = {"arch": source, **dataclasses.asdict(ready.settings)}
+        folder = _shared(
+            lambda: run.create("train", name, Path(project), arguments), ready.job.device
+        )
+        try:
+            return _train(ready, folder, arguments, screen, interrupted)
+        except NasError:
+            # what failed before its first epoch leaves nothing to go on with
+            if distributed.rank() == 0 and not (folder / RESULTS).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+
+def go_on(
+    folder: Path,
+    changed: Mapping[str, Any],
+    *,
+    screen: Training | None = None,
+    interrupted: Interrupted = lambda: False,
+) -> dict[str, Any]:
+    """Go on with a training from its last checkpoint; a finished one returns its result again.
+
+    Raises:
+        RunError: the folder is no training, in use or damaged, or its data has changed.
+    """
+    screen = screen or silent()
+    if (folder / RESULT).exists():
+        screen.say(f"{folder} is finished")
+        found = {**run.read_json(folder / RESULT), "run": str(folder)}
+        return found if distributed.rank() == 0 else {}
+    arguments = {**run.read_args(folder), **changed}
+    source = arguments.pop("arch", None)
+    if source is None:
+        raise RunError(f"{folder} is no training: its {run.ARGS} names no arch")
+    chosen = train_settings_from(arguments)
+    screen.say(f"going on with {folder}")
+    with together(chosen):
+        kept = folder / ARCH
+        ready = make_ready(chosen, load_arch(kept if kept.exists() else source), screen.say)
+        _check_data(folder, ready)
+        return _train(ready, folder, {"arch": source, **arguments}, screen, interrupted)
+
+
+def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
+    """Return the run to go on with: of that name, or the latest, with the settings that are given.
+
+    Raises:
+        RunError: the run of that name was started with other settings.
+    """
+    for folder in reversed(run.runs("train", project)):
+        if name not in (None, folder.name):
+            continue
+        try:
+            theirs = run.read_args(folder)
+        except NasError:
+            if name:
+                raise
+            continue  # another run's damage
+        changed = [k for k, v in given.items() if k not in FREE and theirs.get(k) != v]
+        if not changed:
+            return folder
+        if name:
+            raise RunError(
+                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
+                f"{given[changed[0]]!r}: resume it with its own settings, or name another run"
+            )
+    return None
+
+
+def _anchored(chosen: TrainSettings) -> TrainSettings:
+    """Return the settings with absolute paths, so that the run goes on from any directory."""
+    return dataclasses.replace(
+        chosen,
+        data=_absolute(chosen.data or ""),
+        init=chosen.init and _absolute(chosen.init),
+        recipe=_absolute(chosen.recipe) if chosen.recipe.endswith(".py") else chosen.recipe,
+    )
+
+
+def _absolute(source: str) -> str:
+    """Return a path as absolute if there is such a file or folder, and a name as it is."""
+    path = Path(source).expanduser()
+    try:
+        return str(path.resolve()) if path.exists() else source
+    except OSError:  # such as a name that is too long for a path
+        return source
+
+
+def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]:
+    """Return what args.yaml says of where the arch came from."""
+    if isinstance(arch, str | Path):
+        return str(arch) if str(arch) in baselines() else _absolute(str(arch))
+    return arch.to_dict() if isinstance(arch, Arch) else dict(arch)
+
+
+def _check_data(folder: Path, ready: Ready) -> None:
+    """Check that a run's data is what it was: its split decides what was trained on.
+
+    Raises:
+        RunError: it has changed.
+    """
+    path = folder / DATA
+    before = run.read_json(path).get("fingerprint") if path.exists() else None
+    if before not in (None, ready.dataset.fingerprint):
+        raise RunError(
+            f"{ready.settings.data} has changed since {folder} was started, and with it the "
+            "splits: train anew, or put the data back"
+        )
+
+
+def _shared(make: Callable[[], Path], device: str) -> Path:
+    """Return the folder that the first process makes, in all processes."""
+    if distributed.world() == 1:
+        return make()
+    letters = torch.zeros(MOST_LETTERS, dtype=torch.int64, device=device)
+    if distributed.rank() == 0:
+        text = str(make()).encode()
+        letters[: len(text)] = torch.tensor(list(text), device=device)
+    return Path(bytes(n for n in distributed.summed(letters).tolist() if n).decode())
+
+
+def _anyone(asked: bool, device: str) -> bool:
+    """Tell whether any of the processes was asked, so that all stop after the same epoch."""
+    return bool(distributed.summed(torch.tensor([int(asked)], device=device)))
+
+
+class _Stopped(Exception):
+    """A person asked to stop."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A loader that tells which share of a training epoch has gone by."""
+
+    loader: Loader
+    tell: Callable[[float], None]
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def train(
+        self, epoch: int, seed: int, batch: int, augment: Augment, rank: int = 0, world: int = 1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        done = 0
+        for x, y in self.loader.train(epoch, seed, batch, augment, rank, world):
+            yield x, y
+            done += len(x) * world
+            self.tell(done / len(self.loader))
+
+    def ordered(self, batch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.loader.ordered(batch, rank, world)
+
+
+def _train(
+    ready: Ready,
+    folder: Path,
+    arguments: Mapping[str, Any],
+    screen: Training,
+    interrupted: Interrupted,
+) -> dict[str, Any]:
+    """Train in a run folder; only the first process writes there."""
+    if distributed.rank():
+        return _fitted(ready, folder, silent(), interrupted)
+    with run.lease(folder):
+        run.write_environment(folder)
+        run.write_args(folder, arguments)
+        run.write_text(folder / ARCH, ready.job.arch.to_json())
+        run.write_json(folder / DATA, described_data(ready))
+        return _fitted(ready, folder, screen, interrupted)
+
+
+def _fitted(
+    ready: Ready, folder: Path, screen: Training, interrupted: Interrupted
+) -> dict[str, Any]:
+    """Train to the end or to an interruption; return the result."""
+    job, first = ready.job, distributed.rank() == 0
+    names = ready.settings.tracker or None
+    asked = {"arch": job.arch.name, **dataclasses.asdict(ready.settings)}
+    trackers = open_trackers(names, folder, folder.name, asked, say=screen.say) if first else []
+
+    def watch(row: Row) -> None:
+        screen.epoch(row)
+        for tracker in trackers:
+            tracker.row(int(row["epoch"]), row)
+        if row["epoch"] < job.epochs and _anyone(interrupted(), job.device):
+            raise _Stopped
+
+    data = dataclasses.replace(ready.data, train=_Counted(ready.data.train, screen.part))
+    screen.begin(_title(ready), job.epochs, earlier(folder))
+    try:
+        rows = fit(job, data, folder, watch=watch, say=screen.say)
+    except _Stopped:
+        return partial(folder, job.epochs) if first else {}
+    finally:
+        screen.end()
+        for tracker in trackers:
+            tracker.close()
+    score = tested(ready, folder)
+    return conclude(ready, folder, rows, score, screen.say) if first else {}
+
+
+def _title(ready: Ready) -> str:
+    return f"{ready.job.arch.name} on {ready.dataset.name}"
