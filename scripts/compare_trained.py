@@ -1,0 +1,135 @@
+"""Train a search's winner, random search's and a hand-scaled EfficientNet-B0 alike; who is best?
+
+    python scripts/compare_trained.py runs/search/search --data shared/cifar10 --out compared.csv
+
+B0 is mbconv_small's with B0's own choices, scaled in depth and width together (alpha 1.2, beta 1.1)
+until it has the winner's multiply-adds. Every arch is trained with the same recipe, images, epochs
+and seeds, which no search has used; of each training the weights of its best epoch by validation
+accuracy are tested, once. A row of --out is written as soon as a training is done and not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import torch
+
+from nas import catalog, run
+from nas.arch import Arch
+from nas.compound import scale_arch
+from nas.cost import count
+from nas.dataset import open_dataset
+from nas.finals import pooled_deviation
+from nas.loader import open_data
+from nas.prepare import fitted
+from nas.recipe import load_recipe
+from nas.splits import carve
+from nas.train import Job, fit
+from nas.trained import load_trained
+from nas.validation import validate
+
+COLUMNS = ("name", "arch_id", "flops", "params", "seed", "epochs", "val", "test", "seconds")
+ALPHA, BETA = 1.2, 1.1
+
+
+def main() -> None:
+    """Train what is missing in the table, then print means and spread."""
+    asked = _arguments()
+    done = {(row["name"], int(row["seed"])) for row in run.read_csv(asked.out)}
+    jobs = [
+        (name, arch.to_dict(), 10_000 + seed, vars(asked))
+        for seed in range(asked.seeds)
+        for name, arch in _archs(asked.run).items()
+        if (name, 10_000 + seed) not in done
+    ]
+    with ProcessPoolExecutor(asked.workers) as pool:
+        for row in pool.map(_train, jobs):
+            _append(asked.out, row)
+            print(*row, flush=True)
+    _show(run.read_csv(asked.out))
+
+
+def _archs(folder: Path) -> dict[str, Arch]:
+    result = run.read_json(folder / "result.json")
+    winner = Arch.from_dict(result["best"]["arch"])
+    found = {"search": winner}
+    if result["random"]:
+        found["random search"] = Arch.from_dict(result["random"]["arch"])
+    return {**found, "scaled EfficientNet-B0": _scaled_b0(winner)}
+
+
+def _scaled_b0(winner: Arch) -> Arch:
+    """Return B0 for small images, scaled to the winner's multiply-adds as nearly as it goes."""
+    space = catalog.export("spaces", "mbconv_small", "SPACE")
+    b0 = catalog.export("spaces", "mbconv_small", "B0")
+    fit_space = fitted(space, winner.head.classes, winner.resolution)
+    base, wanted = fit_space.decode({**b0, "width": 1.0}), count(winner).flops
+    scaled = (
+        scale_arch(
+            base, depth=ALPHA**-power, width=BETA**-power, resolution=winner.resolution
+        )
+        for power in (step / 20 for step in range(400))
+    )
+    return min(scaled, key=lambda arch: abs(count(arch).flops - wanted))
+
+
+def _train(job: tuple[str, dict, int, dict]) -> list[object]:  # type: ignore[type-arg]
+    name, described, seed, asked = job
+    torch.set_num_threads(asked["threads"])
+    arch = Arch.from_dict(described)
+    recipe = load_recipe(asked["recipe"], {})
+    data = open_data(
+        carve(open_dataset(asked["data"])), imgsz=arch.resolution, fraction=asked["fraction"]
+    )
+    folder = asked["out"].with_suffix("") / f"{name.replace(' ', '-')}-{seed}"
+    rows = fit(Job(arch, recipe, asked["epochs"], recipe.batch_size, seed=seed), data, folder)
+    model, _ = load_trained(folder)
+    model = model.to(memory_format=torch.channels_last)
+    test = validate(model, data.test().ordered(500), len(data.classes), device="cpu")
+    cost, best = count(arch), max(row["val_top1"] for row in rows)
+    seconds = round(sum(row["seconds"] for row in rows))
+    head = [name, arch.id, cost.flops, cost.params, seed, asked["epochs"]]
+    return [*head, f"{best:.2f}", f"{test.top1:.2f}", seconds]
+
+
+def _append(path: Path, row: list[object]) -> None:
+    fresh = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([COLUMNS, row] if fresh else [row])
+
+
+def _show(rows: list[dict[str, str]]) -> None:
+    names = list(dict.fromkeys(row["name"] for row in rows))
+    groups = {n: [float(row["test"]) for row in rows if row["name"] == n] for n in names}
+    deviation = pooled_deviation(list(groups.values()))
+    for name, values in groups.items():
+        first = next(row for row in rows if row["name"] == name)
+        print(
+            f"{name}: test {statistics.mean(values):.2f} % ± {deviation / len(values) ** 0.5:.2f} "
+            f"(seeds {', '.join(f'{value:.2f}' for value in values)}), "
+            f"{int(first['flops']) / 1e6:.2f}M multiply-adds, {int(first['params']) / 1e3:.0f}k params"
+        )
+    print(f"one training's deviation over seeds, pooled: {deviation:.2f} points")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--fraction", type=float, default=1.0)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--recipe", default="proxy")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
