@@ -126,7 +126,11 @@ def fitted(space: Space, classes: int, imgsz: int | None) -> Space:
         return dataclasses.replace(arch, head=head, resolution=imgsz or arch.resolution)
 
     def encode(arch: Arch) -> Choices | None:
-        return space.encode(arch) if space.encode else None
+        """Return the choices of an arch, its classes and its input aside."""
+        own = check_space(space)
+        head = dataclasses.replace(arch.head, classes=own.head.classes)
+        plain = dataclasses.replace(arch, head=head, resolution=own.resolution)
+        return space.encode(plain) if space.encode else None
 
     return dataclasses.replace(space, decode=decode, encode=encode if space.encode else None)
 

@@ -42,7 +42,9 @@ def say_resume() -> None:
     """Print the command that goes on with this run."""
     words = [a for a in sys.argv[1:] if a != "--resume"]
     again = [] if words[:1] == ["resume"] else ["--resume"]
-    print(f"resume with: {shlex.join(['nas', *words])} {' '.join(again)}".rstrip(), file=sys.stderr)
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # torchrun's
+    several = ["torchrun", "--nproc-per-node", processes, "-m"] if processes != "1" else []
+    print(f"resume with: {shlex.join([*several, 'nas', *words, *again])}", file=sys.stderr)
 
 
 def on_interrupt(
@@ -58,6 +60,8 @@ def on_interrupt(
     def handle(number: int, _: Any) -> None:
         requests.append(number)
         if len(requests) > 1 or not underway():
+            for each in (signal.SIGINT, signal.SIGTERM):  # one more ends it without a word
+                signal.signal(each, signal.SIG_DFL)
             raise KeyboardInterrupt
         text = f"stopping after the running {running}; once more stops now"
         if not notice(text):

@@ -1,4 +1,4 @@
-"""Random images that `bench_training.py` trains on, as tensors and as `nas.train.fit` takes them."""
+"""Random images to train on: as tensors, and as `nas.train.fit` takes them."""
 
 from __future__ import annotations
 

@@ -190,6 +190,7 @@ def race(
     """Return the images a second of each contender in each round but the first.
 
     An epoch of `fit` is a round of ours; the others run between its epochs, in alternating order.
+    One that fails is left out, and `say` is told why.
 
     Raises:
         NasError: our loop cannot run, or the time was up before a round that counts.
@@ -201,8 +202,11 @@ def race(
     def watch(row: Row) -> None:
         order = others if len(loader.speeds) % 2 else reversed(others)
         with fastest_kernels():
-            for name in order:
-                speeds[name].append(others[name]())
+            for name in [name for name in order if len(speeds[name]) == len(loader.speeds) - 1]:
+                try:
+                    speeds[name].append(others[name]())
+                except (RuntimeError, OSError) as error:  # the others go on without it
+                    say(f"{name} is left out: {str(error).splitlines()[0]}")
         if time.monotonic() > deadline:
             raise _Enough
 
@@ -213,7 +217,8 @@ def race(
         fit(job, data, Path(folder), validate_at=(), watch=watch, say=say)
     if len(loader.speeds) < 2:
         raise NasError(f"only the warm-up fitted into {bench.seconds:g} s: give more --seconds")
-    return {name: values[1:] for name, values in speeds.items()}
+    whole = {name: values for name, values in speeds.items() if len(values) == len(loader.speeds)}
+    return {name: values[1:] for name, values in whole.items()}
 
 
 @contextlib.contextmanager

@@ -107,6 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     start, scale = time.monotonic(), SMOKE if given.smoke else FULL
     given.out.mkdir(parents=True, exist_ok=True)
+    (given.out / "suite.log").unlink(missing_ok=True)
     done: list[Done] = []
     with tempfile.TemporaryDirectory(prefix="nas-suite-") as folder:
         place = Path(folder)

@@ -23,6 +23,14 @@ from nas.verbs.val import val
 
 TINY = Arch("tiny", (Stage("conv", 16, stride=2),), Stem(8), Head(16), resolution=32)
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
+RECIPE = """
+from nas.recipe import Augment, Recipe
+
+RECIPE = Recipe(
+    "quick", "tests", "nothing", epochs=6, batch_size=13, optimizer="sgd", lr=2.0,
+    schedule="one_cycle", norm_momentum=0.1, augment=Augment(flip=False),
+)
+"""
 Done = subprocess.CompletedProcess[str]
 
 
@@ -40,11 +48,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels = np.clip(noise + colour, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(home / "colours" / name / f"{number}.jpg")
     (home / "tiny.json").write_text(TINY.to_json())
+    (home / "quick.py").write_text(RECIPE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setenv("NAS_CACHE", str(home / "cache"))
-        recipe = {"recipe": "proxy", "recipe_options": {"lr": 0.3}}
-        train("tiny.json", data="colours", **recipe, epochs=6, batch_size=13, tracker=["none"])
+        train("tiny.json", data="colours", recipe="quick.py", tracker=["none"])
     return home
 
 

@@ -75,6 +75,27 @@ def test_bench_training_ends_in_time_with_what_it_has(
         bench(capsys, *flags, "--seconds", "0")
 
 
+def test_a_contender_that_fails_is_left_out(
+    tiny: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ceiling(asked: bench_training.Bench) -> bench_training.Round:
+        speeds = iter([1.0, 2.0])
+
+        def run() -> float:
+            for speed in speeds:
+                return speed
+            raise RuntimeError("CUDA out of memory\nand more")
+
+        return run
+
+    monkeypatch.setattr(bench_training, "ceiling", ceiling)
+    found = bench(capsys, "--arch", tiny, "--recipe", "proxy", "--rounds", "3")
+    assert list(found["images_per_second"]) == ["ours"]
+    assert len(found["images_per_second"]["ours"]) == 3
+    assert found["ratios"] == []
+    assert found["notes"].count("ceiling is left out: CUDA out of memory") == 1
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
