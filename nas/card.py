@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nas.recipe import Recipe
+from nas.training.recipe import Recipe
 from nas.units import format_count
 
 MOST_CLASSES = 20  # named in the text; config.json has all
@@ -57,7 +57,7 @@ def _use(result: Mapping[str, Any]) -> list[str]:
         "```",
         "",
         "```python",
-        "from nas.trained import load_trained",
+        "from nas.training.trained import load_trained",
         "",
         f'model, config = load_trained("{result["run"]}")',
         "```",

@@ -15,7 +15,7 @@ import typer
 from nas import __version__
 from nas.commands import data, look, resume, scale, search, train
 from nas.errors import NasError
-from nas.terminal import INTERRUPTED
+from nas.screens.terminal import INTERRUPTED
 
 EXAMPLES = (
     "nas search --space mbconv --target-flops 400M",

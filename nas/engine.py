@@ -99,7 +99,7 @@ class Engine:
         known: dict[str, Metrics],
         stop: Callable[[], str],
         watch: Callable[[Trial], None],
-        budget: Budget = Budget(),  # noqa: B008
+        budget: Budget = Budget(),
     ) -> None:
         self._log, self._space, self._goal, self._executor = log, space, goal, executor
         self._seed, self._known, self._stop, self._watch = seed, known, stop, watch

@@ -11,7 +11,7 @@ from nas.arch import Arch
 from nas.interfaces import RECORD, Evaluator, Metrics, Outcome, Task, Trainer, Work
 
 if TYPE_CHECKING:
-    from nas.latency import Cached
+    from nas.machines.latency import Cached
 
 
 def make_evaluator(work: Work) -> Evaluator:
@@ -23,7 +23,7 @@ def make_evaluator(work: Work) -> Evaluator:
     evaluator: Evaluator = catalog.make("evaluators", work.evaluator, options=work.options)
     if work.device is None:
         return evaluator
-    from nas.latency import Cached, cache_file
+    from nas.machines.latency import Cached, cache_file
 
     device = catalog.make("devices", work.device, options=work.device_options)
     return Measured(evaluator, Cached(device, cache_file()))

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nas.dataset import some
-from nas.pixels import MOST_BROKEN
+from nas.data.dataset import some
+from nas.data.pixels import MOST_BROKEN
 from nas.units import format_bytes
 
 LEVELS = ("error", "warning", "note")
@@ -48,7 +48,7 @@ def of_data(report: Facts, machine: Facts) -> Iterator[Finding]:
 
 
 def of_machine(machine: Facts) -> Iterator[Finding]:
-    """Yield what is remarkable in the facts of `nas.machine`."""
+    """Yield what is remarkable in the facts of `nas.machines.facts`."""
     yield from _devices(machine)
     yield from _processors(machine)
     yield from _disks(machine)

@@ -17,8 +17,7 @@ from nas.interfaces import Choices, Evaluator, Space, Work
 from nas.objective import Bound, make_objective
 from nas.reach import check_reach, check_space
 from nas.samplers import no_excess
-from nas.settings import Settings
-
+from nas.settings.search import Settings
 
 EVALUATIONS, TRAININGS = 1000, 60  # how many trials, where none are asked for
 SMALL = 64  # pixels a side up to which a space with fewer strides fits better

@@ -17,20 +17,20 @@ import numpy as np
 from nas import catalog, run
 from nas.arch import Arch
 from nas.cost import count
-from nas.dataset import Dataset, open_dataset
+from nas.data.dataset import Dataset, open_dataset
+from nas.data.loader import Data, open_data
+from nas.data.pixels import typical_side
+from nas.data.splits import carve
 from nas.errors import MissingError, NasError, OptionError, RunError
-from nas.hardware import torch_device
 from nas.interfaces import Choices, Space
-from nas.loader import Data, open_data
-from nas.pixels import typical_side
+from nas.machines.hardware import torch_device
 from nas.prepare import SMALL, fitted
 from nas.proxies import Budget, Trained, default_budgets, parse_budget
-from nas.proxy_settings import ProxySettings
 from nas.reach import check_space, try_decode
-from nas.recipe import Recipe, with_options
 from nas.samplers import lowered, random_choices
-from nas.splits import carve
-from nas.train import Job, Row, fit, training_flops
+from nas.settings.proxy import ProxySettings
+from nas.training.recipe import Recipe, with_options
+from nas.training.train import Job, Row, fit, training_flops
 from nas.units import format_count
 
 ROWS = "trainings.csv"

@@ -6,14 +6,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas import card, distributed, pictures, run
+from nas import card, run
 from nas.cost import count
 from nas.errors import MissingError
-from nas.train import RESULTS, Row
-from nas.train_screen import best
+from nas.screens.train import best
 from nas.train_setup import Ready
-from nas.trained import CONFIG, config, load_trained
-from nas.validation import Score, validate
+from nas.training import distributed, pictures
+from nas.training.train import RESULTS, Row
+from nas.training.trained import CONFIG, config, load_trained
+from nas.training.validation import Score, validate
 from nas.verbs.val import finite
 
 SCHEMA, INTERRUPTED = 1, "interrupted"

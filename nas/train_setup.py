@@ -8,16 +8,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas import distributed, policies
 from nas.arch import Arch
-from nas.dataset import Dataset, open_dataset
+from nas.data import policies
+from nas.data.dataset import Dataset, open_dataset
+from nas.data.loader import Data, open_data
+from nas.data.splits import carve
 from nas.errors import MissingError, OptionError
-from nas.hardware import torch_device
-from nas.loader import Data, open_data
-from nas.recipe import Recipe, load_recipe
-from nas.splits import carve
-from nas.train import Job, check_batch
-from nas.train_settings import TrainSettings
+from nas.machines.hardware import torch_device
+from nas.settings.train import TrainSettings
+from nas.training import distributed
+from nas.training.recipe import Recipe, load_recipe
+from nas.training.train import Job, check_batch
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""Random images to train on: as tensors, and as `nas.train.fit` takes them."""
+"""Random images to train on: as tensors, and as `nas.training.train.fit` takes them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nas.dataset import Dataset, Split
-from nas.loader import Data, open_data, stored_side
+from nas.data.dataset import Dataset, Split
+from nas.data.loader import Data, open_data, stored_side
 
 
 def random_images(count: int, size: int, classes: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 Four contenders train nets of one shape on equal random images, in turn, a round of steps each:
 
-    ours        `nas.train.fit` as users run it: views, recipe, optimizer, averaged weights
+    ours        `nas.training.train.fit` as users run it: views, recipe, optimizer, averaged weights
     ceiling     our net and optimizer again and again on one batch that lies on the device
     timm        timm's net in a plain loop; `timm_loop.py` says what exactly that is
     timm fixed  timm's net and optimizer on one batch
@@ -37,18 +37,19 @@ from bench_report import training_tables
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas import optim, rig
 from nas.arch import Arch
 from nas.cost import count
+from nas.data.loader import Data, Loader
 from nas.errors import MissingError, NasError, OptionError
 from nas.flags import pairs
-from nas.hardware import torch_device
 from nas.load import load_arch
-from nas.loader import Data, Loader
+from nas.machines import rig
+from nas.machines.hardware import torch_device
+from nas.machines.timing import load
 from nas.model import Model
-from nas.recipe import Recipe, load_recipe
-from nas.timing import load
-from nas.train import Job, Row, fit
+from nas.training import optim
+from nas.training.recipe import Recipe, load_recipe
+from nas.training.train import Job, Row, fit
 
 OURS, CEILING, TIMM, TIMM_FIXED = "ours", "ceiling", "timm", "timm fixed"
 RATIOS = ((OURS, CEILING), (OURS, TIMM), (TIMM, TIMM_FIXED), (CEILING, TIMM_FIXED))
@@ -329,7 +330,7 @@ def timed(bench: Bench, steps: Callable[[], object]) -> float:
 
 @dataclass(frozen=True)
 class Clocked:
-    """The loader of a training, as `nas.loader.Loader`, that times its epochs as `timed` does.
+    """The loader of a training, as `nas.data.loader.Loader`, that times its epochs as `timed` does.
 
     An epoch ends when the batch after the last is asked for: its step has been taken then.
     """

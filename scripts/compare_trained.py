@@ -22,15 +22,15 @@ from nas import catalog, run
 from nas.arch import Arch
 from nas.compound import scale_arch
 from nas.cost import count
-from nas.dataset import open_dataset
+from nas.data.dataset import open_dataset
+from nas.data.loader import open_data
+from nas.data.splits import carve
 from nas.finals import pooled_deviation
-from nas.loader import open_data
 from nas.prepare import fitted
-from nas.recipe import load_recipe
-from nas.splits import carve
-from nas.train import Job, fit
-from nas.trained import load_trained
-from nas.validation import validate
+from nas.training.recipe import load_recipe
+from nas.training.train import Job, fit
+from nas.training.trained import load_trained
+from nas.training.validation import validate
 
 COLUMNS = ("name", "arch_id", "flops", "params", "seed", "epochs", "val", "test", "seconds")
 ALPHA, BETA = 1.2, 1.1
@@ -69,9 +69,7 @@ def _scaled_b0(winner: Arch) -> Arch:
     fit_space = fitted(space, winner.head.classes, winner.resolution)
     base, wanted = fit_space.decode({**b0, "width": 1.0}), count(winner).flops
     scaled = (
-        scale_arch(
-            base, depth=ALPHA**-power, width=BETA**-power, resolution=winner.resolution
-        )
+        scale_arch(base, depth=ALPHA**-power, width=BETA**-power, resolution=winner.resolution)
         for power in (step / 20 for step in range(400))
     )
     return min(scaled, key=lambda arch: abs(count(arch).flops - wanted))
@@ -112,7 +110,8 @@ def _show(rows: list[dict[str, str]]) -> None:
         print(
             f"{name}: test {statistics.mean(values):.2f} % ± {deviation / len(values) ** 0.5:.2f} "
             f"(seeds {', '.join(f'{value:.2f}' for value in values)}), "
-            f"{int(first['flops']) / 1e6:.2f}M multiply-adds, {int(first['params']) / 1e3:.0f}k params"
+            f"{int(first['flops']) / 1e6:.2f}M multiply-adds, "
+            f"{int(first['params']) / 1e3:.0f}k params"
         )
     print(f"one training's deviation over seeds, pooled: {deviation:.2f} points")
 

@@ -44,7 +44,7 @@ LIMIT, GRACE = 525.0, 15.0
 OK = (0, 3)  # 3: a search that met no target is a result too
 STAND_IN = """
 import numpy as np
-from nas.dataset import Dataset, Split
+from nas.data.dataset import Dataset, Split
 
 def read(data, *, download):
     def split(seed, count):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from nas import policies
 from nas.arch import Arch
-from nas.recipe import Recipe
+from nas.data import policies
+from nas.training.recipe import Recipe
 
 NAMES = {
     "efficientnet_v2_b0": "tf_efficientnetv2_b0",

@@ -20,14 +20,14 @@ import torch
 
 from nas import catalog
 from nas.cost import count
-from nas.dataset import open_dataset
+from nas.data.dataset import open_dataset
+from nas.data.loader import open_data
+from nas.data.splits import carve
 from nas.flags import pairs
-from nas.loader import open_data
 from nas.prepare import fitted
-from nas.recipe import with_options
 from nas.samplers import random_choices
-from nas.splits import carve
-from nas.train import Job, fit
+from nas.training.recipe import with_options
+from nas.training.train import Job, fit
 
 
 def main() -> None:

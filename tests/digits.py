@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from nas.arch import Arch, Head, Stage, Stem
-from nas.dataset import open_dataset
-from nas.loader import Data, open_data
-from nas.recipe import load_recipe
-from nas.splits import carve, fraction
-from nas.train import Job, fit
+from nas.data.dataset import open_dataset
+from nas.data.loader import Data, open_data
+from nas.data.splits import carve, fraction
+from nas.training.recipe import load_recipe
+from nas.training.train import Job, fit
 
 TINY = Arch(
     "tiny",

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas import augment
-from nas.augment import Boxes, Store
-from nas.recipe import Augment
+from nas.data import augment
+from nas.data.augment import Boxes, Store
+from nas.training.recipe import Augment
 
 Image = npt.NDArray[np.uint8]
 

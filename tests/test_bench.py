@@ -127,7 +127,7 @@ def test_an_unsteady_number_comes_with_advice(own: str) -> None:
 
 
 def test_advice_does_without_a_load(own: str) -> None:
-    from nas.timing import summarise
+    from nas.machines.timing import summarise
 
     (line,) = advice(summarise([1.0, 2.0, 3.0], 1, load=None))
     assert "load" not in line and "\n" not in line

@@ -16,8 +16,8 @@ import torch
 from digits import equal, files
 from torch import Tensor, nn
 
-from nas import checkpoint
 from nas.errors import RunError
+from nas.training import checkpoint
 
 Limit = Callable[[], contextlib.AbstractContextManager[None]]
 

@@ -366,9 +366,9 @@ def test_help_imports_nothing_heavy(folder: Path, verb: str) -> None:
 
 @pytest.mark.parametrize("verb", ["search", "train", "proxy-check"])
 def test_every_flag_of_a_verb_is_in_its_help_with_its_default(cli: Cli, verb: str) -> None:
-    from nas.proxy_settings import ProxySettings
-    from nas.settings import Settings
-    from nas.train_settings import TrainSettings
+    from nas.settings.proxy import ProxySettings
+    from nas.settings.search import Settings
+    from nas.settings.train import TrainSettings
 
     settings = {"search": Settings, "train": TrainSettings, "proxy-check": ProxySettings}[verb]
     shown = cli(verb, "--help", COLUMNS="200").stdout

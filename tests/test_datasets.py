@@ -18,9 +18,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from nas.dataset import Dataset, Split, open_dataset, settle, subset
+from nas.data.dataset import Dataset, Split, open_dataset, settle, subset
+from nas.data.images import decode
 from nas.errors import MissingError, NasError, OptionError
-from nas.images import decode
 
 Image = pytest.importorskip("PIL.Image")
 ROOT = Path(__file__).parents[1]
@@ -321,7 +321,7 @@ def test_asking_for_the_readers_is_light() -> None:
 def test_a_reader_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "import numpy as np\n"
-        "from nas.dataset import Dataset, Split\n"
+        "from nas.data.dataset import Dataset, Split\n"
         "def read(data, *, download):\n"
         "    images = np.zeros((4, 8, 8), np.uint8)\n"
         "    split = Split(np.arange(4) % 2, [f'{i}' for i in range(4)], lambda i: images[i])\n"
@@ -335,7 +335,7 @@ def test_a_reader_of_the_user(tmp_path: Path) -> None:
 def test_a_reader_of_the_user_that_fails_is_named(tmp_path: Path, result: str) -> None:
     path = tmp_path / "mine.py"
     path.write_text(
-        f"from nas.dataset import Dataset\ndef read(data, *, download):\n    return {result}\n"
+        f"from nas.data.dataset import Dataset\ndef read(data, *, download):\n    return {result}\n"
     )
     with pytest.raises(OptionError, match=r"read of .*mine\.py gave no Dataset: \w+Error: "):
         open_dataset(str(path))

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 import torch
 
-from nas import catalog, rig
+from nas import catalog
 from nas.arch import Arch, Head, Stage, Stem
 from nas.cost import count
 from nas.errors import MissingError, NasError, OptionError
 from nas.load import baselines
-from nas.timing import Device, Timing
+from nas.machines import rig
+from nas.machines.timing import Device, Timing
 
 QUICK = {"seconds": 0.2, "runs": 5}
 SMALL = Arch(

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nas import findings
-from nas import machine as computer
+from nas.machines import facts as computer
 from nas.verbs.doctor import doctor, suggest
 
 Image = pytest.importorskip("PIL.Image")

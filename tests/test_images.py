@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from nas.images import MAX_PIXELS, decode, fitting_side, header, quiet, shrink
+from nas.data.images import MAX_PIXELS, decode, fitting_side, header, quiet, shrink
 
 Image = pytest.importorskip("PIL.Image")
 RNG = np.random.default_rng(0)

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from nas import catalog, latency
+from nas import catalog
 from nas.arch import Arch, Stage
-from nas.latency import TRIES, Cached, cache_file
-from nas.timing import Timing, summarise
+from nas.machines import latency
+from nas.machines.latency import TRIES, Cached, cache_file
+from nas.machines.timing import Timing, summarise
 
 ARCHS = [Arch(f"net{n}", (Stage("conv", 8 * n),), resolution=32) for n in range(1, 6)]
 ARCH = ARCHS[0]
@@ -22,7 +23,7 @@ import sys, time
 from pathlib import Path
 from nas import catalog
 from nas.arch import Arch, Stage
-from nas.latency import Cached
+from nas.machines.latency import Cached
 
 class Slow:
     def __init__(self):

@@ -15,13 +15,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas import batches, loader, pixels, policies
-from nas.batches import Batch, Resident, Streaming
-from nas.dataset import Dataset, Split
+from nas.data import batches, loader, pixels, policies
+from nas.data.batches import Batch, Resident, Streaming
+from nas.data.dataset import Dataset, Split
+from nas.data.loader import Data, open_data, open_split
+from nas.data.pixels import Pixels
 from nas.errors import MissingError, NasError, OptionError
-from nas.loader import Data, open_data, open_split
-from nas.pixels import Pixels
-from nas.recipe import Augment
+from nas.training.recipe import Augment
 
 Image = npt.NDArray[np.uint8]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from nas import optim
-from nas.recipe import Recipe
+from nas.training import optim
+from nas.training.recipe import Recipe
 
 Array = npt.NDArray[np.float64]
 torch.set_num_threads(1)

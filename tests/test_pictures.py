@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas import pictures
 from nas.errors import MissingError, OptionError, RunError
+from nas.training import pictures
 
 pytest.importorskip("matplotlib")
 
@@ -213,6 +213,6 @@ def test_without_matplotlib_the_pip_line(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_matplotlib_is_loaded_late() -> None:
-    code = "import sys, nas.pictures; print('matplotlib' in sys.modules)"
+    code = "import sys, nas.training.pictures; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -19,11 +19,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas import pixels as module
-from nas.dataset import Split, open_dataset
+from nas.data import pixels as module
+from nas.data.dataset import Split, open_dataset
+from nas.data.images import decode, shrink
+from nas.data.pixels import Pixels, cache_folder, check_broken, gather, typical_side
 from nas.errors import OptionError
-from nas.images import decode, shrink
-from nas.pixels import Pixels, cache_folder, check_broken, gather, typical_side
 
 Image = pytest.importorskip("PIL.Image")
 ROOT = Path(__file__).parents[1]

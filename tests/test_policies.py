@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from nas import augment, policies
+from nas.data import augment, policies
 from nas.errors import MissingError, OptionError
-from nas.recipe import Augment
+from nas.training.recipe import Augment
 
 try:
     policies.vision("this test")

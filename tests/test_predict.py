@@ -24,7 +24,7 @@ from nas.verbs.val import val
 TINY = Arch("tiny", (Stage("conv", 16, stride=2),), Stem(8), Head(16), resolution=32)
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 RECIPE = """
-from nas.recipe import Augment, Recipe
+from nas.training.recipe import Augment, Recipe
 
 RECIPE = Recipe(
     "quick", "tests", "nothing", epochs=6, batch_size=13, optimizer="sgd", lr=2.0,
@@ -98,8 +98,8 @@ def test_predict_says_of_files_what_val_counts(here: Path) -> None:
     assert len(said["images"]) == 60 and said["failed"] == 0
     right = sum(likeliest(row) == Path(row["path"]).parent.name for row in said["images"])
     # the files of each split, by the train split's own count
-    from nas.dataset import open_dataset
-    from nas.splits import carve
+    from nas.data.dataset import open_dataset
+    from nas.data.splits import carve
 
     by_path = {Path(row["path"]).relative_to("colours").as_posix(): row for row in said["images"]}
     for split, score in scores.items():
@@ -250,7 +250,7 @@ def test_train_prints_one_object_and_resume_its_result_again(
 def test_an_interrupted_training_prints_how_to_go_on(
     nas: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from nas import train_screen
+    from nas.screens import train as train_screen
 
     epoch = train_screen.Training.epoch
 

@@ -14,16 +14,17 @@ import torch
 from conftest import SPACE
 from rich.console import Console
 
-from nas import catalog, proxy_lab, run, splits
+from nas import catalog, proxy_lab, run
 from nas.cost import count
-from nas.dataset import Dataset
+from nas.data import splits
+from nas.data.dataset import Dataset
+from nas.data.loader import open_data
 from nas.errors import NasError, OptionError, RunError
-from nas.loader import open_data
 from nas.proxies import Budget, Trained, default_budgets, judge, parse_budget
 from nas.proxy_lab import spread_archs
-from nas.proxy_screen import show_proxy_check
-from nas.proxy_settings import proxy_settings_from
-from nas.train import Job, fit
+from nas.screens.proxy import show_proxy_check
+from nas.settings.proxy import proxy_settings_from
+from nas.training.train import Job, fit
 from nas.verbs.proxy_check import INTERRUPTED, proxy_check
 
 LONG = Budget(16, 1.0, 32)

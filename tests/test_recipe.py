@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from nas import catalog, optim
+from nas import catalog
 from nas.errors import OptionError
-from nas.recipe import Augment, Recipe, load_recipe, with_options
+from nas.training import optim
+from nas.training.recipe import Augment, Recipe, load_recipe, with_options
 
 torch.set_num_threads(1)
 each_recipe = pytest.mark.parametrize("name", catalog.names("recipes"))
@@ -172,7 +173,7 @@ def test_a_warm_up_as_long_as_the_training_is_refused(options: dict[str, object]
 
 def test_a_recipe_of_the_users_own_is_checked_as_ours(tmp_path: Path) -> None:
     lines = (
-        "from nas.recipe import Recipe",
+        "from nas.training.recipe import Recipe",
         "RECIPE = Recipe('mine', 'me, 2026', 'nothing', 5, 32, 'sgd', {lr}, 'cosine')",
     )
     good, bad, none = (tmp_path / f"{name}.py" for name in ("good", "bad", "none"))

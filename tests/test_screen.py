@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from nas import screen
 from nas.interfaces import Trial
 from nas.objective import Bound, make_objective
+from nas.screens import search as screen
 from nas.verbs.search import search
 
 OBJECTIVE = make_objective("hard", None, (Bound("flops", 400e6),), ())

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from nas.arch import Arch, Head, Stage, Stem
-from nas.dataset import open_dataset
-from nas.splits import carve
+from nas.data.dataset import open_dataset
+from nas.data.splits import carve
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -115,7 +115,7 @@ def test_bench_training_refuses_in_one_line(flags: list[str], message: str) -> N
 def test_the_ceiling_trains_what_ours_trains() -> None:
     given = bench_training.parse(["--recipe", "proxy", "--imgsz", "64"])
     asked = bench_training.bench_from(given)
-    # as nas.train has it: the recipe's dropout and depth take the place of the arch's
+    # as nas.training.train has it: the recipe's dropout and depth take the place of the arch's
     assert (asked.arch.head.dropout, asked.arch.stochastic_depth, asked.size) == (0.0, 0.0, 64)
     given = bench_training.parse(["--recipe", "efficientnet"])
     assert bench_training.bench_from(given).arch.stochastic_depth == 0.2

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from nas.dataset import Dataset, Split
+from nas.data.dataset import Dataset, Split
+from nas.data.splits import carve, fraction
 from nas.errors import OptionError
-from nas.splits import carve, fraction
 
 
 def split(counts: list[int], word: str = "train") -> Split:

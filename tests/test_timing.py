@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import pytest
 
-from nas.timing import LEAST_RUNS, MOST_UNREST, ROUNDS, quantile, steady_measure, summarise
+from nas.machines.timing import LEAST_RUNS, MOST_UNREST, ROUNDS, quantile, steady_measure, summarise
 
 WARM_MS = 100.0
 

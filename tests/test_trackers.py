@@ -21,9 +21,10 @@ from typing import Any
 
 import pytest
 
-from nas import catalog, tracking
+from nas import catalog
 from nas.errors import MissingError, OptionError
-from nas.tracking import open_trackers
+from nas.training import tracking
+from nas.training.tracking import open_trackers
 
 ROOT = Path(__file__).parents[1]
 NAMES = catalog.names("trackers")
@@ -38,7 +39,7 @@ ROWS: list[dict[str, Any]] = [
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from nas.tracking import open_trackers
+from nas.training.tracking import open_trackers
 
 name, folder, config, rows = json.loads(sys.argv[1])
 say = lambda text: print(text, file=sys.stderr)

@@ -20,13 +20,14 @@ import torch
 from digits import TINY, digits, equal, files, job, train_alone
 from torch import Tensor
 
-from nas import checkpoint, run, train
-from nas.checkpoint import load_weights
+from nas import run
+from nas.data.loader import Data
 from nas.errors import NasError, OptionError, RunError
-from nas.loader import Data
 from nas.model import Model
-from nas.train import BEST, CHECKPOINTS, RESULTS, Row, fit, training_flops
-from nas.trained import CONFIG
+from nas.training import checkpoint, train
+from nas.training.checkpoint import load_weights
+from nas.training.train import BEST, CHECKPOINTS, RESULTS, Row, fit, training_flops
+from nas.training.trained import CONFIG
 
 TIMES = {"seconds", "images_per_second"}
 

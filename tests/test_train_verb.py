@@ -18,11 +18,12 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from nas import run, train_screen
+from nas import run
 from nas.arch import Arch, Head, Stage, Stem
-from nas.checkpoint import load_weights
 from nas.errors import MissingError, NasError, OptionError, RunError
-from nas.trained import load_trained
+from nas.screens import train as train_screen
+from nas.training.checkpoint import load_weights
+from nas.training.trained import load_trained
 from nas.verbs.train import go_on, train
 from nas.verbs.val import val
 
@@ -36,7 +37,7 @@ TINY = Arch(
 COLOURS = {"blue": (40, 40, 200), "green": (40, 200, 40), "red": (200, 40, 40)}
 # of our own: the shipped ones may be tuned
 RECIPE = """
-from nas.recipe import Augment, Recipe
+from nas.training.recipe import Augment, Recipe
 
 RECIPE = Recipe(
     "quick", "tests", "nothing", epochs=9, batch_size=256, optimizer="sgd", lr=0.5, schedule="one_cycle",
@@ -47,7 +48,7 @@ QUICK = {"recipe": "quick.py", "epochs": 2, "batch_size": 16, "tracker": ["none"
 # a data set whose reads are written down
 SPY = """
 import numpy as np
-from nas.dataset import Dataset, Split
+from nas.data.dataset import Dataset, Split
 
 def read(data, *, download):
     rng = np.random.default_rng(0)

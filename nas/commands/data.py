@@ -19,8 +19,8 @@ from nas.flags import (
     pairs,
     with_settings,
 )
-from nas.proxy_settings import ProxySettings
-from nas.terminal import FAILED, INTERRUPTED, console, on_interrupt, say_resume, show
+from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say_resume, show
+from nas.settings.proxy import ProxySettings
 
 
 def doctor(
@@ -31,7 +31,7 @@ def doctor(
     as_json: Json = False,
 ) -> int:
     """Look at images and machine: classes, splits, damage, devices, disk, and what to do."""
-    from nas import data_screen
+    from nas.screens import data as data_screen
     from nas.verbs.doctor import doctor as run_doctor
 
     result = run_doctor(data, download=download)
@@ -60,7 +60,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Measure latency and throughput of an arch on a device of this machine."""
-    from nas import data_screen
+    from nas.screens import data as data_screen
     from nas.verbs.bench import bench as run_bench
 
     result = run_bench(
@@ -95,7 +95,7 @@ def proxy_check(
 
 def attend_check(as_json: bool, quiet: bool, **arguments: Any) -> int:
     """Check with progress and Ctrl-C, print the result; return the exit code."""
-    from nas.proxy_screen import show_proxy_check
+    from nas.screens.proxy import show_proxy_check
     from nas.verbs.proxy_check import proxy_check as run_check
 
     screen = console(stderr=True)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from nas.flags import RUNS, ArchName, Json, Project
-from nas.terminal import console, print_json
-from nas.terminal import show as print_result
+from nas.screens.terminal import console, print_json
+from nas.screens.terminal import show as print_result
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
@@ -21,7 +21,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
 
 def show(arch: ArchName, as_json: Json = False) -> None:
     """Show an arch stage by stage, with what it costs and what is published about it."""
-    from nas import screen
+    from nas.screens import look as screen
     from nas.verbs.show import show as run_show
 
     print_result(run_show(arch), screen.show_arch, as_json)
@@ -38,7 +38,7 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """Count params, FLOPs, activations and memory of an arch, without building it."""
-    from nas import screen
+    from nas.screens import look as screen
     from nas.verbs.show import cost as run_cost
 
     print_result(run_cost(arch, resolution, check), screen.show_cost, as_json)
@@ -53,7 +53,7 @@ def list_parts(
     as_json: Json = False,
 ) -> None:
     """List the parts of a kind, or the runs."""
-    from nas import screen
+    from nas.screens import look as screen
     from nas.verbs.show import listing
 
     found = listing(what, project)

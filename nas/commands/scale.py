@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nas.flags import RUNS, Json, Name, Project
-from nas.terminal import show
+from nas.screens.terminal import show
 
 
 def scale(
@@ -30,7 +30,7 @@ def scale(
     as_json: Json = False,
 ) -> None:
     """Scale a baseline to a family: depth, width and resolution together."""
-    from nas import screen
+    from nas.screens import search as screen
     from nas.verbs.scale import scale as run_scale
 
     result = run_scale(

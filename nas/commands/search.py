@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from nas.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
-from nas.settings import Settings
-from nas.terminal import INTERRUPTED, NOT_MET, console, on_interrupt, say_resume, show
+from nas.screens.terminal import INTERRUPTED, NOT_MET, console, on_interrupt, say_resume, show
+from nas.settings.search import Settings
 
 
 @with_settings(Settings)
@@ -32,7 +32,7 @@ def search(
 
 def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
     """Search with progress and Ctrl-C, print the result; return the exit code."""
-    from nas import screen
+    from nas.screens import search as screen
     from nas.verbs.search import INTERRUPTED as STOPPED
     from nas.verbs.search import search as run_search
 
@@ -59,7 +59,7 @@ def plan(
     **settings: Any,
 ) -> None:
     """Tell what a search would reach and take, without searching."""
-    from nas import screen
+    from nas.screens.look import show_plan
     from nas.verbs.plan import plan as run_plan
 
-    show(run_plan(**given(settings, config)), screen.show_plan, as_json)
+    show(run_plan(**given(settings, config)), show_plan, as_json)

@@ -20,8 +20,8 @@ from nas.flags import (
     given,
     with_settings,
 )
-from nas.terminal import FAILED, INTERRUPTED, console, on_interrupt, say_resume, show
-from nas.train_settings import TrainSettings
+from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say_resume, show
+from nas.settings.train import TrainSettings
 
 Trained = Annotated[
     Path, typer.Argument(metavar="RUN", help="A train run, or a search run that trained.")
@@ -57,8 +57,8 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> 
 
     Under torchrun the first process alone shows anything.
     """
-    from nas import train_screen
-    from nas.distributed import rank
+    from nas.screens import train as train_screen
+    from nas.training.distributed import rank
 
     shown = not quiet and rank() == 0
     screen = train_screen.Training(console(stderr=True)) if shown else train_screen.silent()
@@ -98,7 +98,7 @@ def val(
     as_json: Json = False,
 ) -> None:
     """Score a trained model on a split: top-1 with its error, and each class."""
-    from nas import data_screen
+    from nas.screens import data as data_screen
     from nas.verbs.val import val as run_val
 
     result = run_val(
@@ -121,7 +121,7 @@ def predict(
     as_json: Json = False,
 ) -> int:
     """Tell the likeliest classes of images."""
-    from nas import data_screen
+    from nas.screens import data as data_screen
     from nas.verbs.predict import predict as run_predict
 
     result = run_predict(run, images, top=top, device=device)

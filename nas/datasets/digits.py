@@ -10,7 +10,7 @@ import os
 
 import numpy as np
 
-from nas.dataset import Dataset, Split
+from nas.data.dataset import Dataset, Split
 from nas.errors import MissingError
 
 NAMES = ("digits",)

@@ -20,9 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.dataset import SPLIT_WORDS, SPLITS, Dataset, Split, fingerprint, shards, some
+from nas.data.dataset import SPLIT_WORDS, SPLITS, Dataset, Split, fingerprint, shards, some
+from nas.data.images import SUFFIXES
 from nas.errors import OptionError
-from nas.images import SUFFIXES
 
 _EXPECTED = "one folder per class is expected, as {0}/cat/1.jpg, or {0}/train/cat/1.jpg"
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.dataset import (
+from nas.data.dataset import (
     SPLIT_WORDS,
     SPLITS,
     Dataset,

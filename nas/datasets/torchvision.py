@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from nas.dataset import Dataset, Index, Split, fingerprint, subset
+from nas.data.dataset import Dataset, Index, Split, fingerprint, subset
+from nas.data.pixels import cache_folder
 from nas.errors import MissingError, NasError, OptionError
-from nas.pixels import cache_folder
 
 _Options = Mapping[str, Mapping[str, Any]]
 
@@ -70,7 +70,7 @@ def read(data: str, *, download: bool) -> Dataset:
     """
     name = _name(data)
     assert name is not None
-    from nas.policies import vision  # loads torch
+    from nas.data.policies import vision  # loads torch
 
     vision(f"--data {name}")
     root = cache_folder() / "torchvision" / name

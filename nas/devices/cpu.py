@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from nas import rig
 from nas.arch import Arch
-from nas.timing import Timing, steady_measure
+from nas.machines import rig
+from nas.machines.timing import Timing, steady_measure
 
 
 def make(*, batch: int = 1, threads: int = 1, runs: int = 100, seconds: float = 3.0) -> Cpu:

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nas import rig
 from nas.arch import Arch
 from nas.errors import NasError
-from nas.hardware import torch_device
-from nas.timing import Once, Timing, steady_measure
+from nas.machines import rig
+from nas.machines.hardware import torch_device
+from nas.machines.timing import Once, Timing, steady_measure
 
 # the first step makes the optimiser's moments, so that the second is like all later ones
 _STEPS = 2

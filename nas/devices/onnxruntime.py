@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas import rig
 from nas.arch import Arch
 from nas.errors import MissingError, NasError
+from nas.machines import rig
+from nas.machines.timing import Timing, steady_measure
 from nas.model import Model
-from nas.timing import Timing, steady_measure
 
 OPSET = 20
 # of the largest logit, or of 1

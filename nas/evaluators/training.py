@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.arch import Arch
-from nas.dataset import open_dataset
+from nas.data.dataset import open_dataset
+from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
 from nas.interfaces import TRAINING_FLOPS, Metrics
-from nas.recipe import Recipe, load_recipe
-from nas.splits import carve
+from nas.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
-    from nas.loader import Data
+    from nas.data.loader import Data
 
 TRAINS = True
 EPOCHS = 4
@@ -76,9 +76,9 @@ class Training:
         # of a whole trial; a forward pass alone is a third of a training step
         self.images = budget.epochs * images + len(self.rungs) * self._validated() / 3
         self.title = (
-            f"trained on {self._dataset.name}: {budget.epochs} epochs of {images:,} images, recipe "
-            f"{recipe.name}; accuracy on {self._validated():,} validation images, which are no test "
-            "images"
+            f"trained on {self._dataset.name}: {budget.epochs} epochs of {images:,} images, "
+            f"recipe {recipe.name}; accuracy on {self._validated():,} validation images, which are "
+            "no test images"
         )
 
     def _validated(self) -> int:
@@ -87,7 +87,7 @@ class Training:
     @cached_property
     def image_side(self) -> int:
         """Return the median shorter side in pixels of some training images."""
-        from nas.pixels import typical_side
+        from nas.data.pixels import typical_side
 
         return typical_side(self._dataset.splits["train"])
 
@@ -117,7 +117,7 @@ class Training:
         Raises:
             NasError: the loss is not finite, or memory does not suffice for one image.
         """
-        from nas.train import Job, fit, training_flops
+        from nas.training.train import Job, fit, training_flops
 
         job = Job(
             arch,
@@ -141,7 +141,7 @@ class Training:
 
     def _data(self, side: int) -> Data:
         """Return the images for one side, opened once in a process."""
-        from nas.loader import open_data
+        from nas.data.loader import open_data
 
         if side not in self._opened:
             self._opened[side] = open_data(
@@ -151,7 +151,7 @@ class Training:
 
     @cached_property
     def _device(self) -> str:
-        from nas.hardware import torch_device
+        from nas.machines.hardware import torch_device
 
         return torch_device(self._accelerator)
 

@@ -164,7 +164,7 @@ def _end(worker: _Worker) -> None:
 
 def _share(slot: int, slots: int) -> dict[str, str]:
     """Return the environment of one of several training processes: its cores and its GPU."""
-    from nas.pixels import processors
+    from nas.data.pixels import processors
 
     threads = max(1, processors() // slots)
     share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}

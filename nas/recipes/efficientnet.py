@@ -1,6 +1,6 @@
 """How EfficientNet was trained on ImageNet, as the released TensorFlow code does it."""
 
-from nas.recipe import Augment, Recipe
+from nas.training.recipe import Augment, Recipe
 
 RECIPE = Recipe(
     name="efficientnet",

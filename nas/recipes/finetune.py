@@ -1,6 +1,6 @@
 """From weights trained on other images (--init) to the user's own."""
 
-from nas.recipe import Augment, Recipe
+from nas.training.recipe import Augment, Recipe
 
 RECIPE = Recipe(
     name="finetune",

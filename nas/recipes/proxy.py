@@ -1,6 +1,6 @@
 """Short training that ranks candidates of a search: our own."""
 
-from nas.recipe import Augment, Recipe
+from nas.training.recipe import Augment, Recipe
 
 RECIPE = Recipe(
     name="proxy",

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.tracking import Tracker, need, remember, remembered
+from nas.training.tracking import Tracker, need, remember, remembered
 
 LONGEST = 500  # characters of a parameter's value that every server takes
 

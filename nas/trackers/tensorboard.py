@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.tracking import Tracker, need
+from nas.training.tracking import Tracker, need
 
 
 def make(folder: Path, name: str, config: dict[str, Any]) -> Tracker:

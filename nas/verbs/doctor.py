@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nas import findings
-from nas import machine as computer
-from nas.dataset import Dataset, Split, open_dataset
+from nas.data.dataset import Dataset, Split, open_dataset
+from nas.data.images import SUFFIXES, Header, decode, fitting_side, header
+from nas.data.loader import stored_side
+from nas.data.pixels import cache_folder, in_order, processors, reason_of
+from nas.data.policies import vision
+from nas.data.splits import carve
 from nas.errors import MissingError, NasError
 from nas.findings import ELONGATED, Finding
-from nas.images import SUFFIXES, Header, decode, fitting_side, header
-from nas.loader import stored_side
-from nas.pixels import cache_folder, in_order, processors, reason_of
-from nas.policies import vision
+from nas.machines import facts as computer
 from nas.prepare import SMALL
-from nas.splits import carve
 
 SCHEMA = 1
 _GROUPS_SHOWN = 20

@@ -29,7 +29,7 @@ from nas.reach import (
     try_decode,
 )
 from nas.samplers import distributions, random_choices
-from nas.settings import settings_from
+from nas.settings.search import settings_from
 from nas.study import SEARCH, Journal
 
 SAMPLES = 1000

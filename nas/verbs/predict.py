@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas import augment
-from nas.batches import Input
+from nas.data import augment
+from nas.data.batches import Input
+from nas.data.images import SUFFIXES, Array, decode, quiet, shrink
+from nas.data.loader import stored_side
+from nas.data.pixels import processors, reason_of
 from nas.errors import OptionError
-from nas.hardware import torch_device
-from nas.images import SUFFIXES, Array, decode, quiet, shrink
-from nas.loader import stored_side
+from nas.machines.hardware import torch_device
 from nas.model import Model
-from nas.pixels import processors, reason_of
-from nas.trained import load_trained
+from nas.training.trained import load_trained
 from nas.verbs.val import trained_input
 
 SCHEMA = 1

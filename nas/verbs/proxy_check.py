@@ -21,8 +21,8 @@ from nas.proxy_lab import (
     train,
     write_rows,
 )
-from nas.proxy_settings import FREE, ProxySettings, proxy_settings_from
-from nas.train import Row
+from nas.settings.proxy import FREE, ProxySettings, proxy_settings_from
+from nas.training.train import Row
 from nas.units import format_count, format_seconds
 
 SCHEMA, INTERRUPTED = 1, "interrupted"
@@ -41,7 +41,7 @@ def proxy_check(
 ) -> dict[str, Any]:
     """Train some archs shortly and long; return how well each short budget ranks them.
 
-    `settings` are the command's flags with underscores (`nas.proxy_settings.ProxySettings`):
+    `settings` are the command's flags with underscores (`nas.settings.proxy.ProxySettings`):
     `nas.proxy_check("digits", archs=12, budget=["2", "4:0.5"], max_flops="20M")`. Random archs,
     one of each stratum of FLOPs, are trained `seeds` times with each budget and long, each time
     on a schedule and with a seed of its own. Accuracies are of the validation split after the last

@@ -20,8 +20,8 @@ from nas.packing import trainings_at_once
 from nas.prepare import Setup, prepare
 from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
-from nas.screen import Progressing, silent
-from nas.settings import Settings, settings_from
+from nas.screens.search import Progressing, silent
+from nas.settings.search import Settings, settings_from
 from nas.study import RANDOM, SEARCH, Journal, Log
 
 # may differ between a run and its resumption; everything else must not

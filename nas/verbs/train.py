@@ -12,18 +12,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas import distributed, run
+from nas import run
 from nas.arch import Arch
+from nas.data.loader import Loader
 from nas.errors import NasError, RunError
 from nas.load import baselines, load_arch
-from nas.loader import Loader
-from nas.recipe import Augment
-from nas.tracking import open_trackers
-from nas.train import RESULTS, Row, fit
+from nas.screens.train import Training, silent
+from nas.settings.train import FREE, TrainSettings, train_settings_from
 from nas.train_results import RESULT, conclude, described_data, earlier, partial, tested
-from nas.train_screen import Training, silent
-from nas.train_settings import FREE, TrainSettings, train_settings_from
 from nas.train_setup import Ready, make_ready, together
+from nas.training import distributed
+from nas.training.recipe import Augment
+from nas.training.tracking import open_trackers
+from nas.training.train import RESULTS, Row, fit
 
 ARCH, DATA = "arch.json", "data.json"
 MOST_LETTERS = 4096  # of a path, on Linux
@@ -226,7 +227,7 @@ def _train(
 ) -> dict[str, Any]:
     """Train in a run folder; only the first process writes there."""
     if distributed.rank():
-        return _fitted(ready, folder, silent(), interrupted)
+        return _fitted(ready, folder, screen, interrupted)
     with run.lease(folder):
         run.write_environment(folder)
         run.write_args(folder, arguments)

@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from nas.batches import Input
-from nas.dataset import Dataset, Split, open_dataset
+from nas.data.batches import Input
+from nas.data.dataset import Dataset, Split, open_dataset
+from nas.data.loader import open_split
+from nas.data.splits import carve
 from nas.errors import OptionError, did_you_mean
-from nas.hardware import torch_device
-from nas.loader import open_split
-from nas.splits import carve
-from nas.trained import load_trained
-from nas.validation import Score, validate
+from nas.machines.hardware import torch_device
+from nas.training.trained import load_trained
+from nas.training.validation import Score, validate
 
 SCHEMA = 1
 SPLITS = ("test", "val")

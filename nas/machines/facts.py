@@ -13,9 +13,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from nas.loader import free_memory
-from nas.pixels import processors
-from nas.rig import processor
+from nas.data.loader import free_memory
+from nas.data.pixels import processors
+from nas.machines.rig import processor
 
 PACKAGES = (
     "nas",

@@ -12,7 +12,7 @@ import hashlib
 
 import numpy as np
 
-from nas.dataset import Dataset, Index, Split, some, subset
+from nas.data.dataset import Dataset, Index, Split, some, subset
 from nas.errors import OptionError
 
 TEST_SHARE = 0.2

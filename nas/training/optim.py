@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from nas.recipe import Recipe
+from nas.training.recipe import Recipe
 
 REFERENCE_BATCH = 256  # images of the batch that a recipe's learning rate is stated for
 

@@ -20,8 +20,8 @@ from typing import Any
 
 from nas import run
 from nas.arch import Arch
-from nas.pixels import cache_folder
-from nas.timing import Device, Timing
+from nas.data.pixels import cache_folder
+from nas.machines.timing import Device, Timing
 
 SCHEMA = 1
 # an unsteady result is measured again by later processes until there are so many

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nas import augment as views
-from nas import policies
-from nas.augment import Store
+from nas.data import augment as views
+from nas.data import policies
+from nas.data.augment import Store
+from nas.data.pixels import Pixels
 from nas.errors import NasError, OptionError
-from nas.pixels import Pixels
-from nas.recipe import Augment
+from nas.training.recipe import Augment
 
 Batch = tuple[Tensor, Tensor]
 Triple = tuple[float, float, float]
@@ -252,7 +252,7 @@ def _context() -> Any:
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        [name for name in ("nas.batches", "torchvision.transforms.v2") if name in sys.modules]
+        [name for name in ("nas.data.batches", "torchvision.transforms.v2") if name in sys.modules]
     )
     return context
 

@@ -14,9 +14,9 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from nas.augment import ASPECTS, short_side
+from nas.data.augment import ASPECTS, short_side
 from nas.errors import MissingError, OptionError
-from nas.recipe import POLICIES, Augment
+from nas.training.recipe import POLICIES, Augment
 
 GROUP = 8  # images of a batch that share one drawn policy
 BINS = 31  # of RandAugment's magnitude in torchvision: 0..30
@@ -105,8 +105,8 @@ def apply_policy(policy: Transform, views: Tensor, seeds: Sequence[int]) -> Tens
 def sample_transform(augment: Augment, size: int, crop_pct: float) -> Transform:
     """Return what makes a training view, uint8 (3, size, size), of one uint8 image (3, H, W).
 
-    The views of `nas.augment.train_views` but for antialiasing, and with a policy of its own for
-    each image. Without the cutout. What is drawn comes from torch's CPU generator.
+    The views of `nas.data.augment.train_views` but for antialiasing, and with a policy of its own
+    for each image. Without the cutout. What is drawn comes from torch's CPU generator.
 
     Raises:
         MissingError: there is no torchvision that fits.

@@ -1,4 +1,4 @@
-"""What decides a training: one field a flag of `nas train`. Light, as nas/settings.py is."""
+"""What decides a training: one field a flag of `nas train`. Light, as nas/settings/search.py is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import OptionError
-from nas.fields import check_known, flag, flag_name, whole
+from nas.settings.fields import check_known, flag, flag_name, whole
 
 WHAT, HOW, MACHINE = "What", "How", "Machine"
 

@@ -1,4 +1,4 @@
-"""What decides a proxy check: one field a flag of `nas proxy-check`. Light, as nas/settings.py."""
+"""What decides a proxy check: one field a flag of `nas proxy-check`. Light."""
 
 from __future__ import annotations
 

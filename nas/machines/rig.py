@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from nas import cost
 from nas.arch import Arch
 from nas.errors import NasError, OptionError
+from nas.machines.timing import LEAST_RUNS, Once
 from nas.model import Model
-from nas.timing import LEAST_RUNS, Once
 from nas.units import format_bytes
 
 # how long the cores are watched before the quietest is taken, in seconds

@@ -22,9 +22,9 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nas.dataset import Split, fingerprint, some
+from nas.data.dataset import Split, fingerprint, some
+from nas.data.images import Array, decode, quiet, shrink
 from nas.errors import NasError, OptionError
-from nas.images import Array, decode, quiet, shrink
 
 SCHEMA = 1
 # a cache larger than this stays on disk and is mapped

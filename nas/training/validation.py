@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.distributed import summed
+from nas.training.distributed import summed
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from nas import run
 from nas.arch import Arch
-from nas.checkpoint import load_weights
+from nas.data.loader import Data
 from nas.errors import ArchError, OptionError, RunError
-from nas.loader import Data
 from nas.model import Model
+from nas.training.checkpoint import load_weights
 
 CONFIG = "config.json"
 SCHEMA = 1

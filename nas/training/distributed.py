@@ -1,4 +1,4 @@
-"""Several processes, one GPU each, as torchrun starts them: the little that training needs of it."""
+"""Several processes, one GPU each, as torchrun starts them: the little that is needed of it."""
 
 from __future__ import annotations
 

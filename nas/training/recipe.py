@@ -98,7 +98,7 @@ def load_recipe(name: str, options: Mapping[str, Any]) -> Recipe:
     """
     found = catalog.export("recipes", name, "RECIPE")
     if not isinstance(found, Recipe) or not isinstance(found.augment, Augment):
-        raise OptionError(f"RECIPE of {name} must be a nas.recipe.Recipe, not {found!r:.60}")
+        raise OptionError(f"RECIPE of {name} must be a Recipe of nas.training, not {found!r:.60}")
     return with_options(found, options)
 
 

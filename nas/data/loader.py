@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from nas import augment as views
-from nas import policies
-from nas.batches import Batch, Input, Resident, Streaming, Triple
-from nas.dataset import Dataset, Split
+from nas.data import augment as views
+from nas.data import policies
+from nas.data.batches import Batch, Input, Resident, Streaming, Triple
+from nas.data.dataset import Dataset, Split
+from nas.data.pixels import Pixels, cache_folder, check_broken, gather, processors
+from nas.data.splits import fraction as part_of
 from nas.errors import OptionError
-from nas.pixels import Pixels, cache_folder, check_broken, gather, processors
-from nas.recipe import Augment
-from nas.splits import fraction as part_of
+from nas.training.recipe import Augment
 
 MOST_WORKERS = 8
 CONTROL = Path("/sys/fs/cgroup")
@@ -95,7 +95,7 @@ def open_data(
     cache: Path | bool = True,
     resident: bool | None = None,
 ) -> Data:
-    """Return the loaders of a data set that has train, val and test (`nas.splits.carve`).
+    """Return the loaders of a data set that has train, val and test (`nas.data.splits.carve`).
 
     `fraction` of the training images, chosen by `seed`, are trained on. `workers`: threads that
     decode, and processes that make views of images too large for memory; 0: none; None: by the

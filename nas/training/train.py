@@ -23,16 +23,17 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint as recompute
 
-from nas import checkpoint, distributed, optim, run
+from nas import run
 from nas.arch import Arch
-from nas.batches import steps as steps_of
 from nas.cost import count
+from nas.data.batches import steps as steps_of
+from nas.data.loader import Data
 from nas.errors import NasError, OptionError, RunError
-from nas.loader import Data
 from nas.model import Model
-from nas.recipe import Recipe
-from nas.trained import CONFIG, config, initial_weights
-from nas.validation import Score, validate
+from nas.training import checkpoint, distributed, optim
+from nas.training.recipe import Recipe
+from nas.training.trained import CONFIG, config, initial_weights
+from nas.training.validation import Score, validate
 
 Row = dict[str, float]
 RESULTS, CHECKPOINTS, BEST = "results.csv", "checkpoints", "weights/best.safetensors"

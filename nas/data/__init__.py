@@ -1,0 +1,1 @@
+"""Images on their way to a batch: found, split, decoded, varied."""

@@ -1,0 +1,162 @@
+"""What a person sees of plans, archs, costs and lists, on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from nas.screens.search import accuracy
+from nas.units import format_bytes, format_count, format_seconds
+
+Row = Mapping[str, Any]
+
+
+def show_plan(found: Row, console: Console) -> None:
+    """Print what a search can reach and will take."""
+    size, choices = found["size"], found["choices"]
+    console.print(f"space {found['space']}: {size:,} archs ({size:.3g}), {choices} choices")
+    for name, reach in found["reachable"].items():
+        unit = {"flops": " multiply-adds", "latency_ms": " ms"}.get(name, "")
+        low, high = format_count(reach["least"]), format_count(reach["most"])
+        console.print(f"reachable {name}: {low} to {high}{unit}")
+    for name, share in found["shares"].items():
+        console.print(
+            f"of {found['random_archs']} random archs: {share['at_or_under']:.1%} at or under "
+            f"{name} {format_count(share['target'])}, {share['within_5_percent']:.1%} within 5 %"
+        )
+    console.print(f"reward = {found['objective']}")
+    console.print(f"evaluator: {found['evaluator']}")
+    console.print(_projection(found))
+
+
+def _projection(found: Row) -> str:
+    if found["problem"]:
+        return f"no times: {found['problem']}"
+    return (
+        f"{found['trials']} evaluations (random search included) at "
+        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s): "
+        f"{format_seconds(found['projected_seconds'])}; besides, controller {found['controller']} "
+        f"takes {format_seconds(found['seconds_per_proposal'])} a proposal at the start"
+    )
+
+
+def show_arch(found: Row, console: Console) -> None:
+    """Print an arch stage by stage."""
+    arch = found["arch"]
+    table = Table(box=None, pad_edge=False)
+    for title in (
+        "stage",
+        "op",
+        "k",
+        "exp",
+        "SE",
+        "skip",
+        "stride",
+        "input",
+        "channels",
+        "layers",
+        "params",
+        "FLOPs",
+    ):
+        table.add_column(title, justify="left" if title in ("stage", "op") else "right")
+    stem, head = arch["stem"], arch["head"]
+    ends = {
+        "stem": ["conv", stem["kernel"], "", "", "", stem["stride"]],
+        "head": ["conv 1x1, pool, linear" if head["channels"] else "pool, linear", *[""] * 5],
+    }
+    for row in found["stages"]:
+        index = int(row["name"].split()[-1]) - 1 if row["name"] not in ends else None
+        stage = arch["stages"][index] if index is not None else None
+        cells = (
+            ends[row["name"]]
+            if stage is None
+            else [
+                stage["op"],
+                stage["kernel"],
+                f"{stage['expansion']:g}",
+                f"{stage['se']:g}",
+                stage["skip"],
+                stage["stride"],
+            ]
+        )
+        size = f"{row['size'][0]}×{row['size'][1]}"
+        layers = stage["layers"] if stage else 1
+        costs = [format_count(row["params"]), format_count(row["flops"])]
+        shown = [row["name"], *cells, size, row["channels"], layers, *costs]
+        table.add_row(*(str(cell) for cell in shown))
+    console.print(f"{found['name']}  id {found['id']}")
+    console.print(table)
+    _print_costs(found, console)
+    _print_claims(found, console)
+
+
+def _print_claims(found: Row, console: Console) -> None:
+    """Print what is published and what the surrogate predicts."""
+    figures, predicted = found["published"], found["predicted"]
+    if figures:
+        numbers = [f"top-1 {figures['top1']} %"] if figures["top1"] else []
+        numbers += [f"params {format_count(figures['params'])}"] if figures["params"] else []
+        numbers += [f"FLOPs {format_count(figures['flops'])}"] if figures["flops"] else []
+        console.print(f"published    {', '.join(numbers)} ({figures['source']})")
+        if figures["note"]:
+            console.print(f"             {figures['note']}")
+    if predicted:
+        console.print(f"predicted    {accuracy(predicted)} % by {predicted['evaluator']}")
+
+
+def show_cost(found: Row, console: Console) -> None:
+    """Print what an arch costs, and what other counters say of it."""
+    console.print(f"{found['name']} at {found['resolution']} pixels")
+    _print_costs(found, console)
+    for name, counts in found.get("counters", {}).items():
+        numbers = ", ".join(f"{key} {value:,}" for key, value in counts.items())
+        console.print(f"{name:<12} {numbers}")
+    if "counters" in found:
+        console.print("torch's operations are halved; thop's extra is batch norm and pooling")
+
+
+def _print_costs(found: Row, console: Console) -> None:
+    """Print costs in both conventions of FLOPs."""
+    flops = found["flops"]
+    per_image = format_bytes(found["training_bytes_per_image"])
+    console.print(f"params       {found['params']:,}  (+ {found['buffers']:,} norm statistics)")
+    console.print(
+        f"FLOPs        {flops:,} multiply-adds (MACs); {2 * flops:,} counting both operations"
+    )
+    console.print(f"activations  {found['activations']:,}")
+    console.print(
+        f"memory       float32, estimated: training {per_image} an image + "
+        f"{format_bytes(found['training_bytes'])}; inference "
+        f"{format_bytes(found['inference_bytes'])}"
+    )
+
+
+def show_listing(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print rows as a table."""
+    if not rows:
+        console.print("none yet")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in rows[0]:
+        justify: Any = "right" if _is_number(rows[0][title]) else "left"
+        table.add_column(title, justify=justify, no_wrap=not console.is_terminal)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    console.print(table)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return " ".join(f"{key}={inner}" for key, inner in value.items())
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""What decides each verb: one field a flag."""

@@ -1,0 +1,1 @@
+"""One training: recipe, optimiser, loop, checkpoints, what is left of it."""
