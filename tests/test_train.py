@@ -3,21 +3,14 @@
 import contextlib
 import dataclasses
 import json
-import multiprocessing
-import os
-import random
 import shutil
-import signal
-import sys
-import time
 from collections.abc import Callable, Iterator
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from digits import TINY, digits, equal, files, job, train_alone
+from digits import TINY, digits, equal, files, job
 from torch import Tensor
 
 from nas import run
@@ -208,40 +201,6 @@ def test_stopped_while_an_epoch_is_kept_it_is_repeated_alike(
     fit(this, data, tmp_path / "broken")
     assert same(tmp_path / "calm", tmp_path / "broken")
     assert files(tmp_path / "calm") == files(tmp_path / "broken")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_killed_at_random_moments_and_resumed_is_uninterrupted(
-    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # the fork server imports once for all that are killed
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-    fit(job(12, ema=0.9), data, tmp_path / "calm")
-    folder, rng = tmp_path / "broken", random.Random(0)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["digits", "sklearn.datasets", "torch._dynamo"])
-    for reached in (1, 4, 7):
-        options = {"epochs": 12, "ema": 0.9}
-        process = context.Process(target=train_alone, args=(str(folder),), kwargs=options)
-        process.start()
-        wait_for(folder / CHECKPOINTS / f"epoch-{reached}", process)
-        time.sleep(rng.uniform(0, 0.2))
-        process.kill()
-        process.join()
-        assert process.exitcode == -signal.SIGKILL
-    assert len(json.loads(last(folder)[1]["rows"])) < 12
-    fit(job(12, ema=0.9), data, folder)
-    assert same(tmp_path / "calm", folder)
-
-
-def wait_for(path: Path, process: BaseProcess) -> None:
-    """Wait until a process has made a file, or a later one of its kind."""
-    number = int(path.name.rpartition("-")[2])
-    while process.is_alive():
-        made = [int(p.name.rpartition("-")[2]) for p in path.parent.glob("epoch-*")]
-        if max(made, default=0) >= number:
-            return
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(

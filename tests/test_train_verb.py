@@ -318,6 +318,23 @@ def test_a_killed_training_goes_on_to_the_same_numbers(images: Path, home: Path)
     assert without_times(home / "runs/train/cut") == without_times(home / "runs/train/whole")
 
 
+@pytest.mark.slow
+def test_two_processes_make_one_run_and_print_once(images: Path, home: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "nas"]
+    words = ["train", "tiny.json", "--data", "colours", "--recipe", "quick.py", "--epochs", "2"]
+    done = subprocess.run(
+        [*launch, *words, "-b", "12", "--tracker", "none", "--device", "cpu", "--json"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["test"]["n"] == 12 and found["val"]["n"] == 9
+    assert [path.name for path in home.glob("runs/train/*")] == ["train"]
+    assert done.stderr.count("epoch 2/2") == 1
+
+
 # ------------------------------------------------------------------------------ the screen
 
 
