@@ -66,7 +66,11 @@ def test_a_missing_file_is_told_with_the_known_names() -> None:
 
 
 def test_options_are_those_of_make() -> None:
-    assert catalog.option_defaults("evaluators", "synthetic") == {"landscape": 0, "noise": 0.0}
+    assert catalog.option_defaults("evaluators", "synthetic") == {
+        "landscape": 0,
+        "noise": 0.0,
+        "epochs": 0,
+    }
     made = catalog.make("evaluators", "synthetic", options={"noise": 1})
     assert made.title.startswith("synthetic")
 
