@@ -17,6 +17,7 @@ from nas.cost import count
 from nas.errors import ArchError, NasError
 from nas.interfaces import (
     SPENT,
+    TRAINING_FLOPS,
     Choices,
     Executor,
     Metrics,
@@ -114,6 +115,7 @@ class Engine:
         finished = log.trials()
         self._proposed: set[tuple[Option, ...]] = {tuple(t.choices.values()) for t in finished}
         for trial in finished:
+            self._clear(trial)  # it may have been killed just before
             self._count(trial)
         if self._failed >= FAILURES:
             self._failed = 0  # the search ended for that, and goes on with a mended evaluator
@@ -202,6 +204,8 @@ class Engine:
         metrics = {**outcome.metrics, **cost_metrics(pending.arch)}
         if not outcome.error and len(pending.rungs) + 1 < len(self._budget.rungs):
             return self._report(outcome, metrics)
+        if outcome.error and pending.rungs:  # what it has cost until then is spent
+            metrics |= _spent(pending.rungs[-1].metrics)
         del self._pending[outcome.number]
         state, values = ("failed", ()) if outcome.error else ("done", self._goal.values(metrics))
         self._tell(
@@ -238,10 +242,14 @@ class Engine:
 
     def _tell(self, trial: Trial) -> None:
         self._log.tell(trial)
-        if self._budget.rungs:
-            shutil.rmtree(self._checkpoints(trial.number), ignore_errors=True)
+        self._clear(trial)
         self._count(trial)
         self._watch(trial)
+
+    def _clear(self, trial: Trial) -> None:
+        """Remove the checkpoints of a finished trial."""
+        if self._budget.rungs:
+            shutil.rmtree(self._checkpoints(trial.number), ignore_errors=True)
 
     def _count(self, trial: Trial) -> None:
         if trial.state in ("failed", "stopped"):
@@ -275,6 +283,10 @@ def decode(space: Space, choices: Choices) -> Arch:
     if not isinstance(arch, Arch):
         raise ArchError(f"decode gives no Arch for {choices} but {type(arch).__name__}")
     return arch
+
+
+def _spent(metrics: Metrics) -> Metrics:
+    return {name: value for name, value in metrics.items() if name == TRAINING_FLOPS}
 
 
 def excess(space: Space, objective: Objective) -> Excess:

@@ -104,6 +104,49 @@ class Controller(Protocol):
 
 
 @dataclass(frozen=True)
+class Timing:
+    """The time of one batch on a device, in ms, and `throughput` in images per second.
+
+    `n`: timed runs, after the warm-up; 0: computed, not measured. `load`: load average of the last
+    minute per core, None where the system does not tell. `unrest`: the larger of (p75 - p25) /
+    median and of the share of the time in which the core worked for somebody else; a number is
+    `steady` up to 0.10. `notes`: one line for each thing to know about this number.
+    """
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    n: int
+    load: float | None
+    unrest: float
+    steady: bool
+    batch: int
+    throughput: float
+    notes: tuple[str, ...] = ()
+
+
+class Device(Protocol):
+    """Where the latency of archs is measured. A file of nas/devices exports `make(**options)`.
+
+    `title`: one line for the screen. `fingerprint`: one line with all that a time depends on
+    beside the arch (machine, library, batch, threads): equal lines, comparable times.
+    """
+
+    title: str
+    fingerprint: str
+
+    def measure(self, arch: Arch) -> Timing:
+        """Return the time of a batch of `arch` at its own resolution, with fresh weights.
+
+        It takes a bounded time, and leaves the process as it was: threads, cores, random numbers,
+        memory.
+
+        Raises:
+            NasError: this device cannot run the arch.
+        """
+
+
+@dataclass(frozen=True)
 class Task:
     """One evaluation, as it travels to a worker. `arch` is `Arch.to_dict()`.
 

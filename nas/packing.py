@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,12 +26,14 @@ def trainings_at_once(asked: str, work: Work, arch: Arch, say: Callable[[str], N
         OptionError: it is neither a positive number nor auto.
         NasError: not even one training works; the message gives the reason.
     """
+    from nas.data.pixels import processors
+
     devices = _devices()
     if asked != "auto":
         if not asked.isdecimal() or int(asked) < 1:
             raise OptionError(f"--trials-per-device takes a number from 1 or auto, not {asked!r}")
         return int(asked) * devices
-    most = MOST if _gpus() else max(1, os.cpu_count() or 1)
+    most = MOST if _gpus() else processors()
     best, speed = 1, _speed(work, arch, devices)
     say(f"1 training a device: {_shown(speed)}")
     while 2 * best <= most:

@@ -141,8 +141,7 @@ def conclude(
         arch = Arch.from_dict(best["arch"])
         run.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
         run.write_text(folder / "best" / "README.md", _card(setup, result))
-        if arch.id in final:
-            hand_over(folder, final[arch.id], folder / "best")
+        hand_over(folder, final.get(arch.id), folder / "best")
     return result
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from nas.arch import Arch
+from nas.interfaces import Timing
 from nas.machines import rig
-from nas.machines.timing import Timing, steady_measure
+from nas.machines.timing import steady_measure
 
 
 def make(*, batch: int = 1, threads: int = 1, runs: int = 100, seconds: float = 3.0) -> Cpu:

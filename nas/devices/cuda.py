@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from nas.arch import Arch
 from nas.errors import NasError
+from nas.interfaces import Timing
 from nas.machines import rig
 from nas.machines.hardware import torch_device
-from nas.machines.timing import Once, Timing, steady_measure
+from nas.machines.timing import Once, steady_measure
 
 # the first step makes the optimiser's moments, so that the second is like all later ones
 _STEPS = 2

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from nas.arch import Arch
 from nas.cost import count
 from nas.errors import OptionError
-from nas.machines.timing import Timing, summarise
+from nas.interfaces import Timing
+from nas.machines.timing import summarise
 
 
 def make(*, batch: int = 1, gflops: float = 10.0, layer_ms: float = 0.05) -> Fake:

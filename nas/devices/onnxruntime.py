@@ -19,8 +19,9 @@ from torch import Tensor
 
 from nas.arch import Arch
 from nas.errors import MissingError, NasError
+from nas.interfaces import Timing
 from nas.machines import rig
-from nas.machines.timing import Timing, steady_measure
+from nas.machines.timing import steady_measure
 from nas.model import Model
 
 OPSET = 20

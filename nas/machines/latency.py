@@ -21,7 +21,7 @@ from typing import Any
 from nas import run
 from nas.arch import Arch
 from nas.data.pixels import cache_folder
-from nas.machines.timing import Device, Timing
+from nas.interfaces import Device, Timing
 
 SCHEMA = 1
 # an unsteady result is measured again by later processes until there are so many

@@ -31,7 +31,7 @@ MEANING = {
     "surrogate": "The accuracy is a proxy: a model's prediction of what a short training would "
     "give. No net of this search was trained in full.",
     "training": "The accuracy is measured: each net was trained on the images for a short while, "
-    "far from to its end. It ranks nets; train the winner longer (`nas train`) to use it.",
+    "far from to its end. It ranks nets; train the winner longer (nas train) to use it.",
     "synthetic": "The accuracy is made up and means nothing; the costs are exact.",
 }
 FEW = 50  # trials under which importances are not to be trusted
@@ -112,7 +112,7 @@ def _verdict(found: data.Found) -> list[Html]:
     best, metrics = found.result["best"], found.result["best"]["metrics"]
     flops = metrics["flops"]
     figures = [
-        ("accuracy", f"{_accuracy(metrics)} %", "± one standard deviation"),
+        ("accuracy", f"{_accuracy(metrics)} %", _deviation(found)),
         (
             "FLOPs",
             format_count(flops),
@@ -130,6 +130,12 @@ def _verdict(found: data.Found) -> list[Html]:
         for name, value, note in figures
     )
     return [tag("div", *cells, class_="big"), tag("ul", *(tag("li", s) for s in _gains(found)))]
+
+
+def _deviation(found: data.Found) -> str:
+    if found.result.get("finals"):
+        return "on validation images, ± the standard error over the seeds of the finals"
+    return "± one standard deviation"
 
 
 def _device(found: data.Found) -> str:

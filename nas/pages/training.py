@@ -23,7 +23,7 @@ def _cost(result: dict[str, Any]) -> list[Html]:
     stopped, trials = result["states"].get("stopped", 0), result["trials"]
     lines = [
         "Every accuracy here is measured on validation images that no candidate was trained on. "
-        "The test images were not read: `nas train` reads them, once, at its end.",
+        "The test images were not read: nas train reads them, once, at its end.",
         f"{stopped} of {trials} trainings were stopped early. All together took "
         f"{format_count(result['training_flops'])} multiply-adds.",
     ]

@@ -10,8 +10,8 @@ from typing import Any
 from nas import catalog, cost
 from nas.arch import Arch
 from nas.errors import NasError, OptionError
+from nas.interfaces import Device, Timing
 from nas.load import load_arch
-from nas.machines.timing import Device, Timing
 
 SCHEMA = 1
 # a single number that a person waits for may take longer than one of a search
