@@ -38,6 +38,9 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line; every expected error is one line on stderr and an exit code."""
     debug = "--debug" in sys.argv
+    # a waiting OpenMP thread that spins takes its core from the thread it waits for: on a busy
+    # machine two threads then train 3 times slower than one (docs/results.md)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         arguments = [a for a in sys.argv[1:] if a != "--debug"]
         for stream in (sys.stdout, sys.stderr):

@@ -106,6 +106,8 @@ class Part(NamedTuple):
 def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     start, scale = time.monotonic(), SMOKE if given.smoke else FULL
+    if given.smoke:  # threads of tiny nets on a busy machine wait for each other
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "suite.log").unlink(missing_ok=True)
     done: list[Done] = []
@@ -284,5 +286,11 @@ def tried(place: Path) -> dict[str, Any]:
     return {"tried": trained, "states": states, "at_once": at_once}
 
 
+def stop(number: int, _: object) -> None:
+    """End the suite as an interrupt does: the part that runs is ended with it."""
+    raise SystemExit(128 + number)
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, stop)
     sys.exit(main())

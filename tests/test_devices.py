@@ -20,9 +20,9 @@ from nas import catalog
 from nas.arch import Arch, Head, Stage, Stem
 from nas.cost import count
 from nas.errors import MissingError, NasError, OptionError
+from nas.interfaces import Device, Timing
 from nas.load import baselines
 from nas.machines import rig
-from nas.machines.timing import Device, Timing
 
 QUICK = {"seconds": 0.2, "runs": 5}
 SMALL = Arch(

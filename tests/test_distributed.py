@@ -11,17 +11,17 @@ import pytest
 import torch
 from digits import digits, job
 
-from nas import checkpoint, distributed
 from nas.errors import OptionError
-from nas.train import CHECKPOINTS, check_batch, fit
+from nas.training import checkpoint, distributed
+from nas.training.train import CHECKPOINTS, check_batch, fit
 
 # a training of two processes; each tells what it saw, and batch norm's means around a reduction
 WORKER = """
 import json, sys, torch
 from pathlib import Path
 from digits import digits, job
-from nas import distributed
-from nas.train import fit
+from nas.training import distributed
+from nas.training.train import fit
 
 torch.set_num_threads(1)
 reduce, told = distributed.average_buffers, []

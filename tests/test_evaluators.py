@@ -1,34 +1,80 @@
 """Evaluators: the contract that every file of nas/evaluators keeps, found by discovery."""
 
+import dataclasses
+import functools
 import json
 import math
+import os
 import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from nas import catalog
-from nas.arch import Arch
-from nas.errors import EvaluatorError
+from nas.arch import Arch, Head
+from nas.cost import count
+from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import perform
-from nas.interfaces import RECORD, Evaluator, Task
+from nas.interfaces import RECORD, TRAINING_FLOPS, Evaluator, Metrics, Task
+from nas.prepare import fitted
 from nas.samplers import random_choices
 
 MBCONV = catalog.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)
 ARCHS = [MBCONV.decode(random_choices(MBCONV, RNG)) for _ in range(20)]
 each_evaluator = pytest.mark.parametrize("name", catalog.names("evaluators"))
+# what an evaluator needs to be made at all, and to be quick here
+TRAINING: dict[str, Any] = {
+    "data": "digits",
+    "epochs": 1,
+    "fraction": 0.1,
+    "batch_size": 32,
+    "recipe_options": {"lr": 0.2, "norm_momentum": 0.5, "warmup_epochs": 0.0},
+    "accelerator": "cpu",
+}
+OPTIONS = {"training": TRAINING}
+CLOCKED = {"images_per_second"}  # what a clock tells differs from time to time
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Train in one thread, and leave the user's cache alone."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NAS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+    torch.set_num_threads(before)
 
 
 def made(name: str, **options: object) -> Evaluator:
-    evaluator: Evaluator = catalog.make("evaluators", name, options=options)
+    evaluator: Evaluator = catalog.make("evaluators", name, options=OPTIONS.get(name, {}) | options)
     return evaluator
+
+
+@functools.cache
+def archs(name: str) -> list[Arch]:
+    """Return archs that an evaluator knows: few and small ones where they are trained."""
+    if name not in OPTIONS:
+        return ARCHS
+    space = fitted(catalog.export("spaces", "mbconv_small", "SPACE"), 10, None)
+    rng = random.Random(0)
+    drawn = [space.decode(random_choices(space, rng)) for _ in range(100)]
+    return sorted(drawn, key=lambda arch: count(arch).flops)[:2]
+
+
+def unclocked(metrics: Metrics) -> Metrics:
+    return {k: v for k, v in metrics.items() if k not in CLOCKED}
 
 
 @each_evaluator
 def test_metrics_are_finite_and_have_an_accuracy_in_percent(name: str) -> None:
     evaluator = made(name)
-    for arch in ARCHS:
+    for arch in archs(name):
         evaluator.check(arch)
         metrics = evaluator.evaluate(arch)
         assert all(math.isfinite(value) for value in metrics.values())
@@ -39,16 +85,17 @@ def test_metrics_are_finite_and_have_an_accuracy_in_percent(name: str) -> None:
 
 @each_evaluator
 def test_equal_seeds_give_equal_metrics_in_any_order(name: str) -> None:
-    first = [made(name).evaluate(arch, seed=3) for arch in ARCHS]
-    again = made(name)
-    for arch, metrics in reversed(list(zip(ARCHS, first, strict=True))):
-        assert again.evaluate(arch, seed=3) == metrics
+    one, again = made(name), made(name)
+    first = [one.evaluate(arch, seed=3) for arch in archs(name)]
+    for arch, metrics in reversed(list(zip(archs(name), first, strict=True))):
+        assert unclocked(again.evaluate(arch, seed=3)) == unclocked(metrics)
 
 
 @each_evaluator
 def test_archs_differ_and_the_title_is_one_line(name: str) -> None:
     evaluator = made(name)
-    assert len({evaluator.evaluate(arch)["accuracy"] for arch in ARCHS}) > len(ARCHS) // 2
+    found = {evaluator.evaluate(arch)["accuracy"] for arch in archs(name)}
+    assert len(found) > len(archs(name)) // 2
     assert evaluator.title and "\n" not in evaluator.title
 
 
@@ -72,6 +119,97 @@ def test_the_synthetic_noise_is_seeded() -> None:
     assert np.mean(list(values)) == pytest.approx(quiet.evaluate(ARCHS[0])["accuracy"], abs=0.3)
     other = made("synthetic", landscape=1)
     assert other.evaluate(ARCHS[0]) != quiet.evaluate(ARCHS[0])
+
+
+TRAINERS = [name for name in catalog.names("evaluators") if name in ("synthetic", "training")]
+
+
+def trainer(name: str, epochs: int = 4) -> Any:
+    return made(name, epochs=epochs)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_training_that_is_asked_on_the_way_ends_as_one_that_is_not(
+    name: str, tmp_path: Path
+) -> None:
+    this, arch = trainer(name), archs(name)[0]
+    *early, last = this.rungs
+    assert last == 4 and early == sorted(set(early)) and early[0] == 1
+    shown = {}
+    for epochs in this.rungs:
+        found = this.train(arch, seed=2, epochs=epochs, folder=str(tmp_path / "asked"))
+        shown[epochs] = unclocked(found)
+    whole = this.train(arch, seed=2, epochs=last, folder=str(tmp_path / "whole"))
+    assert shown[last] == unclocked(whole)
+    spent = [metrics[TRAINING_FLOPS] for metrics in shown.values()]
+    assert spent == pytest.approx([epochs * spent[0] for epochs in this.rungs])
+    # a search that was killed may ask again about an epoch that is long past
+    for epochs in this.rungs:
+        found = this.train(arch, seed=2, epochs=epochs, folder=str(tmp_path / "asked"))
+        assert unclocked(found) == shown[epochs]
+
+
+def test_a_trial_is_trained_on_a_part_of_the_images_at_a_size_of_its_own(tmp_path: Path) -> None:
+    small = made("training", fraction=0.05, train_imgsz=16)
+    arch = archs("training")[0]
+    found, usual = small.evaluate(arch), made("training").evaluate(arch)
+    # half of the images, at a quarter of the pixels
+    assert found[TRAINING_FLOPS] < 0.2 * usual[TRAINING_FLOPS]
+    assert "1 epochs of 58 images" in small.title and "287 validation images" in small.title
+
+
+def test_a_search_never_opens_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator: Any = made("training")
+    read: list[str] = []
+    for name, split in evaluator._dataset.splits.items():
+        pixels = split.read
+
+        def watched(i: int, name: str = name, pixels: Any = pixels) -> Any:
+            read.append(name)
+            return pixels(i)
+
+        monkeypatch.setitem(
+            evaluator._dataset.splits, name, dataclasses.replace(split, read=watched)
+        )
+    monkeypatch.setenv("NAS_CACHE", os.devnull)  # nothing is cached
+    evaluator.evaluate(archs("training")[0])
+    assert set(read) == {"train", "val"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"in_channels": 1}, "the images have 3 channels, and the arch takes 1"),
+        ({"head": Head(classes=7)}, "the data has 10 classes, and the arch 7"),
+    ],
+)
+def test_an_arch_that_the_data_does_not_fit_is_refused(
+    change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(EvaluatorError, match=message):
+        made("training").check(dataclasses.replace(archs("training")[0], **change))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"fraction": 0.0}, "fraction .* must be above 0 and at most 1, not 0.0"),
+        ({"fraction": 1.5}, "fraction .* must be above 0 and at most 1, not 1.5"),
+        ({"batch_size": -4}, "batch"),
+        ({"train_imgsz": -32}, "imgsz"),
+        ({"recipe": "none"}, "no recipe named 'none'"),
+        ({"recipe_options": {"lrr": 1}}, "no option 'lrr'"),
+        ({"data": "nothing"}, "no data 'nothing'"),
+        ({"accelerator": "tpu"}, "--device takes"),
+    ],
+)
+def test_options_that_cannot_be_are_refused_before_anything_is_trained(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(OptionError, match=message) as error:
+        made("training", **options)
+    assert "\n" not in str(error.value)
 
 
 class Odd:

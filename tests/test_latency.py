@@ -11,9 +11,10 @@ import pytest
 
 from nas import catalog
 from nas.arch import Arch, Stage
+from nas.interfaces import Timing
 from nas.machines import latency
 from nas.machines.latency import TRIES, Cached, cache_file
-from nas.machines.timing import Timing, summarise
+from nas.machines.timing import summarise
 
 ARCHS = [Arch(f"net{n}", (Stage("conv", 8 * n),), resolution=32) for n in range(1, 6)]
 ARCH = ARCHS[0]

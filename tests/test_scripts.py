@@ -302,6 +302,7 @@ def test_the_suite_goes_on_after_a_failure_and_keeps_what_it_has(tmp_path: Path)
     }
     out = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(gpu_suite, "PARTS", parts)
         names = ",".join(parts)
         assert gpu_suite.main(["--smoke", "--out", str(out), "--parts", names]) == 1

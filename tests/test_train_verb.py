@@ -40,7 +40,8 @@ RECIPE = """
 from nas.training.recipe import Augment, Recipe
 
 RECIPE = Recipe(
-    "quick", "tests", "nothing", epochs=9, batch_size=256, optimizer="sgd", lr=0.5, schedule="one_cycle",
+    "quick", "tests", "nothing", epochs=9, batch_size=256, optimizer="sgd", lr=0.5,
+    schedule="one_cycle",
     norm_momentum=0.1, augment=Augment(flip=False),
 )
 """

@@ -47,7 +47,10 @@ def cost(
 def list_parts(
     what: Annotated[
         str,
-        typer.Argument(help="spaces, baselines, controllers, evaluators, executors, ops or runs."),
+        typer.Argument(
+            help="runs, or parts: spaces, baselines, controllers, evaluators, executors, datasets, "
+            "recipes, devices, pruners, trackers, ops."
+        ),
     ],
     project: Project = RUNS,
     as_json: Json = False,

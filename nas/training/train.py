@@ -11,6 +11,7 @@ import functools
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ def fit(
     last = min(until or job.epochs, job.epochs)
     wanted = set(range(1, job.epochs + 1)) if validate_at is None else {*validate_at, last}
     job = dataclasses.replace(job, device=distributed.local_device(job.device))
+    if job.device.startswith("cuda"):
+        torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
     with distributed.joined(job.device):
         state = _restored(job, folder)
         while state.epoch < last:
@@ -222,7 +225,9 @@ def _keep(job: Job, data: Data, folder: Path, state: _State, row: Row) -> None:
             shown = state.ema.module if state.ema else state.model
             checkpoint.save_weights(folder / BEST, shown.state_dict())
             described = config(job.arch, data, recipe=job.recipe.name, metrics=row)
-            run.write_json(folder / CONFIG, described)
+            path = folder / CONFIG
+            before = run.read_json(path) if path.exists() else {}
+            run.write_json(path, before | described)
         weights = {f"model.{k}": v for k, v in state.model.state_dict().items()}
         if state.ema:
             weights |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
@@ -331,7 +336,9 @@ def _wrapped(job: Job, model: Model) -> nn.Module:
     if distributed.world() == 1:
         return model
     devices: Any = [job.device] if job.device.startswith("cuda") else None
-    return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+    with warnings.catch_warnings():  # newer releases of torch rename this argument
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def _training_mode(job: Job, model: Model) -> None:

@@ -19,7 +19,7 @@ SCHEMA = 1
 _PLACES = ("weights/best.safetensors", "model.safetensors")
 
 
-def config(arch: Arch, data: Data, **more: Any) -> dict[str, Any]:
+def config(arch: Arch, data: Data, /, **more: Any) -> dict[str, Any]:
     """Return what config.json holds: the arch, the classes and the preprocessing (timm's names)."""
     return {
         "schema": SCHEMA,

@@ -24,9 +24,12 @@ class Score:
 
     @property
     def standard_error(self) -> float:
-        """Return the standard error of top-1 in points, from the number of images alone."""
-        share = self.top1 / 100
-        return 100 * float((share * (1 - share) / max(1, self.count)) ** 0.5)
+        """Return the standard error of top-1 in points, from the number of images alone.
+
+        Of the share (right + 1) / (count + 2), so that all or none right is not certainty.
+        """
+        share = (self.top1 / 100 * self.count + 1) / (self.count + 2)
+        return 100 * float((share * (1 - share) / (self.count + 2)) ** 0.5)
 
 
 @torch.no_grad()

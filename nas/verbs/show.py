@@ -56,7 +56,9 @@ def listing(what: str, project: Path) -> list[dict[str, Any]]:
     """
     if what == "runs":
         return [
-            _run_row(folder) for verb in ("search", "scale") for folder in run.runs(verb, project)
+            _run_row(folder)
+            for verb in ("search", "train", "proxy-check", "scale")
+            for folder in run.runs(verb, project)
         ]
     if what == "baselines":
         return [_baseline_row(name, arch) for name, arch in baselines().items()]
@@ -122,6 +124,7 @@ def _run_row(folder: Path) -> dict[str, Any]:
     except RunError as error:
         return {"name": str(folder), "finished": False, "about": f"damaged: {error}"}
     changed = {k: v for k, v in arguments.items() if v not in (None, {}, False)}
-    keys = ("space", "target_flops", "controller", "trials", "base", "rule", "phi")
+    keys = ("arch", "space", "data", "target_flops", "controller", "trials", "recipe", "epochs")
+    keys += ("base", "rule", "phi")
     about = " ".join(f"{key}={changed[key]}" for key in keys if key in changed)
     return {"name": str(folder), "finished": (folder / "result.json").exists(), "about": about}
