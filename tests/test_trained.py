@@ -58,7 +58,7 @@ def test_a_model_comes_back_from_each_kind_of_folder(
 def test_what_is_not_there_says_how_to_make_it(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="there is no such run, folder or file"):
         load_trained(tmp_path / "nothing")
-    with pytest.raises(OptionError, match="holds no trained model .*nas train"):
+    with pytest.raises(OptionError, match=r"holds no trained model .*nas train"):
         load_trained(tmp_path)
     save(tmp_path)
     (tmp_path / "config.json").unlink()

@@ -118,13 +118,18 @@ def _part_row(room: str, name: str) -> dict[str, Any]:
     return row
 
 
+# what `nas ls runs` tells of a run's arguments
+TOLD = (
+    *("arch", "space", "data", "target_flops", "controller", "trials", "recipe", "epochs"),
+    *("base", "rule", "phi"),
+)
+
+
 def _run_row(folder: Path) -> dict[str, Any]:
     try:
         arguments = run.read_args(folder)
     except RunError as error:
         return {"name": str(folder), "finished": False, "about": f"damaged: {error}"}
     changed = {k: v for k, v in arguments.items() if v not in (None, {}, False)}
-    keys = ("arch", "space", "data", "target_flops", "controller", "trials", "recipe", "epochs")
-    keys += ("base", "rule", "phi")
-    about = " ".join(f"{key}={changed[key]}" for key in keys if key in changed)
+    about = " ".join(f"{key}={changed[key]}" for key in TOLD if key in changed)
     return {"name": str(folder), "finished": (folder / "result.json").exists(), "about": about}
