@@ -1,5 +1,6 @@
 """Executors: the contract that every file of nas/executors keeps; killed workers; no leftovers."""
 
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -8,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nas import catalog
+from nas.arch import Arch
+from nas.data.pixels import processors
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.samplers import random_choices
 
@@ -87,8 +91,6 @@ def test_who_kills_its_worker_is_tried_three_times_and_fails_alone(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
     executors.append(made(name, str(folder / "ledger.py"), 2, fail="kill", sleep=0.05))
-    from nas.arch import Arch
-
     ids = {task.number: Arch.from_dict(task.arch).id for task in TASKS}
     killers = {number for number, id_ in ids.items() if int(id_, 16) % 8 == 0}
     assert 0 < len(killers) < 4
@@ -126,6 +128,122 @@ def test_close_stops_what_runs_and_leaves_no_process(name: str, folder: Path) ->
     executor.close()
     assert time.monotonic() - started < 10
     assert multiprocessing.active_children() == []
+
+
+# tells the process it ran in, and in how many tries; some hang or kill theirs
+SLEEPY = """
+import os, time
+
+{trains}
+
+def make(*, hang: str = "", kill: str = ""):
+    return Sleepy(hang, kill)
+
+class Sleepy:
+    title = "sleepy"
+
+    def __init__(self, hang, kill):
+        self.hang, self.kill = hang, kill
+
+    def check(self, arch):
+        pass
+
+    def evaluate(self, arch, *, seed=0):
+        with open("tries.txt", "a") as file:
+            file.write(arch.id + "\\n")
+        if arch.id == self.hang:
+            time.sleep(600)
+        if arch.id == self.kill:
+            os.kill(os.getpid(), 9)
+        return {{"accuracy": 50.0, "process": float(os.getpid())}}
+"""
+IDS = [Arch.from_dict(task.arch).id for task in TASKS]
+
+
+def sleepy(folder: Path, *, trains: bool = False) -> str:
+    path = folder / "sleepy.py"
+    path.write_text(SLEEPY.format(trains="TRAINS = True" if trains else ""))
+    return str(path)
+
+
+@each_executor
+def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
+    executors: list[Executor], name: str, folder: Path
+) -> None:
+    limit = 4.0
+    executors.append(made(name, sleepy(folder), 2, hang=IDS[0]))
+    tasks = [
+        dataclasses.replace(task, limit=limit if i < 1 else 60.0) for i, task in enumerate(TASKS)
+    ]
+    started = time.monotonic()
+    found = work(executors[0], tasks)
+    assert time.monotonic() - started < 60
+    assert found[0].error == "stopped at its time limit" and found[0].seconds == limit
+    assert [number for number, outcome in found.items() if outcome.error] == [0]
+    # it is not tried again, and the others were each tried once
+    tries = (folder / "tries.txt").read_text().split()
+    assert len(tries) == len(set(tries)) and set(tries) | {IDS[0]} == set(IDS)
+    # its worker is replaced
+    again = work(
+        executors[0], [dataclasses.replace(task, number=20 + task.number) for task in TASKS[1:4]]
+    )
+    assert not [outcome.error for outcome in again.values() if outcome.error]
+
+
+@each_executor
+def test_one_worker_too_goes_on_after_a_limit(
+    executors: list[Executor], name: str, folder: Path
+) -> None:
+    options = {"hang": IDS[0]}
+    executor: Executor = catalog.make(
+        "executors", name, Work(sleepy(folder), options), options={}, workers=1, isolate=True
+    )
+    executors.append(executor)
+    found = work(executor, [dataclasses.replace(TASKS[0], limit=3.0), *TASKS[1:3]])
+    assert found[0].error == "stopped at its time limit"
+    assert not found[1].error and not found[2].error
+
+
+@each_executor
+def test_an_evaluator_that_trains_has_a_process_of_its_own(
+    executors: list[Executor], name: str, folder: Path
+) -> None:
+    executors.append(made(name, sleepy(folder, trains=True), 1))
+    found = work(executors[0], TASKS[:3])
+    (process,) = {outcome.metrics["process"] for outcome in found.values()}
+    assert process != os.getpid() and executors[0].slots == 1
+
+
+@each_executor
+def test_a_training_that_kills_its_process_three_times_fails_alone(
+    executors: list[Executor], name: str, folder: Path
+) -> None:
+    executors.append(made(name, sleepy(folder, trains=True), 1, kill=IDS[1]))
+    found = work(executors[0], TASKS[:3])
+    assert found[1].error == "its worker process died 3 times" and found[1].metrics == {}
+    assert not found[0].error and not found[2].error
+    assert Counter((folder / "tries.txt").read_text().split()) == Counter(
+        {IDS[0]: 1, IDS[1]: 3, IDS[2]: 1}
+    )
+
+
+@each_executor
+def test_trainings_share_the_cores(name: str, folder: Path, executors: list[Executor]) -> None:
+    (folder / "threads.py").write_text(
+        "import os\n"
+        "TRAINS = True\n"
+        "def make():\n"
+        "    return Threads()\n"
+        "class Threads:\n"
+        "    title = 'threads'\n"
+        "    def check(self, arch): pass\n"
+        "    def evaluate(self, arch, *, seed=0):\n"
+        "        return {'accuracy': 50.0, 'threads': float(os.environ['OMP_NUM_THREADS'])}\n"
+    )
+    executors.append(made(name, str(folder / "threads.py"), 2))
+    found = work(executors[0], TASKS[:4])
+    wanted = os.environ.get("OMP_NUM_THREADS", str(max(1, processors() // 2)))
+    assert {outcome.metrics["threads"] for outcome in found.values()} == {float(wanted)}
 
 
 def _workers(parent: int) -> list[int]:

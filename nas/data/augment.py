@@ -203,10 +203,16 @@ class _Lines:
         return self.first, self.second, self.share, self.inside
 
     def to(self, device: torch.device) -> _Lines:
-        return _Lines(*(tensor.to(device, non_blocking=True) for tensor in self.tensors()))
+        return _Lines(*(sent(tensor, device) for tensor in self.tensors()))
 
     def part(self, piece: slice) -> _Lines:
         return _Lines(*(tensor[piece] for tensor in self.tensors()))
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on a device; a copy to CUDA waits for nothing, which needs pinned memory."""
+    source = tensor.pin_memory() if device.type == "cuda" and not tensor.is_cuda else tensor
+    return source.to(device, non_blocking=True)
 
 
 def _lines(start: Tensor, extent: Tensor, length: Tensor, size: int, cut: bool) -> _Lines:
@@ -271,6 +277,6 @@ def finish(
     flat = views.permute(0, 2, 3, 1).contiguous().flatten(2).float()
     flat.mul_((1 / (255 * std)).repeat(side)).sub_((mean / std).repeat(side))
     if hole:
-        rows, columns = (lines.to(views.device, non_blocking=True) for lines in hole)
+        rows, columns = (sent(lines, views.device) for lines in hole)
         flat.masked_fill_(rows[:, :, None] & columns.repeat_interleave(3, 1)[:, None, :], 0)
     return flat.view(*flat.shape[:2], side, 3).permute(0, 3, 1, 2)
