@@ -15,7 +15,7 @@ import pytest
 
 from nas import catalog, run
 from nas.errors import OptionError, RunError
-from nas.interfaces import TRAINING_FLOPS, Trial
+from nas.interfaces import TRAINING_FLOPS, Rung, Trial
 from nas.samplers import distributions
 from nas.study import RANDOM, SEARCH, Journal
 from nas.verbs.search import search
@@ -244,6 +244,24 @@ def test_interrupted_between_rungs_and_resumed_is_uninterrupted(
     assert without_times(found) == without_times(calm)
     assert tables(found) == tables(calm)
     assert sorted(trained(trainer)) == whole  # no epoch is trained twice
+
+
+def test_rungs_that_are_on_file_are_not_asked_again(trainer: Path) -> None:
+    settings = {**TRAINED, "trials": 4, "pruner": "none"}
+    broken = search(**settings, interrupted=lambda: (trainer / "trained.txt").exists())
+    assert broken["trials"] == 0
+    # as another worker's result has them written
+    space = catalog.export("spaces", "space.py", "SPACE")
+    journal = Journal(Path(broken["run"], "journal.log"), distributions(space))
+    sampler = catalog.make("controllers", "random", space, options={}, seed=0)
+    log = journal.log(SEARCH, ["maximize"], sampler)
+    (unfinished,) = log.unfinished()
+    first = Rung(1, 12.5, {"accuracy": 12.5}, 100.0)
+    log.report(unfinished.number, first)
+    journal.backend.flush()
+    trial = trials(search(**settings, resume=True))[unfinished.number]
+    assert trial.rungs[0] == first and trial.seconds > 100
+    assert [rung.epochs for rung in trial.rungs] == [1, 2, 3, 4]
 
 
 KILLED = """
