@@ -28,10 +28,9 @@ def trainings_at_once(asked: str, work: Work, arch: Arch, say: Callable[[str], N
     """
     from nas.data.pixels import processors
 
+    check_asked(asked)
     devices = _devices()
     if asked != "auto":
-        if not asked.isdecimal() or int(asked) < 1:
-            raise OptionError(f"--trials-per-device takes a number from 1 or auto, not {asked!r}")
         return int(asked) * devices
     most = MOST if _gpus() else processors()
     best, speed = 1, _speed(work, arch, devices)
@@ -47,6 +46,16 @@ def trainings_at_once(asked: str, work: Work, arch: Arch, say: Callable[[str], N
             break
         best, speed = 2 * best, faster
     return best * devices
+
+
+def check_asked(asked: str) -> None:
+    """Do nothing if this can be asked for.
+
+    Raises:
+        OptionError: it is neither a positive number nor auto.
+    """
+    if asked != "auto" and (not asked.isdecimal() or int(asked) < 1):
+        raise OptionError(f"--trials-per-device takes a number from 1 or auto, not {asked!r}")
 
 
 def _speed(work: Work, arch: Arch, workers: int) -> float:

@@ -15,6 +15,7 @@ from nas.errors import EvaluatorError, NasError, OptionError
 from nas.evaluation import make_evaluator, rungs
 from nas.interfaces import Choices, Evaluator, Space, Work
 from nas.objective import Bound, make_objective
+from nas.packing import check_asked
 from nas.reach import check_reach, check_space
 from nas.samplers import no_excess
 from nas.settings.search import Settings
@@ -234,6 +235,8 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
     if not steps and (wanted or settings.trials_per_device):
         flag = "--pruner" if wanted else "--trials-per-device"
         raise OptionError(f"{flag} belongs to trainings: give --data")
+    if asked := settings.trials_per_device:
+        check_asked(asked)
     name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
     catalog.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))
     return name

@@ -283,8 +283,9 @@ def _reference(folder: Path, setup: Setup, executor: Executor, name: str) -> dic
     arch = setup.space.decode(choices) if choices else None
     if choices is None or arch is None or not _knows(setup, arch):
         return None
-    epochs, place = (*setup.rungs, 0)[max(0, len(setup.rungs) - 1)], folder / "trials" / name
-    executor.submit(Task(-1, arch.to_dict(), setup.settings.seed, epochs, str(place)))
+    epochs, place = setup.rungs[-1] if setup.rungs else 0, folder / "trials" / name
+    limit = setup.settings.trial_time_limit or 0.0
+    executor.submit(Task(-1, arch.to_dict(), setup.settings.seed, epochs, str(place), limit))
     (outcome,) = executor.wait()
     shutil.rmtree(place, ignore_errors=True)
     if outcome.error:

@@ -250,15 +250,16 @@ def test_rungs_that_are_on_file_are_not_asked_again(trainer: Path) -> None:
     settings = {**TRAINED, "trials": 4, "pruner": "none"}
     broken = search(**settings, interrupted=lambda: (trainer / "trained.txt").exists())
     assert broken["trials"] == 0
-    # as another worker's result has them written
+    # as the next proposal, for another worker, has them written
     space = catalog.export("spaces", "space.py", "SPACE")
     journal = Journal(Path(broken["run"], "journal.log"), distributions(space))
     sampler = catalog.make("controllers", "random", space, options={}, seed=0)
     log = journal.log(SEARCH, ["maximize"], sampler)
     (unfinished,) = log.unfinished()
-    first = Rung(1, 12.5, {"accuracy": 12.5}, 100.0)
+    shown = {"accuracy": 12.5, "flops": 1, TRAINING_FLOPS: 3.0}
+    first = Rung(1, 12.5, shown, 100.0)
     log.report(unfinished.number, first)
-    journal.backend.flush()
+    log.ask(distributions(space))
     trial = trials(search(**settings, resume=True))[unfinished.number]
     assert trial.rungs[0] == first and trial.seconds > 100
     assert [rung.epochs for rung in trial.rungs] == [1, 2, 3, 4]

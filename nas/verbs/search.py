@@ -240,6 +240,7 @@ def _finals(
         epochs=setup.rungs[-1],
         seeds=setup.settings.final_seeds,
         seed=setup.settings.seed,
+        limit=setup.settings.trial_time_limit or 0.0,
         stop=stop,
         say=session.screen.say,
     )
