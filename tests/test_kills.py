@@ -1,13 +1,31 @@
-"""Kills: a search that is killed and resumed equals one that was not; see the script."""
+"""Kills: what is killed at any moment and resumed equals what was not: searches and trainings."""
 
 import importlib.util
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
+import torch
+from conftest import START
+from digits import digits, equal, job, train_alone
+
+from nas import run
+from nas.training import checkpoint
+from nas.training.checkpoint import load_weights
+from nas.training.train import BEST, CHECKPOINTS, RESULTS, fit
+from nas.verbs.search import search
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "kill_search.py"
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
 def _script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
@@ -29,3 +47,105 @@ def test_three_kills_change_nothing(
     assert code == 0, shown
     rows = {line[:38].strip(): line[38:] for line in shown.splitlines()}
     assert rows["results lost or changed"] == rows["evaluated again after its result"] == "0"
+
+
+def epochs(folder: Path) -> int:
+    """Return how many epochs the checkpoints below a folder have seen."""
+    numbers = (path.name.removeprefix("epoch-") for path in folder.glob("**/epoch-*"))
+    return sum(int(number) for number in numbers)
+
+
+def wait_for(true: Callable[[], bool], alive: Callable[[], bool]) -> None:
+    while alive() and not true():
+        time.sleep(0.005)
+
+
+def unclocked(data: Any) -> Any:
+    """Return JSON data without what a clock decides."""
+    if isinstance(data, dict):
+        clock = ("run", "seconds", "images_per_second")
+        return {k: unclocked(v) for k, v in data.items() if k not in clock}
+    return [unclocked(each) for each in data] if isinstance(data, list) else data
+
+
+def test_a_training_killed_at_random_moments_ends_as_one_that_was_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    options = {"epochs": 12, "ema": 0.9}
+    calm, broken = tmp_path / "calm", tmp_path / "broken"
+    fit(job(**options), digits(), calm)
+    # the fork server imports once for all that are killed
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["digits", "sklearn.datasets", "torch._dynamo"])
+    rng = random.Random(0)
+    for reached in (1, 4, 7):
+        process = context.Process(target=train_alone, args=(str(broken),), kwargs=options)
+        process.start()
+        wait_for(lambda reached=reached: epochs(broken) >= reached, process.is_alive)  # type: ignore[misc]
+        time.sleep(rng.uniform(0, 0.2))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+    fit(job(**options), digits(), broken)
+    torch.set_num_threads(threads)
+    first, second = (checkpoint.load(folder / CHECKPOINTS) for folder in (calm, broken))
+    assert first and second and equal(first[0], second[0])
+    assert equal(load_weights(calm / BEST), load_weights(broken / BEST))
+    tables = [unclocked(run.read_csv(folder / RESULTS)) for folder in (calm, broken)]
+    assert tables[0] == tables[1] and len(tables[0]) == 12
+
+
+SETTINGS: dict[str, Any] = {
+    "space": "space.py",
+    "data": "digits",
+    "epochs": 3,
+    "fraction": 0.1,
+    "batch_size": 32,
+    "trials": 6,
+    "pruner": "halving",
+    "random_search": False,
+    "finalists": 1,
+    "final_seeds": 2,
+}
+
+
+@pytest.mark.slow
+def test_a_search_that_trains_killed_at_random_moments_ends_as_one_that_was_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NAS_CACHE", str(folder / "cache"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    calm = search(**SETTINGS, name="calm")
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in SETTINGS.items() if v is not False]
+    flags += ["--no-random-search", "--name=broken", "--resume", "-q"]
+    broken, rng = folder / "runs" / "search" / "broken", random.Random(0)
+    for _ in range(3):
+        with subprocess.Popen([*START, "search", *flags], stdout=subprocess.DEVNULL) as process:
+            before = seen(broken)
+            wait_for(lambda b=before: seen(broken) != b, lambda p=process: p.poll() is None)  # type: ignore[misc]
+            time.sleep(rng.uniform(0, 0.6))
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    found = search(**SETTINGS, name="broken", resume=True)
+    assert unclocked(found) == unclocked(calm)
+    assert found["trials"] == 6 and found["finals"]
+    for name in ("trials.csv", "finals.csv"):
+        tables = [unclocked(run.read_csv(Path(each["run"]) / name)) for each in (calm, found)]
+        assert tables[0] == tables[1]
+    weights = [load_weights(Path(f["run"]) / "best" / "model.safetensors") for f in (calm, found)]
+    assert equal(*weights)
+    assert not list((broken / "trials").glob("*"))
+
+
+def seen(folder: Path) -> set[tuple[str, int]]:
+    """Return the checkpoints below a folder, each time they are written."""
+    found = set()
+    for path in folder.glob("**/epoch-*/state.pt"):
+        try:
+            found.add((str(path), path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            continue  # removed meanwhile
+    return found

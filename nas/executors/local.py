@@ -125,11 +125,13 @@ class Processes:
         try:
             outcome = Outcome(**json.loads(worker.pipe.recv_bytes()))
         except (EOFError, OSError):
+            worker.process.join(1)  # it is about to end, by itself
+            cause = _cause(worker.process.exitcode)
             self._discard(worker)
             if self._tries[task.number] < TRIES:
                 self._queue.appendleft(task)
                 return None
-            return Outcome(task.number, {}, f"its worker process died {TRIES} times")
+            return Outcome(task.number, {}, f"its worker process died {TRIES} times: {cause}")
         worker.task, worker.deadline = None, float("inf")
         return outcome
 
@@ -160,6 +162,15 @@ def _end(worker: _Worker) -> None:
     worker.process.kill()
     worker.process.join()
     worker.pipe.close()
+
+
+def _cause(exitcode: int | None) -> str:
+    """Return what ended a process, as multiprocessing tells it: a negative code is a signal."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(-exitcode, f"signal {-exitcode}")
+    return name + ", which the system sends where memory runs out" * (name == "SIGKILL")
 
 
 def _share(slot: int, slots: int) -> dict[str, str]:
