@@ -200,9 +200,9 @@ def test_an_arch_that_the_data_does_not_fit_is_refused(
         ({"train_imgsz": 16}, "train_imgsz must be at least 32 pixels, not 16"),
         ({"recipe": "none"}, "no recipe named 'none'"),
         ({"recipe_options": {"lrr": 1}}, "no option 'lrr'"),
-        ({"recipe_options": {"norm_momentum": 1.0}}, "norm_momentum of recipe proxy takes"),
+        ({"recipe_options": {"norm_momentum": 1.5}}, "norm_momentum of recipe proxy takes"),
         ({"data": "nothing"}, "no data 'nothing'"),
-        ({"accelerator": "tpu"}, "--device takes"),
+        ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu"),
     ],
 )
 def test_options_that_cannot_be_are_refused_before_anything_is_trained(

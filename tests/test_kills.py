@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -55,9 +54,15 @@ def epochs(folder: Path) -> int:
     return sum(int(number) for number in numbers)
 
 
-def wait_for(true: Callable[[], bool], alive: Callable[[], bool]) -> None:
-    while alive() and not true():
-        time.sleep(0.005)
+def written(folder: Path) -> set[tuple[str, int]]:
+    """Return the checkpoints below a folder, each time they are written."""
+    found = set()
+    for path in folder.glob("**/epoch-*/state.pt"):
+        try:
+            found.add((str(path), path.stat().st_mtime_ns))
+        except FileNotFoundError:
+            continue  # removed meanwhile
+    return found
 
 
 def unclocked(data: Any) -> Any:
@@ -84,7 +89,8 @@ def test_a_training_killed_at_random_moments_ends_as_one_that_was_not(
     for reached in (1, 4, 7):
         process = context.Process(target=train_alone, args=(str(broken),), kwargs=options)
         process.start()
-        wait_for(lambda reached=reached: epochs(broken) >= reached, process.is_alive)  # type: ignore[misc]
+        while process.is_alive() and epochs(broken) < reached:
+            time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.2))
         process.kill()
         process.join()
@@ -124,28 +130,18 @@ def test_a_search_that_trains_killed_at_random_moments_ends_as_one_that_was_not(
     broken, rng = folder / "runs" / "search" / "broken", random.Random(0)
     for _ in range(3):
         with subprocess.Popen([*START, "search", *flags], stdout=subprocess.DEVNULL) as process:
-            before = seen(broken)
-            wait_for(lambda b=before: seen(broken) != b, lambda p=process: p.poll() is None)  # type: ignore[misc]
+            before = written(broken)
+            while process.poll() is None and written(broken) == before:
+                time.sleep(0.005)
             time.sleep(rng.uniform(0, 0.6))
             process.kill()
         assert process.returncode == -signal.SIGKILL
     found = search(**SETTINGS, name="broken", resume=True)
     assert unclocked(found) == unclocked(calm)
     assert found["trials"] == 6 and found["finals"]
-    for name in ("trials.csv", "finals.csv"):
+    for name in ("trials.csv", "rungs.csv", "finals.csv"):
         tables = [unclocked(run.read_csv(Path(each["run"]) / name)) for each in (calm, found)]
         assert tables[0] == tables[1]
     weights = [load_weights(Path(f["run"]) / "best" / "model.safetensors") for f in (calm, found)]
     assert equal(*weights)
     assert not list((broken / "trials").glob("*"))
-
-
-def seen(folder: Path) -> set[tuple[str, int]]:
-    """Return the checkpoints below a folder, each time they are written."""
-    found = set()
-    for path in folder.glob("**/epoch-*/state.pt"):
-        try:
-            found.add((str(path), path.stat().st_mtime_ns))
-        except FileNotFoundError:
-            continue  # removed meanwhile
-    return found

@@ -256,10 +256,10 @@ def test_a_full_disk_keeps_the_checkpoint_and_what_is_resumed_is_uninterrupted(
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_a_loss_that_is_not_finite_ends_the_training_with_its_reason(
+def test_a_loss_that_diverges_ends_the_training_with_its_reason(
     data: Data, tmp_path: Path, ema: float
 ) -> None:
-    with pytest.raises(NasError, match=r"the loss is (nan|inf) in epoch \d: .*lr=") as error:
+    with pytest.raises(NasError, match=r"the loss is \S+ in epoch \d: .*lr=") as error:
         fit(job(9, lr=1000, ema=ema), data, tmp_path)
     assert error.value.exit_code == 1 and "\n" not in str(error.value)
     for path in (tmp_path / CHECKPOINTS).glob("*/weights.safetensors"):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TRAINS = True
 EPOCHS = 4
+SMALLEST = 32  # pixels a side that every network takes
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 
 def make(
@@ -46,8 +48,26 @@ def make(
     cpu, cuda or mps.
     """
     chosen = load_recipe(recipe, recipe_options)
+    _check(fraction, train_imgsz, batch_size, accelerator)
     budget = Budget(epochs, fraction, train_imgsz, batch_size or chosen.batch_size)
     return Training(data, download, chosen, budget, accelerator)
+
+
+def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str) -> None:
+    """Do nothing if a budget can be.
+
+    Raises:
+        OptionError: the first part that cannot; the message names its limits.
+    """
+    if not 0 < fraction <= 1:
+        raise OptionError(f"fraction must be above 0 and at most 1, not {fraction}")
+    if train_imgsz and train_imgsz < SMALLEST:
+        raise OptionError(f"train_imgsz must be at least {SMALLEST} pixels, not {train_imgsz}")
+    if batch_size < 0:
+        raise OptionError(f"batch_size must be at least 1, not {batch_size}")
+    if accelerator not in ACCELERATORS:
+        known = ", ".join(ACCELERATORS)
+        raise OptionError(f"accelerator must be one of {known}, not {accelerator!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +135,7 @@ class Training:
         """Train up to `epochs`, from the folder's checkpoint if there is one.
 
         Raises:
-            NasError: the loss is not finite, or memory does not suffice for one image.
+            NasError: training has diverged, or memory does not suffice for one image.
         """
         from nas.training.train import Job, fit, training_flops
 

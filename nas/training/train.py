@@ -38,6 +38,8 @@ from nas.training.validation import Score, validate
 
 Row = dict[str, float]
 RESULTS, CHECKPOINTS, BEST = "results.csv", "checkpoints", "weights/best.safetensors"
+# a mean loss of an epoch this many times that of guessing is no training any more
+DIVERGED = 100
 # multiply-adds of a training step in those of a forward pass: forward, and twice that backward
 STEP = 3
 
@@ -99,7 +101,7 @@ def fit(
     The folder gets results.csv, a checkpoint and weights/best.safetensors, the best by val_top1.
 
     Raises:
-        NasError: the loss is not finite, or one image does not fit into memory.
+        NasError: training has diverged, or one image does not fit into memory.
         RunError: the checkpoint is another training's or damaged, or the disk is full.
         OptionError: the weights to start from do not fit.
     """
@@ -132,16 +134,16 @@ def _epoch(job: Job, data: Data, state: _State, *, validating: bool) -> Row:
     """Train one epoch in place; return its row.
 
     Raises:
-        NasError: the loss is not finite.
+        NasError: the loss is not finite, or far above that of guessing.
     """
     number = state.epoch + 1
     _seed(job.seed, number)
     started = time.perf_counter()
     loss, lr, images = _steps(job, data, state)
     seconds = time.perf_counter() - started
-    if not math.isfinite(loss):
+    if not loss < DIVERGED * math.log(len(data.classes)):
         raise NasError(
-            f"the loss is {loss} in epoch {number}: training has diverged; lower the learning "
+            f"the loss is {loss:.3g} in epoch {number}: training has diverged; lower the learning "
             "rate (--recipe-option lr=...) or warm up longer"
         )
     row = {"epoch": number, "lr": lr, "train_loss": loss}
@@ -199,20 +201,21 @@ def _step(job: Job, model: nn.Module, state: _State, x: Tensor, y: Tensor) -> Te
 def _validated(job: Job, data: Data, state: _State) -> Row:
     """Return the validation columns of a row: of the averaged weights too where there are any."""
     distributed.average_buffers(state.model)
-    raw = score(state.model, data, job)
+    raw = score(state.model, data, job, state.accumulate)
     found = {"val_top1_raw": raw.top1}
     shown = raw
     if state.ema:
         distributed.average_buffers(state.ema.module)
-        shown = score(state.ema.module, data, job)
+        shown = score(state.ema.module, data, job, state.accumulate)
         found["val_top1_ema"] = shown.top1
     return {"val_loss": shown.loss, "val_top1": shown.top1, "val_top5": shown.top5, **found}
 
 
-def score(model: nn.Module, data: Data, job: Job) -> Score:
-    """Return a model's score on the validation split."""
+def score(model: nn.Module, data: Data, job: Job, accumulate: int = 1) -> Score:
+    """Return a model's score on the validation split, with as many images at a time as fit."""
     world = distributed.world()
-    batches = data.val.ordered(job.batch_size, distributed.rank(), world)
+    batch = max(world, job.batch_size // accumulate)
+    batches = data.val.ordered(batch, distributed.rank(), world)
     return validate(model, batches, len(data.classes), device=job.device, amp=job.mixed)
 
 
@@ -314,9 +317,10 @@ def _smaller(job: Job, folder: Path, state: _State, say: Callable[[str], None]) 
     Raises:
         NasError: it was one image already.
     """
-    accumulate = 2 * state.accumulate
-    part = job.batch_size // distributed.world() // accumulate
-    if part < 1:
+    mine = job.batch_size // distributed.world()
+    accumulate = min(2 * state.accumulate, mine)
+    part = math.ceil(mine / accumulate)
+    if state.accumulate >= mine:
         raise NasError(
             f"one image of {job.arch.resolution} pixels does not fit into the memory of "
             f"{job.device}: choose a smaller --imgsz or --grad-checkpointing"
