@@ -141,7 +141,8 @@ class Engine:
                 return reason
             for outcome in self._executor.wait():
                 self._record(outcome)
-            twins, self._twins = self._twins, []
+            # when it ends, they are left to a resumption as the trials they waited for are
+            twins, self._twins = (self._twins if not self._stop() else []), []
             for number, choices in twins:
                 self._screen(number, choices)
 

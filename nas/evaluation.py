@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from nas import catalog
 from nas.arch import Arch
@@ -45,6 +45,9 @@ class Measured:
         self._evaluator, self._device = evaluator, device
         self.title = f"{evaluator.title}; latency measured on {device.title}"
         self.rungs = rungs(evaluator)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._evaluator, name)  # classes, images, notes of one that trains
 
     def check(self, arch: Arch) -> None:
         self._evaluator.check(arch)

@@ -76,8 +76,8 @@ def play(
     tasks = [(finalist, replace(task, limit=limit)) for finalist, task in fresh]
     for count, (outcome, finalist, task) in enumerate(_outcomes(executor, tasks, stop), 1):
         rows.append(_row(outcome, finalist, task))
-        shutil.rmtree(Path(task.folder) / "checkpoints", ignore_errors=True)
         run.write_csv(folder / FINALS, COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
+        shutil.rmtree(Path(task.folder) / "checkpoints", ignore_errors=True)
         left = len(tasks) - count
         say(f"final {finalist.name} seed {task.seed}: {_result(outcome)}; {left} to go")
     return _standings(finalists, rows)
@@ -160,8 +160,8 @@ def entry(standing: Standing) -> dict[str, Any]:
         "arch_id": standing.finalist.arch.id,
         "accuracies": list(standing.accuracies),
         "accuracy": standing.mean,
-        "accuracy_std": standing.error,
-        "seed_deviation": standing.deviation,
+        "accuracy_std": standing.error or None,
+        "seed_deviation": standing.deviation or None,
         "searched": standing.finalist.metrics["accuracy"],
     }
 

@@ -20,6 +20,7 @@ from nas.reach import check_reach, check_space
 from nas.samplers import no_excess
 from nas.settings.search import Settings
 
+FINALISTS, FINAL_SEEDS = 3, 3
 EVALUATIONS, TRAININGS = 1000, 60  # how many trials, where none are asked for
 SMALL = 64  # pixels a side up to which a space with fewer strides fits better
 # settings that are options of an evaluator that trains
@@ -57,6 +58,17 @@ class Setup:
     def trials(self) -> int:
         """Return how many archs to evaluate."""
         return self.settings.trials or (TRAININGS if self.rungs else EVALUATIONS)
+
+    @property
+    def finalists(self) -> int:
+        """Return how many of the search's best are trained again; 0 where nothing is trained."""
+        asked = self.settings.finalists
+        return (FINALISTS if asked is None else asked) if self.rungs else 0
+
+    @property
+    def final_seeds(self) -> int:
+        """Return with how many seeds each finalist is trained."""
+        return self.settings.final_seeds or FINAL_SEEDS
 
     def budget(self, folder: Path) -> Budget:
         """Return what a trial gets, its checkpoints in a folder."""
@@ -232,11 +244,29 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
             "--pruner has no effect with --objective pareto, where no trial is worse than another "
             "before both objectives are known: leave it out"
         )
-    if not steps and (wanted or settings.trials_per_device):
-        flag = "--pruner" if wanted else "--trials-per-device"
-        raise OptionError(f"{flag} belongs to trainings: give --data")
+    if not steps:
+        _check_untrained(settings)
     if asked := settings.trials_per_device:
         check_asked(asked)
+        if settings.workers > 1:
+            raise OptionError("--trials-per-device sets the number of --workers: give one of them")
     name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
     catalog.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))
     return name
+
+
+def _check_untrained(settings: Settings) -> None:
+    """Refuse what has an effect on trainings only.
+
+    Raises:
+        OptionError: one of these was given; the message names it.
+    """
+    given = {
+        "--pruner": settings.pruner or settings.pruner_options,
+        "--trials-per-device": settings.trials_per_device,
+        "--finalists": settings.finalists is not None,
+        "--final-seeds": settings.final_seeds is not None,
+    }
+    for flag, is_given in given.items():
+        if is_given:
+            raise OptionError(f"{flag} belongs to trainings: give --data")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from nas.arch import Arch
 from nas.engine import cost_metrics, decode
 from nas.errors import ArchError, EvaluatorError, NasError, OptionError
-from nas.evaluation import perform, rungs
+from nas.evaluation import Measured, perform, rungs
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Task
 from nas.objective import Objective, metric_of
 from nas.samplers import random_choices
@@ -73,7 +73,9 @@ def check_reach(space: Space, arch: Arch, objective: Objective, evaluator: Evalu
     """
     for bound in (*objective.targets, *objective.limits):
         counted = bound.metric in COUNTED
-        if not counted and (rungs(evaluator) or seconds_per_evaluation(evaluator, arch) > CHEAP):
+        # a measured latency is quick the second time only, as it is remembered
+        costly = bool(rungs(evaluator)) or isinstance(evaluator, Measured)
+        if not counted and (costly or seconds_per_evaluation(evaluator, arch) > CHEAP):
             continue  # finding the range by evaluation would cost as much as a search
 
         def value(arch: Arch, metric: str = bound.metric, counted: bool = counted) -> float:

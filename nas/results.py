@@ -7,7 +7,7 @@ import csv
 import dataclasses
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,9 @@ def _retold(trial: Trial, final: Mapping[str, Standing]) -> Trial:
 
 
 def _fresh(metrics: Metrics, standing: Standing) -> Metrics:
-    return {**metrics, "accuracy": standing.mean, "accuracy_std": standing.error}
+    # with one seed each the spread is unknown: the evaluator's own stands
+    known = {"accuracy_std": standing.error} if standing.deviation else {}
+    return {**metrics, "accuracy": standing.mean, **known}
 
 
 def _final(setup: Setup, row: dict[str, Any], final: Mapping[str, Standing]) -> dict[str, Any]:
@@ -180,7 +182,7 @@ def finalists(
     setup: Setup, trials: list[Trial], chance: list[Trial], references: list[dict[str, Any]]
 ) -> list[Finalist]:
     """Return the best few of the search and of random search, and the references; none twice."""
-    top = setup.settings.finalists
+    top = setup.finalists
     named = [("search", t) for t in ranked(trials, setup.goal)[:top]]
     named += [("random search", t) for t in ranked(chance, setup.goal)[:top]]
     found = [
@@ -265,20 +267,24 @@ def _entry(setup: Setup, name: str, trial: Trial) -> dict[str, Any]:
     }
 
 
-def reference_rows(folder: Path, setup: Setup, executor: Executor) -> list[dict[str, Any]]:
+def reference_rows(
+    folder: Path, setup: Setup, executor: Executor, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
     """Return the reference nets that the space can express and the evaluator knows.
 
-    They are evaluated once in a run and kept in its folder.
+    They are evaluated once in a run and kept in its folder; `say` gets a line on each that fails.
     """
     path = folder / REFERENCE
     if not path.exists():
-        found = (_reference(folder, setup, executor, name) for name in REFERENCES)
+        found = (_reference(folder, setup, executor, name, say) for name in REFERENCES)
         run.write_json(path, [row for row in found if row])
     rows: list[dict[str, Any]] = run.read_json(path)
     return rows
 
 
-def _reference(folder: Path, setup: Setup, executor: Executor, name: str) -> dict[str, Any] | None:
+def _reference(
+    folder: Path, setup: Setup, executor: Executor, name: str, say: Callable[[str], None]
+) -> dict[str, Any] | None:
     choices = setup.space.encode(baselines()[name]) if setup.space.encode else None
     arch = setup.space.decode(choices) if choices else None
     if choices is None or arch is None or not _knows(setup, arch):
@@ -289,6 +295,7 @@ def _reference(folder: Path, setup: Setup, executor: Executor, name: str) -> dic
     (outcome,) = executor.wait()
     shutil.rmtree(place, ignore_errors=True)
     if outcome.error:
+        say(f"no reference row for {name}: {outcome.error}")
         return None
     trial = Trial(-1, "done", choices, arch.id, {**outcome.metrics, **cost_metrics(arch)})
     return _entry(setup, name, trial)

@@ -91,6 +91,7 @@ class Training:
         self._opened: dict[int, Data] = {}
         self.classes = self._dataset.classes
         self.notes = self._dataset.notes
+        self.fingerprint = self._dataset.fingerprint
         self.rungs = rungs(budget.epochs)
         images = round(len(self._dataset.splits["train"]) * budget.fraction)
         # of a whole trial; a forward pass alone is a third of a training step

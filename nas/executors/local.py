@@ -193,6 +193,10 @@ def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group: it is the parent's
     threading.Thread(target=_follow_parent, daemon=True).start()
     os.environ.update(share)  # read by torch when it is first imported
+    if "OMP_NUM_THREADS" in share:
+        import torch  # the script that a spawned process imports first may have done so
+
+        torch.set_num_threads(int(share["OMP_NUM_THREADS"]))
     made: Evaluator | None = None
     while True:
         try:

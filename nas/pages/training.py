@@ -44,7 +44,7 @@ def _finals(result: dict[str, Any]) -> list[Html]:
     rows = [
         [
             entry["name"],
-            f"{entry['accuracy']:.2f} ± {entry['accuracy_std']:.2f}",
+            _mean(entry),
             ", ".join(f"{value:.2f}" for value in entry["accuracies"]),
             f"{entry['searched']:.2f}",
             f"{entry['reward']:.2f}",
@@ -53,11 +53,15 @@ def _finals(result: dict[str, Any]) -> list[Html]:
         for entry in finals
     ]
     deviation = finals[0]["seed_deviation"]
+    spread = (
+        f"one training's standard deviation over seeds is {deviation:.2f} points, pooled over all"
+        if deviation
+        else "each was trained once, so the spread over seeds is unknown"
+    )
     note = (
         "The leaders were trained anew with seeds that had no part in choosing them: a leader's "
         "accuracy in the search is partly luck. Validation accuracy in %, mean ± its standard "
-        f"error; one training's standard deviation over seeds is {deviation:.2f} points, pooled "
-        "over all. The winner is the search's finalist with the best reward."
+        f"error; {spread}. The winner is the search's finalist with the best reward."
     )
     marked = {
         place
@@ -70,3 +74,8 @@ def _finals(result: dict[str, Any]) -> list[Html]:
         tag("p", note),
         table(list(HEAD), rows, marked=marked, label=label),
     ]
+
+
+def _mean(entry: dict[str, Any]) -> str:
+    error = entry["accuracy_std"]
+    return f"{entry['accuracy']:.2f}" + (f" ± {error:.2f}" if error else "")

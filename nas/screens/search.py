@@ -171,9 +171,14 @@ def show_search(result: Row, console: Console) -> None:
     if result["finals"]:
         console.print(finals_board(result))
         deviation = result["finals"][0]["seed_deviation"]
+        spread = (
+            f"one training's deviation over seeds {deviation:.2f} points"
+            if deviation
+            else "one seed each, so the spread over seeds is unknown"
+        )
         console.print(
-            "finals: validation accuracy with new seeds, mean ± standard error; one training's "
-            f"deviation over seeds {deviation:.2f} points. The test images were not read"
+            f"finals: validation accuracy with new seeds, mean ± standard error; {spread}. The "
+            "test images were not read"
         )
     if result["hypervolume"]:
         volumes = ", ".join(f"{name} {v:.3f}" for name, v in result["hypervolume"].items())

@@ -71,10 +71,13 @@ class Settings:
     trials_per_device: str | None = _flag(
         None, "Data", "Trainings at once on one device: a number, or auto to measure it."
     )
-    finalists: int = _flag(
-        3, "Data", "The best so many are trained again with new seeds before one is named; 0: none."
+    finalists: int | None = _flag(
+        None,
+        "Data",
+        "The best so many are trained again with new seeds before one is named; 0: none; default "
+        "3.",
     )
-    final_seeds: int = _flag(3, "Data", "Seeds of each finalist.")
+    final_seeds: int | None = _flag(None, "Data", "Seeds of each finalist; default 3.")
     target_flops: int | None = _flag(
         None,
         "Target",
@@ -127,7 +130,10 @@ class Settings:
     workers: int = _flag(1, "How", "Worker processes; with 1 a resumed search is identical.")
     trials: int | None = _flag(None, "How", "Archs to evaluate; default 1000, with --data 60.")
     time_limit: float | None = _flag(
-        None, "How", "End after this time, such as 20m; half of it is for the random search."
+        None,
+        "How",
+        "End after this time, such as 20m, shared evenly by the search, the random search and, "
+        "with --data, the finals. What runs then is finished; reference nets come on top.",
     )
     seed: int = _flag(0, "How", "Seed of everything random.")
     random_search: bool = _flag(
@@ -166,7 +172,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         values["w"] = parse_number(values["w"], "--w")
     if "fraction" in values:
         values["fraction"] = _share(values["fraction"])
-    for key in ("trials", "epochs", "imgsz", "train_imgsz", "batch_size"):
+    for key in WHOLE:
         if key in values:
             values[key] = _whole(key, values[key])
     for key, least in _LEAST.items():
@@ -177,6 +183,10 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     return Settings(**values)
 
 
+WHOLE = (
+    *("trials", "epochs", "imgsz", "train_imgsz", "batch_size"),
+    *("finalists", "final_seeds"),
+)
 # the images are at least 32 pixels a side because the networks stride by 32
 _LEAST = {
     "trials": 1,

@@ -113,12 +113,16 @@ def fit(
     with distributed.joined(job.device):
         state = _restored(job, folder)
         while state.epoch < last:
+            row, accumulate = None, state.accumulate
             try:
                 row = _epoch(job, data, state, validating=state.epoch + 1 in wanted)
             except RuntimeError as error:
                 if not _out_of_memory(error):
                     raise
-                state = _smaller(job, folder, state, say)
+            if row is None:
+                # outside of the handler, whose error holds the memory of the step that failed
+                del state
+                state = _smaller(job, folder, accumulate, say)
                 continue
             _keep(job, data, folder, state, row)
             watch(row)
@@ -295,7 +299,7 @@ def _restored(job: Job, folder: Path, accumulate: int = 0) -> _State:
         state.optimizer.load_state_dict(saved["optimizer"])
         state.rows = json.loads(saved["rows"])
         state.epoch, state.best = len(state.rows), saved["best"]
-        state.accumulate = saved["accumulate"]
+        state.accumulate = max(job.accumulate, saved["accumulate"])
     state.accumulate = accumulate or state.accumulate
     return state
 
@@ -311,22 +315,26 @@ def _signature(job: Job) -> str:
     return repr((job.arch.id, sorted((k, repr(v)) for k, v in fixed.items())))
 
 
-def _smaller(job: Job, folder: Path, state: _State, say: Callable[[str], None]) -> _State:
-    """Return the training with half as many images at a time, from its last checkpoint.
+def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> _State:
+    """Return the training with its steps in twice as many parts, from its last checkpoint.
 
     Raises:
-        NasError: it was one image already.
+        NasError: a part was one image already, or other processes wait in the middle of a step.
     """
     mine = job.batch_size // distributed.world()
-    accumulate = min(2 * state.accumulate, mine)
+    accumulate = min(2 * parts, mine)
     part = math.ceil(mine / accumulate)
-    if state.accumulate >= mine:
+    if distributed.world() > 1:
+        raise NasError(
+            f"out of memory on {job.device} with {math.ceil(mine / parts)} images at a time: go on "
+            f"with --resume --accumulate {accumulate}"
+        )
+    if parts >= mine:
         raise NasError(
             f"one image of {job.arch.resolution} pixels does not fit into the memory of "
             f"{job.device}: choose a smaller --imgsz or --grad-checkpointing"
         )
     say(f"out of memory: {part} images at a time now, {accumulate} times for a step")
-    del state
     if job.device.startswith("cuda"):
         torch.cuda.empty_cache()
     return _restored(job, folder, accumulate)

@@ -49,7 +49,8 @@ def validate(
     training = model.training
     model.eval()
     confusion = torch.zeros(classes, classes, dtype=torch.int64, device=device)
-    sums = torch.zeros(2, dtype=torch.float64, device=device)  # loss, top-5
+    exact = torch.float32 if device.startswith("mps") else torch.float64  # which MPS has not
+    sums = torch.zeros(2, dtype=exact, device=device)  # loss, top-5
     kind = device.partition(":")[0]
     for images, labels in batches:
         with torch.autocast(kind, torch.bfloat16, enabled=amp):

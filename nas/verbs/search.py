@@ -77,7 +77,7 @@ def search(
     if folder is None:
         folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
     with run.lease(folder):
-        _check_sources(folder, setup.settings)
+        _check_sources(folder, setup)
         journal = Journal(folder / "journal.log", distributions(setup.space))
         run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
@@ -129,18 +129,23 @@ def _fixed(settings: Settings) -> dict[str, Any]:
 
 def _sources(settings: Settings) -> dict[str, str]:
     """Return a hash of each part that is a file of the user's."""
-    names = (settings.space, settings.evaluator, settings.controller, settings.executor)
+    names = (
+        *(settings.space, settings.evaluator, settings.controller, settings.executor),
+        *(settings.pruner, settings.recipe, settings.data),
+    )
     paths = {name: Path(name) for name in names if name and name.endswith(".py")}
     return {n: hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest() for n, p in paths.items()}
 
 
-def _check_sources(folder: Path, settings: Settings) -> None:
-    """Check that the user's files are what they were when the run was started.
+def _check_sources(folder: Path, setup: Setup) -> None:
+    """Check that the user's files and images are what they were when the run was started.
 
     Raises:
         RunError: one was changed, so that old and new results would be mixed.
     """
-    path, now = folder / SOURCES, _sources(settings)
+    path, now = folder / SOURCES, _sources(setup.settings)
+    if fingerprint := getattr(setup.evaluator, "fingerprint", ""):
+        now["the data"] = fingerprint
     if not path.exists():
         run.write_json(path, now)
     before = run.read_json(path)
@@ -182,10 +187,10 @@ def _search(
         isolate=bool(chosen.trial_time_limit),
     )
     try:
-        references = results.reference_rows(folder, setup, executor)
+        references = results.reference_rows(folder, setup, executor, screen.say)
         known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
         session = _Session(setup, folder, journal, executor, screen, known, references)
-        plays = bool(setup.rungs and chosen.finalists)
+        plays = bool(setup.finalists)
         share = 1 + chosen.random_search + plays
         limit = chosen.time_limit / share if chosen.time_limit else None
         log, reason = _pursue(session, SEARCH, setup.trials, _stopper(limit, interrupted))
@@ -209,7 +214,7 @@ def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
     asked, path = setup.settings.trials_per_device, folder / PACKING
     if not asked:
         return setup.settings.workers
-    if not path.exists():
+    if not path.exists() or run.read_json(path).get("asked") != asked:
         arch = check_space(setup.space)
         workers = trainings_at_once(asked, setup.work, arch, screen.say)
         run.write_json(path, {"asked": asked, "workers": workers})
@@ -238,7 +243,7 @@ def _finals(
         playing,
         session.executor,
         epochs=setup.rungs[-1],
-        seeds=setup.settings.final_seeds,
+        seeds=setup.final_seeds,
         seed=setup.settings.seed,
         limit=setup.settings.trial_time_limit or 0.0,
         stop=stop,
