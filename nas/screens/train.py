@@ -36,7 +36,7 @@ class Training:
     def begin(self, name: str, epochs: int, earlier: Sequence[Row]) -> None:
         """Start showing a training; `earlier` epochs are those of before a resumption."""
         self._name, self._epochs, self._rows = name, epochs, list(earlier)
-        self._times: list[float] = []  # of the epochs of this session, with their validation
+        self._times: list[float] = []  # of the epochs since the start, with their validation
         self._since, self._share = time.monotonic(), 0.0
         self.running = True
         if self._console.is_terminal:

@@ -4,70 +4,63 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from nas.errors import OptionError, did_you_mean
+from nas.settings.fields import flag
 from nas.units import parse_count, parse_number
 
 WHAT, HOW, MACHINE = "What", "How", "Machine"
-
-
-def _flag(default: Any, group: str, text: str) -> Any:
-    """Return a field that the command line offers as a flag with this help."""
-    metadata = {"group": group, "help": text}
-    if isinstance(default, dict | list):
-        return field(default_factory=type(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class ProxySettings:
     """Everything that decides a proxy check; `args.yaml` of a run holds these."""
 
-    data: str | None = _flag(
+    data: str | None = flag(
         None,
         WHAT,
         "Folder of class folders, parquet file or folder, digits, cifar10, flowers102, ...",
     )
-    download: bool = _flag(False, WHAT, "Fetch the data set if it is not on this machine yet.")
-    space: str | None = _flag(
+    download: bool = flag(False, WHAT, "Fetch the data set if it is not on this machine yet.")
+    space: str | None = flag(
         None,
         WHAT,
         "Space: a name (`nas ls spaces`) or a path to your .py; default mbconv_small for images "
         "of up to 64 pixels, else mbconv.",
     )
-    imgsz: int | None = _flag(None, WHAT, "Pixels a side [default: the space's].")
-    archs: int = _flag(8, WHAT, "Archs to train: random ones, spread over the FLOPs of the space.")
-    min_flops: int | None = _flag(None, WHAT, "Least multiply-adds of an arch.")
-    max_flops: int | None = _flag(
+    imgsz: int | None = flag(None, WHAT, "Pixels a side [default: the space's].")
+    archs: int = flag(8, WHAT, "Archs to train: random ones, spread over the FLOPs of the space.")
+    min_flops: int | None = flag(None, WHAT, "Least multiply-adds of an arch.")
+    max_flops: int | None = flag(
         None, WHAT, "Most multiply-adds of an arch: take the range that a search would compare."
     )
-    budget: list[str] = _flag(
+    budget: list[str] = flag(
         [],
         HOW,
         "A short training as epochs[:fraction of the images[:pixels]], such as 4, 8:0.5 or "
         "8:0.5:32; repeatable [default: 1/8, 1/4 and 1/2 of the long one].",
     )
-    long_epochs: int = _flag(16, HOW, "Epochs of the long training, which gives the true ranking.")
-    seeds: int = _flag(2, HOW, "Trainings of each arch with each budget.")
-    fraction: float = _flag(
+    long_epochs: int = flag(16, HOW, "Epochs of the long training, which gives the true ranking.")
+    seeds: int = flag(2, HOW, "Trainings of each arch with each budget.")
+    fraction: float = flag(
         1.0, HOW, "Share of the training images for everything, the long training too."
     )
-    threshold: float = _flag(
+    threshold: float = flag(
         0.5,
         HOW,
         "A budget ranks well enough if the lower end of its tau is above this: at 0.5 three of "
         "four pairs are in the right order.",
     )
-    recipe: str = _flag("proxy", HOW, "Recipe (`nas ls recipes`).")
-    recipe_options: dict[str, Any] = _flag(
+    recipe: str = flag("proxy", HOW, "Recipe (`nas ls recipes`).")
+    recipe_options: dict[str, Any] = flag(
         {}, HOW, "Number or word of the recipe, as name=value; repeatable."
     )
-    batch_size: int | None = _flag(None, HOW, "Images of a step [default: recipe's].")
-    seed: int = _flag(0, HOW, "Seed of everything random; the splits do not depend on it.")
-    device: str = _flag("auto", MACHINE, "auto, cpu, cuda, cuda:1 or mps.")
-    workers: int | None = _flag(
+    batch_size: int | None = flag(None, HOW, "Images of a step [default: recipe's].")
+    seed: int = flag(0, HOW, "Seed of everything random; the splits do not depend on it.")
+    device: str = flag("auto", MACHINE, "auto, cpu, cuda, cuda:1 or mps.")
+    workers: int | None = flag(
         None, MACHINE, "Processes that read images, where they do not fit into memory."
     )
 

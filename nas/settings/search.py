@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from nas.errors import OptionError, did_you_mean
+from nas.errors import OptionError
+from nas.settings.fields import check_known, flag, flag_name, whole
 from nas.units import parse_count, parse_milliseconds, parse_number, parse_seconds
 
 # what a value must be, which may come from a file; sizes and times are parsed instead
@@ -20,14 +21,6 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def _flag(default: Any, group: str, text: str) -> Any:
-    """Return a field that the command line offers as a flag with this help."""
-    metadata = {"group": group, "help": text}
-    if isinstance(default, dict):
-        return field(default_factory=dict, metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
 @dataclass(frozen=True)
 class Settings:
     """Everything that decides a search; `args.yaml` of a run holds these, the flags are made of it.
@@ -35,108 +28,106 @@ class Settings:
     Sizes are numbers here: multiply-adds, parameters, milliseconds, seconds.
     """
 
-    space: str | None = _flag(
+    space: str | None = flag(
         None,
         "What",
         "Space: a name (`nas ls spaces`) or a path to your .py; default mbconv, with --data of "
         "small images mbconv_small.",
     )
-    data: str | None = _flag(
+    data: str | None = flag(
         None,
         "Data",
         "Train candidates on these images: a folder of class folders, image parquet, digits, or a "
         "torchvision data set such as cifar10.",
     )
-    download: bool = _flag(False, "Data", "Let a data set that is not here be downloaded.")
-    imgsz: int | None = _flag(
+    download: bool = flag(False, "Data", "Let a data set that is not here be downloaded.")
+    imgsz: int | None = flag(
         None, "Data", "Pixels a side of the network's input, where FLOPs are counted."
     )
-    epochs: int | None = _flag(None, "Data", "Epochs of a candidate's training; default 4.")
-    fraction: float | None = _flag(
+    epochs: int | None = flag(None, "Data", "Epochs of a candidate's training; default 4.")
+    fraction: float | None = flag(
         None, "Data", "Share of the training images for a candidate, such as 0.2; default 1."
     )
-    train_imgsz: int | None = _flag(
+    train_imgsz: int | None = flag(
         None, "Data", "Pixels a side for a candidate's training; default --imgsz."
     )
-    batch_size: int | None = _flag(None, "Data", "Images a step; default the recipe's.")
-    recipe: str | None = _flag(None, "Data", "Recipe (`nas ls recipes`); default proxy.")
-    recipe_options: dict[str, Any] = _flag({}, "Data", "Option of the recipe, as name=value.")
-    pruner: str | None = _flag(
+    batch_size: int | None = flag(None, "Data", "Images a step; default the recipe's.")
+    recipe: str | None = flag(None, "Data", "Recipe (`nas ls recipes`); default proxy.")
+    recipe_options: dict[str, Any] = flag({}, "Data", "Option of the recipe, as name=value.")
+    pruner: str | None = flag(
         None, "Data", "What stops losing trainings early (`nas ls pruners`); default halving."
     )
-    pruner_options: dict[str, Any] = _flag({}, "Data", "Option of the pruner, as name=value.")
-    trial_time_limit: float | None = _flag(
+    pruner_options: dict[str, Any] = flag({}, "Data", "Option of the pruner, as name=value.")
+    trial_time_limit: float | None = flag(
         None, "Data", "Give a trial up after this time, such as 10m."
     )
-    trials_per_device: str | None = _flag(
+    trials_per_device: str | None = flag(
         None, "Data", "Trainings at once on one device: a number, or auto to measure it."
     )
-    finalists: int | None = _flag(
+    finalists: int | None = flag(
         None,
         "Data",
         "The best so many are trained again with new seeds before one is named; 0: none; default "
         "3.",
     )
-    final_seeds: int | None = _flag(None, "Data", "Seeds of each finalist; default 3.")
-    target_flops: int | None = _flag(
+    final_seeds: int | None = flag(None, "Data", "Seeds of each finalist; default 3.")
+    target_flops: int | None = flag(
         None,
         "Target",
         "Multiply-adds to aim at, such as 400M (= 0.8 GFLOPs at 2 per multiply-add).",
     )
-    target_params: int | None = _flag(None, "Target", "Parameters to aim at, such as 5.3M.")
-    target_latency: float | None = _flag(
+    target_params: int | None = flag(None, "Target", "Parameters to aim at, such as 5.3M.")
+    target_latency: float | None = flag(
         None,
         "Target",
         "Latency to aim at, such as 12ms, on --device (a100, rtx3090, tpu: per image at the "
         "benchmark's batch).",
     )
-    device: str | None = _flag(
+    device: str | None = flag(
         None,
         "Target",
         "Device of the latency: measured on this machine (cpu, cuda, onnxruntime), or predicted "
         "(a100, rtx3090, tpuv2, tpuv3, zcu102, vck190).",
     )
-    max_flops: int | None = _flag(
+    max_flops: int | None = flag(
         None, "Target", "Hard limit: archs with more multiply-adds are not evaluated."
     )
-    max_params: int | None = _flag(
+    max_params: int | None = flag(
         None, "Target", "Hard limit: archs with more parameters are not evaluated."
     )
-    objective: str = _flag("reward", "Target", "reward, or pareto for two true objectives.")
-    reward: str = _flag(
+    objective: str = flag("reward", "Target", "reward, or pareto for two true objectives.")
+    reward: str = flag(
         "hard",
         "Target",
         "accuracy x (cost/T)^w. hard: free up to T, w = -1 above. soft: w = -0.07 on both sides "
         "(its optimum does not depend on T). absolute: accuracy - 10 x |cost/T - 1|.",
     )
-    w: float | None = _flag(
+    w: float | None = flag(
         None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
     )
-    controller: str | None = _flag(
+    controller: str | None = flag(
         None, "How", "What proposes archs (`nas ls controllers`); default tpe, pareto: nsga2."
     )
-    controller_options: dict[str, Any] = _flag(
-        {}, "How", "Option of the controller, as name=value."
-    )
-    evaluator: str | None = _flag(
+    controller_options: dict[str, Any] = flag({}, "How", "Option of the controller, as name=value.")
+    evaluator: str | None = flag(
         None,
         "How",
         "What scores an arch (`nas ls evaluators`), or a path to your .py; default surrogate, "
         "with --data training.",
     )
-    evaluator_options: dict[str, Any] = _flag({}, "How", "Option of the evaluator, as name=value.")
-    executor: str = _flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
-    executor_options: dict[str, Any] = _flag({}, "How", "Option of the executor, as name=value.")
-    workers: int = _flag(1, "How", "Worker processes; with 1 a resumed search is identical.")
-    trials: int | None = _flag(None, "How", "Archs to evaluate; default 1000, with --data 60.")
-    time_limit: float | None = _flag(
+    evaluator_options: dict[str, Any] = flag({}, "How", "Option of the evaluator, as name=value.")
+    executor: str = flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
+    executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
+    workers: int = flag(1, "How", "Worker processes; with 1 a resumed search is identical.")
+    trials: int | None = flag(None, "How", "Archs to evaluate; default 1000, with --data 60.")
+    time_limit: float | None = flag(
         None,
         "How",
         "End after this time, such as 20m, shared evenly by the search, the random search and, "
         "with --data, the finals. What runs then is finished; reference nets come on top.",
     )
-    seed: int = _flag(0, "How", "Seed of everything random.")
-    random_search: bool = _flag(
+    seed: int = flag(0, "How", "Seed of everything random.")
+    random_search: bool = flag(
         True, "How", "Random search at equal budget beside the search, to compare with."
     )
 
@@ -148,20 +139,15 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         OptionError: an unknown setting or a malformed value.
     """
     known = {f.name: f for f in dataclasses.fields(Settings)}
-    for key in given:
-        if key not in known:
-            raise OptionError(
-                f"search has no setting {key!r}{did_you_mean(key, known)}; "
-                f"it has {', '.join(known)}"
-            )
+    check_known("search", given, known)
     values = {key: value for key, value in given.items() if value is not None}
     for key, value in values.items():
         kind, words = _KINDS.get(str(known[key].type), (object, ""))
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise OptionError(f"{_name(key)} takes {words}, not {value!r}")
+            raise OptionError(f"{flag_name(key)} takes {words}, not {value!r}")
     for key in ("target_flops", "target_params", "max_flops", "max_params"):
         if key in values:
-            values[key] = parse_count(values[key], _name(key))
+            values[key] = parse_count(values[key], flag_name(key))
     if "target_latency" in values:
         values["target_latency"] = parse_milliseconds(values["target_latency"], "--target-latency")
     if "time_limit" in values:
@@ -172,21 +158,12 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         values["w"] = parse_number(values["w"], "--w")
     if "fraction" in values:
         values["fraction"] = _share(values["fraction"])
-    for key in WHOLE:
-        if key in values:
-            values[key] = _whole(key, values[key])
     for key, least in _LEAST.items():
-        if not least <= values.get(key, least) < 2**32 - 1:
-            raise OptionError(
-                f"{_name(key)} takes a whole number of at least {least}, not {values[key]!r}"
-            )
+        if key in values:
+            values[key] = whole(key, values[key], least)
     return Settings(**values)
 
 
-WHOLE = (
-    *("trials", "epochs", "imgsz", "train_imgsz", "batch_size"),
-    *("finalists", "final_seeds"),
-)
 # the images are at least 32 pixels a side because the networks stride by 32
 _LEAST = {
     "trials": 1,
@@ -201,20 +178,8 @@ _LEAST = {
 }
 
 
-def _whole(key: str, value: object) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not text.lstrip("-").isdecimal():
-        raise OptionError(f"{_name(key)} takes a whole number, not {value!r}")
-    return int(text)
-
-
 def _share(value: str | float) -> float:
     share = parse_number(value, "--fraction")
     if not 0 < share <= 1:
         raise OptionError(f"--fraction takes a share above 0 and up to 1, not {value!r}")
     return share
-
-
-def _name(key: str) -> str:
-    """Return the flag of a setting."""
-    return "--" + key.replace("_", "-").replace("-options", "-option")
