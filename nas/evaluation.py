@@ -1,4 +1,7 @@
-"""Do one Task with an evaluator: an exception becomes a failed outcome with its reason."""
+"""Do one Task with an evaluator: an exception becomes a failed outcome with its reason.
+
+But for what is no arch's fault and would fail the next one too, as a full disk or broken images.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas import catalog
 from nas.arch import Arch
+from nas.errors import MissingError, NasError, OptionError, RunError
 from nas.interfaces import RECORD, Evaluator, Metrics, Outcome, Task, Trainer, Work
 
 if TYPE_CHECKING:
     from nas.machines.latency import Cached
+
+FATAL: tuple[type[NasError], ...] = (OptionError, RunError, MissingError)
 
 
 def make_evaluator(work: Work) -> Evaluator:
@@ -70,13 +76,19 @@ class Measured:
 
 
 def perform(evaluator: Evaluator, task: Task) -> Outcome:
-    """Return the outcome of a task; whatever the evaluator raises is recorded, not passed on."""
+    """Return the outcome of a task; what the evaluator raises is recorded, not passed on.
+
+    Raises:
+        OptionError, RunError, MissingError: no arch could be evaluated; this one is not to blame.
+    """
     start = time.perf_counter()
     try:
         found = _found(evaluator, task)
         # plain floats: numpy's and torch's scalars are no JSON
         metrics = {str(name): float(value) for name, value in found.items()}
         problem = _problem(metrics)
+    except FATAL:
+        raise
     except Exception as error:
         metrics, problem = {}, _reason(error)
     seconds = time.perf_counter() - start

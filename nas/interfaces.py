@@ -194,7 +194,11 @@ class Executor(Protocol):
         """Start or queue a task."""
 
     def wait(self) -> list[Outcome]:
-        """Return the outcomes that are ready; block until there is one."""
+        """Return the outcomes that are ready; block until there is one.
+
+        Raises:
+            OptionError, RunError, MissingError: nothing can be evaluated, as on a full disk.
+        """
 
     def close(self) -> None:
         """Stop the workers; what is running is abandoned."""

@@ -278,6 +278,8 @@ def reference_rows(
     if not path.exists():
         found = (_reference(folder, setup, executor, name, say) for name in REFERENCES)
         run.write_json(path, [row for row in found if row])
+    for name in REFERENCES:  # only now: a kill in the middle of it would leave half a checkpoint
+        shutil.rmtree(folder / "trials" / name, ignore_errors=True)
     rows: list[dict[str, Any]] = run.read_json(path)
     return rows
 
@@ -293,7 +295,6 @@ def _reference(
     limit = setup.settings.trial_time_limit or 0.0
     executor.submit(Task(-1, arch.to_dict(), setup.settings.seed, epochs, str(place), limit))
     (outcome,) = executor.wait()
-    shutil.rmtree(place, ignore_errors=True)
     if outcome.error:
         say(f"no reference row for {name}: {outcome.error}")
         return None

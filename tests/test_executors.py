@@ -18,6 +18,7 @@ import torch
 from nas import catalog
 from nas.arch import Arch
 from nas.data.pixels import processors
+from nas.errors import MissingError, NasError, OptionError, RunError
 from nas.executors.local import Processes
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.samplers import random_choices
@@ -207,8 +208,49 @@ def test_an_evaluator_that_cannot_be_made_in_a_worker_gives_its_reason(
         "        raise RuntimeError('not here')\n"
     )
     executors.append(made(name, str(folder / "main_only.py"), 2))
-    outcome = work(executors[0], TASKS[:1])[0]
-    assert "RuntimeError: not here" in outcome.error
+    with pytest.raises(OptionError, match="RuntimeError: not here"):
+        work(executors[0], TASKS[:1])
+
+
+BLAMELESS = """
+from nas import errors
+
+def make(*, kind: str = "RunError"):
+    return Blameless(getattr(errors, kind))
+
+class Blameless:
+    title = "blameless"
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def check(self, arch):
+        pass
+
+    def evaluate(self, arch, *, seed=0):
+        raise self.kind("not the arch's fault")
+"""
+
+
+@each_executor
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", [RunError, OptionError, MissingError])
+def test_what_is_no_archs_fault_ends_the_work_with_its_own_error(
+    executors: list[Executor], name: str, folder: Path, workers: int, kind: type[NasError]
+) -> None:
+    (folder / "blameless.py").write_text(BLAMELESS)
+    executors.append(made(name, str(folder / "blameless.py"), workers, kind=kind.__name__))
+    with pytest.raises(kind, match=r"^not the arch's fault$"):
+        work(executors[0], TASKS[:1])
+
+
+@each_executor
+def test_an_arch_that_is_at_fault_ends_alone(
+    executors: list[Executor], name: str, folder: Path
+) -> None:
+    (folder / "blameless.py").write_text(BLAMELESS)
+    executors.append(made(name, str(folder / "blameless.py"), 1, kind="NasError"))
+    assert work(executors[0], TASKS[:1])[0].error == "NasError: not the arch's fault"
 
 
 @each_executor

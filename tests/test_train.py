@@ -282,6 +282,34 @@ def memory(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return limit
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"),
+        MemoryError("std::bad_alloc"),
+    ],
+    ids=str,
+)
+def test_every_allocators_lack_of_memory_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    forward, said = Model.forward, list[str]()
+
+    def once(self: Model, x: Tensor) -> Tensor:
+        if not said:
+            raise error
+        return forward(self, x)
+
+    monkeypatch.setattr(Model, "forward", once)
+    assert len(fit(job(1, 4), digits(0.01), tmp_path, say=said.append)) == 1
+    assert said == ["out of memory: 2 images at a time now, 2 times for a step"]
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_out_of_memory_halves_the_batch_and_says_so(
     data: Data, tmp_path: Path, memory: Callable[[int], None], ema: float
@@ -435,6 +463,18 @@ def test_weights_to_start_from_are_taken_but_for_another_classifier(
         assert torch.equal(model.get_classifier().weight, fresh.weight)  # type: ignore[arg-type]
     whole = train._fresh(job(init=tmp_path / "first")).model.state_dict()
     assert equal(dict(whole), weights)
+
+
+def test_a_resumption_needs_the_weights_it_once_started_from_no_more(
+    data: Data, tmp_path: Path
+) -> None:
+    fit(job(1), data, tmp_path / "first")
+    this = job(3, init=tmp_path / "first")
+    fit(this, data, tmp_path / "calm")
+    fit(this, data, tmp_path / "broken", until=2)
+    shutil.rmtree(tmp_path / "first")
+    fit(this, data, tmp_path / "broken")
+    assert same(tmp_path / "calm", tmp_path / "broken")
 
 
 def test_weights_of_another_arch_are_refused(data: Data, tmp_path: Path) -> None:

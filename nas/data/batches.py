@@ -24,6 +24,7 @@ from nas.data import policies
 from nas.data.augment import Store
 from nas.data.pixels import Pixels
 from nas.errors import NasError, OptionError
+from nas.processes import follow_parent
 from nas.training.recipe import Augment
 
 Batch = tuple[Tensor, Tensor]
@@ -222,7 +223,13 @@ class Streaming:
             multiprocessing_context=_context() if self.workers else None,
             pin_memory=torch.device(self.device).type == "cuda",
             generator=torch.Generator(),  # not torch's own, which dropout draws from
+            # torch looks whether the fork server lives, not the process that reads
+            worker_init_fn=_follow,
         )
+
+
+def _follow(worker: int) -> None:
+    follow_parent()
 
 
 def _told(error: Exception) -> NasError | None:

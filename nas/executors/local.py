@@ -8,7 +8,6 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -16,8 +15,9 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 from nas import catalog
-from nas.evaluation import make_evaluator, perform
+from nas.evaluation import FATAL, make_evaluator, perform
 from nas.interfaces import Evaluator, Executor, Outcome, Task, Work
+from nas.processes import follow_parent
 
 TRIES = 3
 
@@ -123,7 +123,7 @@ class Processes:
         task = worker.task
         assert task
         try:
-            outcome = Outcome(**json.loads(worker.pipe.recv_bytes()))
+            answer = json.loads(worker.pipe.recv_bytes())
         except (EOFError, OSError):
             worker.process.join(1)  # it is about to end, by itself
             cause = _cause(worker.process.exitcode)
@@ -133,7 +133,11 @@ class Processes:
                 return None
             return Outcome(task.number, {}, f"its worker process died {TRIES} times: {cause}")
         worker.task, worker.deadline = None, float("inf")
-        return outcome
+        if "fatal" in answer:
+            raise next(kind for kind in FATAL if kind.__name__ == answer["fatal"])(
+                answer["message"]
+            )
+        return Outcome(**answer)
 
     def _give_up(self, worker: _Worker) -> Outcome:
         task = worker.task
@@ -191,12 +195,13 @@ def _share(slot: int, slots: int) -> dict[str, str]:
 def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
     """Evaluate what comes through the pipe, until it is closed. The body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group: it is the parent's
-    threading.Thread(target=_follow_parent, daemon=True).start()
+    follow_parent()
     os.environ.update(share)  # read by torch when it is first imported
-    if "OMP_NUM_THREADS" in share:
+    threads = share.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for nested loops
+    if threads.isdecimal():
         import torch  # the script that a spawned process imports first may have done so
 
-        torch.set_num_threads(int(share["OMP_NUM_THREADS"]))
+        torch.set_num_threads(int(threads))
     made: Evaluator | None = None
     while True:
         try:
@@ -205,15 +210,11 @@ def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
             return
         try:
             made = made or make_evaluator(Work(**json.loads(data)))
-            outcome = perform(made, task)
-        except Exception as error:
+            answer = dataclasses.asdict(perform(made, task))
+        except FATAL as error:
+            name = next(kind.__name__ for kind in FATAL if isinstance(error, kind))
+            answer = {"fatal": name, "message": str(error)}
+        except Exception as error:  # of the evaluator's making
             reason = f"no evaluator in a worker process: {type(error).__name__}: {error}"
-            outcome = Outcome(task.number, {}, reason)
-        pipe.send_bytes(json.dumps(dataclasses.asdict(outcome)).encode())
-
-
-def _follow_parent() -> None:
-    parent = multiprocessing.parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
+            answer = {"fatal": "OptionError", "message": reason}
+        pipe.send_bytes(json.dumps(answer).encode())

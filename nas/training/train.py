@@ -116,7 +116,7 @@ def fit(
             row, accumulate = None, state.accumulate
             try:
                 row = _epoch(job, data, state, validating=state.epoch + 1 in wanted)
-            except RuntimeError as error:
+            except (RuntimeError, MemoryError) as error:
                 if not _out_of_memory(error):
                     raise
             if row is None:
@@ -283,8 +283,9 @@ def _fresh(job: Job) -> _State:
 
 def _restored(job: Job, folder: Path, accumulate: int = 0) -> _State:
     """Return the training as its last checkpoint has it, or a fresh one."""
-    state = _fresh(job)
     found = checkpoint.load(folder / CHECKPOINTS)
+    # the weights that it once started from may be gone
+    state = _fresh(dataclasses.replace(job, init=None) if found else job)
     if found:
         weights, saved = found
         if saved.get("job") != _signature(job):
@@ -340,8 +341,11 @@ def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> 
     return _restored(job, folder, accumulate)
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+def _out_of_memory(error: Exception) -> bool:
+    """Tell whether memory did not suffice: each allocator has an error and words of its own."""
+    words = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
+    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return known or any(word in str(error) for word in words)
 
 
 def _wrapped(job: Job, model: Model) -> nn.Module:
