@@ -7,7 +7,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -87,15 +87,7 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
         OptionError: an option that `make` does not take, in name or in type; or it fails.
     """
     function = export(room, name, "make")
-    known = option_defaults(room, name)
-    for option in options:
-        if option not in known or option in fixed:
-            free = ", ".join(f"{k}={v}" for k, v in known.items() if k not in fixed) or "none"
-            raise OptionError(
-                f"{room[:-1]} {name} has no option {option!r}{did_you_mean(option, known)}; "
-                f"it takes {free}"
-            )
-        _check_kind(f"{room[:-1]} {name}: option {option}", options[option], known[option])
+    check_options(room, name, options, fixed)
     parameters = inspect.signature(function).parameters
     accepted = {key: value for key, value in fixed.items() if key in parameters}
     try:
@@ -105,6 +97,23 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
     except Exception as error:  # it may be the user's
         kind = type(error).__name__
         raise OptionError(f"{room[:-1]} {name} cannot be made: {kind}: {error}") from error
+
+
+def check_options(room: str, name: str, options: Mapping[str, Any], fixed: Collection[str]) -> None:
+    """Check the user's options of a part; those of `fixed` are not the user's.
+
+    Raises:
+        OptionError: one that its `make` does not take, in name or in type.
+    """
+    known = option_defaults(room, name)
+    for option in options:
+        if option not in known or option in fixed:
+            free = ", ".join(f"{k}={v}" for k, v in known.items() if k not in fixed) or "none"
+            raise OptionError(
+                f"{room[:-1]} {name} has no option {option!r}{did_you_mean(option, known)}; "
+                f"it takes {free}"
+            )
+        _check_kind(f"{room[:-1]} {name}: option {option}", options[option], known[option])
 
 
 def _check_kind(what: str, value: object, default: object) -> None:

@@ -75,6 +75,7 @@ class _Pending:
     arch: Arch
     choices: Choices
     rungs: tuple[Rung, ...] = ()
+    retries: int = 0
 
     @property
     def seconds(self) -> float:
@@ -202,26 +203,30 @@ class Engine:
 
     def _record(self, outcome: Outcome) -> None:
         pending = self._pending[outcome.number]
+        pending.retries += outcome.retries
         metrics = {**outcome.metrics, **cost_metrics(pending.arch)}
         if not outcome.error and len(pending.rungs) + 1 < len(self._budget.rungs):
             return self._report(outcome, metrics)
         if outcome.error and pending.rungs:  # what it has cost until then is spent
             metrics |= _spent(pending.rungs[-1].metrics)
-        del self._pending[outcome.number]
         state, values = ("failed", ()) if outcome.error else ("done", self._goal.values(metrics))
-        self._tell(
-            Trial(
-                outcome.number,
-                state,
-                pending.choices,
-                pending.arch.id,
-                metrics,
-                values,
-                outcome.error,
-                pending.seconds + outcome.seconds,
-                pending.rungs,
-            )
-        )
+        self._close(outcome, state, metrics, values, outcome.error)
+
+    def _close(
+        self,
+        outcome: Outcome,
+        state: str,
+        metrics: Metrics,
+        values: tuple[float, ...],
+        reason: str,
+    ) -> None:
+        """Tell what came of a pending trial, with all that its tasks took."""
+        pending = self._pending.pop(outcome.number)
+        choices, arch_id, rungs = pending.choices, pending.arch.id, pending.rungs
+        seconds = outcome.seconds + pending.seconds
+        found = Trial(outcome.number, state, choices, arch_id, metrics, values, reason, seconds)
+        place, retries = outcome.place, pending.retries
+        self._tell(replace(found, rungs=rungs, place=place, retries=retries))
 
     def _report(self, outcome: Outcome, metrics: Metrics) -> None:
         """Go on with a training that has come to a rung, unless the pruner or the user stops it."""
@@ -232,10 +237,8 @@ class Engine:
         stopped = self._log.report(number, rung)
         pending.rungs = (*pending.rungs, rung)
         if stopped:
-            del self._pending[number]
             reason = f"stopped early, after {epochs} of {self._budget.rungs[-1]} epochs"
-            found = (metrics, (), reason, pending.seconds, pending.rungs)
-            self._tell(Trial(number, "stopped", pending.choices, pending.arch.id, *found))
+            self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
         elif self._stop():
             del self._pending[number]
         else:

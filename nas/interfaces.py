@@ -25,7 +25,7 @@ Choices = dict[str, Option]
 # `accuracy` in percent; any other name may follow: accuracy_std, latency_ms, throughput, ...
 Metrics = dict[str, float]
 # what the journal keeps of a trial beside its metrics, which must not be called so
-RECORD = ("state", "arch_id", "reason", "seconds", "rungs")
+RECORD = ("state", "arch_id", "reason", "seconds", "rungs", "place", "retries")
 # the states of a trial that was evaluated, and counts against the number of trials
 SPENT = ("done", "stopped", "failed")
 # multiply-adds that a training has cost so far: what searches of equal cost are compared by
@@ -177,18 +177,46 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes back: metrics, or the reason of a failure."""
+    """What comes back: metrics, or the reason of a failure.
+
+    `place`: the node and its GPU, "" for this machine. `retries`: how often it was begun again
+    because a worker or its node was lost.
+    """
 
     number: int
     metrics: Metrics
     error: str = ""
     seconds: float = 0.0
+    place: str = ""
+    retries: int = 0
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What an executor works with at this moment. `link`: where more can be seen, as a URL."""
+
+    workers: int
+    busy: int
+    nodes: int = 1
+    gpus: float = 0.0
+    retries: int = 0
+    link: str = ""
 
 
 class Executor(Protocol):
-    """Who runs evaluations. A file of nas/executors exports `make(work, ...)`."""
+    """Who runs evaluations. A file of nas/executors exports `make(work, ...)`.
 
-    slots: int  # how many tasks it works on at once
+    `make` may take `workers` (0: as many as it thinks right), `isolate` (whether a task needs a
+    process of its own), `folder` (the run's, which every worker must see) and `seconds` (what a
+    task has taken so far, 0: unknown).
+    """
+
+    @property
+    def slots(self) -> int:
+        """Return how many tasks it works on at once, now; at least 1."""
+
+    def fleet(self) -> Fleet:
+        """Return what it works with."""
 
     def submit(self, task: Task) -> None:
         """Start or queue a task."""
@@ -230,3 +258,5 @@ class Trial:
     reason: str = ""
     seconds: float = 0.0
     rungs: tuple[Rung, ...] = ()  # of a training: what it showed on the way
+    place: str = ""  # of the last task, as its Outcome has it
+    retries: int = 0

@@ -34,6 +34,10 @@ TRAINING = (
     "train_imgsz",
     "batch_size",
 )
+# settings that are options of an executor
+CLUSTER = ("address", "cpus_per_trial", "gpus_per_trial")
+# what a search gives to an executor by itself
+EXECUTORS = ("workers", "isolate", "folder", "seconds")
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,8 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
         EvaluatorError: the evaluator does not know the archs of the space.
     """
     catalog.export("executors", settings.executor, "make")
+    options = executor_options(settings)
+    catalog.check_options("executors", settings.executor, options, EXECUTORS)
     goal = _goal(settings)
     work = _work(settings)
     evaluator = make_evaluator(work)
@@ -197,6 +203,12 @@ def _check_controller(controller: str, settings: Settings, space: Space) -> None
     catalog.make("controllers", controller, space, options=options, **fixed)
 
 
+def executor_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of the executor: its own flags, and what --executor-option gives."""
+    given = {name: getattr(settings, name) for name in CLUSTER}
+    return {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
+
+
 def _work(settings: Settings) -> Work:
     """Return what workers make: the evaluator with its options, and a device that measures."""
     name = settings.evaluator or ("training" if settings.data else "surrogate")
@@ -248,7 +260,7 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
         _check_untrained(settings)
     if asked := settings.trials_per_device:
         check_asked(asked)
-        if settings.workers > 1:
+        if settings.workers:
             raise OptionError("--trials-per-device sets the number of --workers: give one of them")
     name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
     catalog.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))

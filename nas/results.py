@@ -29,6 +29,7 @@ RESULT, PARETO, IMPORTANCE = "result.json", "pareto.csv", "importance.csv"
 REFERENCE = "references.json"
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 LEADERS = 5
+LAST = ("reason", "place", "retries")  # the last columns of a table of trials
 
 
 class Table:
@@ -72,7 +73,7 @@ class Table:
             first = named or self._waiting[0]
             self._columns = [*first.metrics, *first.choices]
             self._writer.writerow(
-                ["number", "state", "reward", "seconds", *self._columns, "arch_id", "reason"]
+                ["number", "state", "reward", "seconds", *self._columns, "arch_id", *LAST]
             )
         if self._columns:
             self._writer.writerows(self._row(trial) for trial in self._waiting)
@@ -84,7 +85,8 @@ class Table:
         value = reward(trial.metrics, self._goal.objective) if trial.values else ""
         named = [cells.get(column, "") for column in self._columns]
         seconds = f"{trial.seconds:.3g}"
-        return [trial.number, trial.state, value, seconds, *named, trial.arch_id, trial.reason]
+        last = [getattr(trial, name) for name in LAST]
+        return [trial.number, trial.state, value, seconds, *named, trial.arch_id, *last]
 
 
 def conclude(

@@ -41,10 +41,17 @@ class Journal:
 
     def known(self) -> dict[str, Metrics]:
         """Return the metrics of every arch that any study of the journal has evaluated."""
+        return {t.arch_id: t.metrics for t in self._complete() if t.state == "done"}
+
+    def seconds(self) -> list[float]:
+        """Return what each task of the evaluated trials has taken."""
+        found = [trial for trial in self._complete() if trial.state == "done" and trial.seconds]
+        return [trial.seconds / max(1, len(trial.rungs) + 1) for trial in found]
+
+    def _complete(self) -> list[Trial]:
         studies = [study._study_id for study in self.storage.get_all_studies()]
         frozen = [t for s in studies for t in self.storage.get_all_trials(s, deepcopy=False)]
-        trials = [_trial(t) for t in frozen if t.state is TrialState.COMPLETE]
-        return {trial.arch_id: trial.metrics for trial in trials if trial.state == "done"}
+        return [_trial(t) for t in frozen if t.state is TrialState.COMPLETE]
 
     def log(
         self,
@@ -104,7 +111,7 @@ class Log:
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
         record = {name: getattr(trial, name) for name in RECORD if name != "rungs"}
         for name, value in {**record, **trial.metrics}.items():
-            if value != "":
+            if value not in ("", 0) or name in trial.metrics:
                 self._storage.set_trial_user_attr(trial_id, name, value)
         state = _STATES[trial.state]
         values = list(trial.values) if state is TrialState.COMPLETE else None
@@ -162,4 +169,6 @@ def _trial(frozen: FrozenTrial) -> Trial:
         reason=attributes.get("reason", ""),
         seconds=attributes.get("seconds", 0.0),
         rungs=tuple(Rung(**rung) for rung in attributes.get("rungs", ())),
+        place=attributes.get("place", ""),
+        retries=attributes.get("retries", 0),
     )

@@ -19,9 +19,9 @@ from nas import catalog
 from nas.arch import Arch
 from nas.data.pixels import processors
 from nas.errors import MissingError, NasError, OptionError, RunError
-from nas.executors.local import Processes
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.samplers import random_choices
+from nas.workers import Processes
 
 MBCONV = catalog.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)

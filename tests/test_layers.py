@@ -16,7 +16,7 @@ ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
     "nas.catalog nas.compound nas.cost nas.crosscheck nas.data.* nas.evaluation nas.journal "
     "nas.layers nas.machines.* nas.model nas.modules nas.objective nas.ops.* nas.ranking "
-    "nas.rounding nas.run nas.samplers nas.study nas.training.*",
+    "nas.rounding nas.run nas.samplers nas.study nas.training.* nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
@@ -36,8 +36,10 @@ HEAVY = {
     *("matplotlib", "numpy", "optuna", "PIL", "plotly", "pyarrow", "ray", "rich", "safetensors"),
     *("scipy", "sklearn", "thop", "torch", "torchvision"),
 }
+# the room of the Ray executor
+RAY = ("connection", "tasks", "tuned", "worker")
 ONLY = {
-    "ray": {"nas.executors.ray"},
+    "ray": {"nas.executors.ray", *(f"nas.cluster.{name}" for name in RAY)},
     "thop": {"nas.crosscheck"},
     "plotly": {"nas.pages.charts"},
     "matplotlib": {"nas.training.pictures"},

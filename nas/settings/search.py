@@ -118,7 +118,35 @@ class Settings:
     evaluator_options: dict[str, Any] = flag({}, "How", "Option of the evaluator, as name=value.")
     executor: str = flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
     executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
-    workers: int = flag(1, "How", "Worker processes; with 1 a resumed search is identical.")
+    workers: int | None = flag(
+        None,
+        "How",
+        "Evaluations at once; default 1, on a cluster as many as it holds. With 1 a resumed search "
+        "is identical.",
+    )
+    address: str | None = flag(
+        None,
+        "Cluster",
+        "Of --executor ray: auto, HOST:PORT, ray://HOST:PORT, or local to start Ray on this "
+        "machine; default auto inside a cluster, else local.",
+    )
+    cpus_per_trial: float | None = flag(
+        None,
+        "Cluster",
+        "CPUs of each evaluation: whole, or a part such as 0.5; default 1.",
+    )
+    gpus_per_trial: float | None = flag(
+        None, "Cluster", "GPUs of each evaluation; 0.25 lets four share one; default 0."
+    )
+    storage: str | None = flag(
+        None,
+        "Cluster",
+        "Keep the study in this database (postgresql://...) instead of the run's journal, so that "
+        "several drivers share it.",
+    )
+    study: str | None = flag(
+        None, "Cluster", "Name of the shared study in --storage; default the run's --name."
+    )
     trials: int | None = flag(None, "How", "Archs to evaluate; default 1000, with --data 60.")
     time_limit: float | None = flag(
         None,
@@ -154,6 +182,9 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         values["time_limit"] = parse_seconds(values["time_limit"], "--time-limit")
     if "trial_time_limit" in values:
         values["trial_time_limit"] = parse_seconds(values["trial_time_limit"], "--trial-time-limit")
+    for key in ("cpus_per_trial", "gpus_per_trial"):
+        if key in values:
+            values[key] = parse_number(values[key], flag_name(key))
     if "w" in values:
         values["w"] = parse_number(values["w"], "--w")
     if "fraction" in values:

@@ -51,6 +51,7 @@ def plan(**given: Any) -> dict[str, Any]:
     archs = _sample(space, setup.settings.seed)
     bounds = (*objective.targets, *objective.limits)
     problem, seconds = _evaluation(setup, archs[0])
+    workers = setup.settings.workers or 1
     trials = setup.trials * (2 if setup.settings.random_search else 1)
     return {
         "schema": 1,
@@ -66,10 +67,10 @@ def plan(**given: Any) -> dict[str, Any]:
         "random_archs": len(archs),
         "shares": {b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
         "trials": trials,
-        "workers": setup.settings.workers,
+        "workers": workers,
         "seconds_per_trial": seconds,
         "seconds_per_proposal": _proposal_seconds(setup, archs),
-        "projected_seconds": seconds and trials * seconds / setup.settings.workers,
+        "projected_seconds": seconds and trials * seconds / workers,
     }
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import math
 import multiprocessing
+import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from nas.engine import Engine, excess
 from nas.errors import NasError, OptionError, RunError
 from nas.interfaces import Executor, Metrics, Trial
 from nas.packing import trainings_at_once
-from nas.prepare import Setup, prepare
+from nas.prepare import Setup, executor_options, prepare
 from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
 from nas.screens.search import Progressing, silent
@@ -32,6 +33,9 @@ FREE = {
     "trials_per_device",
     "executor",
     "executor_options",
+    "address",
+    "cpus_per_trial",
+    "gpus_per_trial",
     "random_search",
     "finalists",
     "final_seeds",
@@ -182,9 +186,11 @@ def _search(
         "executors",
         chosen.executor,
         setup.work,
-        options=chosen.executor_options,
+        options=executor_options(chosen),
         workers=_workers(setup, folder, screen),
         isolate=bool(chosen.trial_time_limit),
+        folder=folder.resolve(),
+        seconds=_duration(journal),
     )
     try:
         references = results.reference_rows(folder, setup, executor, screen.say)
@@ -213,7 +219,7 @@ def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
     """Return the number of worker processes, measured once in a run where that is asked for."""
     asked, path = setup.settings.trials_per_device, folder / PACKING
     if not asked:
-        return setup.settings.workers
+        return setup.settings.workers or 0
     if not path.exists() or run.read_json(path).get("asked") != asked:
         arch = check_space(setup.space)
         workers = trainings_at_once(asked, setup.work, arch, screen.say)
@@ -221,6 +227,12 @@ def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
     found = int(run.read_json(path)["workers"])
     screen.say(f"{found} trainings at once")
     return found
+
+
+def _duration(journal: Journal) -> float:
+    """Return the median seconds of what the run has evaluated so far, 0 if nothing."""
+    found = journal.seconds()
+    return statistics.median(found) if found else 0.0
 
 
 def _chance(session: _Session, log: Log, stop: Callable[[], str]) -> tuple[Log, str]:

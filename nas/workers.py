@@ -1,0 +1,229 @@
+"""Worker processes of this machine: each with a pipe of its own, a time limit, JSON in and out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import multiprocessing
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Any
+
+from nas.evaluation import FATAL, make_evaluator, perform
+from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
+from nas.processes import follow_parent
+
+TRIES = 3
+
+
+class Died(Exception):
+    """A worker process ended in the middle of a task; the message tells how."""
+
+
+@dataclass
+class Worker:
+    """A process, the pipe to it, and what it works on."""
+
+    process: BaseProcess
+    pipe: Connection
+    task: Task | None = None
+    deadline: float = float("inf")
+
+
+class Processes:
+    """Worker processes; a task whose worker dies is tried again, three times in all.
+
+    A task that runs out of its time limit has its worker killed, and is not tried again. Each
+    worker has a pipe of its own, so one that dies takes no neighbour with it. `shares`: for each
+    worker, what its environment has beyond this process's.
+    """
+
+    def __init__(self, work: Work, shares: list[dict[str, str]]) -> None:
+        self.slots = len(shares)
+        self._work, self._shares = work, shares
+        self._queue: deque[Task] = deque()
+        self._tries: dict[int, int] = {}
+        self._retries = 0
+        self._workers: list[Worker | None] = [None] * self.slots
+
+    def submit(self, task: Task) -> None:
+        """Give a task to a worker, or queue it."""
+        self._queue.append(task)
+        self._tries[task.number] = 0
+        self._fill()
+
+    def wait(self) -> list[Outcome]:
+        """Return the outcomes that are ready; block until there is one."""
+        while True:
+            self._fill()
+            busy = {w.pipe: w for w in self._workers if w and w.task}
+            first = min(worker.deadline for worker in busy.values())
+            patience = max(0.0, first - time.monotonic()) if first < float("inf") else None
+            outcomes = [self._collect(busy[pipe]) for pipe in wait(busy, patience)]  # type: ignore[index]
+            late = [w for w in busy.values() if w.task and w.deadline <= time.monotonic()]
+            outcomes += [self._give_up(worker) for worker in late]
+            if found := [outcome for outcome in outcomes if outcome]:
+                return found
+
+    def fleet(self) -> Fleet:
+        """Return the workers and how many are busy."""
+        busy = sum(1 for worker in self._workers if worker and worker.task)
+        return Fleet(self.slots, busy, retries=self._retries)
+
+    def close(self) -> None:
+        """Kill the workers; what is running is abandoned."""
+        for worker in self._workers:
+            if worker:
+                end(worker)
+        self._workers = [None] * self.slots
+        self._queue.clear()
+
+    def _fill(self) -> None:
+        """Give every idle worker a task; start the workers that are missing for it."""
+        for slot in range(self.slots):
+            if not self._queue:
+                return
+            worker = self._workers[slot] or start(self._work, self._shares[slot])
+            self._workers[slot] = worker
+            if worker.task is None:
+                task = self._queue.popleft()
+                self._tries[task.number] += 1
+                give(worker, task)
+
+    def _collect(self, worker: Worker) -> Outcome | None:
+        """Return what a worker has sent; None if it died and its task is tried again."""
+        task = worker.task
+        assert task
+        tries = self._tries[task.number]
+        try:
+            return dataclasses.replace(read(take(worker)), retries=tries - 1)
+        except Died as death:
+            self._discard(worker)
+            if tries == TRIES:
+                return lost(task.number, tries, str(death))
+            self._retries += 1
+            self._queue.appendleft(task)
+            return None
+
+    def _give_up(self, worker: Worker) -> Outcome:
+        task = worker.task
+        assert task
+        self._discard(worker)
+        return given_up(task)
+
+    def _discard(self, worker: Worker) -> None:
+        end(worker)
+        worker.task = None
+        self._workers[self._workers.index(worker)] = None
+
+
+def start(work: Work, share: Mapping[str, str]) -> Worker:
+    """Return a new worker whose environment has `share` beyond this process's."""
+    # spawn: a forked child would share the parent's torch threads and locks
+    context = multiprocessing.get_context("spawn")
+    mine, its = context.Pipe()
+    data = json.dumps(dataclasses.asdict(work))
+    process = context.Process(target=_serve, args=(its, data, dict(share)), daemon=False)
+    process.start()
+    its.close()
+    return Worker(process, mine)
+
+
+def give(worker: Worker, task: Task) -> None:
+    """Have a task done by an idle worker."""
+    worker.task = task
+    worker.deadline = time.monotonic() + (task.limit or float("inf"))
+    with contextlib.suppress(OSError):  # it has died: its pipe will tell
+        worker.pipe.send_bytes(json.dumps(dataclasses.asdict(task)).encode())
+
+
+def take(worker: Worker) -> dict[str, Any]:
+    """Return the answer of a worker whose pipe is ready, which is idle then.
+
+    Raises:
+        Died: it has none, as its process has ended.
+    """
+    try:
+        found: dict[str, Any] = json.loads(worker.pipe.recv_bytes())
+    except (EOFError, OSError) as error:
+        worker.process.join(1)  # it is about to end, by itself
+        raise Died(_cause(worker.process.exitcode)) from error
+    worker.task, worker.deadline = None, float("inf")
+    return found
+
+
+def end(worker: Worker) -> None:
+    """Kill a worker."""
+    worker.process.kill()
+    worker.process.join()
+    worker.pipe.close()
+
+
+def _cause(exitcode: int | None) -> str:
+    """Return what ended a process, as multiprocessing tells it: a negative code is a signal."""
+    if exitcode is None or exitcode >= 0:
+        return f"exit code {exitcode}"
+    names = {each.value: each.name for each in signal.Signals}
+    name = names.get(-exitcode, f"signal {-exitcode}")
+    return name + ", which the system sends where memory runs out" * (name == "SIGKILL")
+
+
+def lost(number: int, tries: int, cause: str) -> Outcome:
+    """Return the outcome of a task whose worker died at every try."""
+    return Outcome(number, {}, f"its worker process died {tries} times: {cause}", retries=tries - 1)
+
+
+def answer(evaluator: Callable[[], Evaluator], task: Task) -> dict[str, Any]:
+    """Return what a worker sends back: an Outcome, or `fatal` where no task could be done."""
+    try:
+        return dataclasses.asdict(perform(evaluator(), task))
+    except FATAL as error:
+        name = next(kind.__name__ for kind in FATAL if isinstance(error, kind))
+        return {"fatal": name, "message": str(error)}
+    except Exception as error:  # of the evaluator's making
+        reason = f"no evaluator in a worker process: {type(error).__name__}: {error}"
+        return {"fatal": "OptionError", "message": reason}
+
+
+def read(found: Mapping[str, Any]) -> Outcome:
+    """Return the outcome that an answer holds.
+
+    Raises:
+        OptionError, RunError, MissingError: no task could be done.
+    """
+    if "fatal" in found:
+        raise next(kind for kind in FATAL if kind.__name__ == found["fatal"])(found["message"])
+    return Outcome(**found)
+
+
+def given_up(task: Task) -> Outcome:
+    """Return the outcome of a task that ran out of its time limit."""
+    return Outcome(task.number, {}, "stopped at its time limit", task.limit)
+
+
+def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
+    """Evaluate what comes through the pipe, until it is closed. The body of a worker process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the group: it is the parent's
+    follow_parent()
+    os.environ.update(share)  # read by torch when it is first imported
+    threads = share.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for nested loops
+    if threads.isdecimal():
+        import torch  # the script that a spawned process imports first may have done so
+
+        torch.set_num_threads(int(threads))
+    evaluator = cache(lambda: make_evaluator(Work(**json.loads(data))))
+    while True:
+        try:
+            task = Task(**json.loads(pipe.recv_bytes()))
+        except (EOFError, OSError):
+            return
+        found = answer(evaluator, task)
+        pipe.send_bytes(json.dumps(found).encode())
