@@ -208,9 +208,10 @@ def _search(
         if plays and reason != INTERRUPTED:
             standings, late = _finals(session, log, chance, _stopper(limit, interrupted))
             reason = late or reason
+        fleet = executor.fleet()
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, chance, references, standings, reason)
+    result = results.conclude(folder, setup, log, chance, references, standings, reason, fleet)
     report.write(folder)
     return result
 
@@ -314,7 +315,14 @@ def _pursue(
         watch=watch,
         budget=setup.budget(session.folder / "trials"),
     )
-    session.screen.begin(name, trials, setup.goal.objective, session.references, earlier)
+    session.screen.begin(
+        name,
+        trials,
+        setup.goal.objective,
+        session.references,
+        earlier,
+        session.executor.fleet,
+    )
     try:
         reason = engine.run(trials)
         return log, "" if reason == EQUAL_COST else reason
