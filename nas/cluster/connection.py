@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,6 +27,7 @@ from nas.errors import MissingError, OptionError, RunError
 
 # how long nodes may take to tell what they are
 PROBE_SECONDS = 120
+KNOCK_SECONDS = 5.0
 # for how long a count of the cluster's nodes is used again
 FRESH_SECONDS = 1.0
 
@@ -93,6 +96,7 @@ def connect(address: str, share: Share, runtime_env: str) -> Cluster:
         MissingError: a Ray client is asked for and not installed.
         OptionError: the runtime_env cannot be read.
     """
+    _knock(address)
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     if runtime_env:
         options["runtime_env"] = _environment(Path(runtime_env))
@@ -112,6 +116,22 @@ def connect(address: str, share: Share, runtime_env: str) -> Cluster:
     url = getattr(context, "dashboard_url", "") or ""
     client, alone = address.startswith("ray://"), address == "local"
     return Cluster(share, f"http://{url}" if url else "", client, alone)
+
+
+def _knock(address: str) -> None:
+    """Check that somebody listens there: Ray itself would wait for a minute, and print.
+
+    Raises:
+        RunError: nobody does.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "")
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host, int(port)), KNOCK_SECONDS).close()
+        except OSError as error:
+            raise RunError(_unreachable(address, error)) from error
 
 
 def disconnect() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from nas import catalog, finals, report, results, run
 from nas.engine import Engine, excess
-from nas.errors import NasError, OptionError, RunError
+from nas.errors import NasError, RunError
 from nas.interfaces import Executor, Metrics, Trial
 from nas.packing import trainings_at_once
 from nas.prepare import Setup, executor_options, prepare
@@ -67,12 +66,6 @@ def search(
         OptionError: a setting is wrong, or no arch reaches the target.
         RunError: the run folder is in use, damaged or cannot be written.
     """
-    # set while a spawned process imports the script it came from
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise OptionError(
-            "a worker process imported the script that called nas.search: put the call under "
-            "`if __name__ == '__main__':`"
-        )
     folder = _found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - FREE:
         settings = {**run.read_args(folder), **settings}
