@@ -189,10 +189,12 @@ def _first(error: Exception) -> str:
 def await_room(cluster: Cluster, patience: float) -> None:
     """Wait until one evaluation fits on a node, but no longer than `patience` seconds.
 
+    Something that waits for such a node makes an autoscaler start one.
+
     Raises:
         OptionError: none does; the message tells what the largest nodes have.
     """
-    end, told = time.monotonic() + patience, False
+    end, waiting = time.monotonic() + patience, None
     while not cluster.room():
         if time.monotonic() >= end:
             most = {
@@ -204,10 +206,16 @@ def await_room(cluster: Cluster, patience: float) -> None:
                 f"nodes the largest have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs; lower "
                 "--gpus-per-trial or --cpus-per-trial, or add a node"
             )
-        if not told:
-            told = True
+        if waiting is None:
+            waiting = _wish(cluster.share)
             _log.warning("waiting for a node with %s, %g s at most", cluster.share, patience)
         time.sleep(0.2)
+
+
+def _wish(share: Share) -> Any:
+    """Ask for the room of one evaluation; the wish lasts as long as what is returned is kept."""
+    nothing = ray.remote(lambda: None)
+    return nothing.options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0).remote()
 
 
 def check_nodes(cluster: Cluster, folder: Path | None, paths: list[str]) -> None:
