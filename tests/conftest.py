@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,3 +96,42 @@ def parse(words: list[str]) -> dict[str, Any]:
 
     command: Any = typer.main.get_command(app)
     return dict(command.commands[words[1]].make_context(words[1], list(words[2:])).params)
+
+
+class Nodes:
+    """A Ray cluster on this machine: a head that takes no work, and nodes that pretend to a GPU."""
+
+    def __init__(self, count: int) -> None:
+        from ray.cluster_utils import Cluster
+
+        head = {"num_cpus": 0, "include_dashboard": False}
+        self._cluster: Any = Cluster(initialize_head=True, head_node_args=head)
+        for _ in range(count):
+            self.add(num_gpus=1)
+        self._cluster.wait_for_nodes()
+        self.address: str = self._cluster.address
+
+    def add(self, **more: Any) -> Any:
+        """Return a new node of two CPUs."""
+        return self._cluster.add_node(num_cpus=2, **more)
+
+    def remove(self, node: Any) -> None:
+        """Kill all processes of a node."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def count(self) -> int:
+        """Return how many nodes live, the head among them."""
+        table = self._cluster.global_state.node_table()
+        return sum(node["Alive"] for node in table)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Nodes]:
+    """One cluster of four nodes for all tests, started when the first asks for it."""
+    pytest.importorskip("ray.tune", reason="needs ray[tune]")
+    nodes = Nodes(4)
+    yield nodes
+    nodes.close()

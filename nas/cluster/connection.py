@@ -219,7 +219,7 @@ def _wish(share: Share) -> Any:
 
 
 def check_nodes(cluster: Cluster, folder: Path | None, paths: list[str]) -> None:
-    """Check that every node has this version of nas, and sees the run folder and the paths.
+    """Check that every node that works has this nas, and sees the run folder and the paths.
 
     Raises:
         RunError: one has or does not; the message names the node and the way out.
@@ -272,7 +272,7 @@ def _looked_around(
     """
     look = ray.remote(look_around)
     asked = {}
-    for node in cluster.nodes():
+    for node in (node for node in cluster.nodes() if cluster.share.fits(node["Resources"])):
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ref = look.options(num_cpus=0, scheduling_strategy=here).remote(folder, token, paths)
         asked[ref] = f"{node['NodeManagerAddress']}/{node['NodeID'][:6]}"
