@@ -206,10 +206,17 @@ class _Counted:
         return len(self.loader)
 
     def train(
-        self, epoch: int, seed: int, batch: int, augment: Augment, rank: int = 0, world: int = 1
+        self,
+        epoch: int,
+        seed: int,
+        batch: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        done = 0
-        for x, y in self.loader.train(epoch, seed, batch, augment, rank, world):
+        done = first * batch
+        for x, y in self.loader.train(epoch, seed, batch, augment, rank, world, first):
             yield x, y
             done += len(x) * world
             self.tell(done / len(self.loader))
