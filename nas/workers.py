@@ -167,8 +167,17 @@ def end(worker: Worker) -> None:
     worker.pipe.close()
 
 
+def preempt(worker: Worker, patience: float) -> None:
+    """Tell a worker to end: a training makes a checkpoint first. Kill it after so many seconds."""
+    worker.process.terminate()
+    worker.process.join(patience)
+    end(worker)
+
+
 def _cause(exitcode: int | None) -> str:
     """Return what ended a process, as multiprocessing tells it: a negative code is a signal."""
+    if exitcode == 128 + signal.SIGTERM:
+        return "SIGTERM, after a checkpoint"
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     names = {each.value: each.name for each in signal.Signals}

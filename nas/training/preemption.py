@@ -28,12 +28,12 @@ class Preempted(SystemExit):
     No failure, so no `except Exception` takes it for one: uncaught it ends the process.
     """
 
-    def __init__(self, where: str = "stopped by SIGTERM") -> None:
+    def __init__(self, text: str = "stopped by SIGTERM") -> None:
         super().__init__(CODE)
-        self.where = where
+        self.text = text
 
     def __str__(self) -> str:
-        return self.where
+        return self.text
 
 
 @dataclass

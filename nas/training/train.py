@@ -287,10 +287,11 @@ def _paused(job: Job, data: Data, folder: Path, state: _State, say: Callable[[st
             part.kept = part.steps
         except RunError as error:  # the notice stays one: what was kept before is gone on from
             say(str(error))
-    if not part.kept:
-        return f"stopped after epoch {state.epoch} of {job.epochs}"
-    where = f"epoch {state.epoch + 1} of {job.epochs}, after {part.kept:,} of {steps:,} steps"
-    return f"stopped in the middle of {where}"
+    where = f"after epoch {state.epoch} of {job.epochs}"
+    if part.kept:
+        done = f"{part.kept:,} of {steps:,} steps"
+        where = f"in the middle of epoch {state.epoch + 1} of {job.epochs}, after {done}"
+    return f"stopped by SIGTERM {where}; saved in {folder}"
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
