@@ -10,7 +10,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection, wait
@@ -22,6 +22,7 @@ from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
 from nas.processes import follow_parent
 
 TRIES = 3
+PATIENCE = 10.0  # seconds for the running step of a training and its checkpoint
 
 
 class Died(Exception):
@@ -79,10 +80,8 @@ class Processes:
         return Fleet(self.slots, busy, retries=self._retries)
 
     def close(self) -> None:
-        """Kill the workers; what is running is abandoned."""
-        for worker in self._workers:
-            if worker:
-                end(worker)
+        """End the workers; what is running is abandoned, but a training makes a checkpoint."""
+        preempt([worker for worker in self._workers if worker], PATIENCE)
         self._workers = [None] * self.slots
         self._queue.clear()
 
@@ -167,11 +166,17 @@ def end(worker: Worker) -> None:
     worker.pipe.close()
 
 
-def preempt(worker: Worker, patience: float) -> None:
-    """Tell a worker to end: a training makes a checkpoint first. Kill it after so many seconds."""
-    worker.process.terminate()
-    worker.process.join(patience)
-    end(worker)
+def preempt(workers: Sequence[Worker], patience: float) -> None:
+    """Tell workers to end (SIGTERM): a training makes a checkpoint first, all else stops at once.
+
+    Those that are left after so many seconds are killed.
+    """
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + patience
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        end(worker)
 
 
 def _cause(exitcode: int | None) -> str:

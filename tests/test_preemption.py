@@ -255,15 +255,58 @@ def test_up_to_a_rung_and_on_from_it(data: Data, tmp_path: Path, steps: Steps) -
 @pytest.mark.parametrize("readers", [0, 1])
 def test_images_that_are_streamed(tmp_path: Path, steps: Steps, readers: int) -> None:
     pytest.importorskip("torchvision")
-    whole = carve(open_dataset("digits"))
-    splits = {name: fraction(split, 0.05, 0) for name, split in whole.splits.items()}
-    few = dataclasses.replace(whole, splits=splits, fingerprint="few")
-    streamed = open_data(few, imgsz=32, cache=tmp_path / "cache", resident=False, workers=readers)
+    streamed = few(tmp_path / "cache", readers)
     this = job(2, 16, dropout=0.3, policy="randaugment")
     fit(this, streamed, tmp_path / "calm")
     taken, steps.taken, steps.told = steps.taken, 0, {2: 1, 5: 1}
     _, stopped = finish(this, streamed, tmp_path / "broken")
     assert stopped == 2 and steps.taken == taken
+    assert same(tmp_path / "calm", tmp_path / "broken")
+
+
+# streams its images by a process of its own, and has its whole group told to end in step 3
+GROUP = """
+import os, signal, sys, torch
+from pathlib import Path
+from digits import job
+from nas.training import train
+from test_preemption import few
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    step, steps = train._step, []
+
+    def watched(*given):
+        steps.append(1)
+        if len(steps) == 3:
+            os.killpg(0, signal.SIGTERM)
+        return step(*given)
+
+    train._step = watched
+    train.fit(job(2, 8, dropout=0.3), few(Path("cache"), 1), Path("broken"))
+"""
+
+
+def few(cache: Path, readers: int) -> Data:
+    """Return some of the digits, read by so many processes."""
+    whole = carve(open_dataset("digits"))
+    splits = {name: fraction(split, 0.05, 0) for name, split in whole.splits.items()}
+    chosen = dataclasses.replace(whole, splits=splits, fingerprint="few")
+    return open_data(chosen, imgsz=32, cache=cache, resident=False, workers=readers)
+
+
+def test_who_reads_the_images_may_be_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torchvision")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+    (tmp_path / "group.py").write_text(GROUP)
+    command = [sys.executable, "group.py"]
+    done = subprocess.run(command, cwd=tmp_path, start_new_session=True, timeout=120)
+    assert done.returncode == 143 and middles(tmp_path / "broken") == ["middle-0-3"]
+    this = job(2, 8, dropout=0.3)
+    for name in ("calm", "broken"):
+        fit(this, few(tmp_path / "cache", 0), tmp_path / name)
     assert same(tmp_path / "calm", tmp_path / "broken")
 
 
@@ -395,7 +438,7 @@ def test_where_it_is_ignored_it_stays_so(data: Data, tmp_path: Path, steps: Step
         signal.signal(signal.SIGTERM, before)
 
 
-# ---------------------------------------------------------------------------- in processes of their own
+# ---------------------------------------------------------------------- in processes of their own
 
 
 def wait_for(true: Callable[[], object]) -> None:
@@ -487,11 +530,23 @@ def test_a_worker_that_is_told_to_end_loses_no_step(struck: Path) -> None:
     assert same(struck / "calm", struck / "broken")
 
 
+def test_what_an_executor_abandons_loses_no_step(struck: Path) -> None:
+    task = Task(0, TINY.to_dict(), 5, 2, str(struck / "place"))
+    for again in (False, True):
+        executor = Processes(Work(str(struck / "struck.py"), {"slow": 0.05}), [SHARE])
+        executor.submit(task)
+        if again:
+            assert [outcome.error for outcome in executor.wait()] == [""]
+        wait_for(lambda: (struck / "steps.txt").exists())
+        executor.close()
+    assert len((struck / "steps.txt").read_text()) == 2 * (115 // 16)
+
+
 def test_a_worker_is_preempted_with_patience(struck: Path) -> None:
     worker = workers.start(Work(str(struck / "struck.py"), {"slow": 0.05}), SHARE)
     workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
     wait_for(lambda: (struck / "steps.txt").exists())
-    workers.preempt(worker, 60)
+    workers.preempt([worker], 60)
     assert worker.process.exitcode == 143
     taken = len((struck / "steps.txt").read_text())
     assert middles(struck / "place")[-1] == f"middle-{taken // 7}-{taken % 7}"
@@ -501,7 +556,7 @@ def test_a_worker_that_trains_nothing_ends_at_once() -> None:
     worker = workers.start(Work("synthetic", {}), {})
     workers.give(worker, Task(0, TINY.to_dict(), 0))
     assert worker.pipe.poll(60) and not workers.read(workers.take(worker)).error
-    workers.preempt(worker, 60)
+    workers.preempt([worker], 60)
     assert worker.process.exitcode == -signal.SIGTERM
 
 
@@ -509,7 +564,7 @@ def test_one_that_does_not_listen_is_killed(struck: Path) -> None:
     worker = workers.start(Work(str(struck / "struck.py"), {"slow": 600.0}), SHARE)
     workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
     wait_for(lambda: (struck / "steps.txt").exists())
-    workers.preempt(worker, 0.1)
+    workers.preempt([worker], 0.1)
     assert worker.process.exitcode == -signal.SIGKILL
 
 
