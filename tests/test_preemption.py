@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import START
+from conftest import Cli
 from digits import TINY, digits, equal, files, job, last, numbers, same, train_alone
 from torch import Tensor
 
@@ -570,37 +570,50 @@ def test_one_that_does_not_listen_is_killed(struck: Path) -> None:
 
 # ---------------------------------------------------------------------------------------- nas train
 
+# a recipe that sends SIGTERM in the middle of step $STRIKE of this process
+RECIPE = """
+import dataclasses, os, signal
+from nas.recipes import proxy
+from nas.training import train
+
+step, steps = train._step, []
+
+def watched(*given):
+    steps.append(1)
+    if str(len(steps)) == os.environ.get("STRIKE"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(*given)
+
+train._step = watched
+RECIPE = dataclasses.replace(proxy.RECIPE, name="struck", dropout=0.3, ema=0.9)
+"""
 TRAIN = (
-    "train tiny.json --data digits --recipe proxy --epochs 2 --batch-size 4 --no-amp "
+    "train tiny.json --data digits --recipe recipe.py --epochs 2 --batch-size 32 --no-amp "
     "--tracker none --device cpu -q"
 )
 
 
-def test_nas_train_says_where_it_stopped_and_goes_on(struck: Path) -> None:
+def test_nas_train_says_where_it_stopped_and_goes_on(
+    struck: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (struck / "tiny.json").write_text(TINY.to_json())
-    env = {**os.environ, **SHARE}
+    (struck / "recipe.py").write_text(RECIPE)
     calm, broken = (struck / "runs" / "train" / name for name in ("calm", "broken"))
-
-    def started(name: str, *more: str) -> subprocess.Popen[str]:
-        words = [*TRAIN.split(), "--name", name, *more]
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([*START, *words], env=env, text=True, **pipes)
-
-    with started("calm") as process:
-        assert process.wait() == 0
-    with started("broken") as process:
-        wait_for(lambda: run.read_csv(broken / "results.csv"))
-        process.send_signal(signal.SIGTERM)
-        out, said = process.communicate()
-    assert (process.returncode, out) == (130, "")
-    stopped, resume = said.splitlines()
-    assert stopped.startswith("stopped by SIGTERM in the middle of epoch 2 of 2, after ")
-    assert stopped.endswith("of 287 steps; saved in runs/train/broken")
-    assert resume == f"resume with: nas {TRAIN} --name broken --resume"
-    with started("broken", "--resume") as process:
-        assert process.wait() == 0
+    assert cli(*TRAIN.split(), "--name", "calm").returncode == 0
+    done = cli(*TRAIN.split(), "--name", "broken", STRIKE="10")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.splitlines() == [
+        "stopped by SIGTERM in the middle of epoch 1 of 2, after 10 of 35 steps; saved in "
+        "runs/train/broken",
+        f"resume with: nas {TRAIN} --name broken --resume",
+    ]
+    assert middles(broken) == ["middle-0-10"]
+    done = cli("resume", str(broken), "-q", STRIKE="50")
+    assert done.returncode == 130 and "epoch 2 of 2, after 25 of 35 steps" in done.stderr
+    assert cli(*TRAIN.split(), "--name", "broken", "--resume").returncode == 0
     results = [run.read_json(folder / "result.json") for folder in (calm, broken)]
     assert results[0]["test"] == results[1]["test"] and results[0]["val"] == results[1]["val"]
     weights = [load_weights(folder / "weights/best.safetensors") for folder in (calm, broken)]
-    assert equal(*weights)
+    assert equal(*weights) and same(calm, broken)
     assert middles(broken) == ["epoch-2"]
