@@ -53,6 +53,7 @@ def train(
         OptionError: a setting is wrong, or the data cannot be used.
         RunError: the run folder is in use, damaged or cannot be written.
         NasError: the training diverged.
+        Preempted: SIGTERM came while it trained: a SystemExit; `resume` goes on from there.
     """
     screen = screen or silent()
     chosen, source = _anchored(train_settings_from(settings)), _source(arch)
