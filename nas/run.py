@@ -93,7 +93,7 @@ def lease(path: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"cannot write in {path}: {error.strerror}") from error
     with file:
-        if not _try_lock(file):
+        if not try_lock(file):
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise RunError(
@@ -105,20 +105,34 @@ def lease(path: Path) -> Iterator[None]:
         yield
 
 
-def _try_lock(file: IO[str]) -> bool:
+def try_lock(file: IO[str]) -> bool:
+    """Lock an open file, unless another holds it or it cannot be; closing it frees it."""
     try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            file.seek(1 << 30)  # beyond the text, which a refused process still reads
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file)
     except OSError:
         return False
     return True
+
+
+def lock(file: IO[str]) -> None:
+    """Lock an open file; closing it frees it, and so does any death of the process.
+
+    Raises:
+        BlockingIOError: another holds it.
+        OSError: nothing can be locked there.
+    """
+    if sys.platform == "win32":
+        import msvcrt
+
+        file.seek(1 << 30)  # beyond the text, which a refused process still reads
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(str(error)) from error
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def write_args(path: Path, arguments: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection, wait
@@ -24,6 +24,7 @@ from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
 from nas.processes import follow_parent
 
 TRIES = 3
+PATIENCE = 10.0  # seconds for the running step of a training and its checkpoint
 
 
 class Died(Exception):
@@ -81,10 +82,8 @@ class Processes:
         return Fleet(self.slots, busy, retries=self._retries)
 
     def close(self) -> None:
-        """Kill the workers; what is running is abandoned."""
-        for worker in self._workers:
-            if worker:
-                end(worker)
+        """End the workers; what is running is abandoned, but a training makes a checkpoint."""
+        preempt([worker for worker in self._workers if worker], PATIENCE)
         self._workers = [None] * self.slots
         self._queue.clear()
 
@@ -181,8 +180,23 @@ def end(worker: Worker) -> None:
     worker.pipe.close()
 
 
+def preempt(workers: Sequence[Worker], patience: float) -> None:
+    """Tell workers to end (SIGTERM): a training makes a checkpoint first, all else stops at once.
+
+    Those that are left after so many seconds are killed.
+    """
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + patience
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        end(worker)
+
+
 def _cause(exitcode: int | None) -> str:
     """Return what ended a process, as multiprocessing tells it: a negative code is a signal."""
+    if exitcode == 128 + signal.SIGTERM:
+        return "SIGTERM, after a checkpoint"
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     names = {each.value: each.name for each in signal.Signals}

@@ -2,17 +2,23 @@
 
 import dataclasses
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from nas.arch import Arch, Head, Stage, Stem
 from nas.data.dataset import open_dataset
 from nas.data.loader import Data, open_data
 from nas.data.splits import carve, fraction
+from nas.training import checkpoint
+from nas.training.checkpoint import load_weights
 from nas.training.recipe import load_recipe
-from nas.training.train import Job, fit
+from nas.training.train import BEST, CHECKPOINTS, Job, Row, fit
+
+TIMES = {"seconds", "images_per_second"}
 
 TINY = Arch(
     "tiny",
@@ -53,8 +59,45 @@ def files(folder: Path) -> list[str]:
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def equal(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
+def equal(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
     """Tell whether two sets of weights are the same, bit for bit."""
     return first.keys() == second.keys() and all(
         torch.equal(tensor, second[name]) for name, tensor in first.items()
     )
+
+
+def numbers(rows: list[Row]) -> list[Row]:
+    """Return rows without what a clock decides."""
+    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
+
+
+def last(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return weights and state of the checkpoint of a training."""
+    found = checkpoint.load(folder / CHECKPOINTS)
+    assert found
+    return found
+
+
+def same(first: Path, second: Path) -> bool:
+    """Tell whether two trainings are where each other is, bit for bit: all but the times."""
+    (weights, state), (others, other) = last(first), last(second)
+    moments = [flat(s["optimizer"]["state"]) for s in (state, other)]
+    rows = [numbers(json.loads(s["rows"])) for s in (state, other)]
+    bests = [load_weights(f / BEST) for f in (first, second)]
+    return bool(
+        equal(weights, others)
+        and equal(*moments)
+        and equal(*bests)
+        and rows[0] == rows[1]
+        and state["best"] == other["best"]
+    )
+
+
+def flat(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
+    """Return an optimizer's tensors by name."""
+    return {
+        f"{number}.{name}": value
+        for number, values in state.items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }

@@ -130,6 +130,20 @@ def test_an_epoch_is_a_function_of_seed_and_number(data: Data) -> None:
     epoch(0, -1)  # any whole number is a seed
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_the_rest_of_an_epoch_is_that_of_the_whole(
+    data: Data, monkeypatch: pytest.MonkeyPatch, world: int
+) -> None:
+    whole = list(data.train.train(1, 5, 8, Augment(crop="resized", cutout=0.3), 0, world))
+    made, views = list[int](), loader.views.views
+    monkeypatch.setattr(loader.views, "views", lambda *given: (made.append(1), views(*given))[1])
+    rest = list(data.train.train(1, 5, 8, Augment(crop="resized", cutout=0.3), 0, world, 4))
+    assert len(whole) == 6 and len(rest) == len(made) == 2
+    assert all(torch.equal(*pair) for pair in zip(rest[0], whole[4], strict=True))
+    assert all(torch.equal(*pair) for pair in zip(rest[1], whole[5], strict=True))
+    assert not list(data.train.train(1, 5, 8, Augment(), 0, world, 6))
+
+
 def test_loading_leaves_torchs_generator_alone(data: Data, mapped: Pixels) -> None:
     state = torch.get_rng_state()
     joined(data.train.train(0, 0, 16, Augment(crop="resized", cutout=0.3)))

@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -270,14 +271,127 @@ gather(Split(s.labels, s.names, read, "f"), 6, cache=Path({str(tmp_path)!r}), wo
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60)
     assert done.returncode == -signal.SIGKILL
-    (left,) = tmp_path.iterdir()
-    assert left.name.startswith(".new-")
+    left, lock = sorted(tmp_path.iterdir(), key=lambda path: path.suffix)
+    assert left.name.startswith(".new-") and lock.suffix == ".lock"
     source, seen = counted(split(FILES))
     gather(source, 6, cache=tmp_path)
     assert len(seen) == 40 and left.exists()  # it might be another's, at work
+    assert not lock.exists()  # it was nobody's any more
     os.utime(left, (time.time() - 90_000,) * 2)
     gather(split(FILES, "g"), 6, cache=tmp_path)
     assert not left.exists() and len(list(tmp_path.iterdir())) == 2
+
+
+# writes down each image that it reads; `last` waits before it until a file is there
+GATHER = f"""
+import os, sys, time
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_pixels import FILES, split, gather, Split
+from pathlib import Path
+
+def read(i):
+    with open("reads.txt", "a") as file:
+        file.write(f"{{os.getpid()}} {{i}}\\n")
+    while i == 30 and not Path("go").exists():
+        time.sleep(0.01)
+    return FILES[i]
+
+Path(f"{{os.getpid()}}.started").touch()
+s = split(FILES)
+found = gather(Split(s.labels, s.names, read, "f"), 6, cache=Path("cache"), workers=1)
+print(len(found))
+"""
+
+
+def gathering(folder: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", GATHER], cwd=folder, stdout=subprocess.PIPE)
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait for something that comes soon."""
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def readers(folder: Path) -> dict[int, list[int]]:
+    """Return which process read which images."""
+    found: dict[int, list[int]] = {}
+    for line in (folder / "reads.txt").read_text().splitlines():
+        found.setdefault(int(line.split()[0]), []).append(int(line.split()[1]))
+    return found
+
+
+@pytest.fixture
+def together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Four processes that make one cache: one is in the middle of it, and the others wait."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
+    processes = [gathering(tmp_path)]
+    until(lambda: (tmp_path / "reads.txt").exists() and 30 in readers(tmp_path)[processes[0].pid])
+    processes += [gathering(tmp_path) for _ in range(3)]
+    until(lambda: len(list(tmp_path.glob("*.started"))) == 4)
+    yield processes
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_of_several_processes_one_decodes(tmp_path: Path, together: list[Any]) -> None:
+    (tmp_path / "go").touch()
+    assert [process.communicate(timeout=60)[0] for process in together] == [b"40\n"] * 4
+    assert readers(tmp_path) == {together[0].pid: list(range(40))}
+    (cache,) = (tmp_path / "cache").iterdir()  # no lock is left
+    assert cache.is_dir()
+
+
+def test_who_waits_for_one_that_is_killed_decodes(tmp_path: Path, together: list[Any]) -> None:
+    together[0].kill()
+    until(lambda: len(readers(tmp_path)) == 2)
+    (tmp_path / "go").touch()
+    assert [process.communicate(timeout=60)[0] for process in together[1:]] == [b"40\n"] * 3
+    found = readers(tmp_path)
+    assert len(found.pop(together[0].pid)) < 40
+    assert list(found.values()) == [list(range(40))]  # one of the three, and once
+
+
+class Going(logging.Handler):
+    """Makes a file when something is told."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.path.touch()
+
+
+def test_a_wait_is_told_of_once(
+    tmp_path: Path,
+    together: list[Any],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    caplog.set_level(logging.INFO, "nas")
+    logging.getLogger("nas").addHandler(go := Going(tmp_path / "go"))
+    source, seen = counted(split(FILES))
+    gather(source, 6, cache=tmp_path / "cache")
+    logging.getLogger("nas").removeHandler(go)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("waiting for another process that decodes") and not seen
+
+
+def test_where_nothing_can_be_locked_nobody_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no(file: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(module, "lock", no)
+    source, seen = counted(split(FILES))
+    gather(source, 6, cache=tmp_path)
+    assert len(seen) == 40 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_broken_images_are_left_out_and_named(tmp_path: Path) -> None:

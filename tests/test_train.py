@@ -10,19 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from digits import TINY, digits, equal, files, job
+from digits import TINY, digits, equal, files, job, last, numbers, same
 from torch import Tensor
 
 from nas import run
 from nas.data.loader import Data
 from nas.errors import NasError, OptionError, RunError
 from nas.model import Model
-from nas.training import checkpoint, train
+from nas.training import train
 from nas.training.checkpoint import load_weights
 from nas.training.train import BEST, CHECKPOINTS, RESULTS, Row, fit, training_flops
 from nas.training.trained import CONFIG
-
-TIMES = {"seconds", "images_per_second"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -37,43 +35,6 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def data() -> Data:
     return digits()
-
-
-def numbers(rows: list[Row]) -> list[Row]:
-    """Return rows without what a clock decides."""
-    return [{k: v for k, v in row.items() if k not in TIMES} for row in rows]
-
-
-def last(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return weights and state of the checkpoint of a training."""
-    found = checkpoint.load(folder / CHECKPOINTS)
-    assert found
-    return found
-
-
-def same(first: Path, second: Path) -> bool:
-    """Tell whether two trainings are where each other is, bit for bit: all but the times."""
-    (weights, state), (others, other) = last(first), last(second)
-    moments = [flat(s["optimizer"]["state"]) for s in (state, other)]
-    rows = [numbers(json.loads(s["rows"])) for s in (state, other)]
-    bests = [load_weights(f / BEST) for f in (first, second)]
-    return bool(
-        equal(weights, others)
-        and equal(*moments)
-        and equal(*bests)
-        and rows[0] == rows[1]
-        and state["best"] == other["best"]
-    )
-
-
-def flat(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
-    """Return an optimizer's tensors by name."""
-    return {
-        f"{number}.{name}": value
-        for number, values in state.items()
-        for name, value in values.items()
-        if isinstance(value, Tensor)
-    }
 
 
 # ------------------------------------------------------------------------- what a training leaves

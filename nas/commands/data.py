@@ -96,6 +96,7 @@ def proxy_check(
 def attend_check(as_json: bool, quiet: bool, **arguments: Any) -> int:
     """Check with progress and Ctrl-C, print the result; return the exit code."""
     from nas.screens.proxy import show_proxy_check
+    from nas.training.preemption import Preempted
     from nas.verbs.proxy_check import proxy_check as run_check
 
     screen = console(stderr=True)
@@ -106,7 +107,7 @@ def attend_check(as_json: bool, quiet: bool, **arguments: Any) -> int:
             interrupted=on_interrupt("epoch", lambda _: False),
             **arguments,
         )
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Preempted):
         say_resume()
         return INTERRUPTED
     show(result, show_proxy_check, as_json)

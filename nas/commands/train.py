@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -59,6 +60,7 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> 
     """
     from nas.screens import train as train_screen
     from nas.training.distributed import rank
+    from nas.training.preemption import Preempted
 
     shown = not quiet and rank() == 0
     screen = train_screen.Training(console(stderr=True)) if shown else train_screen.silent()
@@ -72,6 +74,10 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> 
     except KeyboardInterrupt:
         if rank() == 0:
             say_resume()
+        return INTERRUPTED
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        say_resume()
         return INTERRUPTED
     if result:
         show(result, train_screen.show_train, as_json)

@@ -68,16 +68,18 @@ def steps(count: int, batch: int) -> int:
 
 
 def plan(
-    count: int, batch: int, epoch: int, seed: int, rank: int = 0, world: int = 1
+    count: int, batch: int, epoch: int, seed: int, rank: int = 0, world: int = 1, first: int = 0
 ) -> Iterator[Step]:
     """Yield what one rank of `world` gets of each batch of an epoch: a function of the arguments.
+
+    Those before batch `first` are left out, and change none of the others.
 
     The ranks together get what a single process would. Where images are too few for one batch,
     the ranks share them, and some images come twice so that all ranks have equally many.
     """
     order = torch.randperm(count, generator=_generator(seed, epoch))
     share = min(batch // world, -(-count // world))
-    for step in range(steps(count, batch)):
+    for step in range(first, steps(count, batch)):
         generator = _generator(seed, epoch, step + 1)
         draws = views.draw(share * world, generator)
         seeds = torch.randint(2**62, (share * world,), generator=generator)
@@ -122,12 +124,19 @@ class Resident:
         return self.store.values.device
 
     def train(
-        self, epoch: int, seed: int, batch: int, augment: Augment, rank: int = 0, world: int = 1
+        self,
+        epoch: int,
+        seed: int,
+        batch: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
     ) -> Iterator[Batch]:
         _check_batch(batch, rank, world)
         policy = policies.make_policy(augment, self.input.size)
         scale = self.input.scale(self.device)
-        for_each = plan(len(self), batch, epoch, seed, rank, world)
+        for_each = plan(len(self), batch, epoch, seed, rank, world, first)
         return (self._varied(step, augment, policy, scale) for step in for_each)
 
     def ordered(self, batch: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
@@ -178,13 +187,20 @@ class Streaming:
         return len(self.pixels)
 
     def train(
-        self, epoch: int, seed: int, batch: int, augment: Augment, rank: int = 0, world: int = 1
+        self,
+        epoch: int,
+        seed: int,
+        batch: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
     ) -> Iterator[Batch]:
         _check_batch(batch, rank, world)
         # fails here, not in a worker
         policies.sample_transform(augment, self.input.size, self.input.crop_pct)
         scale = self.input.scale(self.device)
-        twice = [plan(len(self), batch, epoch, seed, rank, world) for _ in range(2)]
+        twice = [plan(len(self), batch, epoch, seed, rank, world, first) for _ in range(2)]
         made = self._made(((step.index, step.seeds) for step in twice[0]), augment)
         return (
             (_finished(seen, step, augment, scale), labels)

@@ -43,9 +43,18 @@ class Loader(Protocol):
         """Return the number of images."""
 
     def train(
-        self, epoch: int, seed: int, batch: int, augment: Augment, rank: int = 0, world: int = 1
+        self,
+        epoch: int,
+        seed: int,
+        batch: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
     ) -> Iterator[Batch]:
         """Yield batches of varied views, full ones: a function of the arguments and the data.
+
+        From batch `first` of the epoch on: no image of those before is looked at.
 
         Raises:
             OptionError: the batch or the augmentation is out of range.

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import IO, Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from nas.data.dataset import Split, fingerprint, some
 from nas.data.images import Array, decode, quiet, shrink
 from nas.errors import NasError, OptionError
+from nas.run import lock
 
 SCHEMA = 1
 # a cache larger than this stays on disk and is mapped
@@ -34,6 +35,8 @@ MOST_BROKEN = 0.01
 _CHUNK = 16
 _FACTS, _VALUES, _SIZES = "pixels.json", "values.npy", "sizes.npy"
 _STALE_SECONDS = 24 * 3600
+# seconds between two looks at another process's lock, and until the wait is told of
+_POLL, _PATIENCE = 0.1, 5.0
 
 _log = logging.getLogger("nas")
 _Found = TypeVar("_Found")
@@ -77,20 +80,28 @@ def gather(
 
     `cache` is a folder for what was decoded, shared by all data sets, splits and sides; a split
     without a fingerprint is not cached. Where the disk is full or read-only it goes on without,
-    and warns. `workers`: threads; default the processors this process may use.
+    and warns. Of several processes one decodes, and the others wait for it. `workers`: threads;
+    default the processors this process may use.
     """
     threads = workers or processors()
     if cache is None or not split.fingerprint:
         return _in_memory(split, side, threads)
     key = {"schema": SCHEMA, "split": split.fingerprint, "side": side, "images": len(split)}
     folder = cache / fingerprint(sorted(key.items()))
-    found = _load(folder, key, split)
-    if found is not None and not _mended(found[1], split, side):
-        return found[0]
-    try:
-        _store(folder, key, split, side, threads)
-    except OSError as error:
-        _log.warning("no cache in %s: %s; going on without", cache, error.strerror or error)
+
+    def ready() -> Pixels | None:
+        found = _load(folder, key, split)
+        return found[0] if found is not None and not _mended(found[1], split, side) else None
+
+    if (here := ready()) is not None:
+        return here
+    with _alone(folder):
+        if (here := ready()) is not None:  # by another process, meanwhile
+            return here
+        try:
+            _store(folder, key, split, side, threads)
+        except OSError as error:
+            _log.warning("no cache in %s: %s; going on without", cache, error.strerror or error)
     # another process may have put a foreign one there meanwhile
     found = _load(folder, key, split)
     return found[0] if found is not None else _in_memory(split, side, threads)
@@ -262,6 +273,44 @@ def _store(folder: Path, key: dict[str, Any], split: Split, side: int | None, th
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process makes a cache folder.
+
+    It spares work and is no more than that: the folder appears whole whoever makes it, and where
+    no file can be locked nobody waits. A process that dies is waited for no longer.
+    """
+    path = folder.with_name(f".new-{folder.name}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+")
+    except OSError:
+        yield
+        return
+    with file:
+        _wait_for(file, folder)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _wait_for(file: IO[str], folder: Path) -> None:
+    """Lock a file, however long that takes; do nothing where files cannot be locked."""
+    told = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return lock(file)
+        except BlockingIOError:
+            time.sleep(_POLL)
+        except OSError:
+            return
+        if time.monotonic() > told:
+            told = float("inf")
+            _log.info("waiting for another process that decodes the images into %s", folder)
+
+
 def _move(fresh: Path, folder: Path) -> None:
     try:
         os.replace(fresh, folder)
@@ -275,8 +324,12 @@ def _sweep(cache: Path) -> None:
     """Delete what killed processes left half-made."""
     for left in cache.glob(".new-*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+            if time.time() - left.stat().st_mtime <= _STALE_SECONDS:
+                continue
+            if left.is_dir():
                 shutil.rmtree(left, ignore_errors=True)
+            else:
+                left.unlink()  # a lock: who has it open keeps it
 
 
 def _write_header(file: BinaryIO, pixels: int) -> None:

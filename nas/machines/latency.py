@@ -165,6 +165,6 @@ def _turn(path: Path, patience: float) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(path.with_name(f"{path.name}.lock").open("a+"))
             end = time.monotonic() + patience
-            while not run._try_lock(lock) and time.monotonic() < end:
+            while not run.try_lock(lock) and time.monotonic() < end:
                 time.sleep(0.05)
         yield

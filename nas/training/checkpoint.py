@@ -1,6 +1,7 @@
 """Checkpoints and weights: safetensors for weights, the rest loaded with weights_only.
 
 A checkpoint is a folder that appears in one step. A kill or a full disk leaves the one before.
+One of the middle of an epoch lies beside that of the epoch before, until the next is there.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -55,45 +57,53 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise RunError(f"cannot read the weights {path}: {_first_line(error)}") from error
 
 
-def save(folder: Path, epoch: int, weights: Weights, state: Mapping[str, Any]) -> None:
-    """Write the checkpoint after `epoch` epochs, then remove the older ones.
+def save(
+    folder: Path, epoch: int, weights: Weights, state: Mapping[str, Any], *, steps: int = 0
+) -> None:
+    """Write the checkpoint after `epoch` epochs and `steps` steps of the next; remove older ones.
+
+    In the middle of an epoch, that of the last whole one is kept.
 
     Raises:
         RunError: it cannot be written, as on a full disk; the checkpoint before it is kept.
     """
-    fresh = Path()
+    fresh, path = Path(), _path(folder, epoch, steps)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
         _write_weights(fresh / WEIGHTS, weights)
         _write_state(fresh / STATE, state)
-        shutil.rmtree(_path(folder, epoch), ignore_errors=True)
-        fresh.rename(_path(folder, epoch))
+        shutil.rmtree(path, ignore_errors=True)
+        fresh.rename(path)
     except (OSError, SafetensorError) as error:
-        raise _unwritable(_path(folder, epoch), error) from error
+        raise _unwritable(path, error) from error
     finally:
         if fresh.name.startswith(".new-"):
             shutil.rmtree(fresh, ignore_errors=True)
     for old in _saved(folder):
-        if old != epoch:
-            shutil.rmtree(_path(folder, old), ignore_errors=True)
+        if old not in ((epoch, steps), (epoch, 0)):
+            shutil.rmtree(_path(folder, *old), ignore_errors=True)
     _sweep(folder)
 
 
 def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Return weights and state of the newest checkpoint that can be read; None if there is none.
 
+    One of the middle of the first epoch that cannot be read counts as none: there is little to
+    lose, and no other to go back to.
+
     Raises:
-        RunError: there are checkpoints, and none can be read.
+        RunError: there are checkpoints of whole epochs, and none can be read.
     """
     problem = ""
-    for epoch in sorted(_saved(folder), reverse=True):
-        path = _path(folder, epoch)
+    for epoch, steps in sorted(_saved(folder), reverse=True):
+        path = _path(folder, epoch, steps)
         try:
             state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
             return load_weights(path / WEIGHTS), state
         except Exception as error:  # torch raises what the damage leads it to
-            problem = problem or f"cannot read the checkpoint {path}: {_first_line(error)}"
+            if epoch:
+                problem = problem or f"cannot read the checkpoint {path}: {_first_line(error)}"
     if problem:
         raise RunError(f"{problem}; delete the folder {folder} to start again")
     return None
@@ -120,13 +130,15 @@ def _write_state(path: Path, state: Mapping[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def _path(folder: Path, epoch: int) -> Path:
-    return folder / f"epoch-{epoch}"
+def _path(folder: Path, epoch: int, steps: int = 0) -> Path:
+    return folder / (f"middle-{epoch}-{steps}" if steps else f"epoch-{epoch}")
 
 
-def _saved(folder: Path) -> list[int]:
-    found = (path.name.removeprefix("epoch-") for path in folder.glob("epoch-*"))
-    return [int(number) for number in found if number.isdecimal()]
+def _saved(folder: Path) -> list[tuple[int, int]]:
+    """Return the epochs and steps of the checkpoints in a folder."""
+    names = (path.name for path in folder.glob("*-*"))
+    found = (re.fullmatch(r"epoch-(\d+)|middle-(\d+)-(\d+)", name) for name in names)
+    return [(int(m[1] or m[2]), int(m[3] or 0)) for m in found if m]
 
 
 def _sweep(folder: Path) -> None:

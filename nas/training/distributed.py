@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 
 
 def rank() -> int:
@@ -57,6 +60,16 @@ def average_buffers(model: nn.Module) -> None:
         if buffer.is_floating_point():
             distributed.all_reduce(buffer)
             buffer /= world()
+
+
+def wrapped(model: nn.Module, device: str) -> nn.Module:
+    """Return a model whose backward pass averages the gradients over all processes."""
+    if world() == 1:
+        return model
+    devices: Any = [device] if device.startswith("cuda") else None
+    with warnings.catch_warnings():  # newer releases of torch rename this argument
+        warnings.simplefilter("ignore", FutureWarning)
+        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def barrier() -> None:

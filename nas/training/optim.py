@@ -1,7 +1,8 @@
-"""What a recipe makes of a model: its optimizer, its learning rates, its averaged weights."""
+"""What a recipe makes of an arch and its model: optimizer, learning rates, averaged weights."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import weakref
 from collections.abc import Callable, Iterable
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from nas.arch import Arch
 from nas.training.recipe import Recipe
 
 REFERENCE_BATCH = 256  # images of the batch that a recipe's learning rate is stated for
@@ -79,6 +81,18 @@ def _step(params: list[Tensor], states: list[dict[str, Tensor]], group: dict[str
     torch._foreach_mul_(momenta, group["momentum"])
     torch._foreach_addcdiv_(momenta, grads, roots, value=group["lr"])
     torch._foreach_sub_(params, momenta)
+
+
+def arch_of(arch: Arch, recipe: Recipe) -> Arch:
+    """Return the arch as it is trained: with the recipe's own dropouts and momentum, if any."""
+    head, depth, norm = arch.head, arch.stochastic_depth, arch.norm
+    if recipe.dropout is not None:
+        head = dataclasses.replace(head, dropout=recipe.dropout)
+    if recipe.stochastic_depth is not None:
+        depth = recipe.stochastic_depth
+    if recipe.norm_momentum is not None:
+        norm = dataclasses.replace(norm, momentum=recipe.norm_momentum)
+    return dataclasses.replace(arch, head=head, stochastic_depth=depth, norm=norm)
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe, lr: float) -> torch.optim.Optimizer:

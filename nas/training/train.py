@@ -1,28 +1,24 @@
 """Train an arch on images: one loop for `nas train`, for candidates of a search, for members.
 
 All randomness of an epoch is a function of (seed, epoch), so a training that was killed goes on
-from its last checkpoint to the same numbers, on one device.
+from its last checkpoint to the same numbers, on one device. One that is told to end (SIGTERM) makes
+a checkpoint in the middle of its epoch, with the states of torch's generators.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 import time
-import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.checkpoint import checkpoint as recompute
 
 from nas import run
 from nas.arch import Arch
@@ -31,7 +27,9 @@ from nas.data.batches import steps as steps_of
 from nas.data.loader import Data
 from nas.errors import NasError, OptionError, RunError
 from nas.model import Model
-from nas.training import checkpoint, distributed, optim
+from nas.training import checkpoint, distributed, optim, preemption
+from nas.training.memory import is_out_of_memory, more_parts, recompute_blocks
+from nas.training.preemption import Notice, Part, Preempted
 from nas.training.recipe import Recipe
 from nas.training.trained import CONFIG, config, initial_weights
 from nas.training.validation import Score, validate
@@ -73,12 +71,13 @@ class Job:
 
 @dataclass
 class _State:
-    """A training between two epochs."""
+    """A training between two steps: `epoch` whole epochs, and a part of the next."""
 
     model: Model
     optimizer: torch.optim.Optimizer
     ema: AveragedModel | None
     accumulate: int
+    part: Part
     epoch: int = 0
     best: float = -1.0
     rows: list[Row] = dataclasses.field(default_factory=list)
@@ -101,6 +100,7 @@ def fit(
     The folder gets results.csv, a checkpoint and weights/best.safetensors, the best by val_top1.
 
     Raises:
+        Preempted: SIGTERM came; a checkpoint was made of all that is done.
         NasError: training has diverged, or one image does not fit into memory.
         RunError: the checkpoint is another training's or damaged, or the disk is full.
         OptionError: the weights to start from do not fit.
@@ -110,14 +110,16 @@ def fit(
     job = dataclasses.replace(job, device=distributed.local_device(job.device))
     if job.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
-    with distributed.joined(job.device):
+    with distributed.joined(job.device), preemption.noticed() as notice:
         state = _restored(job, folder)
         while state.epoch < last:
             row, accumulate = None, state.accumulate
             try:
-                row = _epoch(job, data, state, validating=state.epoch + 1 in wanted)
+                row = _epoch(job, data, state, notice, validating=state.epoch + 1 in wanted)
+            except Preempted:
+                raise Preempted(_paused(job, data, folder, state, say)) from None
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
             if row is None:
                 # outside of the handler, whose error holds the memory of the step that failed
@@ -126,6 +128,8 @@ def fit(
                 continue
             _keep(job, data, folder, state, row)
             watch(row)
+            if notice.asked:
+                raise Preempted(_paused(job, data, folder, state, say))
         return state.rows
 
 
@@ -134,17 +138,17 @@ def training_flops(job: Job, data: Data, epochs: int) -> float:
     return STEP * count(job.arch, data.size).flops * epochs * len(data.train)
 
 
-def _epoch(job: Job, data: Data, state: _State, *, validating: bool) -> Row:
-    """Train one epoch in place; return its row.
+def _epoch(job: Job, data: Data, state: _State, notice: Notice, *, validating: bool) -> Row:
+    """Train one epoch, or the rest of it, in place; return its row.
 
     Raises:
+        Preempted: the notice has come; the state is that after the step before.
         NasError: the loss is not finite, or far above that of guessing.
     """
     number = state.epoch + 1
     _seed(job.seed, number)
-    started = time.perf_counter()
-    loss, lr, images = _steps(job, data, state)
-    seconds = time.perf_counter() - started
+    loss, lr, images = _steps(job, data, state, notice)
+    seconds = state.part.seconds
     if not loss < DIVERGED * math.log(len(data.classes)):
         raise NasError(
             f"the loss is {loss:.3g} in epoch {number}: training has diverged; lower the learning "
@@ -152,35 +156,45 @@ def _epoch(job: Job, data: Data, state: _State, *, validating: bool) -> Row:
         )
     row = {"epoch": number, "lr": lr, "train_loss": loss}
     if validating:
-        row |= _validated(job, data, state)
+        row |= _validated(job, data, state, notice)
     row |= {"seconds": seconds, "images_per_second": images / seconds}
     if job.device.startswith("cuda"):
         row["memory_bytes"] = torch.cuda.max_memory_allocated(job.device)
-    state.epoch = number
+    state.epoch, state.part = number, preemption.begun(job.device)
     state.rows.append(row)
     return row
 
 
-def _steps(job: Job, data: Data, state: _State) -> tuple[float, float, int]:
-    """Run the optimiser steps of one epoch; return mean loss, last learning rate, images."""
-    rank, world = distributed.rank(), distributed.world()
+def _steps(job: Job, data: Data, state: _State, notice: Notice) -> tuple[float, float, int]:
+    """Run what is left of an epoch's steps; return mean loss, last learning rate, images."""
+    rank, world, part = distributed.rank(), distributed.world(), state.part
     steps = steps_of(len(data.train), job.batch_size)
-    model = _wrapped(job, state.model)
+    model = distributed.wrapped(state.model, job.device)
     _training_mode(job, state.model)
-    total, images, lr = torch.zeros((), device=job.device), 0, 0.0
+    preemption.set_random_states(part.random, job.device)
+    augment = job.recipe.augment
     batches = data.train.train(
-        state.epoch, job.seed, job.batch_size, job.recipe.augment, rank, world
+        state.epoch, job.seed, job.batch_size, augment, rank, world, part.steps
     )
-    base = optim.scaled_lr(job.recipe, job.batch_size)
-    for step, (x, y) in enumerate(batches):
-        done = state.epoch * steps + step
-        lr = base * optim.lr_at(job.recipe, done, job.epochs * steps, steps)
+    before, started = part.seconds, time.perf_counter()
+    for x, y in notice.until(batches):
         for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        total += len(x) * _step(job, model, state, x, y)
-        images += len(x)
-    sums = distributed.summed(torch.stack([total, torch.tensor(float(images)).to(total)]))
-    return float(sums[0] / sums[1]), lr, int(sums[1])
+            group["lr"] = _lr(job, state.epoch, part.steps, steps)
+        part.loss += len(x) * _step(job, model, state, x, y)
+        part.images += len(x)
+        part.steps += 1
+        part.seconds = before + time.perf_counter() - started
+    seen = torch.tensor(float(part.images)).to(part.loss)
+    total, seen = distributed.summed(torch.stack([part.loss, seen]))
+    loss, images = float(total / seen), int(seen)
+    part.seconds = before + time.perf_counter() - started
+    return loss, _lr(job, state.epoch, steps - 1, steps), images
+
+
+def _lr(job: Job, epoch: int, step: int, steps: int) -> float:
+    """Return the learning rate of a step (from 0) of an epoch (from 0) of so many steps."""
+    share = optim.lr_at(job.recipe, epoch * steps + step, job.epochs * steps, steps)
+    return optim.scaled_lr(job.recipe, job.batch_size) * share
 
 
 def _step(job: Job, model: nn.Module, state: _State, x: Tensor, y: Tensor) -> Tensor:
@@ -202,24 +216,31 @@ def _step(job: Job, model: nn.Module, state: _State, x: Tensor, y: Tensor) -> Te
     return total
 
 
-def _validated(job: Job, data: Data, state: _State) -> Row:
-    """Return the validation columns of a row: of the averaged weights too where there are any."""
+def _validated(job: Job, data: Data, state: _State, notice: Notice) -> Row:
+    """Return the validation columns of a row: of the averaged weights too where there are any.
+
+    Raises:
+        Preempted: the notice has come.
+    """
     distributed.average_buffers(state.model)
-    raw = score(state.model, data, job, state.accumulate)
+    raw = score(state.model, data, job, state.accumulate, notice)
     found = {"val_top1_raw": raw.top1}
     shown = raw
     if state.ema:
         distributed.average_buffers(state.ema.module)
-        shown = score(state.ema.module, data, job, state.accumulate)
+        shown = score(state.ema.module, data, job, state.accumulate, notice)
         found["val_top1_ema"] = shown.top1
     return {"val_loss": shown.loss, "val_top1": shown.top1, "val_top5": shown.top5, **found}
 
 
-def score(model: nn.Module, data: Data, job: Job, accumulate: int = 1) -> Score:
+def score(
+    model: nn.Module, data: Data, job: Job, accumulate: int = 1, notice: Notice | None = None
+) -> Score:
     """Return a model's score on the validation split, with as many images at a time as fit."""
     world = distributed.world()
     batch = max(world, job.batch_size // accumulate)
     batches = data.val.ordered(batch, distributed.rank(), world)
+    batches = notice.until(batches) if notice else batches
     return validate(model, batches, len(data.classes), device=job.device, amp=job.mixed)
 
 
@@ -235,19 +256,42 @@ def _keep(job: Job, data: Data, folder: Path, state: _State, row: Row) -> None:
             path = folder / CONFIG
             before = run.read_json(path) if path.exists() else {}
             run.write_json(path, before | described)
-        weights = {f"model.{k}": v for k, v in state.model.state_dict().items()}
-        if state.ema:
-            weights |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
-        saved = {
-            "job": _signature(job),
-            "rows": json.dumps(state.rows),
-            "best": state.best,
-            "accumulate": state.accumulate,
-            "optimizer": state.optimizer.state_dict(),
-        }
-        checkpoint.save(folder / CHECKPOINTS, state.epoch, weights, saved)
+        _save(job, folder, state)
         _write_rows(folder / RESULTS, state.rows)
     distributed.barrier()
+
+
+def _save(job: Job, folder: Path, state: _State) -> None:
+    """Write a checkpoint of where a training is."""
+    weights = {f"model.{k}": v for k, v in state.model.state_dict().items()}
+    if state.ema:
+        weights |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
+    saved = {
+        "job": _signature(job),
+        "rows": json.dumps(state.rows),
+        "best": state.best,
+        "accumulate": state.accumulate,
+        "optimizer": state.optimizer.state_dict(),
+    }
+    if state.part.steps:
+        saved["part"] = state.part.state(job.device)
+    checkpoint.save(folder / CHECKPOINTS, state.epoch, weights, saved, steps=state.part.steps)
+
+
+def _paused(job: Job, data: Data, folder: Path, state: _State, say: Callable[[str], None]) -> str:
+    """Write what no checkpoint has of a training that is told to end; return where it stopped."""
+    part, steps = state.part, steps_of(len(data.train), job.batch_size)
+    if part.steps > part.kept:
+        try:
+            _save(job, folder, state)
+            part.kept = part.steps
+        except RunError as error:  # the notice stays one: what was kept before is gone on from
+            say(str(error))
+    where = f"after epoch {state.epoch} of {job.epochs}"
+    if part.kept:
+        done = f"{part.kept:,} of {steps:,} steps"
+        where = f"in the middle of epoch {state.epoch + 1} of {job.epochs}, after {done}"
+    return f"stopped by SIGTERM {where}; saved in {folder}"
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
@@ -259,16 +303,7 @@ def _fresh(job: Job) -> _State:
     """Return a training before its first epoch."""
     _seed(job.seed, 0, shared=True)
     recipe = job.recipe
-    head = job.arch.head
-    if recipe.dropout is not None:
-        head = dataclasses.replace(head, dropout=recipe.dropout)
-    depth = job.arch.stochastic_depth
-    if recipe.stochastic_depth is not None:
-        depth = recipe.stochastic_depth
-    norm = job.arch.norm
-    if recipe.norm_momentum is not None:
-        norm = dataclasses.replace(norm, momentum=recipe.norm_momentum)
-    model = Model(dataclasses.replace(job.arch, head=head, stochastic_depth=depth, norm=norm))
+    model = Model(optim.arch_of(job.arch, recipe))
     if job.init:
         model.load_state_dict(initial_weights(model, job.init), strict=False)
     if job.freeze:
@@ -276,9 +311,10 @@ def _fresh(job: Job) -> _State:
         model.get_classifier().requires_grad_(True)
     model = model.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if job.checkpointing:
-        _recompute_blocks(model)
+        recompute_blocks(model)
     optimizer = optim.make_optimizer(model, recipe, optim.scaled_lr(recipe, job.batch_size))
-    return _State(model, optimizer, optim.make_ema(model, recipe), job.accumulate)
+    ema, part = optim.make_ema(model, recipe), preemption.begun(job.device)
+    return _State(model, optimizer, ema, job.accumulate, part)
 
 
 def _restored(job: Job, folder: Path, accumulate: int = 0) -> _State:
@@ -301,6 +337,7 @@ def _restored(job: Job, folder: Path, accumulate: int = 0) -> _State:
         state.rows = json.loads(saved["rows"])
         state.epoch, state.best = len(state.rows), saved["best"]
         state.accumulate = max(job.accumulate, saved["accumulate"])
+        state.part = preemption.begun(job.device, saved.get("part"))
     state.accumulate = accumulate or state.accumulate
     return state
 
@@ -323,38 +360,12 @@ def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> 
         NasError: a part was one image already, or other processes wait in the middle of a step.
     """
     mine = job.batch_size // distributed.world()
-    accumulate = min(2 * parts, mine)
+    accumulate = more_parts(mine, parts, job.device, job.arch.resolution)
     part = math.ceil(mine / accumulate)
-    if distributed.world() > 1:
-        raise NasError(
-            f"out of memory on {job.device} with {math.ceil(mine / parts)} images at a time: go on "
-            f"with --resume --accumulate {accumulate}"
-        )
-    if parts >= mine:
-        raise NasError(
-            f"one image of {job.arch.resolution} pixels does not fit into the memory of "
-            f"{job.device}: choose a smaller --imgsz or --grad-checkpointing"
-        )
     say(f"out of memory: {part} images at a time now, {accumulate} times for a step")
     if job.device.startswith("cuda"):
         torch.cuda.empty_cache()
     return _restored(job, folder, accumulate)
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Tell whether memory did not suffice: each allocator has an error and words of its own."""
-    words = ("out of memory", "allocate memory", "not enough memory", "ALLOC_FAILED")
-    known = isinstance(error, torch.OutOfMemoryError | MemoryError)
-    return known or any(word in str(error) for word in words)
-
-
-def _wrapped(job: Job, model: Model) -> nn.Module:
-    if distributed.world() == 1:
-        return model
-    devices: Any = [job.device] if job.device.startswith("cuda") else None
-    with warnings.catch_warnings():  # newer releases of torch rename this argument
-        warnings.simplefilter("ignore", FutureWarning)
-        return DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
 
 
 def _training_mode(job: Job, model: Model) -> None:
@@ -368,19 +379,6 @@ def _seed(seed: int, epoch: int, *, shared: bool = False) -> None:
     """Seed torch for one epoch; `shared`: alike in all processes, as fresh weights must be."""
     rank = 0 if shared else distributed.rank()
     torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + rank)
-
-
-def _recompute_blocks(model: Model) -> None:
-    """Keep only the blocks' inputs for the backward pass, which runs the blocks again.
-
-    Batch norm then sees each batch twice; with momentum 1 - sqrt(1 - m) two updates of its
-    statistics are exactly one with m.
-    """
-    for block in (block for stage in model.stages for block in stage.children()):
-        for module in block.modules():
-            if isinstance(module, nn.BatchNorm2d) and module.momentum is not None:
-                module.momentum = 1 - math.sqrt(1 - module.momentum)
-        block.forward = functools.partial(recompute, block.forward, use_reentrant=False)
 
 
 def check_batch(batch_size: int, world: int) -> None:

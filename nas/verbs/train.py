@@ -53,6 +53,7 @@ def train(
         OptionError: a setting is wrong, or the data cannot be used.
         RunError: the run folder is in use, damaged or cannot be written.
         NasError: the training diverged.
+        Preempted: SIGTERM came while it trained: a SystemExit; `resume` goes on from there.
     """
     screen = screen or silent()
     chosen, source = _anchored(train_settings_from(settings)), _source(arch)
@@ -206,10 +207,17 @@ class _Counted:
         return len(self.loader)
 
     def train(
-        self, epoch: int, seed: int, batch: int, augment: Augment, rank: int = 0, world: int = 1
+        self,
+        epoch: int,
+        seed: int,
+        batch: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        done = 0
-        for x, y in self.loader.train(epoch, seed, batch, augment, rank, world):
+        done = first * batch
+        for x, y in self.loader.train(epoch, seed, batch, augment, rank, world, first):
             yield x, y
             done += len(x) * world
             self.tell(done / len(self.loader))
