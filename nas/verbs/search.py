@@ -193,6 +193,7 @@ def _search(
         seconds=_duration(journal),
     )
     try:
+        _tell(executor, screen)
         references = results.reference_rows(folder, setup, executor, screen.say)
         known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
         session = _Session(setup, folder, journal, executor, screen, known, references)
@@ -208,11 +209,18 @@ def _search(
         if plays and reason != INTERRUPTED:
             standings, late = _finals(session, log, chance, _stopper(limit, interrupted))
             reason = late or reason
+        _tell(executor, screen)
     finally:
         executor.close()
     result = results.conclude(folder, setup, log, chance, references, standings, reason)
     report.write(folder)
     return result
+
+
+def _tell(executor: Executor, screen: Progressing) -> None:
+    """Say what an executor has to tell about itself, as that its seconds are virtual."""
+    for note in getattr(executor, "notes", ()):
+        screen.say(note)
 
 
 def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
