@@ -17,7 +17,7 @@ from nas.curves import write_rungs
 from nas.engine import Goal, cost_metrics
 from nas.errors import EvaluatorError, RunError
 from nas.finals import Finalist, Standing, entry, hand_over
-from nas.interfaces import SPENT, TRAINING_FLOPS, Executor, Metrics, Task, Trial
+from nas.interfaces import SPENT, TRAINING_FLOPS, Executor, Fleet, Metrics, Task, Trial
 from nas.load import baselines
 from nas.objective import describe, hypervolume, meets, pareto_front, reward
 from nas.prepare import Setup
@@ -97,11 +97,12 @@ def conclude(
     references: list[dict[str, Any]],
     standings: list[Standing],
     reason: str,
+    fleet: Fleet,
 ) -> dict[str, Any]:
     """Write the winner, the Pareto front and the importances; return the result as JSON data.
 
     `chance` is the random search, `standings` the finals of a search that trains; `reason` says
-    why the search ended early, or is empty.
+    why the search ended early, or is empty; `fleet` did the work.
     """
     trials, random_trials = log.trials(), chance.trials() if chance else []
     leaders, lucky = ranked(trials, setup.goal), ranked(random_trials, setup.goal)
@@ -119,6 +120,8 @@ def conclude(
         "proposals": len(trials),
         "states": _states(trials),
         "seconds": sum(trial.seconds for trial in trials),
+        "retries": sum(trial.retries for trial in (*trials, *random_trials)),
+        "fleet": dataclasses.asdict(fleet),
         "stopped": reason,
         "met": bool(leaders) and within(leaders[0], setup.goal),
         "training_flops": training_flops(trials),

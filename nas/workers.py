@@ -8,13 +8,15 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
 
 from nas.evaluation import FATAL, make_evaluator, perform
@@ -132,9 +134,21 @@ def start(work: Work, share: Mapping[str, str]) -> Worker:
     mine, its = context.Pipe()
     data = json.dumps(dataclasses.asdict(work))
     process = context.Process(target=_serve, args=(its, data, dict(share)), daemon=False)
-    process.start()
+    with _nameless_program():
+        process.start()
     its.close()
     return Worker(process, mine)
+
+
+@contextlib.contextmanager
+def _nameless_program() -> Iterator[None]:
+    """Hide which program this is: a spawned process would run it again up to its last import."""
+    program = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = program
 
 
 def give(worker: Worker, task: Task) -> None:
@@ -216,7 +230,7 @@ def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
     os.environ.update(share)  # read by torch when it is first imported
     threads = share.get("OMP_NUM_THREADS", "").partition(",")[0]  # a list is for nested loops
     if threads.isdecimal():
-        import torch  # the script that a spawned process imports first may have done so
+        import torch
 
         torch.set_num_threads(int(threads))
     evaluator = cache(lambda: make_evaluator(Work(**json.loads(data))))

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +85,14 @@ def cli(folder: Path) -> Cli:
         )
 
     return call
+
+
+def parse(words: list[str]) -> dict[str, Any]:
+    """Parse a nas command as the command line does, without running it; return its parameters."""
+    assert words[0] == "nas", words
+    import typer
+
+    from nas.cli import app
+
+    command: Any = typer.main.get_command(app)
+    return dict(command.commands[words[1]].make_context(words[1], list(words[2:])).params)

@@ -160,6 +160,74 @@ def test_json_is_one_object(cli: Cli, arguments: tuple[str, ...]) -> None:
     assert done.stderr == ""
 
 
+PLAN = "plan --evaluator synthetic --target-flops 400M --trials 100"
+
+
+def test_plan_tells_the_work_and_what_it_costs(
+    here: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    found = one_object(here(f"{PLAN} --workers 4 --price 7200 --json"))
+    assert (found["trials"], found["final_trainings"]) == (200, 0)
+    assert found["reference_evaluations"] == 1  # efficientnet_b0
+    seconds = found["seconds_per_trial"]
+    assert found["worker_hours"] == pytest.approx(201 * seconds / 3600)
+    assert found["projected_seconds"] == pytest.approx(seconds + 200 * seconds / 4)
+    assert found["cost"] == pytest.approx(2 * 201 * seconds)
+    assert found["gpu_hours"] is None and not found["early_stopping"]
+    text = here(f"{PLAN} --no-random-search --price 2.5").stdout
+    assert "100 evaluations" in text and "at 2.5 a worker-hour" in text
+
+
+def test_plan_without_a_price_or_times_has_no_cost(
+    here: Callable[[str], subprocess.CompletedProcess[str]],
+) -> None:
+    found = one_object(here(f"{PLAN} --json"))
+    assert found["price"] is found["cost"] is None and found["worker_hours"] > 0
+    unknown = one_object(here("plan --space mnasnet --price 2 --json"))
+    assert unknown["problem"] and unknown["worker_hours"] is unknown["cost"] is None
+
+
+def test_plan_bills_shares_of_gpus(
+    here: Callable[[str], subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    part = tmp_path / "cluster.py"
+    part.write_text("def make(work, *, workers=0, gpus_per_trial=0.0): ...\n", encoding="utf-8")
+    line = f"{PLAN} --executor {part} --gpus-per-trial 0.25 --price 3"
+    found = one_object(here(f"{line} --json"))
+    assert found["gpu_hours"] == pytest.approx(found["worker_hours"] / 4)
+    assert found["cost"] == pytest.approx(3 * found["gpu_hours"])
+    assert "at 3 a GPU-hour" in here(line).stdout
+
+
+@pytest.mark.parametrize(
+    ("limit", "hours", "seconds"),
+    # references come first, one by one, and outside the limit
+    [(None, (100 + 18 + 2) / 60, 120 + 118 * 60 / 4), (600.0, 2 / 60 + 4 * 600 / 3600, 120 + 600)],
+)
+def test_a_time_limit_caps_the_bill(limit: float | None, hours: float, seconds: float) -> None:
+    from nas.verbs.plan import Amount, bill
+
+    found = bill(Amount(100, 18, 2, 4, limit), 60.0, 0.5, 3.0)
+    assert found["worker_hours"] == pytest.approx(hours)
+    assert found["gpu_hours"] == pytest.approx(hours / 2)
+    assert found["cost"] == pytest.approx(1.5 * hours)
+    assert found["projected_seconds"] == pytest.approx(seconds)
+
+
+def test_plan_counts_the_finals_of_a_search_that_trains() -> None:
+    from nas.prepare import prepare
+    from nas.settings.search import settings_from
+    from nas.verbs.plan import expected_work
+
+    def work(**more: object) -> tuple[int, int]:
+        found = expected_work(prepare(settings_from({"data": "digits", "trials": 10, **more})))
+        return found.trials, found.final_trainings
+
+    assert work() == (20, 2 * 3 * 3)
+    assert work(random_search=False, finalists=2, final_seeds=5) == (10, 10)
+    assert work(finalists=0) == (20, 0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -191,6 +259,9 @@ def test_json_is_one_object(cli: Cli, arguments: tuple[str, ...]) -> None:
         ("search --trails 3", "No such option: --trails"),
         ("serch", "No such command 'serch'"),
         ("plan --target-flops -3", "must be positive"),
+        ("plan --price free", "--price takes a number"),
+        ("plan --price 0", "--price takes what an hour costs"),
+        ("search --price 2", "No such option: --price"),
         ("scale efficientnet_b9", "did you mean 'efficientnet_b"),
         ("scale efficientnet_b0 --phi nonsense", "--phi takes numbers and ranges"),
         ("scale efficientnet_b0 --rule formla", "did you mean 'formula'"),

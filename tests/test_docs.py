@@ -62,7 +62,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_in_the_documents_exist(page: Path) -> None:
     code = "from nas.cli import main; main()"
-    text = page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for verb in ("search", "scale", "plan"):
         used = {
             word.partition("=")[0]

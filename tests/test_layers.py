@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
-    "nas.catalog nas.compound nas.cost nas.crosscheck nas.data.* nas.durations nas.evaluation "
-    "nas.journal nas.layers nas.machines.* nas.model nas.modules nas.objective nas.ops.* "
-    "nas.ranking nas.rounding nas.run nas.samplers nas.study nas.training.* nas.workers",
+    "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
+    "nas.evaluation nas.journal nas.layers nas.machines.* nas.model nas.modules nas.objective "
+    "nas.ops.* nas.ranking nas.rounding nas.run nas.samplers nas.study nas.training.* nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
@@ -28,7 +28,17 @@ ROWS = (
 ROOMS = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 FOLDERS = tuple(name[:-1] for name in ROOMS if name.endswith(".*"))
 # a part is what the catalog finds by name; the other folders are rooms of our own
-OWN = {"commands", "data", "machines", "pages", "screens", "settings", "training", "verbs"}
+OWN = {
+    "cluster",
+    "commands",
+    "data",
+    "machines",
+    "pages",
+    "screens",
+    "settings",
+    "training",
+    "verbs",
+}
 PARTS = tuple(name for name in FOLDERS if name not in {f"nas.{room}." for room in OWN})
 # rows in which modules may build on each other, without a cycle
 SOCIABLE = {0, 1, 4, 5}

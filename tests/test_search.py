@@ -414,10 +414,9 @@ def test_a_users_space_that_is_no_space_is_refused(
     assert not (folder / "runs").exists()
 
 
-def test_a_script_without_a_main_guard_starts_one_search_only(folder: Path) -> None:
+def test_workers_do_not_run_the_script_that_searches(folder: Path) -> None:
     script = "import nas\nnas.search(evaluator='synthetic', trials=4, workers=2)\n"
     (folder / "script.py").write_text(script)
     done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True)
-    assert done.returncode == 1
-    assert "put the call under `if __name__ == '__main__':`" in done.stderr
+    assert done.returncode == 0, done.stderr
     assert len(list((folder / "runs" / "search").iterdir())) == 1

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import json
 import random
 import sys
 from pathlib import Path
@@ -145,9 +146,7 @@ def test_utilisation_is_a_share_at_every_moment() -> None:
     while left:
         left -= len(executor.wait())
         assert 0 < executor.utilisation <= 1
-    (first,), (last,) = cluster(1).notes, executor.notes
-    assert "the seconds of its trials are virtual" in first
-    assert f"{executor.now / 3600:.2f} virtual hours on 8 workers" in last
+    assert f"a simulation: {executor.now / 3600:.2f} virtual hours" in executor.fleet().note
 
 
 def test_a_time_limit_is_kept_on_the_virtual_clock(times: str) -> None:
@@ -219,8 +218,11 @@ def test_a_search_says_that_its_seconds_are_virtual(cli: Any) -> None:
                "--executor", "simulated", "--workers", "8", "--executor-option", "failures=0.2",
                "--no-random-search")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "a simulation of 8 workers in this process: the seconds of its trials" in done.stderr
-    assert "virtual hours on 8 workers" in done.stderr
+    before, after = (line for line in done.stderr.splitlines() if "a simulation" in line)
+    assert before.startswith("8 workers, 0 busy; a simulation: 0.00 virtual hours until now")
+    assert after.startswith("a simulation: ") and "0.00" not in after
+    result = json.loads((Path("runs") / "search" / "search" / "result.json").read_text())
+    assert result["fleet"]["note"] == after
 
 
 @pytest.mark.parametrize(

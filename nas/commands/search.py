@@ -54,12 +54,21 @@ def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
 
 @with_settings(Settings)
 def plan(
+    price: Annotated[
+        str | None,
+        typer.Option(
+            help="Tell the cost: what an hour of one GPU (with --gpus-per-trial), else of one "
+            "worker costs, such as 2.5.",
+            metavar="<number>",
+            rich_help_panel="Cluster",
+        ),
+    ] = None,
     config: Config = None,
     as_json: Json = False,
     **settings: Any,
 ) -> None:
-    """Tell what a search would reach and take, without searching."""
+    """Tell what a search would reach, take and cost, without searching."""
     from nas.screens.look import show_plan
     from nas.verbs.plan import plan as run_plan
 
-    show(run_plan(**given(settings, config)), show_plan, as_json)
+    show(run_plan(price=price, **given(settings, config)), show_plan, as_json)

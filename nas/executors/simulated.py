@@ -139,21 +139,11 @@ class Cluster:
         """Return the share of the workers' virtual time in which they were held by a task."""
         return self.busy_seconds / (self.slots * self.now) if self.now else 0.0
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Return what to tell about this executor, before and after it has worked."""
-        if not self.now:
-            return (
-                f"a simulation of {self.slots} workers in this process: the seconds of its trials "
-                "are virtual",
-            )
-        return (
-            f"simulated: {self.now / 3600:.2f} virtual hours on {self.slots} workers, "
-            f"{self.utilisation:.0%} busy, {self._retries} tries died",
-        )
-
     def fleet(self) -> Fleet:
-        return Fleet(self.slots, self.slots - len(self._free), retries=self._retries)
+        busy = self.slots - len(self._free)
+        hours, share = f"{self.now / 3600:.2f}", f"{self.utilisation:.0%}"
+        note = f"a simulation: {hours} virtual hours until now, {share} of them busy"
+        return Fleet(self.slots, busy, retries=self._retries, note=note)
 
     def submit(self, task: Task) -> None:
         """Start a task at this moment, or queue it."""

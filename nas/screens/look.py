@@ -29,18 +29,47 @@ def show_plan(found: Row, console: Console) -> None:
         )
     console.print(f"reward = {found['objective']}")
     console.print(f"evaluator: {found['evaluator']}")
-    console.print(_projection(found))
+    for line in _projection(found):
+        console.print(line)
 
 
-def _projection(found: Row) -> str:
+def _projection(found: Row) -> list[str]:
+    """Return what is said of the time, the work and its cost."""
     if found["problem"]:
-        return f"no times: {found['problem']}"
-    return (
-        f"{found['trials']} evaluations (random search included) at "
-        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s): "
-        f"{format_seconds(found['projected_seconds'])}; besides, controller {found['controller']} "
-        f"takes {format_seconds(found['seconds_per_proposal'])} a proposal at the start"
+        return [f"no times: {found['problem']}"]
+    if found["seconds_per_trial"] is None:
+        return ["no times: this evaluator cannot be timed beforehand"]
+    amounts = (
+        (found["final_trainings"], "trainings of finals"),
+        (found["reference_evaluations"], "reference nets"),
     )
+    rest = "".join(f" + {count} {what}" for count, what in amounts if count)
+    limit = f" (--time-limit {format_seconds(found['time_limit'])})" if found["time_limit"] else ""
+    return [
+        f"{found['trials']} evaluations (random search included){rest}, at "
+        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s): "
+        f"{format_seconds(found['projected_seconds'])}{limit}; besides, controller "
+        f"{found['controller']} takes {format_seconds(found['seconds_per_proposal'])} a proposal "
+        "at the start",
+        _work(found),
+    ]
+
+
+def _work(found: Row) -> str:
+    """Return the worker-hours, and what they cost where a price was given."""
+    gpus, cost = found["gpu_hours"], found["cost"]
+    hours = f"{_hours(found['worker_hours'])} worker-hours"
+    if gpus is not None:
+        hours += f" = {_hours(gpus)} GPU-hours"
+    if cost is not None:
+        unit = "worker-hour" if gpus is None else "GPU-hour"
+        hours += f", cost {cost:,.2f} at {found['price']:g} a {unit}"
+    stops = ", less what early stopping saves" if found["early_stopping"] else ""
+    return f"work: {hours}{stops}; timed on one typical arch, on this machine"
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:,.2f}" if hours >= 0.01 else "under 0.01"
 
 
 def show_arch(found: Row, console: Console) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console, Group
@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nas.interfaces import SPENT, Trial
+from nas.interfaces import SPENT, Fleet, Trial
 from nas.objective import Objective, reward
 from nas.units import format_bytes, format_count
 
@@ -38,15 +38,17 @@ class Progressing:
         objective: Objective,
         references: list[dict[str, Any]],
         earlier: Sequence[Trial],
+        fleet: Callable[[], Fleet] = lambda: Fleet(1, 0),
     ) -> None:
         """Start showing one study; `earlier` trials are those of before a resumption."""
         self._name, self._total, self._objective = name, total, objective
+        self._fleet = fleet
         self._references, self._done = references, 0
         self._best: list[Row] = []
         for trial in earlier:
             self._count(trial)
         if not self._console.is_terminal:
-            return
+            return self.say(fleet_line(fleet()))
         columns = (MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn())
         self._bar = Progress(TextColumn(name), BarColumn(), *columns, console=self._console)
         self._task = self._bar.add_task(name, total=total, completed=self._done)
@@ -95,19 +97,40 @@ class Progressing:
 
     def _picture(self) -> Group:
         board = leaderboard([*self._best, *self._references])
-        return Group(board, self._bar, *([self._notice] if self._notice else []))
+        lines = [fleet_line(self._fleet()), self._notice]
+        return Group(board, self._bar, *(line for line in lines if line))
 
     def _line(self, trial: Trial) -> str:
         head = f"{self._name} {self._done}/{self._total} #{trial.number} {trial.state}"
+        tail = f" on {trial.place}" if trial.place else ""
+        tail += f" after {_several(trial.retries, 'retry')}" if trial.retries else ""
         if not trial.values:
-            return f"{head}: {trial.reason}"
+            return f"{head}: {trial.reason}{tail}"
         own = reward(trial.metrics, self._objective)
         best = self._best[0]["reward"] if self._best else own
         metrics = trial.metrics
         return (
             f"{head} accuracy {accuracy(metrics)} flops {format_count(metrics['flops'])} "
-            f"reward {own:.3f} best {best:.3f}"
+            f"reward {own:.3f} best {best:.3f}{tail}"
         )
+
+
+def fleet_line(fleet: Fleet) -> str:
+    """Return in one line what works, or "" for one worker on this machine."""
+    if fleet.workers == fleet.nodes == 1 and not (fleet.link or fleet.note):
+        return ""
+    gpus = f", {fleet.gpus:g} GPUs" if fleet.gpus else ""
+    where = f" on {_several(fleet.nodes, 'node')}{gpus}" if fleet.nodes > 1 or gpus else ""
+    retries = f"; {_several(fleet.retries, 'retry')}" if fleet.retries else ""
+    link = f"; dashboard {fleet.link}" if fleet.link else ""
+    note = f"; {fleet.note}" if fleet.note else ""
+    return f"{_several(fleet.workers, 'worker')}, {fleet.busy} busy{where}{retries}{link}{note}"
+
+
+def _several(count: int, noun: str) -> str:
+    if count == 1:
+        return f"1 {noun}"
+    return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
 
 
 def silent() -> Progressing:

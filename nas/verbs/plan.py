@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 import statistics
 import tempfile
@@ -14,9 +15,10 @@ from typing import Any
 from nas import catalog
 from nas.arch import Arch
 from nas.engine import cost_metrics
-from nas.errors import EvaluatorError
+from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import Measured, make_evaluator, perform
 from nas.interfaces import Metrics, Space, Task, Trial
+from nas.load import baselines
 from nas.objective import Bound, describe, metric_of
 from nas.prepare import Setup, prepare
 from nas.reach import (
@@ -28,31 +30,34 @@ from nas.reach import (
     seconds_per_evaluation,
     try_decode,
 )
+from nas.results import REFERENCES
 from nas.samplers import distributions, random_choices
 from nas.settings.search import settings_from
 from nas.study import SEARCH, Journal
+from nas.units import parse_number
 
 SAMPLES = 1000
 PROPOSALS = 30
 PROBE = 1000  # images that a training is timed on
 
 
-def plan(**given: Any) -> dict[str, Any]:
-    """Return the size of the space, what it reaches, and the projected time of a search.
+def plan(*, price: str | float | None = None, **given: Any) -> dict[str, Any]:
+    """Return the size of the space, what it reaches, and what a search will take.
 
     The settings are those of `nas.search`; nothing is searched or written. Of a space that the
-    evaluator does not know, everything but the times is told.
+    evaluator does not know, everything but the times is told. price: that of an hour of one GPU
+    where `gpus_per_trial` is given, else of one worker, in any currency.
 
     Raises:
-        OptionError: a setting is wrong.
+        OptionError: a setting or the price is wrong.
     """
+    rate = _rate(price)
     setup = prepare(settings_from(given), strict=False)
     space, objective = setup.space, setup.goal.objective
     archs = _sample(space, setup.settings.seed)
     bounds = (*objective.targets, *objective.limits)
-    problem, seconds = _evaluation(setup, archs[0])
-    workers = setup.settings.workers or 1
-    trials = setup.trials * (2 if setup.settings.random_search else 1)
+    problem, seconds = _evaluation(setup, _typical(archs, bounds))
+    work = expected_work(setup)
     return {
         "schema": 1,
         "space": space.name,
@@ -66,12 +71,94 @@ def plan(**given: Any) -> dict[str, Any]:
         | {b.metric: _range(space, _meter(setup, b)) for b in _measured(bounds, seconds)},
         "random_archs": len(archs),
         "shares": {b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
-        "trials": trials,
-        "workers": workers,
+        **dataclasses.asdict(work),
+        "early_stopping": bool(setup.rungs) and setup.pruner != "none",
         "seconds_per_trial": seconds,
         "seconds_per_proposal": _proposal_seconds(setup, archs),
-        "projected_seconds": seconds and trials * seconds / workers,
+        **bill(work, seconds, setup.settings.gpus_per_trial, rate),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    """What a search evaluates at most: trials, in them those of random search, and the rest."""
+
+    trials: int
+    final_trainings: int
+    reference_evaluations: int  # one after the other, before the search
+    workers: int
+    time_limit: float | None  # seconds of all but the references
+
+
+def expected_work(setup: Setup) -> Amount:
+    """Return how much a search evaluates if no trial is stopped early.
+
+    Random search gets the search's multiply-adds of training, so it costs no more than that.
+    """
+    chosen = setup.settings
+    studies = 2 if chosen.random_search else 1
+    references = _references(setup.space)
+    finalists = studies * setup.finalists + (references if setup.finalists else 0)
+    return Amount(
+        trials=setup.trials * studies,
+        final_trainings=finalists * setup.final_seeds,
+        reference_evaluations=references,
+        workers=chosen.workers or 1,
+        time_limit=chosen.time_limit,
+    )
+
+
+def _references(space: Space) -> int:
+    """Return how many of the reference nets the space can express."""
+    if not space.encode:
+        return 0
+    found = (space.encode(baselines()[name]) for name in REFERENCES)
+    return sum(choices is not None for choices in found)
+
+
+def bill(
+    work: Amount, seconds: float | None, gpus: float | None, price: float | None
+) -> dict[str, float | None]:
+    """Return the time, the worker-hours, the GPU-hours and the cost of a search.
+
+    seconds: of one evaluation, None where unknown. gpus: of one trial, None where nobody said. All
+    are None where they cannot be known. The price is that of a GPU-hour, else of a worker-hour.
+    """
+    names = ("projected_seconds", "worker_hours", "gpu_hours", "price", "cost")
+    if seconds is None:
+        return dict.fromkeys(names)
+    limit = math.inf if work.time_limit is None else work.time_limit
+    evaluations = work.trials + work.final_trainings
+    first = work.reference_evaluations * seconds
+    later = min(evaluations * seconds / work.workers, limit)
+    hours = (first + min(evaluations * seconds, limit * work.workers)) / 3600
+    gpu_hours = hours * gpus if gpus else None
+    billed = hours if gpu_hours is None else gpu_hours
+    cost = None if price is None else billed * price
+    return dict(zip(names, (first + later, hours, gpu_hours, price, cost), strict=True))
+
+
+def _rate(price: str | float | None) -> float | None:
+    """Return the price as a number.
+
+    Raises:
+        OptionError: it is none, or not above 0.
+    """
+    if price is None:
+        return None
+    rate = parse_number(price, "--price")
+    if rate <= 0:
+        raise OptionError(f"--price takes what an hour costs, such as 2.5, not {price!r}")
+    return rate
+
+
+def _typical(archs: list[Arch], bounds: tuple[Bound, ...]) -> Arch:
+    """Return the arch of median multiply-adds of those within the bounds, or else the smallest."""
+    costs = {arch.id: cost_metrics(arch) for arch in archs}
+    by_flops = sorted(archs, key=lambda arch: costs[arch.id]["flops"])
+    counted = [bound for bound in bounds if bound.metric in COUNTED]
+    within = [a for a in by_flops if all(costs[a.id][b.metric] <= b.value for b in counted)]
+    return within[len(within) // 2] if within else by_flops[0]
 
 
 def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:

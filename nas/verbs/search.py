@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,7 +14,7 @@ from typing import Any
 
 from nas import catalog, finals, report, results, run
 from nas.engine import Engine, excess
-from nas.errors import NasError, OptionError, RunError
+from nas.errors import NasError, RunError
 from nas.interfaces import Executor, Metrics, Trial
 from nas.packing import trainings_at_once
 from nas.prepare import Setup, executor_options, prepare
@@ -67,12 +66,6 @@ def search(
         OptionError: a setting is wrong, or no arch reaches the target.
         RunError: the run folder is in use, damaged or cannot be written.
     """
-    # set while a spawned process imports the script it came from
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise OptionError(
-            "a worker process imported the script that called nas.search: put the call under "
-            "`if __name__ == '__main__':`"
-        )
     folder = _found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - FREE:
         settings = {**run.read_args(folder), **settings}
@@ -193,7 +186,6 @@ def _search(
         seconds=_duration(journal),
     )
     try:
-        _tell(executor, screen)
         references = results.reference_rows(folder, setup, executor, screen.say)
         known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
         session = _Session(setup, folder, journal, executor, screen, known, references)
@@ -209,18 +201,13 @@ def _search(
         if plays and reason != INTERRUPTED:
             standings, late = _finals(session, log, chance, _stopper(limit, interrupted))
             reason = late or reason
-        _tell(executor, screen)
+        fleet = executor.fleet()
+        screen.say(fleet.note)
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, chance, references, standings, reason)
+    result = results.conclude(folder, setup, log, chance, references, standings, reason, fleet)
     report.write(folder)
     return result
-
-
-def _tell(executor: Executor, screen: Progressing) -> None:
-    """Say what an executor has to tell about itself, as that its seconds are virtual."""
-    for note in getattr(executor, "notes", ()):
-        screen.say(note)
 
 
 def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
@@ -322,7 +309,14 @@ def _pursue(
         watch=watch,
         budget=setup.budget(session.folder / "trials"),
     )
-    session.screen.begin(name, trials, setup.goal.objective, session.references, earlier)
+    session.screen.begin(
+        name,
+        trials,
+        setup.goal.objective,
+        session.references,
+        earlier,
+        session.executor.fleet,
+    )
     try:
         reason = engine.run(trials)
         return log, "" if reason == EQUAL_COST else reason

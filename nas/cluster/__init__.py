@@ -1,0 +1,1 @@
+"""What the Ray executor is made of; the only room that knows Ray."""

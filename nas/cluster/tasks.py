@@ -1,0 +1,71 @@
+"""Evaluations as plain Ray tasks: little overhead, for those of a few seconds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import ray
+from ray.exceptions import NodeDiedError, RayError, RayTaskError, TaskUnschedulableError
+
+from nas.cluster.connection import Cluster
+from nas.cluster.tries import Tries
+from nas.cluster.worker import perform_task
+from nas.interfaces import Outcome, Task
+from nas.workers import Died, read
+
+
+class Tasks:
+    """One Ray task an evaluation; Ray retries nothing by itself, so that tries can be counted."""
+
+    def __init__(self, cluster: Cluster, work: str, isolate: bool, tries: Tries) -> None:
+        share = cluster.share
+        self._remote: Any = ray.remote(perform_task).options(
+            num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0
+        )
+        self._work, self._isolate, self._tries = work, isolate, tries
+        self._live: dict[Any, Task] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def submit(self, task: Task) -> None:
+        """Give a task to the cluster."""
+        text = json.dumps(dataclasses.asdict(task))
+        self._live[self._remote.remote(self._work, self._isolate, text)] = task
+
+    def wait(self) -> list[Outcome]:
+        """Return the outcomes that are ready; block until there is one."""
+        while True:
+            ray.wait(list(self._live), num_returns=1)
+            ready, _ = ray.wait(list(self._live), num_returns=len(self._live), timeout=0)
+            outcomes = [self._collect(self._live.pop(ref), ref) for ref in ready]
+            if found := [outcome for outcome in outcomes if outcome]:
+                return found
+
+    def close(self) -> None:
+        """Kill what is running."""
+        for ref in self._live:
+            ray.cancel(ref, force=True)
+        self._live.clear()
+
+    def _collect(self, task: Task, ref: Any) -> Outcome | None:
+        """Return the outcome of a task; None if it is begun again."""
+        try:
+            outcome = read(json.loads(ray.get(ref)))
+        except RayError as error:
+            node = isinstance(error, NodeDiedError | TaskUnschedulableError)
+            if not self._tries.again(task.number, node=node):
+                return self._tries.failed(task.number, _cause(error))
+            self.submit(task)
+            return None
+        return dataclasses.replace(outcome, retries=self._tries.done(task.number))
+
+
+def _cause(error: RayError) -> str:
+    """Return in one line what ended a task."""
+    if isinstance(error, RayTaskError):
+        own = error.cause
+        return str(own) if isinstance(own, Died) else f"{type(own).__name__}: {own}"
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:200]

@@ -1,0 +1,234 @@
+"""Evaluations through Ray Tune, for trainings: workers that stay, with their GPU and their images.
+
+Tune decides nothing but where and when: its Searcher is a queue of our tasks, and what comes of
+them goes back through a queue. The study is asked and told by the engine alone, so a killed run is
+resumed from its journal; Tune's own state is thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import queue
+import shutil
+import tempfile
+import threading
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from nas.cluster.connection import Cluster
+from nas.cluster.tries import Tries
+from nas.cluster.worker import Guard
+from nas.errors import RunError
+from nas.interfaces import Outcome, Task
+from nas.workers import read
+
+ANSWER = "answer"
+END_SECONDS = 20.0
+
+
+class Hand(tune.Trainable):
+    """A worker as Tune knows it: each trial is one task; the process goes on to the next."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._guard = Guard(config["work"], config["isolate"])
+
+    def step(self) -> dict[str, Any]:
+        return {ANSWER: self._guard.do(self.config["task"]), "done": True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.config = new_config
+        return True
+
+    def cleanup(self) -> None:
+        self._guard.close()
+
+
+class Feed(Searcher):
+    """Tune's way to ask what to run next: the next task of a queue."""
+
+    def __init__(self, work: str, isolate: bool) -> None:
+        super().__init__(metric=None, mode=None)
+        self._fixed = {"work": work, "isolate": isolate}
+        self._waiting: queue.SimpleQueue[str] | None = queue.SimpleQueue()
+        self.closed = False
+
+    def put(self, task: Task) -> None:
+        """Queue a task."""
+        assert self._waiting
+        self._waiting.put(json.dumps(dataclasses.asdict(task)))
+
+    def suggest(self, trial_id: str) -> Any:
+        assert self._waiting
+        try:
+            return {"task": self._waiting.get_nowait(), **self._fixed}
+        except queue.Empty:
+            return Searcher.FINISHED if self.closed else None
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Do nothing: Ear hears it, with the reason of an error."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what Tune may write into its snapshot, which nobody reads."""
+        return {**self.__dict__, "_waiting": None}
+
+    def save(self, checkpoint_path: str) -> None:
+        """Do nothing: the journal is the only truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        raise AssertionError("a run is resumed from its journal, not from Tune's snapshot")
+
+
+@dataclasses.dataclass(frozen=True)
+class Heard:
+    """What Tune tells of one trial: an answer, or why there is none. Neither: Tune has ended."""
+
+    task: Task | None
+    answer: str = ""
+    error: str = ""
+
+
+class Ear(tune.Callback):
+    """Tune's way to tell what came of a trial."""
+
+    def __init__(self) -> None:
+        self.heard: queue.SimpleQueue[Heard] | None = queue.SimpleQueue()
+
+    def put(self, heard: Heard) -> None:
+        """Queue what was heard."""
+        assert self.heard
+        self.heard.put(heard)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self.put(Heard(_task(trial), trial.last_result[ANSWER]))
+
+    def on_trial_error(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
+    ) -> None:
+        self.put(Heard(_task(trial), error=str(trial.get_error() or "no reason known")))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+class Tuned:
+    """Tasks as trials of one Tune experiment, which runs in a thread and ends when it is closed."""
+
+    def __init__(
+        self, cluster: Cluster, work: str, isolate: bool, tries: Tries, folder: Path | None
+    ) -> None:
+        self._tries = tries
+        self._feed, self._ear = Feed(work, isolate), Ear()
+        self._live = 0
+        self._stopper = _Stop()
+        # every node must be able to write here, says Tune
+        self._scratch = Path(tempfile.mkdtemp(prefix=".tune-", dir=folder))
+        self._thread = threading.Thread(target=self._fit, args=(cluster,), daemon=True)
+        self._thread.start()
+
+    def __len__(self) -> int:
+        return self._live
+
+    def submit(self, task: Task) -> None:
+        """Give a task to Tune."""
+        self._live += 1
+        self._feed.put(task)
+
+    def wait(self) -> list[Outcome]:
+        """Return the outcomes that are ready; block until there is one.
+
+        Raises:
+            RunError: Tune has ended by itself.
+        """
+        while True:
+            assert self._ear.heard
+            heard = [self._ear.heard.get()]
+            while not self._ear.heard.empty():
+                heard.append(self._ear.heard.get())
+            outcomes = [self._collect(each) for each in heard]
+            if found := [outcome for outcome in outcomes if outcome]:
+                return found
+
+    def close(self) -> None:
+        """Kill what is running, end Tune and remove what it wrote."""
+        self._feed.closed = self._stopper.asked = True
+        self._thread.join(END_SECONDS)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _collect(self, heard: Heard) -> Outcome | None:
+        task = heard.task
+        if task is None:
+            raise RunError(f"Ray Tune has ended: {heard.error}; go on with --resume")
+        if heard.answer:
+            self._live -= 1
+            outcome = read(json.loads(heard.answer))
+            return dataclasses.replace(outcome, retries=self._tries.done(task.number))
+        if self._tries.again(task.number, node=_node_lost(heard.error)):
+            self._feed.put(task)
+            return None
+        self._live -= 1
+        return self._tries.failed(task.number, _cause(heard.error))
+
+    def _fit(self, cluster: Cluster) -> None:
+        """Run the experiment. The body of the thread."""
+        share = cluster.share
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # Ear tells what fails
+        try:
+            tune.Tuner(
+                tune.with_resources(Hand, {"cpu": share.cpus, "gpu": share.gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=self._feed,
+                    num_samples=-1,
+                    reuse_actors=True,
+                    trial_dirname_creator=lambda trial: trial.trial_id,
+                ),
+                run_config=tune.RunConfig(
+                    name="tune",
+                    storage_path=str(self._scratch),
+                    verbose=0,
+                    stop=self._stopper,
+                    callbacks=[self._ear],
+                    # checkpoints are the trainings' own, in the run folder
+                    checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                    failure_config=tune.FailureConfig(max_failures=0),
+                ),
+            ).fit()
+        except BaseException as error:  # the other thread has to learn of it
+            with contextlib.suppress(Exception):
+                self._ear.put(Heard(None, error=f"{type(error).__name__}: {error}"))
+
+
+class _Stop(tune.Stopper):
+    """Ends all trials when it is asked to."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self.asked
+
+
+def _task(trial: TuneTrial) -> Task:
+    return Task(**json.loads(trial.config["task"]))
+
+
+def _node_lost(error: str) -> bool:
+    return "NodeDiedError" in error or ("node" in error and "died" in error)
+
+
+def _cause(error: str) -> str:
+    """Return in one line what ended a trial, from Tune's traceback."""
+    return error.strip().splitlines()[-1][:200]

@@ -1,0 +1,118 @@
+"""What runs on a worker of the cluster: tasks in, answers out, both JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Callable
+from functools import cache
+from importlib import metadata
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from nas.evaluation import make_evaluator
+from nas.interfaces import Evaluator, Task, Work
+from nas.workers import Worker, answer, end, give, given_up, start, take
+
+TOKEN = ".shared"  # a file of the run folder that every node must see
+
+
+class Guard:
+    """Does one task after another.
+
+    With `isolate` in a process of its own, which can be killed at a time limit, and whose death is
+    told instead of shared. That process sees the GPUs that Ray gave to this one.
+    """
+
+    def __init__(self, work: str, isolate: bool) -> None:
+        self._work = Work(**json.loads(work))
+        self._isolate = isolate
+        self._worker: Worker | None = None
+        self._gpus: str | None = None
+
+    def do(self, text: str) -> str:
+        """Return the answer to a task.
+
+        Raises:
+            Died: the process of its own died; the message tells how.
+        """
+        task = Task(**json.loads(text))
+        found = self._do_apart(task) if self._isolate else answer(_evaluator(self._work), task)
+        return json.dumps({**found, "place": place()} if "fatal" not in found else found)
+
+    def close(self) -> None:
+        """Kill the process of its own."""
+        if self._worker:
+            end(self._worker)
+        self._worker = None
+
+    def _do_apart(self, task: Task) -> dict[str, Any]:
+        worker = self._started()
+        try:
+            give(worker, task)
+            if wait([worker.pipe], task.limit or None):
+                return take(worker)
+        except BaseException:  # it has died, or this process was told to end
+            self.close()
+            raise
+        self.close()
+        return dataclasses.asdict(given_up(task))
+
+    def _started(self) -> Worker:
+        """Return the process; a new one where Ray has given other GPUs than before."""
+        gpus = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if self._worker and gpus != self._gpus:
+            self.close()
+        self._gpus = gpus
+        self._worker = self._worker or start(self._work, {"OMP_WAIT_POLICY": "PASSIVE"})
+        return self._worker
+
+
+@cache
+def guard(work: str, isolate: bool) -> Guard:
+    """Return the one guard of this process for a Work."""
+    return Guard(work, isolate)
+
+
+def perform_task(work: str, isolate: bool, task: str) -> str:
+    """Return the answer to a task: the body of a plain Ray task."""
+    return guard(work, isolate).do(task)
+
+
+def _evaluator(work: Work) -> Callable[[], Evaluator]:
+    return lambda: _made(json.dumps(dataclasses.asdict(work)))
+
+
+@cache
+def _made(work: str) -> Evaluator:
+    return make_evaluator(Work(**json.loads(work)))
+
+
+def place() -> str:
+    """Return where this worker is: the node's address, the start of its id, its GPUs."""
+    context = ray.get_runtime_context()
+    gpus = ",".join(str(gpu) for gpu in ray.get_gpu_ids())
+    address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    node = f"{address}/{context.get_node_id()[:6]}"
+    return f"{node} gpu {gpus}" if gpus else node
+
+
+def look_around(folder: str, token: str, paths: list[str]) -> dict[str, Any]:
+    """Return what this node is: versions, whether it sees the run folder, which paths it misses."""
+    try:
+        shared = not folder or (Path(folder) / TOKEN).read_text(encoding="utf-8") == token
+    except OSError:
+        shared = False
+    return {
+        "nas": metadata.version("nas"),
+        "torch": metadata.version("torch"),
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "shared": shared,
+        "missing": [path for path in paths if not Path(path).exists()],
+    }

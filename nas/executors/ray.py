@@ -1,0 +1,218 @@
+"""Evaluations on a Ray cluster: short ones as plain Ray tasks, long ones through Ray Tune.
+
+Only JSON goes to workers. A task whose worker dies is tried again, up to `retries` times in all;
+one whose node is lost is tried again without being counted among these.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import statistics
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nas import catalog
+from nas.errors import MissingError, OptionError
+from nas.interfaces import Executor, Fleet, Outcome, Task, Work
+
+if TYPE_CHECKING:
+    from nas.cluster.connection import Cluster
+    from nas.cluster.tasks import Tasks
+    from nas.cluster.tries import Tries
+    from nas.cluster.tuned import Tuned
+
+# seconds of a task from which Tune's overhead, tens of milliseconds, is nothing
+LONG = 10.0
+THROUGH = ("auto", "tasks", "tune")
+REMEMBERED = 50  # tasks, whose seconds tell how long the next ones will take
+
+
+def make(
+    work: Work,
+    *,
+    workers: int = 0,
+    isolate: bool = False,
+    folder: Path | None = None,
+    seconds: float = 0.0,
+    address: str = "",
+    cpus_per_trial: float = 1.0,
+    gpus_per_trial: float = 0.0,
+    retries: int = 3,
+    patience: float = 60.0,
+    through: str = "auto",
+    runtime_env: str = "",
+) -> Executor:
+    """Return the executor.
+
+    workers: evaluations in flight; 0: as many as the cluster holds, following it as nodes join and
+    leave. address: auto, HOST:PORT, ray://HOST:PORT or local; default auto where RAY_ADDRESS is
+    set, else local. retries: tries of a task whose worker dies. patience: seconds to wait for a
+    node that can hold an evaluation. through: tasks, tune, or auto, by how long a task takes.
+    runtime_env: a YAML file with Ray's runtime_env.
+
+    Raises:
+        MissingError: Ray is not installed.
+        OptionError: a wrong option, or no node can hold an evaluation.
+        RunError: the cluster cannot be reached, or a node does not see the run folder.
+    """
+    _check(cpus_per_trial, gpus_per_trial, retries, patience, through)
+    _quiet()
+    try:
+        import ray.tune  # noqa: F401  a Ray without Tune's packages fails here, not in the middle
+
+        from nas.cluster.connection import Share, await_room, check_nodes, connect, disconnect
+        from nas.cluster.tries import Tries
+    except ImportError as error:
+        raise MissingError(
+            f"--executor ray needs Ray with Tune ({error}): pip install 'nas[ray]'"
+        ) from error
+
+    where = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
+    cluster = connect(where, Share(cpus_per_trial, gpus_per_trial), runtime_env)
+    try:
+        await_room(cluster, patience)
+        trains = getattr(catalog.load("evaluators", work.evaluator), "TRAINS", False)
+        work, paths = _located(work, ships_code=bool(runtime_env))
+        check_nodes(cluster, folder if trains else None, paths)
+        data = json.dumps(dataclasses.asdict(work))
+        parts = _Parts(cluster, data, isolate or trains, folder, Tries(retries), through)
+        return Ray(parts, workers, seconds or (LONG if trains else 0.0))
+    except BaseException:
+        disconnect()
+        raise
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What both ways through the cluster are made of."""
+
+    cluster: Cluster
+    work: str
+    isolate: bool
+    folder: Path | None
+    tries: Tries
+    through: str
+
+    def short(self, expected: float) -> bool:
+        """Tell whether tasks that take so many seconds go as plain Ray tasks."""
+        if self.cluster.client:  # Tune would run on the head node, where nobody hears us
+            return True
+        return expected < LONG if self.through == "auto" else self.through == "tasks"
+
+    def open(self, short: bool) -> Tasks | Tuned:
+        """Return one of the two ways."""
+        common = (self.cluster, self.work, self.isolate, self.tries)
+        if short:
+            from nas.cluster.tasks import Tasks
+
+            return Tasks(*common)
+        from nas.cluster.tuned import Tuned
+
+        return Tuned(*common, self.folder)
+
+
+class Ray:
+    """Tasks on a cluster; the way they go is chosen anew whenever nothing is in flight."""
+
+    def __init__(self, parts: _Parts, workers: int, expected: float) -> None:
+        self._parts, self._cluster, self._workers = parts, parts.cluster, workers
+        self._seconds = deque([expected], REMEMBERED)
+        self._short = parts.short(expected)
+        self._way = parts.open(self._short)
+
+    @property
+    def slots(self) -> int:
+        """Return how many tasks to keep in flight: as asked for, or what has room now."""
+        room = max(1, self._cluster.room())
+        asked = self._workers or room
+        return min(asked, room) if self._cluster.alone else asked
+
+    def submit(self, task: Task) -> None:
+        """Give a task to the cluster."""
+        if not len(self._way):
+            self._choose()
+        self._way.submit(task)
+
+    def wait(self) -> list[Outcome]:
+        """Return the outcomes that are ready; block until there is one."""
+        found = self._way.wait()
+        self._seconds.extend(outcome.seconds for outcome in found if not outcome.error)
+        return found
+
+    def fleet(self) -> Fleet:
+        """Return the nodes and what they do."""
+        cluster = self._cluster
+        workers, retries = min(self.slots, cluster.room()), self._parts.tries.total
+        return Fleet(
+            workers, len(self._way), len(cluster.nodes()), cluster.gpus(), retries, cluster.link
+        )
+
+    def close(self) -> None:
+        """Kill what is running and leave the cluster; one that was started here ends."""
+        from nas.cluster.connection import disconnect
+
+        self._way.close()
+        disconnect()
+
+    def _choose(self) -> None:
+        short = self._parts.short(statistics.median(self._seconds))
+        if short != self._short:
+            self._way.close()
+            self._short, self._way = short, self._parts.open(short)
+
+
+def _check(cpus: float, gpus: float, retries: int, patience: float, through: str) -> None:
+    """Do nothing if these options can be.
+
+    Raises:
+        OptionError: the first that cannot.
+    """
+    for name, value in {"--cpus-per-trial": cpus, "--gpus-per-trial": gpus}.items():
+        if value < 0 or (value > 1 and value != int(value)):
+            raise OptionError(f"{name} takes a whole number or a part below 1, not {value:g}")
+    if not cpus and not gpus:
+        raise OptionError("--cpus-per-trial 0 needs --gpus-per-trial: a trial must take something")
+    if retries < 1:
+        raise OptionError(f"executor option retries must be at least 1, not {retries}")
+    if patience < 0:
+        raise OptionError(f"executor option patience is in seconds, at least 0, not {patience:g}")
+    if through not in THROUGH:
+        raise OptionError(f"executor option through takes {', '.join(THROUGH)}, not {through!r}")
+
+
+def _located(work: Work, *, ships_code: bool) -> tuple[Work, list[str]]:
+    """Return the work with the user's paths made absolute, and those that every node must have.
+
+    A runtime_env may bring code along, so with one the paths of .py files stay as typed.
+    """
+    paths = []
+
+    def absolute(value: object) -> object:
+        if not isinstance(value, str) or not Path(value).exists():
+            return value
+        if value.endswith(".py") and ships_code:
+            return value
+        if not value.endswith(".py") and os.sep not in value and "/" not in value:
+            return value  # a word such as digits, though a folder may have that name too
+        paths.append(str(Path(value).resolve()))
+        return paths[-1]
+
+    options = {name: absolute(value) for name, value in work.options.items()}
+    evaluator = str(absolute(work.evaluator))
+    return dataclasses.replace(work, evaluator=evaluator, options=options), paths
+
+
+def _quiet() -> None:
+    """Ask Ray to print nothing and to tell nobody; it reads this when it is first imported."""
+    wanted = {
+        "RAY_AIR_NEW_OUTPUT": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+        "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
+    }
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
