@@ -5,6 +5,8 @@ import dataclasses
 import json
 import random
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,15 @@ import pytest
 
 import nas
 from nas import catalog
+from nas.arch import Arch
 from nas.durations import SPREAD, arch_of, estimate, features, observed, read_times
+from nas.engine import Engine, Goal
 from nas.errors import MissingError, OptionError
 from nas.executors.simulated import Cluster
 from nas.interfaces import Outcome, Task, Trial, Work
 from nas.objective import Bound, make_objective
-from nas.samplers import random_choices
+from nas.samplers import distributions, random_choices
+from nas.study import SEARCH, Journal
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -211,6 +216,34 @@ def test_one_virtual_worker_finds_what_this_process_finds(tmp_path: Path) -> Non
     # a run's own table is one of times
     table = read_times(tmp_path / "search" / "virtual" / "trials.csv")
     assert table.keys() == {row["arch_id"] for row in virtual if row["state"] == "done"}
+
+
+def test_a_proposal_that_waits_for_its_twin_is_looked_at_twice(tmp_path: Path) -> None:
+    """However many results come back before the one that it waits for."""
+    looked = Counter[tuple[Any, ...]]()
+
+    def decode(choices: Mapping[str, Any]) -> Arch:
+        looked[tuple(choices.values())] += 1
+        return MBCONV.decode({**choices, **fixed})
+
+    # the first choices decide, the others change nothing: many twins
+    fixed = {name: options[0] for name, options in list(MBCONV.choices.items())[4:]}
+    space = dataclasses.replace(MBCONV, decode=decode)
+    journal = Journal(tmp_path / "journal.log", distributions(space))
+    sampler = catalog.make("controllers", "random", space, options={}, seed=0)
+    told: list[Trial] = []
+    Engine(
+        journal.log(SEARCH, ["maximize"], sampler),
+        space,
+        Goal(make_objective("hard", None, (), ())),
+        cluster(30),
+        seed=0,
+        known={},
+        stop=lambda: "",
+        watch=told.append,
+    ).run(34)
+    assert sum(trial.state == "duplicate" for trial in told) > 20
+    assert sum(looked.values()) <= 2 * len(told)
 
 
 def test_a_search_says_that_its_seconds_are_virtual(cli: Any) -> None:
