@@ -108,7 +108,7 @@ class Engine:
         self._budget = budget
         self._distributions = distributions(space)
         self._pending: dict[int, _Pending] = {}
-        self._twins: list[tuple[int, Choices]] = []
+        self._twins: list[tuple[int, Choices, str]] = []  # with the arch id they wait for
         self._seen: set[str] = set()
         self._broken: dict[str, str] = {}  # the archs that gave no result, and why
         self._spent = self._idle = self._failed = 0
@@ -144,8 +144,12 @@ class Engine:
                 self._record(outcome)
             # when it ends, they are left to a resumption as the trials they waited for are
             twins, self._twins = (self._twins if not self._stop() else []), []
-            for number, choices in twins:
-                self._screen(number, choices)
+            flying = self._flying()
+            for twin in twins:
+                if twin[2] in flying:  # looked at no earlier: there may be a thousand of them
+                    self._twins.append(twin)
+                else:
+                    self._screen(*twin[:2])
 
     def _has_room(self, trials: int) -> bool:
         waiting, slots = len(self._pending), self._executor.slots
@@ -180,11 +184,15 @@ class Engine:
             metrics = self._known[arch.id]
             values = self._goal.values(metrics)
             return self._tell(Trial(number, state, choices, arch.id, metrics, values))
-        if any(arch.id == other.arch.id for other in self._pending.values()):
-            self._twins.append((number, choices))  # it gets the result of the one in flight
+        if arch.id in self._flying():
+            self._twins.append((number, choices, arch.id))  # it gets the result of the one there
             return
         self._pending[number] = _Pending(arch, choices, rungs)
         self._submit(number)
+
+    def _flying(self) -> set[str]:
+        """Return the ids of the archs that are being evaluated."""
+        return {pending.arch.id for pending in self._pending.values()}
 
     def _submit(self, number: int) -> None:
         """Have a trial evaluated, or trained up to its next rung."""

@@ -193,7 +193,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Fleet:
-    """What an executor works with at this moment. `link`: where more can be seen, as a URL."""
+    """What an executor works with at this moment.
+
+    `link`: where more can be seen, as a URL. `note`: one line that must be known to read its
+    figures, as that its seconds are virtual.
+    """
 
     workers: int
     busy: int
@@ -201,6 +205,7 @@ class Fleet:
     gpus: float = 0.0
     retries: int = 0
     link: str = ""
+    note: str = ""
 
 
 class Executor(Protocol):

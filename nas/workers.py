@@ -24,6 +24,8 @@ from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
 from nas.processes import follow_parent
 
 TRIES = 3
+# how a worker ended that was told to: no fault of its task
+PREEMPTED = "SIGTERM, after a checkpoint"
 PATIENCE = 10.0  # seconds for the running step of a training and its checkpoint
 
 
@@ -196,7 +198,7 @@ def preempt(workers: Sequence[Worker], patience: float) -> None:
 def _cause(exitcode: int | None) -> str:
     """Return what ended a process, as multiprocessing tells it: a negative code is a signal."""
     if exitcode == 128 + signal.SIGTERM:
-        return "SIGTERM, after a checkpoint"
+        return PREEMPTED
     if exitcode is None or exitcode >= 0:
         return f"exit code {exitcode}"
     names = {each.value: each.name for each in signal.Signals}

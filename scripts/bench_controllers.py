@@ -82,7 +82,7 @@ def run(job: Job) -> list[Row]:
 
     from nas import catalog
     from nas.engine import Engine, Goal
-    from nas.interfaces import Trial
+    from nas.interfaces import Trial, Work
     from nas.objective import Bound, make_objective, reward
     from nas.samplers import distributions
     from nas.study import SEARCH, Journal
@@ -91,8 +91,8 @@ def run(job: Job) -> list[Row]:
     space = catalog.export("spaces", "mbconv", "SPACE")
     objective = make_objective(job.reward, None, (Bound("flops", TARGET),), ())
     truth = catalog.make("evaluators", "surrogate", options={})
-    noise = {"noise": job.noise, "seed": job.seed}
-    executor = catalog.make("executors", "local", "surrogate", noise, options={})
+    work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
+    executor = catalog.make("executors", "local", work, options={})
     sampler = catalog.make(
         "controllers", job.controller, space, options=dict(job.options), seed=job.seed
     )

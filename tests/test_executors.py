@@ -28,7 +28,11 @@ RNG = random.Random(0)
 TASKS = [
     Task(number, MBCONV.decode(random_choices(MBCONV, RNG)).to_dict(), 0) for number in range(12)
 ]
-each_executor = pytest.mark.parametrize("name", catalog.names("executors"))
+NAMES = catalog.names("executors")
+each_executor = pytest.mark.parametrize("name", NAMES)
+# those with processes that can die, hang and be left over; a virtual cluster has none
+REAL = [name for name in NAMES if not getattr(catalog.load("executors", name), "VIRTUAL", False)]
+each_with_processes = pytest.mark.parametrize("name", REAL)
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def test_a_users_file_works_in_worker_processes(
     assert 0 < sum(not outcome.error for outcome in found.values()) < len(TASKS)
 
 
-@each_executor
+@each_with_processes
 def test_who_kills_its_worker_is_tried_three_times_and_fails_alone(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
@@ -144,7 +148,7 @@ def training(folder: Path, number: int, limit: float = 0.0) -> Task:
     return Task(number, TASKS[0].arch, number, 3, str(folder / "trials" / str(number)), limit)
 
 
-@each_executor
+@each_with_processes
 def test_one_whose_worker_is_killed_once_goes_on_from_its_checkpoint(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
@@ -176,7 +180,7 @@ def test_one_that_dies_as_its_time_runs_out_ends_once(folder: Path) -> None:
         executor.close()
 
 
-@each_executor
+@each_with_processes
 def test_real_trainings_in_worker_processes_are_those_of_this_process(
     executors: list[Executor], name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,7 +201,7 @@ def test_real_trainings_in_worker_processes_are_those_of_this_process(
     assert all(mine[name] == own[name] for name in own if name != "images_per_second")
 
 
-@each_executor
+@each_with_processes
 def test_an_evaluator_that_cannot_be_made_in_a_worker_gives_its_reason(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
@@ -253,7 +257,7 @@ def test_an_arch_that_is_at_fault_ends_alone(
     assert work(executors[0], TASKS[:1])[0].error == "NasError: not the arch's fault"
 
 
-@each_executor
+@each_with_processes
 def test_close_stops_what_runs_and_leaves_no_process(name: str, folder: Path) -> None:
     executor = made(name, str(folder / "ledger.py"), 2, sleep=60.0)
     for task in TASKS[:2]:
@@ -303,7 +307,7 @@ def sleepy(folder: Path, *, trains: bool = False) -> str:
     return str(path)
 
 
-@each_executor
+@each_with_processes
 def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
@@ -327,7 +331,7 @@ def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
     assert not [outcome.error for outcome in again.values() if outcome.error]
 
 
-@each_executor
+@each_with_processes
 def test_one_worker_too_goes_on_after_a_limit(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
@@ -341,7 +345,7 @@ def test_one_worker_too_goes_on_after_a_limit(
     assert not found[1].error and not found[2].error
 
 
-@each_executor
+@each_with_processes
 def test_an_evaluator_that_trains_has_a_process_of_its_own(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
@@ -351,7 +355,7 @@ def test_an_evaluator_that_trains_has_a_process_of_its_own(
     assert process != os.getpid() and executors[0].slots == 1
 
 
-@each_executor
+@each_with_processes
 def test_a_training_that_kills_its_process_three_times_fails_alone(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
@@ -365,7 +369,7 @@ def test_a_training_that_kills_its_process_three_times_fails_alone(
     )
 
 
-@each_executor
+@each_with_processes
 def test_trainings_share_the_cores(name: str, folder: Path, executors: list[Executor]) -> None:
     (folder / "threads.py").write_text(
         "import os\n"

@@ -14,9 +14,9 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
-    "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.evaluation "
-    "nas.journal nas.layers nas.machines.* nas.model nas.modules nas.objective nas.ops.* "
-    "nas.ranking nas.rounding nas.run nas.samplers nas.study nas.training.* nas.workers",
+    "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
+    "nas.evaluation nas.journal nas.layers nas.machines.* nas.model nas.modules nas.objective "
+    "nas.ops.* nas.ranking nas.rounding nas.run nas.samplers nas.study nas.training.* nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import ray
-from ray.exceptions import NodeDiedError, RayError, RayTaskError, TaskUnschedulableError
+from ray.exceptions import RayError, RayTaskError
 
 from nas.cluster.connection import Cluster
 from nas.cluster.tries import Tries
@@ -55,9 +55,9 @@ class Tasks:
         try:
             outcome = read(json.loads(ray.get(ref)))
         except RayError as error:
-            node = isinstance(error, NodeDiedError | TaskUnschedulableError)
-            if not self._tries.again(task.number, node=node):
-                return self._tries.failed(task.number, _cause(error))
+            cause = _cause(error)
+            if not self._tries.again(task.number, cause):
+                return self._tries.failed(task.number, cause)
             self.submit(task)
             return None
         return dataclasses.replace(outcome, retries=self._tries.done(task.number))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 
 from nas.interfaces import Outcome
-from nas.workers import lost
+from nas.workers import PREEMPTED, lost
 
 # a node that leaves is no fault of the task, but a task must not go round for ever
 LOSSES = 100
+# what Ray says of it, and what a worker says that was told to end
+GONE = ("NodeDiedError", "TaskUnschedulableError", "node died", "node has died", PREEMPTED)
 
 
 class Tries:
@@ -20,9 +22,10 @@ class Tries:
         self._losses: Counter[int] = Counter()
         self.total = 0  # of all tasks
 
-    def again(self, number: int, *, node: bool) -> bool:
+    def again(self, number: int, cause: str) -> bool:
         """Count a death, of the node or of the worker alone; tell whether to try once more."""
-        counted, most = (self._losses, LOSSES) if node else (self._crashes, self._most)
+        gone = any(words in cause for words in GONE)
+        counted, most = (self._losses, LOSSES) if gone else (self._crashes, self._most)
         counted[number] += 1
         self.total += counted[number] < most
         return counted[number] < most

@@ -17,8 +17,21 @@ import ray
 
 from nas.evaluation import make_evaluator
 from nas.interfaces import Evaluator, Task, Work
-from nas.workers import Worker, answer, end, give, given_up, start, take
+from nas.workers import (
+    PREEMPTED,
+    Died,
+    Worker,
+    answer,
+    end,
+    give,
+    given_up,
+    preempt,
+    start,
+    take,
+)
 
+# seconds that a training gets for its checkpoint; clouds give 30 before they take a machine
+GRACE = 25.0
 TOKEN = ".shared"  # a file of the run folder that every node must see
 
 
@@ -57,9 +70,13 @@ class Guard:
             give(worker, task)
             if wait([worker.pipe], task.limit or None):
                 return take(worker)
-        except BaseException:  # it has died, or this process was told to end
+        except Died:
             self.close()
             raise
+        except SystemExit as notice:  # how Ray tells of a SIGTERM
+            preempt([worker], GRACE)
+            self._worker = None
+            raise Died(PREEMPTED) from notice
         self.close()
         return dataclasses.asdict(given_up(task))
 

@@ -117,13 +117,14 @@ class Progressing:
 
 def fleet_line(fleet: Fleet) -> str:
     """Return in one line what works, or "" for one worker on this machine."""
-    if fleet.workers == fleet.nodes == 1 and not fleet.link:
+    if fleet.workers == fleet.nodes == 1 and not (fleet.link or fleet.note):
         return ""
     gpus = f", {fleet.gpus:g} GPUs" if fleet.gpus else ""
     where = f" on {_several(fleet.nodes, 'node')}{gpus}" if fleet.nodes > 1 or gpus else ""
     retries = f"; {_several(fleet.retries, 'retry')}" if fleet.retries else ""
     link = f"; dashboard {fleet.link}" if fleet.link else ""
-    return f"{_several(fleet.workers, 'worker')}, {fleet.busy} busy{where}{retries}{link}"
+    note = f"; {fleet.note}" if fleet.note else ""
+    return f"{_several(fleet.workers, 'worker')}, {fleet.busy} busy{where}{retries}{link}{note}"
 
 
 def _several(count: int, noun: str) -> str:

@@ -202,6 +202,7 @@ def _search(
             standings, late = _finals(session, log, chance, _stopper(limit, interrupted))
             reason = late or reason
         fleet = executor.fleet()
+        screen.say(fleet.note)
     finally:
         executor.close()
     result = results.conclude(folder, setup, log, chance, references, standings, reason, fleet)

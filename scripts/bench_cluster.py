@@ -1,0 +1,285 @@
+"""Run controllers on a virtual cluster of 1 to 1,024 workers: hours, utilisation, regret.
+
+Each search runs through the same engine and journal as `nas search`, on the executor `simulated`:
+the accuracies are the surrogate's with the noise of one training (--noise, points), the hours are
+virtual, of Accel-NASBench's trainings. What counts is the true reward (without the noise) of the
+arch that looked best so far. Regret: that of the search with one worker, less that of this one,
+both with the same seed and the same number of trials. `rough`: 10 % of the tries take four times as
+long, and 5 % of them die on the way.
+
+    python scripts/bench_cluster.py --out cluster.csv --picture cluster.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+TARGET = 400_000_000
+LEVELS = (64.0, 64.5, 65.0, 65.5, 66.0)
+MOST = {"gp": 40}  # trials: each of its proposals takes some tenths of a second
+CALM, ROUGH = "calm", "rough"
+FORTUNES: dict[str, dict[str, float]] = {CALM: {}, ROUGH: {"stragglers": 0.1, "failures": 0.05}}
+COLOURS = ("#555555", "#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito 2008
+
+
+class Job(NamedTuple):
+    controller: str
+    workers: int
+    fortune: str
+    seed: int
+    trials: int
+    noise: float
+
+
+class Row(NamedTuple):
+    """One search: virtual hours in all and until each of LEVELS was reached (None: never).
+
+    `proposals`: with the duplicates, which are not evaluated; `failed`: trials without a result;
+    `cpu`: real seconds of this process.
+    """
+
+    controller: str
+    workers: int
+    fortune: str
+    seed: int
+    trials: int
+    proposals: int
+    failed: int
+    hours: float
+    utilisation: float
+    true: float
+    reached: tuple[float | None, ...]
+    cpu: float
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    given = arguments(argv)
+    jobs = jobs_of(given)
+    with ProcessPoolExecutor(given.processes) as pool:
+        rows = list(pool.map(run, jobs))
+    if given.out:
+        write(given.out, rows)
+    print("\n".join(tables(rows)))
+    if given.picture:
+        draw(given.picture, rows)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--controllers", default="random,evolution,tpe,gp")
+    parser.add_argument("--workers", default="1,8,64,256,1024")
+    parser.add_argument("--rough", default="64,1024", help="workers of the rough searches")
+    parser.add_argument("--trials", type=int, default=1152, help=f"at most, of some: {MOST}")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--noise", type=float, default=0.3)
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--out", type=Path, help="CSV")
+    parser.add_argument("--picture", type=Path, help="PNG")
+    return parser.parse_args(argv)
+
+
+def jobs_of(given: argparse.Namespace) -> list[Job]:
+    """Return the searches to make, the longest first."""
+    calm = [(int(n), CALM) for n in given.workers.split(",")]
+    rough = [(int(n), ROUGH) for n in given.rough.split(",") if n]
+    return [
+        Job(name, workers, fortune, seed, min(given.trials, MOST.get(name, given.trials)), noise)
+        for name in reversed(given.controllers.split(","))
+        for workers, fortune in calm + rough
+        for seed in range(given.seeds)
+        for noise in [given.noise]
+    ]
+
+
+def run(job: Job) -> Row:
+    """Make one search."""
+    import torch
+
+    from nas import catalog
+    from nas.engine import Engine, Goal
+    from nas.interfaces import Trial, Work
+    from nas.objective import Bound, make_objective
+    from nas.samplers import distributions
+    from nas.study import SEARCH, Journal
+
+    torch.set_num_threads(1)
+    start = time.process_time()
+    space = catalog.export("spaces", "mbconv", "SPACE")
+    goal = Goal(make_objective("hard", None, (Bound("flops", TARGET),), ()))
+    work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
+    options = {"seed": job.seed, **FORTUNES[job.fortune]}
+    cluster = catalog.make("executors", "simulated", work, options=options, workers=job.workers)
+    sampler = catalog.make("controllers", job.controller, space, options={}, seed=job.seed)
+    seen: list[tuple[float, Trial]] = []
+
+    def watch(trial: Trial) -> None:
+        seen.append((cluster.now / 3600, trial))
+
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.log", distributions(space))
+        log = journal.log(SEARCH, ["maximize"], sampler)
+        parts: dict[str, Any] = {"known": {}, "stop": lambda: "", "watch": watch}
+        Engine(log, space, goal, cluster, seed=job.seed, **parts).run(job.trials)
+    leaders = leading(seen, goal.objective, space)
+    failed = sum(trial.state == "failed" for _, trial in seen)
+    reached = tuple(next((h for h, true in leaders if true >= level), None) for level in LEVELS)
+    found = cluster.now / 3600, cluster.utilisation, leaders[-1][1], reached
+    return Row(*job[:5], len(seen), failed, *found, time.process_time() - start)
+
+
+def leading(seen: list[tuple[float, Any]], objective: Any, space: Any) -> list[tuple[float, float]]:
+    """Return when the leader changed, in hours, and the true reward of the new one."""
+    from nas import catalog
+    from nas.objective import reward
+
+    truth = catalog.make("evaluators", "surrogate", options={})
+    leaders, best = [], float("-inf")
+    for hours, trial in seen:
+        if trial.state == "done" and trial.values[0] > best:
+            best = trial.values[0]
+            accuracy = truth.evaluate(space.decode(trial.choices))["accuracy"]
+            leaders.append((hours, reward({**trial.metrics, "accuracy": accuracy}, objective)))
+    return leaders
+
+
+def write(path: Path, rows: list[Row]) -> None:
+    """Write one line a search."""
+    fields = [name for name in Row._fields if name != "reached"]
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*fields, *(f"hours_to_{level:g}" for level in LEVELS)])
+        writer.writerows([*(getattr(row, name) for name in fields), *row.reached] for row in rows)
+
+
+def groups(rows: list[Row]) -> dict[tuple[str, str, int], list[Row]]:
+    """Return the searches of each controller, fortune and number of workers, by seed."""
+    order = list(dict.fromkeys(row.controller for row in reversed(rows)))
+    keys = sorted(
+        {(r.controller, r.fortune, r.workers) for r in rows},
+        key=lambda key: (order.index(key[0]), *key[1:]),
+    )
+    return {
+        key: sorted((r for r in rows if (r.controller, r.fortune, r.workers) == key), key=_seed)
+        for key in keys
+    }
+
+
+def _seed(row: Row) -> int:
+    return row.seed
+
+
+def against(rows: list[Row], serial: list[Row]) -> tuple[list[float], list[float]]:
+    """Return speed-ups and regrets of searches against those with one worker, seed by seed."""
+    pairs = [(row, one) for row in rows for one in serial if row.seed == one.seed]
+    return [one.hours / row.hours for row, one in pairs], [
+        one.true - row.true for row, one in pairs
+    ]
+
+
+def tables(rows: list[Row]) -> list[str]:
+    """Return the lines of a table: medians over the seeds, (least–most)."""
+    found = groups(rows)
+    seeds = len({row.seed for row in rows})
+    levels = " | ".join(f"h to {level:g}" for level in LEVELS)
+    lines = [
+        f"{seeds} seeds, virtual hours; median (least–most); {sum(r.cpu for r in rows):.0f} CPU s",
+        f"| controller, trials | workers | hours | speed-up | busy % | {levels} | true reward "
+        "| regret | proposals | failed |",
+        "|---" * (10 + len(LEVELS)) + "|",
+    ]
+    for (name, fortune, workers), group in found.items():
+        speed, regret = against(group, found.get((name, CALM, 1), []))
+        title = f"{name}, {group[0].trials}" + (f", {ROUGH}" if fortune == ROUGH else "")
+        cells = [
+            *(title, f"{workers:,}", spread([r.hours for r in group], 1), spread(speed, 0)),
+            spread([100 * r.utilisation for r in group], 0),
+            *(level_cell([r.reached[i] for r in group]) for i in range(len(LEVELS))),
+            *(spread([r.true for r in group], 2), spread(regret, 2)),
+            *(spread([getattr(r, key) for r in group], 0) for key in ("proposals", "failed")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Return median (least–most)."""
+    if not values:
+        return "–"
+    low, middle, high = min(values), statistics.median(values), max(values)
+    shown = f"{middle:.{digits}f}"
+    same = f"{low:.{digits}f}" == f"{high:.{digits}f}"
+    return shown if same else f"{shown} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+def level_cell(hours: list[float | None]) -> str:
+    """Return the median hours until a level, and in how many searches it was reached."""
+    there = [value for value in hours if value is not None]
+    if not there:
+        return "never"
+    share = f" ({len(there)} of {len(hours)})" if len(there) < len(hours) else ""
+    return f"{statistics.median(there):.1f}{share}"
+
+
+def draw(path: Path, rows: list[Row]) -> None:
+    """Draw speed-up, regret and hours to a level over the number of workers."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    axes = figure.subplots(1, 3)
+    found = groups(rows)
+    names = list(dict.fromkeys(name for name, _, _ in found))
+    level = LEVELS.index(65.0)
+    for place, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
+        for fortune, marker, line in ((CALM, "o", "-"), (ROUGH, "x", "")):
+            mine = {w: g for (n, f, w), g in found.items() if (n, f) == (name, fortune)}
+            if not mine:
+                continue
+            label = f"{name}, {next(iter(mine.values()))[0].trials} trials"
+            style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line}
+            style["shift"] = 1.08 ** (place - len(names) / 2)  # that bars do not hide each other
+            style["label"] = label if fortune == CALM else f"{name}, {ROUGH}"
+            pairs = {w: against(g, found.get((name, CALM, 1), [])) for w, g in mine.items()}
+            points(axes[0], {w: speed for w, (speed, _) in pairs.items()}, style)
+            points(axes[1], {w: regret for w, (_, regret) in pairs.items()}, style)
+            hours = {w: [r.reached[level] for r in g if r.reached[level]] for w, g in mine.items()}
+            points(axes[2], hours, style)
+    ticks = sorted({row.workers for row in rows})
+    axes[0].plot(ticks, ticks, color="#bbbbbb", linestyle=":", label="ideal")
+    axes[0].set(title="speed-up of all trials", yscale="log")
+    axes[1].set(title="regret: reward below the search with one worker")
+    axes[2].set(title=f"virtual hours until a true reward of {LEVELS[level]:g}", yscale="log")
+    for axis in axes[::2]:
+        axis.yaxis.set_major_formatter("{x:g}")
+    for axis in axes:
+        axis.set(xlabel="workers", xscale="log", xlim=(ticks[0] / 1.5, ticks[-1] * 1.5))
+        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+        axis.minorticks_off()
+        axis.grid(alpha=0.3)
+    axes[1].axhline(0, color="#bbbbbb", linestyle=":")
+    axes[0].legend(fontsize=7)
+    figure.savefig(path, dpi=120)
+
+
+def points(axis: Any, values: dict[int, Any], style: dict[str, Any]) -> None:
+    """Draw medians with bars from the least to the most."""
+    kept = {count: found for count, found in sorted(values.items()) if found}
+    if not kept:
+        return
+    middle = [statistics.median(found) for found in kept.values()]
+    low = [m - min(found) for m, found in zip(middle, kept.values(), strict=True)]
+    high = [max(found) - m for m, found in zip(middle, kept.values(), strict=True)]
+    workers = [count * style["shift"] for count in kept]
+    shown = {key: value for key, value in style.items() if key != "shift"}
+    axis.errorbar(workers, middle, [low, high], capsize=3, linewidth=1.2, **shown)
+
+
+if __name__ == "__main__":
+    main()
