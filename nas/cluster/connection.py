@@ -113,9 +113,21 @@ def connect(address: str, share: Share, runtime_env: str) -> Cluster:
         raise MissingError(f"{address} needs Ray's client: pip install 'ray[client]'") from error
     except (RuntimeError, ValueError) as error:
         raise RunError(_refused(address, error)) from error
+    _hush()
     url = getattr(context, "dashboard_url", "") or ""
     client, alone = address.startswith("ray://"), address == "local"
     return Cluster(share, f"http://{url}" if url else "", client, alone)
+
+
+def _hush() -> None:
+    """Log what Ray tells of lost nodes, which it prints to stdout, where results belong."""
+    import ray._private.worker as worker
+
+    def tell(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        _log.debug("Ray: %s", " ".join(str(line) for line in data.get("lines", ())))
+
+    # private to Ray: tests/test_ray.py proves that it still works
+    worker.print_to_stdstream = tell
 
 
 def _knock(address: str) -> None:

@@ -173,7 +173,7 @@ class Tuned:
             self._live -= 1
             outcome = read(json.loads(heard.answer))
             return dataclasses.replace(outcome, retries=self._tries.done(task.number))
-        if self._tries.again(task.number, node=_node_lost(heard.error)):
+        if self._tries.again(task.number, heard.error):
             self._feed.put(task)
             return None
         self._live -= 1
@@ -223,10 +223,6 @@ class _Stop(tune.Stopper):
 
 def _task(trial: TuneTrial) -> Task:
     return Task(**json.loads(trial.config["task"]))
-
-
-def _node_lost(error: str) -> bool:
-    return "NodeDiedError" in error or ("node" in error and "died" in error)
 
 
 def _cause(error: str) -> str:
