@@ -10,7 +10,10 @@ from nas.workers import PREEMPTED, lost
 # a node that leaves is no fault of the task, but a task must not go round for ever
 LOSSES = 100
 # what Ray says of it, and what a worker says that was told to end
-GONE = ("NodeDiedError", "TaskUnschedulableError", "node died", "node has died", PREEMPTED)
+GONE = (
+    *("NodeDiedError", "TaskUnschedulableError", "ActorUnavailableError"),
+    *("node died", "node has died", "is unavailable", PREEMPTED),
+)
 
 
 class Tries:

@@ -27,9 +27,10 @@ from nas.cluster.tries import Tries
 from nas.cluster.worker import Guard
 from nas.errors import RunError
 from nas.interfaces import Outcome, Task
-from nas.workers import read
+from nas.workers import Died, read
 
 ANSWER = "answer"
+DIED = f"{Died.__module__}.{Died.__name__}: "
 END_SECONDS = 20.0
 
 
@@ -115,7 +116,9 @@ class Ear(tune.Callback):
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self.put(Heard(_task(trial), error=str(trial.get_error() or "no reason known")))
+        # the file on this machine: the copy in the run folder comes later
+        text = Path(trial.error_file or "").read_text(encoding="utf-8")
+        self.put(Heard(_task(trial), error=text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -226,5 +229,8 @@ def _task(trial: TuneTrial) -> Task:
 
 
 def _cause(error: str) -> str:
-    """Return in one line what ended a trial, from Tune's traceback."""
-    return error.strip().splitlines()[-1][:200]
+    """Return in one line what ended a trial, from Tune's text on it."""
+    lines = [line.strip() for line in error.splitlines() if line.strip()]
+    own = [line.partition(DIED)[2] for line in lines if DIED in line]
+    rays = [line for line in lines if "died" in line]
+    return (own or rays or lines or ["no reason known"])[-1][:200]
