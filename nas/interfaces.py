@@ -246,7 +246,8 @@ class Rung:
 class Trial:
     """One finished proposal.
 
-    `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`).
+    `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`). Of a
+    study that drivers share also dropped: its driver died, or enough was evaluated without it.
     """
 
     number: int

@@ -314,7 +314,9 @@ def _knows(setup: Setup, arch: Arch) -> bool:
 
 def _states(trials: list[Trial]) -> dict[str, int]:
     names = ("done", "duplicate", "stopped", "rejected", "failed")
-    return {name: sum(trial.state == name for trial in trials) for name in names}
+    found = {name: sum(trial.state == name for trial in trials) for name in names}
+    dropped = sum(trial.state == "dropped" for trial in trials)  # of shared studies only
+    return found | ({"dropped": dropped} if dropped else {})
 
 
 def _cost(goal: Goal) -> str:

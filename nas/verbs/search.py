@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import math
@@ -13,7 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import RDBStorage
+
 from nas import catalog, finals, report, results, run
+from nas.database import connect, split, telling_loss
 from nas.engine import Engine, excess
 from nas.errors import NasError, OptionError, RunError
 from nas.interfaces import Executor, Metrics, Trial
@@ -23,6 +27,7 @@ from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
 from nas.screens.search import Progressing, silent
 from nas.settings.search import Settings, settings_from
+from nas.shared import Shared
 from nas.study import RANDOM, SEARCH, Journal, Log
 
 # may differ between a run and its resumption; everything else must not
@@ -73,23 +78,62 @@ def search(
             "a worker process imported the script that called nas.search: put the call under "
             "`if __name__ == '__main__':`"
         )
+    settings, password = _without_password(settings, name)
     folder = _found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - FREE:
         settings = {**run.read_args(folder), **settings}
     setup = prepare(settings_from(settings))
+    storage = setup.settings.storage
+    database = connect(storage, password) if storage else None
     opening = _opening(folder, resume)
     if folder is None:
         folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
     with run.lease(folder):
         _check_sources(folder, setup)
-        journal = Journal(folder / "journal.log", distributions(setup.space))
+        journal = _journal(setup, folder, database)
         run.write_environment(folder)
         run.write_args(folder, dataclasses.asdict(setup.settings))
         screen = screen or silent()
         screen.say(opening)
+        screen.say(f"study {setup.settings.study!r} in {storage}" if storage else "")
         for note in (*getattr(setup.evaluator, "notes", ()), *setup.notes):
             screen.say(note)
-        return _search(setup, folder, journal, screen, interrupted)
+        with telling_loss(storage) if storage else contextlib.nullcontext():
+            return _search(setup, folder, journal, screen, interrupted)
+
+
+def _without_password(
+    settings: Mapping[str, Any], name: str | None
+) -> tuple[dict[str, Any], str | None]:
+    """Return settings that may be kept and shown, with the study's name, and the password."""
+    chosen, url = dict(settings), settings.get("storage")
+    if not isinstance(url, str):
+        return chosen, None  # none, or refused with the other settings
+    chosen["storage"], password = split(url)
+    if not chosen.get("study"):
+        chosen["study"] = name or "search"
+    return chosen, password
+
+
+def _journal(setup: Setup, folder: Path, database: RDBStorage | None) -> Journal | Shared:
+    """Return where the studies are kept: in the run folder, or in a database."""
+    choices = distributions(setup.space)
+    if database is None:
+        return Journal(folder / "journal.log", choices)
+    study = setup.settings.study or folder.name
+    return Shared(database, study, choices, folder, _common(setup))
+
+
+def _common(setup: Setup) -> dict[str, Any]:
+    """Return what must be equal for all drivers of a study: settings, and files by content.
+
+    The images may lie at another path on another machine.
+    """
+    digests = _sources(setup.settings)
+    apart = {"storage", "study", "download", "data"}
+    fixed = {k: v for k, v in _fixed(setup.settings).items() if k not in apart}
+    same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
+    return {**same, "the data": getattr(setup.evaluator, "fingerprint", "")}
 
 
 def _opening(folder: Path | None, resume: bool) -> str:
@@ -167,7 +211,7 @@ class _Session:
 
     setup: Setup
     folder: Path
-    journal: Journal
+    journal: Journal | Shared
     executor: Executor
     screen: Progressing
     known: dict[str, Metrics]
@@ -177,7 +221,7 @@ class _Session:
 def _search(
     setup: Setup,
     folder: Path,
-    journal: Journal,
+    journal: Journal | Shared,
     screen: Progressing,
     interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -229,7 +273,7 @@ def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
     return found
 
 
-def _duration(journal: Journal) -> float:
+def _duration(journal: Journal | Shared) -> float:
     """Return the median seconds of what the run has evaluated so far, 0 if nothing."""
     found = journal.seconds()
     return statistics.median(found) if found else 0.0
@@ -308,6 +352,7 @@ def _pursue(
         setup.space,
         setup.goal,
         session.executor,
+        finished=earlier,
         seed=seed,
         known=session.known,
         stop=ended,
@@ -319,6 +364,7 @@ def _pursue(
         reason = engine.run(trials)
         return log, "" if reason == EQUAL_COST else reason
     finally:
+        log.close()
         table.close()
         session.screen.end()
 
