@@ -362,6 +362,8 @@ def _pursue(
     session.screen.begin(name, trials, setup.goal.objective, session.references, earlier)
     try:
         reason = engine.run(trials)
+        if log.shared:  # in order, and the same for every driver
+            table = results.Table(session.folder / results.TRIALS[name], log.trials(), setup.goal)
         return log, "" if reason == EQUAL_COST else reason
     finally:
         log.close()
