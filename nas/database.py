@@ -45,13 +45,12 @@ def split(url: str) -> tuple[str, str | None]:
         OptionError: it is no URL of a database that drivers can share. It is not shown: it may
             hold a password.
     """
-    hint = "an @, :, / or ? in a password is written as %40, %3A, %2F or %3F"
     try:
         found = make_url(url)
     except (exc.ArgumentError, ValueError):
         found = None
     if found is None or url.partition("?")[0].count("@") > 1 or "@" in (found.host or ""):
-        raise OptionError(f"--storage takes a URL such as {FORM}; {hint}")
+        raise OptionError(f"--storage takes a URL such as {FORM}; an @ in a password is %40")
     if found.drivername == "sqlite" and found.database:
         return url, None
     if found.drivername not in _POSTGRES or not found.database:
@@ -114,6 +113,25 @@ def connect(url: str, password: str | None = None) -> RDBStorage:
                 ) from error
             time.sleep(random.random())
     raise AssertionError("the last opening returns or raises")
+
+
+@contextlib.contextmanager
+def opened(url: str | None, password: str | None) -> Iterator[RDBStorage | None]:
+    """Hold a storage open, as `connect` returns it; None without a URL.
+
+    Raises:
+        RunError: it is lost meanwhile.
+    """
+    if not url:
+        yield None
+        return
+    storage = connect(url, password)
+    try:
+        with telling_loss(url):
+            yield storage
+    finally:
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ the driver gave a sign of life meanwhile or another was first.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -21,6 +22,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage
@@ -146,11 +148,12 @@ class SharedLog:
         while True:
             self._forget()
             trial_id = self._storage.create_new_trial(self._id, self._running())
-            trial = optuna.Trial(self.study, trial_id)
-            choices = {name: self._choose(trial, name, d) for name, d in distributions.items()}
-            if self._tables.decide(trial_id, choices, distributions):
-                return trial.number, choices
-            # this process stood still meanwhile, and was taken for dead
+            # it ends meanwhile if this process stands still, and is taken for dead
+            with contextlib.suppress(UpdateFinishedTrialError):
+                trial = optuna.Trial(self.study, trial_id)
+                choices = {name: self._choose(trial, name, d) for name, d in distributions.items()}
+                if self._tables.decide(trial_id, choices, distributions):
+                    return trial.number, choices
 
     def _choose(self, trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Option:
         """Return what Optuna's own Trial would suggest, which writes each choice by itself."""
@@ -197,7 +200,10 @@ class SharedLog:
             values = [trial.rungs[-1].reward]  # what Optuna's own tell takes
         self._forget()
         frozen = self._storage.get_trial(trial_id)
-        self.study.sampler.after_trial(self.study, frozen, state, values)
+        if frozen.state.is_finished():
+            return False
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self.study.sampler.after_trial(self.study, frozen, state, values)
         placed = dataclasses.replace(trial, place=trial.place or self._presence.host)
         done = self._tables.finish(trial_id, state, values, attributes_of(placed))
         if done:
@@ -215,7 +221,10 @@ class SharedLog:
         if not self._tables.report(trial_id, rung.epochs, rung.reward, rungs):
             return True
         self._forget()
-        return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
+        try:
+            return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
+        except UpdateFinishedTrialError:
+            return True
 
     def unfinished(self) -> list[Trial]:
         """Return this driver's proposals without a result, from a process that was killed.

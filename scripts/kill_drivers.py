@@ -83,7 +83,7 @@ class Crowd:
     flags: list[str]
     environment: dict[str, str]
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
-    ends: dict[int, float] = field(default_factory=dict)  # when each process was cut off
+    cuts: list[tuple[int, float]] = field(default_factory=list)  # process, and when it was cut off
 
     @property
     def ledger(self) -> Path:
@@ -108,12 +108,12 @@ class Crowd:
         process = self.processes[driver]
         process.kill()
         process.wait()
-        self.ends[process.pid] = time.monotonic()
+        self.cuts.append((process.pid, time.monotonic()))
 
     def suspend(self, driver: int, seconds: float) -> None:
         process = self.processes[driver]
         process.send_signal(signal.SIGSTOP)
-        self.ends[process.pid] = time.monotonic()
+        self.cuts.append((process.pid, time.monotonic()))
         time.sleep(seconds)
         process.send_signal(signal.SIGCONT)
 
@@ -125,14 +125,18 @@ class Crowd:
             what, arch, process, moment = line.split()
             pid, now = int(process), float(moment)
             if what == "begin":
-                found.append((arch, pid, now, self.ends.get(pid, float("inf"))))
+                found.append((arch, pid, now, self._cut(pid, now, float("inf"))))
             else:
                 index = max(i for i, e in enumerate(found) if e[:2] == (arch, pid))
-                # a suspended one ends late: it was cut off when it was suspended
-                cut = self.ends.get(pid, now)
-                end = cut if found[index][2] <= cut <= now else now
-                found[index] = (arch, pid, found[index][2], end)
+                begin = found[index][2]
+                found[index] = (arch, pid, begin, self._cut(pid, begin, now))
         return found
+
+    def _cut(self, pid: int, begin: float, end: float) -> float:
+        """Return when a process was killed or suspended between two moments, else the second."""
+        return min(
+            (t for process, t in self.cuts if process == pid and begin <= t <= end), default=end
+        )
 
 
 def disturb(crowd: Crowd, kills: int, stops: int, trials: int, rng: random.Random) -> int:
@@ -201,13 +205,13 @@ def report(crowd: Crowd, storage: str, wanted: int) -> bool:
     again = len(evaluations) - len({evaluation[0] for evaluation in evaluations})
     found = faults(trials, wanted)
     found["evaluations of one arch at one time"] = overlaps(evaluations)
-    found["evaluations begun again beyond those cut off"] = max(0, again - len(crowd.ends))
+    found["evaluations begun again beyond those cut off"] = max(0, again - len(crowd.cuts))
     codes = [process.wait() for process in crowd.processes.values()]
     found["drivers that failed"] = sum(code != 0 for code in codes)
     shown: dict[str, Any] = {
         "proposals": len(trials),
         **states,
-        "processes killed or suspended": len(crowd.ends),
+        "kills and suspensions": len(crowd.cuts),
         "trials taken over": taken,
         "evaluations": len(evaluations),
         "begun again after a cut": again,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import math
@@ -17,7 +16,7 @@ from typing import Any
 from optuna.storages import RDBStorage
 
 from nas import catalog, finals, report, results, run
-from nas.database import connect, split, telling_loss
+from nas.database import opened, split
 from nas.engine import Engine, excess
 from nas.errors import NasError, OptionError, RunError
 from nas.interfaces import Executor, Metrics, Trial
@@ -83,22 +82,18 @@ def search(
     if folder and not settings.keys() - FREE:
         settings = {**run.read_args(folder), **settings}
     setup = prepare(settings_from(settings))
-    storage = setup.settings.storage
-    database = connect(storage, password) if storage else None
     opening = _opening(folder, resume)
-    if folder is None:
-        folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
-    with run.lease(folder):
-        _check_sources(folder, setup)
-        journal = _journal(setup, folder, database)
-        run.write_environment(folder)
-        run.write_args(folder, dataclasses.asdict(setup.settings))
-        screen = screen or silent()
-        screen.say(opening)
-        screen.say(f"study {setup.settings.study!r} in {storage}" if storage else "")
-        for note in (*getattr(setup.evaluator, "notes", ()), *setup.notes):
-            screen.say(note)
-        with telling_loss(storage) if storage else contextlib.nullcontext():
+    with opened(setup.settings.storage, password) as database:
+        if folder is None:
+            folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
+        with run.lease(folder):
+            _check_sources(folder, setup)
+            journal = _journal(setup, folder, database)
+            run.write_environment(folder)
+            run.write_args(folder, dataclasses.asdict(setup.settings))
+            screen = screen or silent()
+            for line in (opening, *getattr(setup.evaluator, "notes", ()), *setup.notes):
+                screen.say(line)
             return _search(setup, folder, journal, screen, interrupted)
 
 
@@ -363,6 +358,7 @@ def _pursue(
     try:
         reason = engine.run(trials)
         if log.shared:  # in order, and the same for every driver
+            table.close()
             table = results.Table(session.folder / results.TRIALS[name], log.trials(), setup.goal)
         return log, "" if reason == EQUAL_COST else reason
     finally:
