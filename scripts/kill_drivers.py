@@ -25,7 +25,7 @@ from typing import Any
 
 import optuna
 
-from nas.database import connect, split
+from nas.database import opened, split
 
 # 1296 points, 576 networks: at one layer a second kernel is a dead gene, so proposals collide
 SPACE = """
@@ -197,9 +197,9 @@ def faults(trials: list[optuna.trial.FrozenTrial], wanted: int) -> dict[str, int
 
 def report(crowd: Crowd, storage: str, wanted: int) -> bool:
     """Print what was found; return whether all is well."""
-    public, password = split(storage)
-    study = optuna.load_study(study_name="shared search", storage=connect(public, password))
-    trials, evaluations = study.get_trials(), crowd.evaluations()
+    with opened(*split(storage)) as database:
+        trials = optuna.load_study(study_name="shared search", storage=database).get_trials()
+    evaluations = crowd.evaluations()
     states = Counter(trial.user_attrs.get("state", "none") for trial in trials)
     taken = sum("taken over as" in t.user_attrs.get("reason", "") for t in trials)
     again = len(evaluations) - len({evaluation[0] for evaluation in evaluations})
