@@ -276,17 +276,21 @@ def drivers(folder: Path, storage: str, count: int, *flags: str) -> list[dict[st
 
 @pytest.mark.slow
 def test_drivers_at_once_evaluate_each_arch_once(folder: Path, database: str) -> None:
-    """Both make the tables, share 24 networks of 36 points, and end with the same tables."""
+    """Both make the database's tables, share 24 networks, and end with the same trials."""
     flags = ["--trials", "20", "--evaluator-option", "sleep=0.05", "-q"]
     found = drivers(folder, database, 2, *flags)
     ledger = (folder / "ledger.txt").read_text().split()
     assert len(ledger) == len(set(ledger)) <= 24
     for name in ("trials.csv", "random.csv"):
-        one, other = (run.read_csv(Path(folder, each["run"], name)) for each in found)
-        assert one == other and [int(row["number"]) for row in one] == list(range(len(one)))
-        archs = [row["arch_id"] for row in one if row["state"] == "done"]
+        tables = [run.read_csv(Path(folder, each["run"], name)) for each in found]
+        shorter, longer = sorted(tables, key=len)
+        # one may propose once more while the other is through with the last trial
+        assert longer[: len(shorter)] == shorter and len(longer) <= len(shorter) + 1
+        assert [int(row["number"]) for row in longer] == list(range(len(longer)))
+        archs = [row["arch_id"] for row in shorter if row["state"] == "done"]
         assert len(archs) == len(set(archs)) == 20
-    assert found[0]["best"] == found[1]["best"] and found[0]["states"] == found[1]["states"]
+        assert all(row["state"] != "done" for row in longer[len(shorter) :])
+    assert found[0]["best"] == found[1]["best"]
     assert all((folder / each["run"] / "report.html").exists() for each in found)
 
 
