@@ -3,11 +3,12 @@
 The study is the only truth. What is in memory can be rebuilt from it, so a killed search goes
 on where it was: finished trials count, a proposal without a result is evaluated again under its
 own number. Where drivers share a study, each counts what the others finish, and waits for what
-they work on instead of doing it again (nas/shared.py says why that is enough).
+they work on (nas/shared.py says why that is enough).
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ class _Pending:
 
 @dataclass
 class _Held:
-    """A proposal that waits for another one of the same arch, here or of another driver."""
+    """A proposal that waits for one in flight, here or of another driver."""
 
     number: int
     choices: Choices
@@ -140,8 +141,7 @@ class Engine:
     def run(self, trials: int) -> str:
         """Evaluate until `trials` archs are spent; return why it ended early, or "".
 
-        What is being trained when it ends early is left to a resumption. The trials of all
-        drivers count, and what they work on is waited for.
+        What is being trained when it ends early is left to a resumption. All drivers' trials count.
 
         Raises:
             NasError: the last evaluations all failed; the message gives the reason.
@@ -189,17 +189,16 @@ class Engine:
         news, self._rivals = self._log.look()
         for trial in news:
             self._lost.add(trial.number)  # it may have been this driver's own
-            failed, reason = self._failed, self._reason
+            own = self._failed, self._reason
             self._count(trial)
-            self._failed, self._reason = failed, reason  # of this driver's evaluator
+            self._failed, self._reason = own  # this driver's evaluator is not broken by others'
             self._watch(trial)
 
     def _has_room(self) -> bool:
         waiting, slots = len(self._pending), self._executor.slots
-        if (waiting or self._rivals) and self._idle >= PATIENCE:
+        idle = (waiting or self._rivals) and self._idle >= PATIENCE
+        if idle or len(self._held) >= 4 * slots:
             return False  # what is in flight may change what is proposed
-        if len(self._held) >= 4 * slots:
-            return False
         return waiting < slots and self._spent + waiting + len(self._rivals) < self._trials
 
     def _ended(self) -> str:
@@ -235,8 +234,7 @@ class Engine:
             return self._tell(Trial(number, "dropped", choices, arch.id, cost, (), enough))
         if arch.id in self._known:
             state = "duplicate" if arch.id in self._seen else "done"
-            metrics = self._known[arch.id]
-            values = self._goal.values(metrics)
+            metrics, values = self._known[arch.id], self._goal.values(self._known[arch.id])
             return self._tell(Trial(number, state, choices, arch.id, metrics, values))
         self._pending[number] = _Pending(arch, choices, rungs)
         self._submit(number)
@@ -254,10 +252,9 @@ class Engine:
     def _arch_of(self, rival: int) -> str:
         """Return the id of what another driver evaluates, "" while it is being proposed."""
         if rival not in self._archs and self._rivals[rival]:
-            try:
+            self._archs[rival] = "none"
+            with contextlib.suppress(ArchError):  # its driver is about to reject it
                 self._archs[rival] = decode(self._space, self._rivals[rival]).id
-            except ArchError:
-                self._archs[rival] = "none"  # its driver is about to reject it
         return self._archs.get(rival, "")
 
     def _submit(self, number: int) -> None:
@@ -282,7 +279,7 @@ class Engine:
             theirs = heir.folder / self._budget.folder.name / self._checkpoints(heir.of).name
             try:
                 shutil.copytree(theirs, mine)
-            except (OSError, shutil.Error):  # there are none, or its driver lives and writes there
+            except OSError:  # there are none, or its driver lives and writes there
                 shutil.rmtree(mine, ignore_errors=True)
 
     def _record(self, outcome: Outcome) -> None:
@@ -292,7 +289,8 @@ class Engine:
         if not outcome.error and len(pending.rungs) + 1 < len(self._budget.rungs):
             return self._report(outcome, metrics)
         if outcome.error and pending.rungs:  # what it has cost until then is spent
-            metrics |= _spent(pending.rungs[-1].metrics)
+            before = pending.rungs[-1].metrics
+            metrics |= {name: before[name] for name in (TRAINING_FLOPS,) if name in before}
         state, values = ("failed", ()) if outcome.error else ("done", self._goal.values(metrics))
         self._close(outcome, state, metrics, values, outcome.error)
 
@@ -376,10 +374,6 @@ def decode(space: Space, choices: Choices) -> Arch:
     if not isinstance(arch, Arch):
         raise ArchError(f"decode gives no Arch for {choices} but {type(arch).__name__}")
     return arch
-
-
-def _spent(metrics: Metrics) -> Metrics:
-    return {name: value for name, value in metrics.items() if name == TRAINING_FLOPS}
 
 
 def excess(space: Space, objective: Objective) -> Excess:
