@@ -31,7 +31,7 @@ from optuna.trial import FrozenTrial, TrialState
 from nas.database import Tables
 from nas.drivers import IDENTITY, Presence
 from nas.errors import RunError
-from nas.interfaces import Choices, Metrics, Option, Rung, Trial
+from nas.interfaces import Choices, Metrics, Rung, Trial
 from nas.run import read_json
 from nas.study import (
     RANDOM,
@@ -141,6 +141,7 @@ class SharedLog:
     ) -> None:
         self.study, self._storage, self._tables, self._presence = study, storage, tables, presence
         self._id = study._study_id
+        self._looked: dict[int, FrozenTrial] = {}  # this driver's running trials
         self._told: set[int] = set()  # the finished trials that the engine knows of
 
     def ask(self, distributions: dict[str, BaseDistribution]) -> tuple[int, Choices]:
@@ -151,20 +152,20 @@ class SharedLog:
             # it ends meanwhile if this process stands still, and is taken for dead
             with contextlib.suppress(UpdateFinishedTrialError):
                 trial = optuna.Trial(self.study, trial_id)
-                choices = {name: self._choose(trial, name, d) for name, d in distributions.items()}
+                choices = self._choose(trial, distributions)
                 if self._tables.decide(trial_id, choices, distributions):
                     return trial.number, choices
 
-    def _choose(self, trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Option:
+    def _choose(self, trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> Choices:
         """Return what Optuna's own Trial would suggest, which writes each choice by itself."""
-        found: Option
-        if name in trial.relative_params:
-            found = trial.relative_params[name]
-        else:
+        found = {n: v for n, v in trial.relative_params.items() if n in distributions}
+        if len(found) < len(distributions):
             frozen = self._storage.get_trial(trial._trial_id)
-            study = optuna.pruners._filter_study(self.study, frozen)
-            found = self.study.sampler.sample_independent(study, frozen, name, distribution)
-        return found
+            study, sampler = optuna.pruners._filter_study(self.study, frozen), self.study.sampler
+            for name, each in distributions.items():
+                if name not in found:
+                    found[name] = sampler.sample_independent(study, frozen, name, each)
+        return {name: found[name] for name in distributions}
 
     def _running(self, **parts: Any) -> FrozenTrial:
         """Return a trial of this driver that is to be begun."""
@@ -199,9 +200,8 @@ class SharedLog:
         if state is TrialState.PRUNED and trial.rungs:
             values = [trial.rungs[-1].reward]  # what Optuna's own tell takes
         self._forget()
-        frozen = self._storage.get_trial(trial_id)
-        if frozen.state.is_finished():
-            return False
+        # as it was at the last look: samplers want its choices
+        frozen = self._looked.get(trial.number) or self._storage.get_trial(trial_id)
         with contextlib.suppress(UpdateFinishedTrialError):
             self.study.sampler.after_trial(self.study, frozen, state, values)
         placed = dataclasses.replace(trial, place=trial.place or self._presence.host)
@@ -250,6 +250,8 @@ class SharedLog:
         news = [t for t in every if t.state.is_finished() and t.number not in self._told]
         self._told |= {frozen.number for frozen in news}
         rivals = [t for t in every if _runs(t) and _driver(t) != self._presence.driver]
+        mine = self._presence.driver
+        self._looked = {t.number: t for t in every if _runs(t) and _driver(t) == mine}
         return [trial_of(t) for t in news], {t.number: dict(t.params) for t in rivals}
 
     def inherit(self, room: int) -> list[Heir]:
