@@ -168,17 +168,17 @@ class Tables:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[Session]:
-        with _create_scoped_session(self._storage.scoped_session) as session:
-            yield session
+        with _create_scoped_session(self._storage.scoped_session) as db:
+            yield db
 
     def decide(
         self, trial: int, params: Mapping[str, Any], distributions: Mapping[str, Any]
     ) -> bool:
         """Write all choices of a trial."""
-        with self._transaction() as session:
-            if not _hold(session, trial, TrialState.RUNNING):
+        with self._transaction() as db:
+            if not _hold(db, trial, TrialState.RUNNING):
                 return False
-            session.add_all(
+            db.add_all(
                 models.TrialParamModel(
                     trial_id=trial,
                     param_name=name,
@@ -191,11 +191,11 @@ class Tables:
 
     def report(self, trial: int, step: int, value: float, attributes: Mapping[str, Any]) -> bool:
         """Write what a trial shows at a step."""
-        with self._transaction() as session:
-            if not _hold(session, trial, TrialState.RUNNING):
+        with self._transaction() as db:
+            if not _hold(db, trial, TrialState.RUNNING):
                 return False
-            self._storage._set_trial_intermediate_value_without_commit(session, trial, step, value)
-            _attributes(session, trial, attributes)
+            self._storage._set_trial_intermediate_value_without_commit(db, trial, step, value)
+            _attributes(db, trial, attributes)
         return True
 
     def finish(
@@ -206,13 +206,13 @@ class Tables:
         attributes: Mapping[str, Any],
     ) -> bool:
         """End a trial with all that is known of it."""
-        with self._transaction() as session:
-            if not _hold(session, trial, state):
+        with self._transaction() as db:
+            if not _hold(db, trial, state):
                 return False
-            _attributes(session, trial, attributes)
+            _attributes(db, trial, attributes)
             for objective, value in enumerate(values or ()):
                 stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-                session.add(
+                db.add(
                     models.TrialValueModel(
                         trial_id=trial, objective=objective, value=stored, value_type=kind
                     )
@@ -234,27 +234,27 @@ class Tables:
         """
         key, value = unless
         attribute = models.StudyUserAttributeModel
-        with self._transaction() as session:
+        with self._transaction() as db:
             # in the order in which all take their locks: the study, its attribute, the trial
-            models.StudyModel.find_or_raise_by_id(self._study, session, for_update=True)
+            models.StudyModel.find_or_raise_by_id(self._study, db, for_update=True)
             same = (attribute.key == key, attribute.value_json == json.dumps(value))
             mine = update(attribute).where(attribute.study_id == self._study, *same)
-            held = session.execute(mine.values(key=key), execution_options=_PLAIN)
-            if not held.rowcount or not _hold(session, trial, TrialState.FAIL):  # type: ignore[attr-defined]
+            held = db.execute(mine.values(key=key), execution_options=_PLAIN)
+            if not held.rowcount or not _hold(db, trial, TrialState.FAIL):  # type: ignore[attr-defined]
                 return None
             number = -1
             if heir:
-                begun = self._storage._get_prepared_new_trial(self._study, heir, session)
+                begun = self._storage._get_prepared_new_trial(self._study, heir, db)
                 number = int(begun.number)
             reason = attributes["reason"].format(number)
-            _attributes(session, trial, {**attributes, "reason": reason})
+            _attributes(db, trial, {**attributes, "reason": reason})
         return number
 
 
 _PLAIN = {"synchronize_session": False}
 
 
-def _hold(session: Session, trial: int, state: TrialState) -> bool:
+def _hold(db: Session, trial: int, state: TrialState) -> bool:
     """Set the state of a running trial, and keep others from it up to the end of the transaction.
 
     Return False if it runs no more: another driver has ended it.
@@ -264,17 +264,17 @@ def _hold(session: Session, trial: int, state: TrialState) -> bool:
     values: dict[str, Any] = {"state": state}
     if state.is_finished():
         values["_datetime_complete_utc"] = datetime.now(UTC).replace(tzinfo=None)
-    done = session.execute(running.values(values), execution_options=_PLAIN)
+    done = db.execute(running.values(values), execution_options=_PLAIN)
     return bool(done.rowcount)  # type: ignore[attr-defined]
 
 
-def _attributes(session: Session, trial: int, attributes: Mapping[str, Any]) -> None:
+def _attributes(db: Session, trial: int, attributes: Mapping[str, Any]) -> None:
     """Write attributes of a trial, new or changed."""
     model = models.TrialUserAttributeModel
-    there = {str(row.key): row for row in model.where_trial_id(trial, session)}
+    there = {str(row.key): row for row in model.where_trial_id(trial, db)}
     for key, value in attributes.items():
         text = json.dumps(value)
         if key in there:
             there[key].value_json = text
         else:
-            session.add(model(trial_id=trial, key=key, value_json=text))
+            db.add(model(trial_id=trial, key=key, value_json=text))
