@@ -1,19 +1,21 @@
 """The loop of every search: ask the study, screen by exact cost, evaluate, tell the study.
 
-The journal is the only truth. What is in memory can be rebuilt from it, so a killed search goes
+The study is the only truth. What is in memory can be rebuilt from it, so a killed search goes
 on where it was: finished trials count, a proposal without a result is evaluated again under its
-own number.
+own number. Where drivers share a study, each counts what the others finish, and waits for what
+they work on (nas/shared.py says why that is enough).
 """
 
 from __future__ import annotations
 
+import contextlib
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nas.arch import Arch
-from nas.cost import count
 from nas.errors import ArchError, NasError
 from nas.interfaces import (
     SPENT,
@@ -29,13 +31,16 @@ from nas.interfaces import (
     Trial,
 )
 from nas.objective import Objective, broken_limit, metric_of, reward
-from nas.samplers import Excess, distributions, no_excess
-from nas.study import Direction, Log
+from nas.points import cost_metrics, decode
+from nas.samplers import distributions
+from nas.study import Direction, Heir, Log
 
 # proposals in a row that bring nothing new before a search ends
 PATIENCE = 500
 # failed evaluations in a row before a search ends: the evaluator is broken, not the archs
 FAILURES = 20
+# seconds between two looks at what other drivers do, where there is nothing else to do
+POLL = 0.25
 
 
 @dataclass(frozen=True)
@@ -82,12 +87,22 @@ class _Pending:
         return sum(rung.seconds for rung in self.rungs)
 
 
-class Engine:
-    """One study of a journal with everything that is needed to go on with it.
+@dataclass
+class _Held:
+    """A proposal that waits for one in flight, here or of another driver."""
 
-    `known` maps arch ids to metrics and may be shared between studies: what is in it is not
-    evaluated again. `stop` returns a reason to end early, or an empty string. `watch` is called
-    with each finished trial.
+    number: int
+    choices: Choices
+    rungs: tuple[Rung, ...] = ()
+    arch_id: str = ""
+
+
+class Engine:
+    """One study with everything that is needed to go on with it.
+
+    `finished`: its trials so far. `known` maps arch ids to metrics and may be shared between
+    studies: what is in it is not evaluated again. `stop` returns a reason to end early, or an
+    empty string. `watch` is called with each finished trial.
     """
 
     def __init__(
@@ -97,6 +112,7 @@ class Engine:
         goal: Goal,
         executor: Executor,
         *,
+        finished: Sequence[Trial],
         seed: int,
         known: dict[str, Metrics],
         stop: Callable[[], str],
@@ -108,54 +124,87 @@ class Engine:
         self._budget = budget
         self._distributions = distributions(space)
         self._pending: dict[int, _Pending] = {}
-        self._twins: list[tuple[int, Choices, str]] = []  # with the arch id they wait for
+        self._held: list[_Held] = []
+        self._rivals: dict[int, Choices] = {}  # what other drivers work on
+        self._archs: dict[int, str] = {}  # the arch ids of these
+        self._lost: set[int] = set()  # own trials that other drivers have ended
         self._seen: set[str] = set()
         self._broken: dict[str, str] = {}  # the archs that gave no result, and why
         self._spent = self._idle = self._failed = 0
-        self._reason = ""
-        finished = log.trials()
-        self._proposed: set[tuple[Option, ...]] = {tuple(t.choices.values()) for t in finished}
+        self._trials, self._reason = 0, ""
+        self._proposed: set[tuple[Option, ...]] = set()
         for trial in finished:
             self._clear(trial)  # it may have been killed just before
             self._count(trial)
-        if self._failed >= FAILURES:
+        if self._failed >= FAILURES or log.shared:
             self._failed = 0  # the search ended for that, and goes on with a mended evaluator
 
     def run(self, trials: int) -> str:
         """Evaluate until `trials` archs are spent; return why it ended early, or "".
 
-        What is being trained when it ends early is left to a resumption.
+        What is being trained when it ends early is left to a resumption. All drivers' trials count.
 
         Raises:
             NasError: the last evaluations all failed; the message gives the reason.
         """
-        for trial in self._log.unfinished() if not self._ended() else []:
+        self._trials = trials
+        unfinished = self._log.unfinished() if not self._ended() else []
+        self._look()
+        for trial in unfinished:
             self._screen(trial.number, trial.choices, trial.rungs)
         while True:
+            self._catch_up()
             reason = self._ended()
-            while not reason and self._has_room(trials):
-                self._screen(*self._log.ask(self._distributions))
+            while not reason and self._has_room():
+                number, choices = self._log.ask(self._distributions)
+                self._look()
+                self._screen(number, choices)
                 reason = self._ended()
-            if not self._pending:
+            if self._pending:
+                for outcome in self._executor.wait():
+                    self._record(outcome)
+            elif (self._held or self._rivals) and not self._stop():
+                time.sleep(POLL)
+            else:
                 if self._failed and not self._seen and not self._stop():
                     raise NasError(f"every evaluation failed: {self._reason}")
                 return reason
-            for outcome in self._executor.wait():
-                self._record(outcome)
-            # when it ends, they are left to a resumption as the trials they waited for are
-            twins, self._twins = (self._twins if not self._stop() else []), []
-            flying = self._flying()
-            for twin in twins:
-                if twin[2] in flying:  # looked at no earlier: there may be a thousand of them
-                    self._twins.append(twin)
-                else:
-                    self._screen(*twin[:2])
 
-    def _has_room(self, trials: int) -> bool:
+    def _catch_up(self) -> None:
+        """Take over what dead drivers left, learn what others found, try again what waits.
+
+        When the search ends, what waits is left to a resumption as the trials it waits for are.
+        """
+        ends = bool(self._stop())
+        room = 0 if ends else self._executor.slots - len(self._pending)
+        for heir in self._log.inherit(room) if room > 0 else []:
+            self._copy_checkpoints(heir)
+            self._held.append(_Held(heir.trial.number, heir.trial.choices, heir.trial.rungs))
+        self._look()
+        held, self._held = ([] if ends else self._held), []
+        flying = {pending.arch.id for pending in self._pending.values()}
+        for each in held:
+            if each.arch_id in flying:  # looked at no earlier: there may be a thousand of them
+                self._held.append(each)
+            else:
+                self._screen(each.number, each.choices, each.rungs)
+
+    def _look(self) -> None:
+        """Learn what other drivers have finished, and what they work on."""
+        news, self._rivals = self._log.look()
+        for trial in news:
+            self._lost.add(trial.number)  # it may have been this driver's own
+            own = self._failed, self._reason
+            self._count(trial)
+            self._failed, self._reason = own  # this driver's evaluator is not broken by others'
+            self._watch(trial)
+
+    def _has_room(self) -> bool:
         waiting, slots = len(self._pending), self._executor.slots
-        if waiting and (self._idle >= PATIENCE or len(self._twins) >= 4 * slots):
+        idle = (waiting or self._rivals) and self._idle >= PATIENCE
+        if idle or len(self._held) >= 4 * slots:
             return False  # what is in flight may change what is proposed
-        return waiting < slots and self._spent + waiting < trials
+        return waiting < slots and self._spent + waiting + len(self._rivals) < self._trials
 
     def _ended(self) -> str:
         if self._failed >= FAILURES:
@@ -163,11 +212,13 @@ class Engine:
         if len(self._proposed) >= self._space.size:
             return self._stop() or "every point of the space was proposed"
         idle = f"{PATIENCE} proposals in a row were known already or above a limit"
-        exhausted = self._idle >= PATIENCE and not self._pending
+        exhausted = self._idle >= PATIENCE and not self._pending and not self._rivals
         return self._stop() or (idle if exhausted else "")
 
     def _screen(self, number: int, choices: Choices, rungs: tuple[Rung, ...] = ()) -> None:
-        """Reject a proposal, answer it from what is known, or submit it."""
+        """Reject a proposal, answer it from what is known, have it wait, or submit it."""
+        if number in self._lost:
+            return
         self._proposed.add(tuple(choices.values()))
         try:
             arch = decode(self._space, choices)
@@ -179,20 +230,37 @@ class Engine:
             reason = f"this network was tried before: {self._broken[arch.id]}"
         if reason:
             return self._tell(Trial(number, "rejected", choices, arch.id, cost, (), reason))
+        if self._must_wait(number, arch.id):
+            self._held.append(_Held(number, choices, rungs, arch.id))
+            return
+        full = self._log.shared and self._spent + len(self._pending) >= self._trials
+        if full and arch.id not in self._seen:
+            enough = f"{self._trials} trials are enough, and others came first"
+            return self._tell(Trial(number, "dropped", choices, arch.id, cost, (), enough))
         if arch.id in self._known:
             state = "duplicate" if arch.id in self._seen else "done"
-            metrics = self._known[arch.id]
-            values = self._goal.values(metrics)
+            metrics, values = self._known[arch.id], self._goal.values(self._known[arch.id])
             return self._tell(Trial(number, state, choices, arch.id, metrics, values))
-        if arch.id in self._flying():
-            self._twins.append((number, choices, arch.id))  # it gets the result of the one there
-            return
         self._pending[number] = _Pending(arch, choices, rungs)
         self._submit(number)
 
-    def _flying(self) -> set[str]:
-        """Return the ids of the archs that are being evaluated."""
-        return {pending.arch.id for pending in self._pending.values()}
+    def _must_wait(self, number: int, arch_id: str) -> bool:
+        """Tell whether a proposal gets the result of one in flight, or comes after the last."""
+        if any(arch_id == other.arch.id for other in self._pending.values()):
+            return True
+        ahead = [rival for rival in self._rivals if rival < number]
+        if any(self._arch_of(rival) in ("", arch_id) for rival in ahead):
+            return True
+        full = self._spent + len(self._pending) + len(ahead) >= self._trials
+        return bool(ahead) and full and arch_id not in self._seen
+
+    def _arch_of(self, rival: int) -> str:
+        """Return the id of what another driver evaluates, "" while it is being proposed."""
+        if rival not in self._archs and self._rivals[rival]:
+            self._archs[rival] = "none"
+            with contextlib.suppress(ArchError):  # its driver is about to reject it
+                self._archs[rival] = decode(self._space, self._rivals[rival]).id
+        return self._archs.get(rival, "")
 
     def _submit(self, number: int) -> None:
         """Have a trial evaluated, or trained up to its next rung."""
@@ -209,6 +277,16 @@ class Engine:
     def _checkpoints(self, number: int) -> Path:
         return self._budget.folder / f"{self._log.study.study_name}-{number}".replace(" ", "-")
 
+    def _copy_checkpoints(self, heir: Heir) -> None:
+        """Go on from the checkpoints of a dead driver, where this machine can read them."""
+        mine = self._checkpoints(heir.trial.number)
+        if heir.folder and self._budget.rungs:
+            theirs = heir.folder / self._budget.folder.name / self._checkpoints(heir.of).name
+            try:
+                shutil.copytree(theirs, mine)
+            except OSError:  # there are none, or its driver lives and writes there
+                shutil.rmtree(mine, ignore_errors=True)
+
     def _record(self, outcome: Outcome) -> None:
         pending = self._pending[outcome.number]
         pending.retries += outcome.retries
@@ -216,7 +294,8 @@ class Engine:
         if not outcome.error and len(pending.rungs) + 1 < len(self._budget.rungs):
             return self._report(outcome, metrics)
         if outcome.error and pending.rungs:  # what it has cost until then is spent
-            metrics |= _spent(pending.rungs[-1].metrics)
+            before = pending.rungs[-1].metrics
+            metrics |= {name: before[name] for name in (TRAINING_FLOPS,) if name in before}
         state, values = ("failed", ()) if outcome.error else ("done", self._goal.values(metrics))
         self._close(outcome, state, metrics, values, outcome.error)
 
@@ -253,10 +332,11 @@ class Engine:
             self._submit(number)
 
     def _tell(self, trial: Trial) -> None:
-        self._log.tell(trial)
+        told = self._log.tell(trial)
         self._clear(trial)
-        self._count(trial)
-        self._watch(trial)
+        if told:  # else another driver has taken it over, and the next look tells
+            self._count(trial)
+            self._watch(trial)
 
     def _clear(self, trial: Trial) -> None:
         """Remove the checkpoints of a finished trial."""
@@ -264,6 +344,10 @@ class Engine:
             shutil.rmtree(self._checkpoints(trial.number), ignore_errors=True)
 
     def _count(self, trial: Trial) -> None:
+        if trial.state == "dropped":
+            self._proposed.discard(tuple(trial.choices.values()))
+            return
+        self._proposed.add(tuple(trial.choices.values()))
         if trial.state in ("failed", "stopped"):
             self._broken[trial.arch_id] = trial.reason
         if trial.state == "done":
@@ -276,50 +360,3 @@ class Engine:
             self._reason = trial.reason
         else:
             self._idle += 1
-
-
-def decode(space: Space, choices: Choices) -> Arch:
-    """Return the arch of a point.
-
-    Raises:
-        ArchError: the space calls the point invalid, or it decodes to something impossible.
-    """
-    try:
-        if space.valid and not space.valid(choices):
-            raise ArchError("the space says that this point is not valid")
-        arch = space.decode(choices)
-    except NasError:
-        raise
-    except Exception as error:  # a space is the user's code
-        raise ArchError(f"decode fails on {choices}: {type(error).__name__}: {error}") from error
-    if not isinstance(arch, Arch):
-        raise ArchError(f"decode gives no Arch for {choices} but {type(arch).__name__}")
-    return arch
-
-
-def _spent(metrics: Metrics) -> Metrics:
-    return {name: value for name, value in metrics.items() if name == TRAINING_FLOPS}
-
-
-def excess(space: Space, objective: Objective) -> Excess:
-    """Return how far a point is above the hard limits, as a share of the limit; inf if invalid.
-
-    Controllers that take it propose within the limits instead of being rejected.
-    """
-    if not objective.limits and space.valid is None:
-        return no_excess
-
-    def above(choices: Choices) -> float:
-        try:
-            cost = cost_metrics(decode(space, choices))
-        except ArchError:
-            return float("inf")
-        return max((cost[b.metric] / b.value - 1 for b in objective.limits), default=0.0)
-
-    return above
-
-
-def cost_metrics(arch: Arch) -> Metrics:
-    """Return the metrics that are counted, not evaluated."""
-    cost = count(arch)
-    return {"flops": cost.flops, "params": cost.params, "activations": cost.activations}

@@ -229,6 +229,8 @@ class Executor(Protocol):
     def wait(self) -> list[Outcome]:
         """Return the outcomes that are ready; block until there is one.
 
+        It may return none after some seconds, where `slots` may have changed meanwhile.
+
         Raises:
             OptionError, RunError, MissingError: nothing can be evaluated, as on a full disk.
         """
@@ -251,7 +253,8 @@ class Rung:
 class Trial:
     """One finished proposal.
 
-    `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`).
+    `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`). Of a
+    study that drivers share also dropped: its driver died, or enough was evaluated without it.
     """
 
     number: int

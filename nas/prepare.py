@@ -93,6 +93,7 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     catalog.export("executors", settings.executor, "make")
     options = executor_options(settings)
     catalog.check_options("executors", settings.executor, options, EXECUTORS)
+    _check_storage(settings)
     goal = _goal(settings)
     work = _work(settings)
     evaluator = make_evaluator(work)
@@ -105,6 +106,21 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
         _check_evaluator(evaluator, work.evaluator, arch)
         check_reach(space, arch, goal.objective, evaluator)
     return Setup(settings, space, goal, evaluator, work, controller, pruner, notes)
+
+
+def _check_storage(settings: Settings) -> None:
+    """Check where the study is to be kept; nothing is connected to yet.
+
+    Raises:
+        OptionError: the URL is of no database that drivers can share, or --study has none.
+        MissingError: psycopg is not installed.
+    """
+    if settings.storage:
+        from nas.database import check  # SQLAlchemy: only where it is needed
+
+        check(settings.storage)
+    elif settings.study:
+        raise OptionError("--study names a study of a database: give --storage postgresql://...")
 
 
 def _space(settings: Settings, evaluator: Evaluator) -> tuple[Space, tuple[str, ...]]:

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 
 from nas.arch import Arch
-from nas.engine import cost_metrics, decode
 from nas.errors import ArchError, EvaluatorError, NasError, OptionError
 from nas.evaluation import Measured, perform, rungs
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Task
 from nas.objective import Objective, metric_of
+from nas.points import cost_metrics, decode
 from nas.samplers import random_choices
 from nas.units import format_count
 

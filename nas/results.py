@@ -14,12 +14,13 @@ from typing import Any
 from nas import run
 from nas.arch import Arch
 from nas.curves import write_rungs
-from nas.engine import Goal, cost_metrics
+from nas.engine import Goal
 from nas.errors import EvaluatorError, RunError
 from nas.finals import Finalist, Standing, entry, hand_over
 from nas.interfaces import SPENT, TRAINING_FLOPS, Executor, Fleet, Metrics, Task, Trial
 from nas.load import baselines
 from nas.objective import describe, hypervolume, meets, pareto_front, reward
+from nas.points import cost_metrics
 from nas.prepare import Setup
 from nas.study import RANDOM, SEARCH, Log
 
@@ -299,7 +300,9 @@ def _reference(
     epochs, place = setup.rungs[-1] if setup.rungs else 0, folder / "trials" / name
     limit = setup.settings.trial_time_limit or 0.0
     executor.submit(Task(-1, arch.to_dict(), setup.settings.seed, epochs, str(place), limit))
-    (outcome,) = executor.wait()
+    while not (outcomes := executor.wait()):
+        pass  # the cluster has changed
+    (outcome,) = outcomes
     if outcome.error:
         say(f"no reference row for {name}: {outcome.error}")
         return None
@@ -317,7 +320,9 @@ def _knows(setup: Setup, arch: Arch) -> bool:
 
 def _states(trials: list[Trial]) -> dict[str, int]:
     names = ("done", "duplicate", "stopped", "rejected", "failed")
-    return {name: sum(trial.state == name for trial in trials) for name in names}
+    found = {name: sum(trial.state == name for trial in trials) for name in names}
+    dropped = sum(trial.state == "dropped" for trial in trials)  # of shared studies only
+    return found | ({"dropped": dropped} if dropped else {})
 
 
 def _cost(goal: Goal) -> str:

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import socket
 import subprocess
@@ -168,7 +169,7 @@ def write_environment(path: Path) -> None:
     packages = ("nas", "torch", "optuna", "numpy")
     data: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "command": [Path(sys.argv[0]).name, *arguments()],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
@@ -179,6 +180,12 @@ def write_environment(path: Path) -> None:
         first = read_json(path / ENVIRONMENT)
         data = {**first, "resumed": [*first.get("resumed", []), data]}
     write_json(path / ENVIRONMENT, data)
+
+
+def arguments() -> list[str]:
+    """Return what this process was called with, without the passwords of URLs."""
+    named = (re.sub(r"(://[^:/?]*):[^?]*@", r"\1@", word) for word in sys.argv[1:])
+    return [re.sub(r"(://.*[?&])password=[^&]*&?", r"\1", word).rstrip("?&") for word in named]
 
 
 def write_json(path: Path, data: Any) -> None:

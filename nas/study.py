@@ -1,12 +1,16 @@
-"""A study of the journal as this project reads and writes it: ask, tell, trials."""
+"""A study as this project reads and writes it: ask, tell, trials. Here it is in a run's journal.
+
+In a database that several drivers share (nas/shared.py) it looks the same to the engine.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -23,13 +27,60 @@ Direction = Literal["maximize", "minimize"]
 SEARCH, RANDOM = "search", "random search"
 # a rejected arch is pruned: samplers learn that it is worse than any that was evaluated; one that
 # was stopped early is pruned with what it showed on the way
-_STATES = {
+STATES = {
     "done": TrialState.COMPLETE,
     "duplicate": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "rejected": TrialState.PRUNED,
     "failed": TrialState.FAIL,
+    "dropped": TrialState.FAIL,
 }
+
+
+@dataclass(frozen=True)
+class Heir:
+    """A trial that goes on with one whose driver died: `of` that number, in that run folder."""
+
+    trial: Trial
+    of: int
+    folder: Path | None  # None: it cannot be seen from here
+
+
+class Log(Protocol):
+    """One study: what was proposed and what came of it. `shared`: other drivers write in it too."""
+
+    study: optuna.Study
+    shared: bool
+
+    def ask(self, distributions: dict[str, BaseDistribution]) -> tuple[int, Choices]:
+        """Return the number and choices of a new proposal, on file before it is evaluated."""
+
+    def tell(self, trial: Trial) -> bool:
+        """Record what came of a proposal; False if another driver has taken it over."""
+
+    def report(self, number: int, rung: Rung) -> bool:
+        """Record what a training shows after some epochs; tell whether it is to stop."""
+
+    def unfinished(self) -> list[Trial]:
+        """Return this driver's proposals without a result, from a process that was killed."""
+
+    def trials(self) -> list[Trial]:
+        """Return the finished trials in the order of their numbers."""
+
+    def look(self) -> tuple[list[Trial], dict[int, Choices]]:
+        """Return what others finished since it was last told, and what they work on now.
+
+        Both are of one moment. The choices are empty while a proposal is being made.
+        """
+
+    def inherit(self, room: int) -> list[Heir]:
+        """Take over up to so many trials of drivers that died; each is taken over once."""
+
+    def importances(self) -> dict[str, float]:
+        """Return how much each choice matters to the first objective, most first, summing to 1."""
+
+    def close(self) -> None:
+        """Leave the study, with what is unfinished."""
 
 
 class Journal:
@@ -51,7 +102,7 @@ class Journal:
     def _complete(self) -> list[Trial]:
         studies = [study._study_id for study in self.storage.get_all_studies()]
         frozen = [t for s in studies for t in self.storage.get_all_trials(s, deepcopy=False)]
-        return [_trial(t) for t in frozen if t.state is TrialState.COMPLETE]
+        return [trial_of(t) for t in frozen if t.state is TrialState.COMPLETE]
 
     def log(
         self,
@@ -88,11 +139,13 @@ class Journal:
                     "space was changed, or the journal is another run's: name another run"
                 )
         self.backend.flush()
-        return Log(study, self.storage, self.backend)
+        return JournalLog(study, self.storage, self.backend)
 
 
-class Log:
-    """One study: what was proposed and what came of it."""
+class JournalLog:
+    """A study of a journal, of this process alone."""
+
+    shared = False
 
     def __init__(self, study: optuna.Study, storage: JournalStorage, backend: GroupedFile) -> None:
         self.study, self._storage, self._backend = study, storage, backend
@@ -106,17 +159,16 @@ class Log:
         self._backend.flush()
         return trial.number, trial.params
 
-    def tell(self, trial: Trial) -> None:
+    def tell(self, trial: Trial) -> bool:
         """Record what came of a proposal."""
         trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
-        record = {name: getattr(trial, name) for name in RECORD if name != "rungs"}
-        for name, value in {**record, **trial.metrics}.items():
-            if value not in ("", 0) or name in trial.metrics:
-                self._storage.set_trial_user_attr(trial_id, name, value)
-        state = _STATES[trial.state]
+        for name, value in attributes_of(trial).items():
+            self._storage.set_trial_user_attr(trial_id, name, value)
+        state = STATES[trial.state]
         values = list(trial.values) if state is TrialState.COMPLETE else None
         self.study.tell(trial.number, values, state=state)
         self._backend.flush()
+        return True
 
     def report(self, number: int, rung: Rung) -> bool:
         """Record what a training shows after some epochs; tell whether the pruner stops it.
@@ -132,31 +184,54 @@ class Log:
     def unfinished(self) -> list[Trial]:
         """Return the proposals without a result, from a process that was killed."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [_trial(frozen) for frozen in running]
+        return [trial_of(frozen) for frozen in running]
 
     def trials(self) -> list[Trial]:
         """Return the finished trials in the order of their numbers."""
         frozen = self.study.get_trials(deepcopy=False)
-        return [_trial(t) for t in frozen if t.state.is_finished()]
+        return [trial_of(t) for t in frozen if t.state.is_finished()]
+
+    def look(self) -> tuple[list[Trial], dict[int, Choices]]:
+        """Return nothing: nobody else writes a journal."""
+        return [], {}
+
+    def inherit(self, room: int) -> list[Heir]:
+        """Return nothing: nobody else writes a journal."""
+        return []
 
     def importances(self) -> dict[str, float]:
-        """Return how much each choice matters to the first objective, most first, summing to 1.
+        """Return how much each choice matters to the first objective, most first, summing to 1."""
+        return importances(self.study)
 
-        Source: Watanabe et al. 2023 (PED-ANOVA), as Optuna computes it. Empty where there are too
-        few trials.
-        """
-        several = len(self.study.directions) > 1
-        # with a target of its own Optuna takes lower values as better, and warns of it
-        target = (lambda trial: -trial.values[0]) if several else None
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)
-                return optuna.importance.get_param_importances(self.study, target=target)
-        except (ValueError, RuntimeError):
-            return {}
+    def close(self) -> None:
+        """Do nothing: all is on file."""
 
 
-def _trial(frozen: FrozenTrial) -> Trial:
+def importances(study: optuna.Study) -> dict[str, float]:
+    """Return how much each choice matters to the first objective, most first, summing to 1.
+
+    Source: Watanabe et al. 2023 (PED-ANOVA), as Optuna computes it. Empty where there are too
+    few trials.
+    """
+    several = len(study.directions) > 1
+    # with a target of its own Optuna takes lower values as better, and warns of it
+    target = (lambda trial: -trial.values[0]) if several else None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return optuna.importance.get_param_importances(study, target=target)
+    except (ValueError, RuntimeError):
+        return {}
+
+
+def attributes_of(trial: Trial) -> dict[str, Any]:
+    """Return what is kept of a trial beside its choices, values and rungs."""
+    record = {name: getattr(trial, name) for name in RECORD if name != "rungs"}
+    return {k: v for k, v in record.items() if v not in ("", 0)} | trial.metrics
+
+
+def trial_of(frozen: FrozenTrial) -> Trial:
+    """Return a trial as the rest of the house knows it."""
     attributes = frozen.user_attrs
     return Trial(
         number=frozen.number,

@@ -151,9 +151,9 @@ def print_tables(rows: Iterable[Row], seeds: int) -> None:
 def b0(kind: str) -> str:
     """Return the reward of EfficientNet-B0's own choices."""
     from nas import catalog
-    from nas.engine import cost_metrics
     from nas.load import load_arch
     from nas.objective import Bound, make_objective, reward
+    from nas.points import cost_metrics
 
     arch = load_arch("efficientnet_b0")
     objective = make_objective(kind, None, (Bound("flops", TARGET),), ())

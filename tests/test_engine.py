@@ -76,7 +76,7 @@ CLOCK = """
 from collections import deque
 from dataclasses import replace
 from nas.evaluation import make_evaluator, perform
-from nas.interfaces import Outcome
+from nas.interfaces import Fleet, Outcome
 
 def make(work, *, workers=1):
     return Clock(make_evaluator(work))
@@ -98,6 +98,9 @@ class Clock:
         if task.limit < seconds:
             return [Outcome(task.number, {}, "stopped at its time limit", task.limit)]
         return [replace(perform(self.evaluator, task), seconds=seconds)]
+
+    def fleet(self):
+        return Fleet(1, 0)
 
     def close(self):
         pass

@@ -14,9 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
-    "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
-    "nas.evaluation nas.journal nas.layers nas.machines.* nas.model nas.modules nas.objective "
-    "nas.ops.* nas.ranking nas.rounding nas.run nas.samplers nas.study nas.training.* nas.workers",
+    "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.database "
+    "nas.drivers nas.durations nas.evaluation nas.journal nas.layers nas.machines.* nas.model "
+    "nas.modules nas.objective nas.ops.* nas.points nas.ranking nas.rounding nas.run "
+    "nas.samplers nas.shared nas.study nas.training.* nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
@@ -44,7 +45,7 @@ PARTS = tuple(name for name in FOLDERS if name not in {f"nas.{room}." for room i
 SOCIABLE = {0, 1, 4, 5}
 HEAVY = {
     *("matplotlib", "numpy", "optuna", "PIL", "plotly", "pyarrow", "ray", "rich", "safetensors"),
-    *("scipy", "sklearn", "thop", "torch", "torchvision"),
+    *("scipy", "sklearn", "sqlalchemy", "thop", "torch", "torchvision"),
 }
 # the room of the Ray executor
 RAY = ("connection", "tasks", "tuned", "worker")

@@ -177,7 +177,9 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(
     path = Path(task.folder, "epochs.txt")
     wait_until(lambda: path.exists() and len(path.read_text().split()) == 2)
     os.kill(int(path.read_text().split()[0]), signal.SIGKILL)
-    (outcome,) = executor.wait()
+    while not (outcomes := executor.wait()):
+        pass
+    (outcome,) = outcomes
     assert outcome.error == "" and outcome.retries == 1
     (workers,) = epochs(folder)
     assert len(workers) == 4 and len(set(workers)) == 2  # none was trained twice

@@ -28,6 +28,8 @@ from nas.errors import MissingError, OptionError, RunError
 # how long nodes may take to tell what they are
 PROBE_SECONDS = 120
 KNOCK_SECONDS = 5.0
+# for how long nothing may come back before the cluster is looked at again
+LONGEST = 5.0
 # for how long a count of the cluster's nodes is used again
 FRESH_SECONDS = 1.0
 

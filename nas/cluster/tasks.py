@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from nas.cluster.connection import Cluster
+from nas.cluster.connection import LONGEST, Cluster
 from nas.cluster.tries import Tries
 from nas.cluster.worker import perform_task
 from nas.interfaces import Outcome, Task
@@ -36,13 +36,11 @@ class Tasks:
         self._live[self._remote.remote(self._work, self._isolate, text)] = task
 
     def wait(self) -> list[Outcome]:
-        """Return the outcomes that are ready; block until there is one."""
-        while True:
-            ray.wait(list(self._live), num_returns=1)
-            ready, _ = ray.wait(list(self._live), num_returns=len(self._live), timeout=0)
-            outcomes = [self._collect(self._live.pop(ref), ref) for ref in ready]
-            if found := [outcome for outcome in outcomes if outcome]:
-                return found
+        """Return the outcomes that are ready; block until there is one, but not for long."""
+        ray.wait(list(self._live), num_returns=1, timeout=LONGEST)
+        ready, _ = ray.wait(list(self._live), num_returns=len(self._live), timeout=0)
+        outcomes = [self._collect(self._live.pop(ref), ref) for ref in ready]
+        return [outcome for outcome in outcomes if outcome]
 
     def close(self) -> None:
         """Kill what is running."""

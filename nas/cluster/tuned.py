@@ -22,7 +22,7 @@ from ray import tune
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
-from nas.cluster.connection import Cluster
+from nas.cluster.connection import LONGEST, Cluster
 from nas.cluster.tries import Tries
 from nas.cluster.worker import Guard
 from nas.errors import RunError
@@ -148,19 +148,18 @@ class Tuned:
         self._feed.put(task)
 
     def wait(self) -> list[Outcome]:
-        """Return the outcomes that are ready; block until there is one.
+        """Return the outcomes that are ready; block until there is one, but not for long.
 
         Raises:
             RunError: Tune has ended by itself.
         """
-        while True:
-            assert self._ear.heard
-            heard = [self._ear.heard.get()]
-            while not self._ear.heard.empty():
-                heard.append(self._ear.heard.get())
-            outcomes = [self._collect(each) for each in heard]
-            if found := [outcome for outcome in outcomes if outcome]:
-                return found
+        outcomes, patience = [], LONGEST
+        with contextlib.suppress(queue.Empty):
+            while True:
+                assert self._ear.heard
+                outcomes.append(self._collect(self._ear.heard.get(timeout=patience)))
+                patience = 0.0
+        return [outcome for outcome in outcomes if outcome]
 
     def close(self) -> None:
         """Kill what is running, end Tune and remove what it wrote."""

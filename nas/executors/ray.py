@@ -137,7 +137,7 @@ class Ray:
         self._way.submit(task)
 
     def wait(self) -> list[Outcome]:
-        """Return the outcomes that are ready; block until there is one."""
+        """Return the outcomes that are ready; block until there is one, or for some seconds."""
         found = self._way.wait()
         self._seconds.extend(outcome.seconds for outcome in found if not outcome.error)
         return found

@@ -58,7 +58,9 @@ def _head(found: data.Found) -> list[Html]:
     result, states = found.result, found.result["states"]
     trials = [f"{result['trials']:,} evaluated of {result['proposals']:,} proposed"]
     trials += [
-        f"{states[n]} {n}" for n in ("stopped", "duplicate", "rejected", "failed") if states[n]
+        f"{states[n]} {n}"
+        for n in ("stopped", "duplicate", "rejected", "failed", "dropped")
+        if states.get(n)
     ]
     kind = found.result["evaluator"]
     size = power(result["space"]["size"])

@@ -40,7 +40,9 @@ def show(data: Any, screen: Callable[[Any, Any], None], as_json: bool) -> None:
 
 def say_resume() -> None:
     """Print the command that goes on with this run."""
-    words = [a for a in sys.argv[1:] if a != "--resume"]
+    from nas.run import arguments
+
+    words = [a for a in arguments() if a != "--resume"]
     again = [] if words[:1] == ["resume"] else ["--resume"]
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # torchrun's
     several = ["torchrun", "--nproc-per-node", processes, "-m"] if processes != "1" else []

@@ -14,12 +14,12 @@ from typing import Any
 
 from nas import catalog
 from nas.arch import Arch
-from nas.engine import cost_metrics
 from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import Measured, make_evaluator, perform
 from nas.interfaces import Metrics, Space, Task, Trial
 from nas.load import baselines
 from nas.objective import Bound, describe, metric_of
+from nas.points import cost_metrics
 from nas.prepare import Setup, prepare
 from nas.reach import (
     CHEAP,

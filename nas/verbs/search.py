@@ -12,16 +12,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.storages import RDBStorage
+
 from nas import catalog, finals, report, results, run
-from nas.engine import Engine, excess
+from nas.database import opened, split
+from nas.engine import Engine
 from nas.errors import NasError, RunError
 from nas.interfaces import Executor, Metrics, Trial
 from nas.packing import trainings_at_once
+from nas.points import excess
 from nas.prepare import Setup, executor_options, prepare
 from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
 from nas.screens.search import Progressing, silent
 from nas.settings.search import Settings, settings_from
+from nas.shared import Shared
 from nas.study import RANDOM, SEARCH, Journal, Log
 
 # may differ between a run and its resumption; everything else must not
@@ -66,23 +71,58 @@ def search(
         OptionError: a setting is wrong, or no arch reaches the target.
         RunError: the run folder is in use, damaged or cannot be written.
     """
+    settings, password = _without_password(settings, name)
     folder = _found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - FREE:
         settings = {**run.read_args(folder), **settings}
     setup = prepare(settings_from(settings))
     opening = _opening(folder, resume)
-    if folder is None:
-        folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
-    with run.lease(folder):
-        _check_sources(folder, setup)
-        journal = Journal(folder / "journal.log", distributions(setup.space))
-        run.write_environment(folder)
-        run.write_args(folder, dataclasses.asdict(setup.settings))
-        screen = screen or silent()
-        screen.say(opening)
-        for note in (*getattr(setup.evaluator, "notes", ()), *setup.notes):
-            screen.say(note)
-        return _search(setup, folder, journal, screen, interrupted)
+    with opened(setup.settings.storage, password) as database:
+        if folder is None:
+            folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
+        with run.lease(folder):
+            _check_sources(folder, setup)
+            journal = _journal(setup, folder, database)
+            run.write_environment(folder)
+            run.write_args(folder, dataclasses.asdict(setup.settings))
+            screen = screen or silent()
+            for line in (opening, *getattr(setup.evaluator, "notes", ()), *setup.notes):
+                screen.say(line)
+            return _search(setup, folder, journal, screen, interrupted)
+
+
+def _without_password(
+    settings: Mapping[str, Any], name: str | None
+) -> tuple[dict[str, Any], str | None]:
+    """Return settings that may be kept and shown, with the study's name, and the password."""
+    chosen, url = dict(settings), settings.get("storage")
+    if not isinstance(url, str):
+        return chosen, None  # none, or refused with the other settings
+    chosen["storage"], password = split(url)
+    if not chosen.get("study"):
+        chosen["study"] = name or "search"
+    return chosen, password
+
+
+def _journal(setup: Setup, folder: Path, database: RDBStorage | None) -> Journal | Shared:
+    """Return where the studies are kept: in the run folder, or in a database."""
+    choices = distributions(setup.space)
+    if database is None:
+        return Journal(folder / "journal.log", choices)
+    study = setup.settings.study or folder.name
+    return Shared(database, study, choices, folder, _common(setup))
+
+
+def _common(setup: Setup) -> dict[str, Any]:
+    """Return what must be equal for all drivers of a study: settings, and files by content.
+
+    The images may lie at another path on another machine.
+    """
+    digests = _sources(setup.settings)
+    apart = {"storage", "study", "download", "data"}
+    fixed = {k: v for k, v in _fixed(setup.settings).items() if k not in apart}
+    same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
+    return {**same, "the data": getattr(setup.evaluator, "fingerprint", "")}
 
 
 def _opening(folder: Path | None, resume: bool) -> str:
@@ -160,7 +200,7 @@ class _Session:
 
     setup: Setup
     folder: Path
-    journal: Journal
+    journal: Journal | Shared
     executor: Executor
     screen: Progressing
     known: dict[str, Metrics]
@@ -170,7 +210,7 @@ class _Session:
 def _search(
     setup: Setup,
     folder: Path,
-    journal: Journal,
+    journal: Journal | Shared,
     screen: Progressing,
     interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
@@ -224,7 +264,7 @@ def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
     return found
 
 
-def _duration(journal: Journal) -> float:
+def _duration(journal: Journal | Shared) -> float:
     """Return the median seconds of what the run has evaluated so far, 0 if nothing."""
     found = journal.seconds()
     return statistics.median(found) if found else 0.0
@@ -303,6 +343,7 @@ def _pursue(
         setup.space,
         setup.goal,
         session.executor,
+        finished=earlier,
         seed=seed,
         known=session.known,
         stop=ended,
@@ -319,8 +360,12 @@ def _pursue(
     )
     try:
         reason = engine.run(trials)
+        if log.shared:  # in order, and the same for every driver
+            table.close()
+            table = results.Table(session.folder / results.TRIALS[name], log.trials(), setup.goal)
         return log, "" if reason == EQUAL_COST else reason
     finally:
+        log.close()
         table.close()
         session.screen.end()
 
