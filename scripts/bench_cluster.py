@@ -78,7 +78,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", default="1,8,64,256,1024")
     parser.add_argument("--rough", default="64,1024", help="workers of the rough searches")
     parser.add_argument("--trials", type=int, default=1152, help=f"at most, of some: {MOST}")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--noise", type=float, default=0.3)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, help="CSV")
