@@ -127,7 +127,7 @@ def run(job: Job) -> Row:
         journal = Journal(Path(folder) / "journal.log", distributions(space))
         log = journal.log(SEARCH, ["maximize"], sampler)
         parts: dict[str, Any] = {"known": {}, "stop": lambda: "", "watch": watch}
-        Engine(log, space, goal, cluster, seed=job.seed, **parts).run(job.trials)
+        Engine(log, space, goal, cluster, seed=job.seed, finished=[], **parts).run(job.trials)
     leaders = leading(seen, goal.objective, space)
     failed = sum(trial.state == "failed" for _, trial in seen)
     reached = tuple(next((h for h, true in leaders if true >= level), None) for level in LEVELS)

@@ -112,6 +112,7 @@ def run(job: Job) -> list[Row]:
             Goal(objective),
             executor,
             seed=job.seed,
+            finished=[],
             known={},
             stop=lambda: "",
             watch=watch,

@@ -238,6 +238,7 @@ def test_a_proposal_that_waits_for_its_twin_is_looked_at_twice(tmp_path: Path) -
         Goal(make_objective("hard", None, (), ())),
         cluster(30),
         seed=0,
+        finished=[],
         known={},
         stop=lambda: "",
         watch=told.append,
