@@ -30,9 +30,19 @@ TASKS = [
 ]
 NAMES = catalog.names("executors")
 each_executor = pytest.mark.parametrize("name", NAMES)
-# those with processes that can die, hang and be left over; a virtual cluster has none
-REAL = [name for name in NAMES if not getattr(catalog.load("executors", name), "VIRTUAL", False)]
+# those with processes of this machine that can die, hang and be left over; a virtual cluster has
+# none, and those of a real one are dealt with in test_ray.py
+VIRTUAL = [name for name in NAMES if getattr(catalog.load("executors", name), "VIRTUAL", False)]
+REAL = [name for name in NAMES if name not in (*VIRTUAL, "ray")]
 each_with_processes = pytest.mark.parametrize("name", REAL)
+
+
+@pytest.fixture(autouse=True)
+def on_the_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ray's executor find the cluster of all tests."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    if name == "ray":
+        monkeypatch.setenv("RAY_ADDRESS", request.getfixturevalue("cluster").address)
 
 
 @pytest.fixture
@@ -83,7 +93,8 @@ def test_the_outcomes_are_those_of_this_process(
 def test_a_users_file_works_in_worker_processes(
     executors: list[Executor], name: str, folder: Path
 ) -> None:
-    executors.append(made(name, str(folder / "ledger.py"), 2, fail="some"))
+    ledger = str(folder / "ledger.txt")
+    executors.append(made(name, str(folder / "ledger.py"), 2, fail="some", ledger=ledger))
     found = work(executors[0], TASKS)
     assert len((folder / "ledger.txt").read_text().split()) == len(TASKS)
     failed = {outcome.error for outcome in found.values() if outcome.error}
