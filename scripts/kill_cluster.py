@@ -143,7 +143,7 @@ def busy_workers() -> list[int]:
     workers = {
         pid
         for pid, (_, command) in every.items()
-        if command.startswith("ray::") and "IDLE" not in command
+        if command.startswith("ray::") and "IDLE" not in command and "Agent" not in command
     }
     children = {
         pid
@@ -183,6 +183,7 @@ def disturb(place: Place, nodes: Nodes, wanted: int, tally: Tally, asked: Any) -
             driver.wait()
             driver = place.start(nodes.address)
         tally.kills[kind] += 1
+        print(f"kill {tally.kills.total()}: {kind}", file=sys.stderr, flush=True)
         if time.monotonic() > began + asked.patience:
             driver.kill()
             raise SystemExit(f"no end after {asked.patience} s; see {place.folder / 'log.txt'}")
