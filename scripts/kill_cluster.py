@@ -29,7 +29,7 @@ from typing import Any
 
 # trains as the evaluator `training` does, and writes each epoch down with the time
 LEDGER = """
-import os, time
+import glob, os, time
 from nas import catalog
 
 TRAINS = True
@@ -46,10 +46,11 @@ class Ledger:
         return getattr(self.inner, name)
 
     def train(self, arch, *, seed, epochs, folder):
-        for epoch in range(1, epochs + 1):
-            done = os.path.isdir(os.path.join(folder, "checkpoints", f"epoch-{epoch}"))
+        places = glob.glob(os.path.join(folder, "checkpoints", "epoch-*"))
+        done = max((int(place.rpartition("-")[2]) for place in places), default=0)
+        for epoch in range(min(done, epochs - 1) + 1, epochs + 1):
             found = self.inner.train(arch, seed=seed, epochs=epoch, folder=folder)
-            if not done:
+            if epoch > done:
                 with open(self.ledger, "a") as file:
                     file.write(f"{os.path.basename(folder)} {epoch} {time.time()}\\n")
         return found
