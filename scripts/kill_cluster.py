@@ -12,6 +12,7 @@ differs from one that nobody disturbed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -154,16 +155,15 @@ def busy_workers() -> list[int]:
     return sorted(workers | children)
 
 
-def kill_worker(rng: random.Random) -> bool:
-    """Kill a worker, if there is one."""
-    pids = busy_workers()
-    if not pids:
-        return False
-    try:
-        os.kill(rng.choice(pids), signal.SIGKILL)
-    except ProcessLookupError:
-        return False
-    return True
+def kill_worker(rng: random.Random, driver: subprocess.Popen[bytes]) -> bool:
+    """Kill a worker as soon as there is one; tell whether the search was still running."""
+    while driver.poll() is None:
+        if pids := busy_workers():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(rng.choice(pids), signal.SIGKILL)
+                return True
+        time.sleep(0.1)
+    return False
 
 
 def disturb(place: Place, nodes: Nodes, wanted: int, tally: Tally, asked: Any) -> None:
@@ -175,8 +175,8 @@ def disturb(place: Place, nodes: Nodes, wanted: int, tally: Tally, asked: Any) -
         if tally.kills.total() >= wanted:
             continue
         kind = rng.choices(KINDS, weights=(6, 2, 2))[0]
-        if kind == "worker" and not kill_worker(rng):
-            continue
+        if kind == "worker" and not kill_worker(rng, driver):
+            break
         if kind == "node":
             nodes.kill_one(rng)
         if kind == "driver":
