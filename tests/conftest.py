@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,37 @@ class Ledger:
         return {"accuracy": 50 + count(arch).params % 1000 / 100}
 """
 
+# writes each epoch down with the process that trained it; the checkpoint is a number
+TRAINER = """
+import os, time
+from pathlib import Path
+
+TRAINS = True
+
+def make(*, sleep: float = 0.2):
+    return Trainer(sleep)
+
+class Trainer:
+    title = "trainer"
+    rungs = (4,)
+
+    def __init__(self, sleep):
+        self.sleep = sleep
+
+    def check(self, arch):
+        pass
+
+    def train(self, arch, *, seed, epochs, folder):
+        path = Path(folder, "epochs.txt")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        while len(path.read_text().split()) < epochs:
+            time.sleep(self.sleep)
+            with path.open("a") as file:
+                file.write(f"{os.getpid()}\\n")
+        return {"accuracy": 50.0 + seed, "training_flops": 1.0}
+"""
+
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -96,6 +128,13 @@ def parse(words: list[str]) -> dict[str, Any]:
 
     command: Any = typer.main.get_command(app)
     return dict(command.commands[words[1]].make_context(words[1], list(words[2:])).params)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.05)
 
 
 class Nodes:

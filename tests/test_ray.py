@@ -1,20 +1,17 @@
 """The Ray executor on a real cluster of several nodes on this machine, and without one."""
 
-import contextlib
 import csv
 import dataclasses
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Nodes
+from conftest import TRAINER, Cli, Nodes, wait_until
 
 pytest.importorskip("ray.tune", reason="needs ray[tune]")
 from nas import catalog
@@ -26,37 +23,6 @@ from nas.samplers import random_choices
 from nas.verbs.search import search
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a cluster of several raylets")
-
-# writes each epoch down with the process that trained it; the checkpoint is a number
-TRAINER = """
-import os, time
-from pathlib import Path
-
-TRAINS = True
-
-def make(*, sleep: float = 0.2):
-    return Trainer(sleep)
-
-class Trainer:
-    title = "trainer"
-    rungs = (4,)
-
-    def __init__(self, sleep):
-        self.sleep = sleep
-
-    def check(self, arch):
-        pass
-
-    def train(self, arch, *, seed, epochs, folder):
-        path = Path(folder, "epochs.txt")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-        while len(path.read_text().split()) < epochs:
-            time.sleep(self.sleep)
-            with path.open("a") as file:
-                file.write(f"{os.getpid()}\\n")
-        return {"accuracy": 50.0 + seed, "training_flops": 1.0}
-"""
 
 
 @pytest.fixture
@@ -244,13 +210,6 @@ def test_trainings_go_on_when_their_node_is_lost_and_follow_a_new_one(
     cluster.remove(node)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.05)
-
-
 def test_the_drivers_folder_is_not_imported_from(cluster: Nodes, folder: Path, cli: Cli) -> None:
     (folder / "torch.py").write_text("raise ImportError('the wrong torch')")
     (folder / "nas").mkdir()
@@ -293,35 +252,6 @@ def test_other_versions_are_refused(
     monkeypatch.setattr("nas.cluster.connection.metadata.version", lambda name: "9.9")
     with pytest.raises(RunError, match=r"has nas .*, and this process 9\.9: install one version"):
         search(evaluator="synthetic", trials=2, executor="ray", address=cluster.address)
-
-
-def test_a_node_that_does_not_see_the_run_folder_is_named(
-    cluster: Nodes, folder: Path, cli: Cli
-) -> None:
-    """One node runs where another file system lies over the run's folder."""
-    if os.geteuid() or not shutil.which("unshare"):
-        pytest.skip("needs root and unshare for a file system of its own")
-    hidden = f"mount -t tmpfs none {folder} && cd / && exec"
-    ray = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block"]
-    start = [*ray, f"--address={cluster.address}", "--num-cpus=2"]
-    command = ["unshare", "-m", "sh", "-c", f'{hidden} "$@"', "sh", *start]
-    before = cluster.count()
-    with (folder / "node.txt").open("w") as log:
-        node = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-    try:
-        wait_until(lambda: cluster.count() > before or node.poll() is not None)
-        if node.poll() is not None:
-            pytest.skip("no file system of its own: " + (folder / "node.txt").read_text()[-200:])
-        (folder / "trainer.py").write_text(TRAINER)
-        flags = f"--evaluator trainer.py --trials 2 --executor ray --address {cluster.address}"
-        ended = cli("search", "--space", "space.py", *flags.split())
-        assert ended.returncode == 2
-        assert "does not see" in ended.stderr and "on a disk that all nodes share" in ended.stderr
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(node.pid, signal.SIGKILL)
-        node.wait()
-        wait_until(lambda: cluster.count() == before)
 
 
 def test_what_fits_on_a_node() -> None:

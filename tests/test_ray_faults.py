@@ -1,0 +1,153 @@
+"""A Ray cluster whose nodes are apart or die: several machines on this one, and what kills do."""
+
+import contextlib
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from conftest import START, TRAINER, Cli, Nodes, wait_until
+
+pytest.importorskip("ray.tune", reason="needs ray[tune]")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="a cluster of several raylets"),
+    pytest.mark.slow,
+]
+NODE = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus=2"]
+
+
+@contextlib.contextmanager
+def joined(cluster: Nodes, log: Path, *command: str) -> Iterator[None]:
+    """Have a node join that a command of its own starts; skip where it cannot."""
+    before = cluster.count()
+    with log.open("w") as file:
+        node = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True)
+    try:
+        wait_until(lambda: cluster.count() > before or node.poll() is not None)
+        if node.poll() is not None:
+            pytest.skip("such a node cannot be started here: " + log.read_text()[-200:])
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+        wait_until(lambda: cluster.count() == before)
+
+
+def test_a_node_that_does_not_see_the_run_folder_is_named(
+    cluster: Nodes, folder: Path, cli: Cli
+) -> None:
+    """One node runs where another file system lies over the run's folder."""
+    if os.geteuid() or not shutil.which("unshare"):
+        pytest.skip("needs root and unshare for a file system of its own")
+    (folder / "trainer.py").write_text(TRAINER)
+    hiding = f'mount -t tmpfs none {folder} && cd / && exec "$@"'
+    hidden = ("unshare", "-m", "sh", "-c", hiding, "sh", *NODE, f"--address={cluster.address}")
+    with joined(cluster, folder / "node.txt", *hidden):
+        flags = f"--evaluator trainer.py --trials 2 --executor ray --address {cluster.address}"
+        ended = cli("search", "--space", "space.py", *flags.split())
+    assert ended.returncode == 2
+    assert "does not see the run folder" in ended.stderr
+    assert "put it on a disk that all nodes share with --project" in ended.stderr
+
+
+@contextlib.contextmanager
+def network(number: int) -> Iterator[str]:
+    """Make a network namespace with a link to this one; yield its name."""
+    name, mine, its = f"nas{os.getpid()}n{number}", f"nas{number}a", f"nas{number}b"
+    steps = f"""
+        ip netns add {name}
+        ip link add {mine} type veth peer name {its}
+        ip link set {its} netns {name}
+        ip addr add 10.231.{number}.1/24 dev {mine}
+        ip link set {mine} up
+        ip netns exec {name} ip addr add 10.231.{number}.2/24 dev {its}
+        ip netns exec {name} ip link set {its} up
+        ip netns exec {name} ip link set lo up
+        ip netns exec {name} ip route add default via 10.231.{number}.1"""
+    try:
+        for step in steps.strip().splitlines():
+            done = subprocess.run(step.split(), capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network of its own: {step.strip()}: {done.stderr.strip()}")
+        yield name
+    finally:
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def test_nodes_in_networks_of_their_own_do_the_work(cluster: Nodes, folder: Path, cli: Cli) -> None:
+    """What crosses between machines crosses a network here."""
+    if os.geteuid() or not shutil.which("ip"):
+        pytest.skip("needs root and iproute2 for networks of its own")
+    ledger = f"--evaluator-option ledger={folder / 'ledger.txt'} --evaluator-option sleep=0.5"
+    flags = f"--space space.py --evaluator ledger.py {ledger} --trials 12 --no-random-search"
+    with contextlib.ExitStack() as stack:
+        for number in (1, 2):
+            name, log = stack.enter_context(network(number)), folder / f"node{number}.txt"
+            at = (f"--address={cluster.address}", f"--node-ip-address=10.231.{number}.2")
+            inside = ("ip", "netns", "exec", name, *NODE, *at, "--num-gpus=2")
+            stack.enter_context(joined(cluster, log, *inside))
+        ray = f"--executor ray --address {cluster.address} --gpus-per-trial 2"
+        ended = cli(*f"search {flags} {ray}".split())
+    assert ended.returncode in (0, 3), ended.stderr
+    with (folder / "runs/search/search/trials.csv").open(newline="") as file:
+        places = {row["place"].partition("/")[0] for row in csv.DictReader(file) if row["place"]}
+    assert places == {"10.231.1.2", "10.231.2.2"}
+    assert len((folder / "ledger.txt").read_text().split()) == 12
+
+
+def test_json_stays_alone_on_stdout_when_a_node_is_lost(cluster: Nodes, folder: Path) -> None:
+    ledger = f"--evaluator-option ledger={folder / 'ledger.txt'} --evaluator-option sleep=1"
+    flags = f"--space space.py --evaluator ledger.py {ledger} --trials 20 --no-random-search"
+    ray = f"--executor ray --address {cluster.address} --json"
+    node = cluster.add()
+    command = [*START, *f"search {flags} {ray}".split()]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as driver:
+        path = folder / "ledger.txt"
+        wait_until(lambda: path.exists() and len(path.read_text().split()) >= 10)
+        cluster.remove(node)
+        stdout, stderr = driver.communicate(timeout=180)
+    assert driver.returncode in (0, 3), stderr
+    assert json.loads(stdout)["trials"] == 20
+    assert "raylet" not in stderr
+
+
+def script() -> ModuleType:
+    path = Path(__file__).parents[1] / "scripts" / "kill_cluster.py"
+    spec = importlib.util.spec_from_file_location("kill_cluster", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["kill_cluster"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_kills_of_workers_nodes_and_drivers_lose_nothing(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = "--kills 4 --trials 4 --nodes 2 --epochs 2 --gap 3 --seed 3 --patience 300"
+    code = script().main(flags.split())
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    rows = {line[:44].strip(): line[44:].strip() for line in shown.splitlines()}
+    assert rows["kills (SIGKILL)"].startswith("4: ")
+    assert rows["trials lost"] == rows["epochs trained after the result was on file"] == "0"
+
+
+def test_a_search_of_one_worker_ends_alike_whatever_was_killed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = "--kills 2 --trials 3 --nodes 1 --epochs 2 --gap 3 --workers 1 --patience 300"
+    code = script().main(flags.split())
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    assert "differing from the undisturbed search        0" in shown
