@@ -3,7 +3,7 @@
 The study is the only truth. What is in memory can be rebuilt from it, so a killed search goes
 on where it was: finished trials count, a proposal without a result is evaluated again under its
 own number. Where drivers share a study, each counts what the others finish, and waits for what
-they work on (nas/shared.py says why that is enough).
+they work on (nas/studies/shared.py says why that is enough).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from nas.interfaces import (
 from nas.objective import Objective, broken_limit, metric_of, reward
 from nas.points import cost_metrics, decode
 from nas.samplers import distributions
-from nas.study import Direction, Heir, Log
+from nas.studies.study import Direction, Heir, Log
 
 # proposals in a row that bring nothing new before a search ends
 PATIENCE = 500

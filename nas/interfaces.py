@@ -26,6 +26,8 @@ Choices = dict[str, Option]
 Metrics = dict[str, float]
 # what the journal keeps of a trial beside its metrics, which must not be called so
 RECORD = ("state", "arch_id", "reason", "seconds", "rungs", "place", "retries")
+# how the place of a trial begins whose seconds are no real ones
+VIRTUAL = "virtual"
 # the states of a trial that was evaluated, and counts against the number of trials
 SPENT = ("done", "stopped", "failed")
 # multiply-adds that a training has cost so far: what searches of equal cost are compared by

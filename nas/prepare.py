@@ -116,7 +116,7 @@ def _check_storage(settings: Settings) -> None:
         MissingError: psycopg is not installed.
     """
     if settings.storage:
-        from nas.database import check  # SQLAlchemy: only where it is needed
+        from nas.studies.database import check  # SQLAlchemy: only where it is needed
 
         check(settings.storage)
     elif settings.study:
@@ -278,6 +278,11 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
         check_asked(asked)
         if settings.workers:
             raise OptionError("--trials-per-device sets the number of --workers: give one of them")
+        if settings.executor != "local":
+            raise OptionError(
+                f"--trials-per-device measures this machine, and executor {settings.executor} uses "
+                "others: leave it out; on a cluster --gpus-per-trial 0.5 lets two share a GPU"
+            )
     name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
     catalog.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))
     return name

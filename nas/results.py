@@ -22,7 +22,7 @@ from nas.load import baselines
 from nas.objective import describe, hypervolume, meets, pareto_front, reward
 from nas.points import cost_metrics
 from nas.prepare import Setup
-from nas.study import RANDOM, SEARCH, Log
+from nas.studies.study import RANDOM, SEARCH, Log
 
 SCHEMA = 1
 TRIALS = {SEARCH: "trials.csv", RANDOM: "random.csv"}

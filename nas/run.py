@@ -17,7 +17,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -27,6 +28,8 @@ import yaml
 
 from nas.errors import OptionError, RunError
 
+# between two looks at a lock that another holds, and until the wait is told of
+LOOK_SECONDS, TELL_SECONDS = 0.1, 5.0
 ARGS, ENVIRONMENT = "args.yaml", "env.json"
 
 
@@ -136,6 +139,33 @@ def lock(file: IO[str]) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, made if absent, after waiting for any other process that holds it so."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        await_lock(file, lambda: None)
+        yield
+
+
+def await_lock(file: IO[str], tell: Callable[[], None]) -> None:
+    """Lock an open file, however long another holds it; do nothing where none can be locked.
+
+    `tell` is called once, when the wait has taken some seconds.
+    """
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            return lock(file)
+        except BlockingIOError:
+            time.sleep(LOOK_SECONDS)
+        except OSError:
+            return
+        if not told and time.monotonic() > began + TELL_SECONDS:
+            told = True
+            tell()
+
+
 def write_args(path: Path, arguments: Mapping[str, Any]) -> None:
     """Write the resolved arguments as YAML; `--config` reads them back."""
     text = yaml.safe_dump(dict(arguments), sort_keys=False, allow_unicode=True)
@@ -184,8 +214,9 @@ def write_environment(path: Path) -> None:
 
 def arguments() -> list[str]:
     """Return what this process was called with, without the passwords of URLs."""
-    named = (re.sub(r"(://[^:/?]*):[^?]*@", r"\1@", word) for word in sys.argv[1:])
-    return [re.sub(r"(://.*[?&])password=[^&]*&?", r"\1", word).rstrip("?&") for word in named]
+    named = (re.sub(r"(://[^:/@]*):.*@", r"\1@", word) for word in sys.argv[1:])
+    secret = r"(://.*[?&])(?:ssl)?password=[^&]*&?"
+    return [re.sub(secret, r"\1", word).rstrip("?&") if "://" in word else word for word in named]
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -19,12 +19,12 @@ from pathlib import Path
 import torch
 
 from nas import catalog
-from nas.database import opened, split
 from nas.interfaces import Space, Trial
 from nas.points import cost_metrics
 from nas.samplers import distributions
-from nas.shared import Shared
-from nas.study import SEARCH, Journal, Log
+from nas.studies.database import opened, split
+from nas.studies.shared import Shared
+from nas.studies.study import SEARCH, Journal, Log
 
 Clock = Callable[[], float]
 

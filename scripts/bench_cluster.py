@@ -108,7 +108,7 @@ def run(job: Job) -> Row:
     from nas.interfaces import Trial, Work
     from nas.objective import Bound, make_objective
     from nas.samplers import distributions
-    from nas.study import SEARCH, Journal
+    from nas.studies.study import SEARCH, Journal
 
     torch.set_num_threads(1)
     start = time.process_time()

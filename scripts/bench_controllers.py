@@ -85,7 +85,7 @@ def run(job: Job) -> list[Row]:
     from nas.interfaces import Trial, Work
     from nas.objective import Bound, make_objective, reward
     from nas.samplers import distributions
-    from nas.study import SEARCH, Journal
+    from nas.studies.study import SEARCH, Journal
 
     torch.set_num_threads(1)
     space = catalog.export("spaces", "mbconv", "SPACE")

@@ -189,7 +189,8 @@ def disturb(place: Place, nodes: Nodes, wanted: int, tally: Tally, asked: Any) -
             driver.kill()
             raise SystemExit(f"no end after {asked.patience} s; see {place.folder / 'log.txt'}")
     if driver.returncode not in (0, 3):
-        raise SystemExit(f"the search ended with {driver.returncode}: {place.folder / 'log.txt'}")
+        last = (place.folder / "log.txt").read_text()[-2000:]
+        raise SystemExit(f"the search ended with {driver.returncode}: {last}")
 
 
 def finished(journal: Path) -> dict[int, float | None]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import optuna
 
-from nas.database import opened, split
+from nas.studies.database import opened, split
 
 # 1296 points, 576 networks: at one layer a second kernel is a dead gene, so proposals collide
 SPACE = """

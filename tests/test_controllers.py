@@ -10,7 +10,7 @@ from nas import catalog
 from nas.errors import OptionError
 from nas.interfaces import Choices, Space, Trial
 from nas.samplers import distributions
-from nas.study import Direction, Journal, Log
+from nas.studies.study import Direction, Journal, Log
 
 MBCONV: Space = catalog.export("spaces", "mbconv", "SPACE")
 # a choice without a choice, words, true and false, and few points

@@ -17,7 +17,7 @@ from nas import catalog, run
 from nas.errors import OptionError, RunError
 from nas.interfaces import TRAINING_FLOPS, Rung, Trial
 from nas.samplers import distributions
-from nas.study import RANDOM, SEARCH, Journal
+from nas.studies.study import RANDOM, SEARCH, Journal
 from nas.verbs.search import search
 
 EPOCHS = 5

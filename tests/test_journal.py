@@ -11,11 +11,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from nas import catalog, journal
+from nas import catalog
 from nas.errors import RunError
 from nas.interfaces import Space, Trial
 from nas.samplers import distributions
-from nas.study import SEARCH, Journal, Log
+from nas.studies import journal
+from nas.studies.study import SEARCH, Journal, Log
 
 SPACE: Space = catalog.export("spaces", "mbconv", "SPACE")
 KINDS = ("done", "rejected", "failed", "duplicate")

@@ -14,31 +14,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
-    "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.database "
-    "nas.drivers nas.durations nas.evaluation nas.journal nas.layers nas.machines.* nas.model "
-    "nas.modules nas.objective nas.ops.* nas.points nas.ranking nas.rounding nas.run "
-    "nas.samplers nas.shared nas.study nas.training.* nas.workers",
+    "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
+    "nas.evaluation nas.layers nas.machines.* nas.model nas.modules nas.objective nas.ops.* "
+    "nas.points nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.training.* "
+    "nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
     "nas.card nas.curves nas.engine nas.finals nas.findings nas.load nas.packing nas.pages.* "
     "nas.prepare nas.proxies nas.proxy_lab nas.reach nas.report nas.results nas.screens.* "
-    "nas.train_results nas.train_setup nas.verbs.*",
+    "nas.sources nas.train_results nas.train_setup nas.verbs.*",
     "nas.cli nas.__main__ nas.commands.* nas.flags",
 )
 ROOMS = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 FOLDERS = tuple(name[:-1] for name in ROOMS if name.endswith(".*"))
 # a part is what the catalog finds by name; the other folders are rooms of our own
 OWN = {
-    "cluster",
-    "commands",
-    "data",
-    "machines",
-    "pages",
-    "screens",
-    "settings",
-    "training",
-    "verbs",
+    *("cluster", "commands", "data", "machines", "pages", "screens", "settings", "studies"),
+    *("training", "verbs"),
 }
 PARTS = tuple(name for name in FOLDERS if name not in {f"nas.{room}." for room in OWN})
 # rows in which modules may build on each other, without a cycle

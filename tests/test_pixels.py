@@ -372,7 +372,7 @@ def test_a_wait_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    monkeypatch.setattr("nas.run.TELL_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "nas")
     logging.getLogger("nas").addHandler(go := Going(tmp_path / "go"))
     source, seen = counted(split(FILES))
@@ -388,7 +388,7 @@ def test_where_nothing_can_be_locked_nobody_waits(
     def no(file: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(module, "lock", no)
+    monkeypatch.setattr("nas.run.lock", no)
     source, seen = counted(split(FILES))
     gather(source, 6, cache=tmp_path)
     assert len(seen) == 40 and len(list(tmp_path.iterdir())) == 1

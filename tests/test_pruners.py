@@ -12,7 +12,7 @@ from nas import catalog
 from nas.errors import OptionError
 from nas.interfaces import Rung, Space, Trial
 from nas.samplers import distributions
-from nas.study import SEARCH, Journal, Log
+from nas.studies.study import SEARCH, Journal, Log
 
 NAMES = catalog.names("pruners")
 STOPPING = [name for name in NAMES if name != "none"]

@@ -124,9 +124,10 @@ def test_a_run_goes_on_here_and_there(cluster: Nodes, folder: Path) -> None:
     }
     ledger = {"evaluator_options": {"ledger": str(folder / "ledger.txt")}}
     search(**common, **ledger, trials=6)
-    ray = {"executor": "ray", "address": cluster.address}
-    search(**common, **ledger, **ray, trials=12, resume=True)
-    last = search(**common, **ledger, executor="local", trials=18, resume=True)
+    ray = {"executor": "ray", "address": cluster.address, "executor_options": {"patience": 5.0}}
+    search(name="moved", **ray, trials=12, resume=True)
+    # only what has changed is told: the cluster's own settings mean nothing to one machine
+    last = search(name="moved", executor="local", trials=18, resume=True)
     assert last["trials"] == 18
     archs = (folder / "ledger.txt").read_text().split()
     assert len(archs) == len(set(archs)) == 18
@@ -238,6 +239,54 @@ def test_every_refusal_is_one_line(cluster: Nodes, folder: Path, cli: Cli) -> No
         assert ended.returncode == 2, ended.stderr
         last = ended.stderr.strip().splitlines()[-1]
         assert message in last and "Traceback" not in ended.stderr
+    assert not list((folder / "runs" / "search").iterdir())  # nothing was begun
+
+
+@pytest.mark.parametrize("through", ["tasks", "tune"])
+def test_code_reaches_workers_by_a_runtime_env(
+    opened: Callable[..., Executor], folder: Path, through: str
+) -> None:
+    (folder / "sent.py").write_text(TRAINER)
+    (folder / "env.yaml").write_text("working_dir: .\n")
+    executor = opened(Work("sent.py"), through=through, folder=folder, runtime_env="env.yaml")
+    (outcome,) = done(executor, trainings(folder, 1)).values()
+    assert (outcome.error, outcome.metrics["accuracy"]) == ("", 50.0)
+
+
+@pytest.mark.parametrize("through", ["tasks", "tune"])
+def test_a_worker_that_is_told_to_end_is_no_crash(
+    opened: Callable[..., Executor], folder: Path, through: str
+) -> None:
+    parent = TRAINER.replace("os.getpid()}", "os.getppid()}").replace("self.sleep)", "0.5)")
+    (folder / "trainer.py").write_text(parent)
+    work, options = Work(str(folder / "trainer.py")), {"through": through, "retries": 1}
+    executor = opened(work, folder=folder, **options)
+    (task,) = trainings(folder, 1)
+    executor.submit(task)
+    path = Path(task.folder, "epochs.txt")
+    wait_until(lambda: path.exists() and len(path.read_text().split()) == 2)
+    os.kill(int(path.read_text().split()[0]), signal.SIGTERM)
+    while not (outcomes := executor.wait()):
+        pass
+    (outcome,) = outcomes
+    assert (outcome.error, outcome.retries) == ("", 1)
+    assert [len(each) for each in epochs(folder)] == [4]
+
+
+def test_a_node_that_joins_is_checked(
+    cluster: Nodes, opened: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = opened(Work("synthetic"))
+    assert len(done(executor, tasks(4))) == 4
+    monkeypatch.setattr("nas.cluster.connection.metadata.version", lambda name: "9.9")
+    assert len(done(executor, tasks(4))) == 4  # known nodes are not asked again
+    node = cluster.add()
+    try:
+        wait_until(lambda: executor.slots == 10)
+        with pytest.raises(RunError, match="install one version everywhere"):
+            done(executor, tasks(4))
+    finally:
+        cluster.remove(node)
 
 
 def test_options_of_the_cluster_belong_to_it(folder: Path) -> None:
@@ -274,7 +323,8 @@ def test_what_fits_on_a_node() -> None:
 def test_short_tasks_go_as_ray_tasks_and_long_ones_through_tune() -> None:
     def short(through: str, seconds: float, client: bool = False) -> bool:
         cluster: Any = type("Cluster", (), {"client": client})
-        parts = _Parts(cluster, "", False, None, None, through)  # type: ignore[arg-type]
+        nobody: Any = None
+        parts = _Parts(cluster, "", False, None, nobody, through, lambda: None)
         return parts.short(seconds)
 
     assert short("auto", 0.9 * LONG) and not short("auto", LONG)

@@ -18,12 +18,12 @@ import pytest
 from conftest import START, Cli
 
 from nas import run
-from nas.database import LOST, connect, split, telling_loss
-from nas.drivers import GRACE
 from nas.errors import MissingError, NasError, OptionError, RunError
 from nas.interfaces import Rung, Trial
-from nas.shared import Shared, SharedLog
-from nas.study import SEARCH
+from nas.studies.database import LOST, connect, split, telling_loss
+from nas.studies.drivers import GRACE
+from nas.studies.shared import Shared, SharedLog
+from nas.studies.study import SEARCH
 from nas.verbs.search import search
 
 SERVER = os.environ.get("NAS_TEST_POSTGRES", "")
@@ -215,7 +215,7 @@ def test_drivers_with_other_settings_are_refused(
 
 
 def test_what_is_told_is_what_the_journal_is_told(join: Join, tmp_path: Path) -> None:
-    from nas.study import Journal
+    from nas.studies.study import Journal
 
     log = join("one")
     journal = Journal(tmp_path / "journal.log", dict(DISTRIBUTIONS))

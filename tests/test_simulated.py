@@ -22,7 +22,7 @@ from nas.executors.simulated import Cluster
 from nas.interfaces import Outcome, Task, Trial, Work
 from nas.objective import Bound, make_objective
 from nas.samplers import distributions, random_choices
-from nas.study import SEARCH, Journal
+from nas.studies.study import SEARCH, Journal
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -62,14 +62,15 @@ class Share:
 class Cluster:
     """A cluster that this process is connected to.
 
-    `link`: its dashboard. `client`: through a Ray client (ray://). `alone`: it was started here and
-    is this machine, which no node can join.
+    `checked`: the nodes that are known to be fit. `link`: its dashboard. `client`: through a Ray
+    client (ray://). `alone`: it was started here and is this machine, which no node can join.
     """
 
     share: Share
     link: str
     client: bool
     alone: bool
+    checked: set[str] = field(default_factory=set)
     _counted: float = field(default=-1e9)
     _nodes: list[dict[str, Any]] = field(default_factory=list)
 
@@ -148,6 +149,22 @@ def _knock(address: str) -> None:
             raise RunError(_unreachable(address, error)) from error
 
 
+@contextlib.contextmanager
+def telling_loss() -> Iterator[None]:
+    """Tell in one line that the cluster is gone.
+
+    Raises:
+        RunError: it is.
+    """
+    try:
+        yield
+    except (RayError, ConnectionError) as error:
+        raise RunError(
+            f"lost the Ray cluster ({_first(error)}); every finished trial is kept: start it again "
+            "and repeat the command with --resume"
+        ) from error
+
+
 def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     ray.shutdown()
@@ -208,7 +225,7 @@ def await_room(cluster: Cluster, patience: float) -> None:
     Raises:
         OptionError: none does; the message tells what the largest nodes have.
     """
-    end, waiting = time.monotonic() + patience, None
+    end, waiting = time.monotonic() + (0.0 if cluster.alone else patience), None
     while not cluster.room():
         if time.monotonic() >= end:
             most = {
@@ -224,10 +241,12 @@ def await_room(cluster: Cluster, patience: float) -> None:
             waiting = _wish(cluster.share)
             _log.warning("waiting for a node with %s, %g s at most", cluster.share, patience)
         time.sleep(0.2)
+    if waiting is not None:
+        ray.cancel(waiting)
 
 
 def _wish(share: Share) -> Any:
-    """Ask for the room of one evaluation; the wish lasts as long as what is returned is kept."""
+    """Ask for the room of one evaluation with a task that does nothing; return it."""
     nothing = ray.remote(lambda: None)
     return nothing.options(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0).remote()
 
@@ -235,17 +254,23 @@ def _wish(share: Share) -> Any:
 def check_nodes(cluster: Cluster, folder: Path | None, paths: list[str]) -> None:
     """Check that every node that works has this nas, and sees the run folder and the paths.
 
+    Those that were checked before are not asked again.
+
     Raises:
         RunError: one has or does not; the message names the node and the way out.
     """
+    if not _strangers(cluster):
+        return
     with _token(folder) as token:
         found = _looked_around(cluster, str(folder or ""), token, paths)
     for node, facts in found.items():
-        if facts["nas"] != (mine := metadata.version("nas")):
-            raise RunError(
-                f"node {node} has nas {facts['nas']}, and this process {mine}: install one version "
-                "everywhere"
-            )
+        for name in ("nas", "torch"):
+            theirs, mine = (_release(v) for v in (facts[name], metadata.version(name)))
+            if theirs != mine:
+                raise RunError(
+                    f"node {node} has {name} {theirs}, and this process {mine}: install one "
+                    "version everywhere"
+                )
         if not facts["shared"]:
             raise RunError(
                 f"node {node} ({facts['host']}) does not see the run folder {folder}: put it on a "
@@ -256,6 +281,11 @@ def check_nodes(cluster: Cluster, folder: Path | None, paths: list[str]) -> None
                 f"node {node} ({facts['host']}) does not see {facts['missing'][0]}: put it on a "
                 "disk that all nodes share, or at the same path on each"
             )
+
+
+def _release(version: str) -> str:
+    """Return a version without its build: nodes with and without a GPU have different ones."""
+    return version.partition("+")[0]
 
 
 @contextlib.contextmanager
@@ -276,6 +306,12 @@ def _token(folder: Path | None) -> Iterator[str]:
             path.unlink()
 
 
+def _strangers(cluster: Cluster) -> list[dict[str, Any]]:
+    """Return the nodes that can hold an evaluation and were not checked."""
+    fit = (node for node in cluster.nodes() if cluster.share.fits(node["Resources"]))
+    return [node for node in fit if node["NodeID"] not in cluster.checked]
+
+
 def _looked_around(
     cluster: Cluster, folder: str, token: str, paths: list[str]
 ) -> dict[str, dict[str, Any]]:
@@ -286,7 +322,8 @@ def _looked_around(
     """
     look = ray.remote(look_around)
     asked = {}
-    for node in (node for node in cluster.nodes() if cluster.share.fits(node["Resources"])):
+    for node in _strangers(cluster):
+        cluster.checked.add(node["NodeID"])
         here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         ref = look.options(num_cpus=0, scheduling_strategy=here).remote(folder, token, paths)
         asked[ref] = f"{node['NodeManagerAddress']}/{node['NodeID'][:6]}"

@@ -10,9 +10,9 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from nas.cluster.connection import LONGEST, Cluster
-from nas.cluster.tries import Tries
 from nas.cluster.worker import perform_task
 from nas.interfaces import Outcome, Task
+from nas.tries import Tries
 from nas.workers import Died, read
 
 
@@ -21,9 +21,10 @@ class Tasks:
 
     def __init__(self, cluster: Cluster, work: str, isolate: bool, tries: Tries) -> None:
         share = cluster.share
-        self._remote: Any = ray.remote(perform_task).options(
-            num_cpus=share.cpus, num_gpus=share.gpus, max_retries=0
-        )
+        # a process that has used a GPU ends with its task: only so its memory is free again
+        limits: dict[str, Any] = {"max_calls": 1} if share.gpus else {}
+        limits |= {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
+        self._remote: Any = ray.remote(**limits)(perform_task)
         self._work, self._isolate, self._tries = work, isolate, tries
         self._live: dict[Any, Task] = {}
 

@@ -1,4 +1,4 @@
-"""Evaluations through Ray Tune, for trainings: workers that stay, with their GPU and their images.
+"""Evaluations through Ray Tune, for trainings: a worker goes on to the next task where one waits.
 
 Tune decides nothing but where and when: its Searcher is a queue of our tasks, and what comes of
 them goes back through a queue. The study is asked and told by the engine alone, so a killed run is
@@ -23,15 +23,17 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from nas.cluster.connection import LONGEST, Cluster
-from nas.cluster.tries import Tries
 from nas.cluster.worker import Guard
 from nas.errors import RunError
 from nas.interfaces import Outcome, Task
+from nas.tries import Tries
 from nas.workers import Died, read
 
 ANSWER = "answer"
+SCRATCH = ".tune-"
 DIED = f"{Died.__module__}.{Died.__name__}: "
 END_SECONDS = 20.0
+IDLE_SECONDS = 1.0
 
 
 class Hand(tune.Trainable):
@@ -58,6 +60,7 @@ class Feed(Searcher):
         super().__init__(metric=None, mode=None)
         self._fixed = {"work": work, "isolate": isolate}
         self._waiting: queue.SimpleQueue[str] | None = queue.SimpleQueue()
+        self._running = 0
         self.closed = False
 
     def put(self, task: Task) -> None:
@@ -68,14 +71,18 @@ class Feed(Searcher):
     def suggest(self, trial_id: str) -> Any:
         assert self._waiting
         try:
-            return {"task": self._waiting.get_nowait(), **self._fixed}
+            # with nothing to watch Tune would sleep for a second, or for two, between its questions
+            task = self._waiting.get(timeout=0.0 if self._running else IDLE_SECONDS)
         except queue.Empty:
             return Searcher.FINISHED if self.closed else None
+        self._running += 1
+        return {"task": task, **self._fixed}
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Do nothing: Ear hears it, with the reason of an error."""
+        """Count; Ear hears it, with the reason of an error."""
+        self._running -= 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what Tune may write into its snapshot, which nobody reads."""
@@ -134,8 +141,10 @@ class Tuned:
         self._feed, self._ear = Feed(work, isolate), Ear()
         self._live = 0
         self._stopper = _Stop()
+        for left in folder.glob(f"{SCRATCH}*") if folder else ():  # of a driver that was killed
+            shutil.rmtree(left, ignore_errors=True)
         # every node must be able to write here, says Tune
-        self._scratch = Path(tempfile.mkdtemp(prefix=".tune-", dir=folder))
+        self._scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
         self._thread = threading.Thread(target=self._fit, args=(cluster,), daemon=True)
         self._thread.start()
 

@@ -128,7 +128,6 @@ def look_around(folder: str, token: str, paths: list[str]) -> dict[str, Any]:
     return {
         "nas": metadata.version("nas"),
         "torch": metadata.version("torch"),
-        "python": platform.python_version(),
         "host": platform.node(),
         "shared": shared,
         "missing": [path for path in paths if not Path(path).exists()],

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,7 @@ import numpy.typing as npt
 from nas.data.dataset import Split, fingerprint, some
 from nas.data.images import Array, decode, quiet, shrink
 from nas.errors import NasError, OptionError
-from nas.run import lock
+from nas.run import await_lock
 
 SCHEMA = 1
 # a cache larger than this stays on disk and is mapped
@@ -35,8 +35,6 @@ MOST_BROKEN = 0.01
 _CHUNK = 16
 _FACTS, _VALUES, _SIZES = "pixels.json", "values.npy", "sizes.npy"
 _STALE_SECONDS = 24 * 3600
-# seconds between two looks at another process's lock, and until the wait is told of
-_POLL, _PATIENCE = 0.1, 5.0
 
 _log = logging.getLogger("nas")
 _Found = TypeVar("_Found")
@@ -288,27 +286,13 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
         return
     with file:
-        _wait_for(file, folder)
+        said = f"waiting for another process that decodes the images into {folder}"
+        await_lock(file, lambda: _log.info(said))
         try:
             yield
         finally:
             with contextlib.suppress(OSError):
                 path.unlink()
-
-
-def _wait_for(file: IO[str], folder: Path) -> None:
-    """Lock a file, however long that takes; do nothing where files cannot be locked."""
-    told = time.monotonic() + _PATIENCE
-    while True:
-        try:
-            return lock(file)
-        except BlockingIOError:
-            time.sleep(_POLL)
-        except OSError:
-            return
-        if time.monotonic() > told:
-            told = float("inf")
-            _log.info("waiting for another process that decodes the images into %s", folder)
 
 
 def _move(fresh: Path, folder: Path) -> None:

@@ -18,6 +18,7 @@ from nas.data.dataset import open_dataset
 from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
 from nas.interfaces import TRAINING_FLOPS, Metrics
+from nas.run import alone
 from nas.training.recipe import Recipe, load_recipe
 
 if TYPE_CHECKING:
@@ -149,7 +150,8 @@ class Training:
             device=self._device,
         )
         data = self._data(self._budget.imgsz or arch.resolution)
-        rows = fit(job, data, Path(folder), until=epochs, validate_at=self.rungs)
+        with alone(Path(folder)):  # a worker that was given up may still write there
+            rows = fit(job, data, Path(folder), until=epochs, validate_at=self.rungs)
         last = rows[epochs - 1]  # the checkpoint may be of a later one
         share = last["val_top1"] / 100
         return {

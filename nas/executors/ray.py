@@ -6,11 +6,14 @@ one whose node is lost is tried again without being counted among these.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
 import os
 import statistics
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +24,8 @@ from nas.interfaces import Executor, Fleet, Outcome, Task, Work
 if TYPE_CHECKING:
     from nas.cluster.connection import Cluster
     from nas.cluster.tasks import Tasks
-    from nas.cluster.tries import Tries
     from nas.cluster.tuned import Tuned
+    from nas.tries import Tries
 
 # seconds of a task from which Tune's overhead, tens of milliseconds, is nothing
 LONG = 10.0
@@ -64,7 +67,7 @@ def make(
         import ray.tune  # noqa: F401  a Ray without Tune's packages fails here, not in the middle
 
         from nas.cluster.connection import Share, await_room, check_nodes, connect, disconnect
-        from nas.cluster.tries import Tries
+        from nas.tries import Tries
     except ImportError as error:
         raise MissingError(
             f"--executor ray needs Ray with Tune ({error}): pip install 'nas[ray]'"
@@ -76,9 +79,11 @@ def make(
         await_room(cluster, patience)
         trains = getattr(catalog.load("evaluators", work.evaluator), "TRAINS", False)
         work, paths = _located(work, ships_code=bool(runtime_env))
-        check_nodes(cluster, folder if trains else None, paths)
+        check = functools.partial(check_nodes, cluster, folder if trains else None, paths)
+        check()
         data = json.dumps(dataclasses.asdict(work))
-        parts = _Parts(cluster, data, isolate or trains, folder, Tries(retries), through)
+        apart = isolate or trains
+        parts = _Parts(cluster, data, apart, folder, Tries(retries), through, check)
         return Ray(parts, workers, seconds or (LONG if trains else 0.0))
     except BaseException:
         disconnect()
@@ -95,6 +100,7 @@ class _Parts:
     folder: Path | None
     tries: Tries
     through: str
+    check: Callable[[], None]  # of nodes that have joined
 
     def short(self, expected: float) -> bool:
         """Tell whether tasks that take so many seconds go as plain Ray tasks."""
@@ -118,7 +124,10 @@ class Ray:
     """Tasks on a cluster; the way they go is chosen anew whenever nothing is in flight."""
 
     def __init__(self, parts: _Parts, workers: int, expected: float) -> None:
+        from nas.cluster.connection import telling_loss
+
         self._parts, self._cluster, self._workers = parts, parts.cluster, workers
+        self._telling_loss = telling_loss
         self._seconds = deque([expected], REMEMBERED)
         self._short = parts.short(expected)
         self._way = parts.open(self._short)
@@ -126,19 +135,23 @@ class Ray:
     @property
     def slots(self) -> int:
         """Return how many tasks to keep in flight: as asked for, or what has room now."""
-        room = max(1, self._cluster.room())
+        with self._telling_loss():
+            room = max(1, self._cluster.room())
         asked = self._workers or room
         return min(asked, room) if self._cluster.alone else asked
 
     def submit(self, task: Task) -> None:
         """Give a task to the cluster."""
-        if not len(self._way):
-            self._choose()
-        self._way.submit(task)
+        with self._telling_loss():
+            if not len(self._way):
+                self._choose()
+            self._way.submit(task)
 
     def wait(self) -> list[Outcome]:
         """Return the outcomes that are ready; block until there is one, or for some seconds."""
-        found = self._way.wait()
+        with self._telling_loss():
+            self._parts.check()
+            found = self._way.wait()
         self._seconds.extend(outcome.seconds for outcome in found if not outcome.error)
         return found
 
@@ -154,7 +167,8 @@ class Ray:
         """Kill what is running and leave the cluster; one that was started here ends."""
         from nas.cluster.connection import disconnect
 
-        self._way.close()
+        with contextlib.suppress(Exception):  # the cluster may be gone
+            self._way.close()
         disconnect()
 
     def _choose(self) -> None:
@@ -190,28 +204,32 @@ def _located(work: Work, *, ships_code: bool) -> tuple[Work, list[str]]:
     """
     paths = []
 
-    def absolute(value: object) -> object:
+    def absolute(value: object, name: str = "") -> object:
         if not isinstance(value, str) or not Path(value).exists():
             return value
         if value.endswith(".py") and ships_code:
             return value
-        if not value.endswith(".py") and os.sep not in value and "/" not in value:
-            return value  # a word such as digits, though a folder may have that name too
+        # a folder called digits is meant by --data digits, but not by --recipe digits
+        if name != "data" and not value.endswith(".py") and "/" not in value:
+            return value
         paths.append(str(Path(value).resolve()))
         return paths[-1]
 
-    options = {name: absolute(value) for name, value in work.options.items()}
+    options = {name: absolute(value, name) for name, value in work.options.items()}
     evaluator = str(absolute(work.evaluator))
     return dataclasses.replace(work, evaluator=evaluator, options=options), paths
 
 
 def _quiet() -> None:
-    """Ask Ray to print nothing and to tell nobody; it reads this when it is first imported."""
+    """Set what Ray reads when it is first imported: mostly to print nothing and to tell nobody."""
     wanted = {
         "RAY_AIR_NEW_OUTPUT": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_CHDIR_TO_TRIAL_DIR": "0",  # a runtime_env's files lie in the worker's own folder
         "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+        "TUNE_FORCE_TRIAL_CLEANUP_S": "30",
         "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+        "TUNE_MAX_PENDING_TRIALS_PG": "200",  # an autoscaler must see all that wait
         "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "0",
     }
     for name, value in wanted.items():

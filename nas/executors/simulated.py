@@ -19,6 +19,7 @@ from nas.arch import Arch
 from nas.durations import observed, read_times
 from nas.errors import OptionError
 from nas.evaluation import make_evaluator, perform, rungs
+from nas.interfaces import VIRTUAL as VIRTUAL_PLACE
 from nas.interfaces import Evaluator, Executor, Fleet, Outcome, Task, Work
 
 VIRTUAL = True  # no processes and no waiting: what is tested about these passes it by
@@ -212,5 +213,5 @@ class Cluster:
             died = f"its virtual worker died {job.tries} times"
             reason = died if tried.end == "death" else "stopped at its time limit"
             found = Outcome(task.number, {}, reason)
-        place = f"virtual worker {worker}"
+        place = f"{VIRTUAL_PLACE} worker {worker}"
         return replace(found, seconds=job.seconds, place=place, retries=job.tries - 1)

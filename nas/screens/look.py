@@ -44,10 +44,11 @@ def _projection(found: Row) -> list[str]:
         (found["reference_evaluations"], "reference nets"),
     )
     rest = "".join(f" + {count} {what}" for count, what in amounts if count)
+    alone = "" if found["workers"] > 1 else " (--workers plans for more)"
     limit = f" (--time-limit {format_seconds(found['time_limit'])})" if found["time_limit"] else ""
     return [
         f"{found['trials']} evaluations (random search included){rest}, at "
-        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s): "
+        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s){alone}: "
         f"{format_seconds(found['projected_seconds'])}{limit}; besides, controller "
         f"{found['controller']} takes {format_seconds(found['seconds_per_proposal'])} a proposal "
         "at the start",

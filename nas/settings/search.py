@@ -128,7 +128,7 @@ class Settings:
         None,
         "Cluster",
         "Of --executor ray: auto, HOST:PORT, ray://HOST:PORT, or local to start Ray on this "
-        "machine; default auto inside a cluster, else local.",
+        "machine; default auto where RAY_ADDRESS is set, as in a Ray job, else local.",
     )
     cpus_per_trial: float | None = flag(
         None,

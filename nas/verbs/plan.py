@@ -33,7 +33,7 @@ from nas.reach import (
 from nas.results import REFERENCES
 from nas.samplers import distributions, random_choices
 from nas.settings.search import settings_from
-from nas.study import SEARCH, Journal
+from nas.studies.study import SEARCH, Journal
 from nas.units import parse_number
 
 SAMPLES = 1000

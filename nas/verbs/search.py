@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
 from nas import catalog, finals, report, results, run
-from nas.database import opened, split
 from nas.engine import Engine
 from nas.errors import NasError, RunError
 from nas.interfaces import Executor, Metrics, Trial
@@ -26,29 +26,29 @@ from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
 from nas.screens.search import Progressing, silent
 from nas.settings.search import Settings, settings_from
-from nas.shared import Shared
-from nas.study import RANDOM, SEARCH, Journal, Log
+from nas.sources import check_sources, sources
+from nas.studies.database import opened, split
+from nas.studies.shared import Shared
+from nas.studies.study import RANDOM, SEARCH, Journal, Log
 
+# what is told to one executor, and means nothing to another
+EXECUTOR = {
+    *("executor", "executor_options", "workers", "trials_per_device"),
+    *("address", "cpus_per_trial", "gpus_per_trial"),
+}
 # may differ between a run and its resumption; everything else must not
 FREE = {
     "trials",
     "time_limit",
-    "workers",
-    "trials_per_device",
-    "executor",
-    "executor_options",
-    "address",
-    "cpus_per_trial",
-    "gpus_per_trial",
     "random_search",
     "finalists",
     "final_seeds",
+    *EXECUTOR,
 }
 INTERRUPTED, EQUAL_COST = "interrupted", "equal cost"
 # random search may take this many times the trials, where most of its trainings are stopped early
 MANY = 10
 PACKING = "packing.json"
-SOURCES = "sources.json"
 
 
 def search(
@@ -74,21 +74,30 @@ def search(
     settings, password = _without_password(settings, name)
     folder = _found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - FREE:
-        settings = {**run.read_args(folder), **settings}
+        settings = {**_kept(run.read_args(folder), settings), **settings}
     setup = prepare(settings_from(settings))
     opening = _opening(folder, resume)
+    fresh = folder is None
     with opened(setup.settings.storage, password) as database:
         if folder is None:
             folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
         with run.lease(folder):
-            _check_sources(folder, setup)
+            check_sources(folder, setup)
             journal = _journal(setup, folder, database)
             run.write_environment(folder)
             run.write_args(folder, dataclasses.asdict(setup.settings))
             screen = screen or silent()
             for line in (opening, *getattr(setup.evaluator, "notes", ()), *setup.notes):
                 screen.say(line)
-            return _search(setup, folder, journal, screen, interrupted)
+            executor = _executor(setup, folder, journal, screen, fresh=fresh)
+            return _search(setup, folder, journal, executor, screen, interrupted)
+
+
+def _kept(stored: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run that hold still; with another executor not those of its own."""
+    if given.get("executor", stored.get("executor")) == stored.get("executor"):
+        return stored
+    return {key: value for key, value in stored.items() if key not in EXECUTOR}
 
 
 def _without_password(
@@ -118,7 +127,7 @@ def _common(setup: Setup) -> dict[str, Any]:
 
     The images may lie at another path on another machine.
     """
-    digests = _sources(setup.settings)
+    digests = sources(setup.settings)
     apart = {"storage", "study", "download", "data"}
     fixed = {k: v for k, v in _fixed(setup.settings).items() if k not in apart}
     same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
@@ -164,38 +173,8 @@ def _fixed(settings: Settings) -> dict[str, Any]:
     return {key: v for key, v in dataclasses.asdict(settings).items() if key not in FREE}
 
 
-def _sources(settings: Settings) -> dict[str, str]:
-    """Return a hash of each part that is a file of the user's."""
-    names = (
-        *(settings.space, settings.evaluator, settings.controller, settings.executor),
-        *(settings.pruner, settings.recipe, settings.data),
-    )
-    paths = {name: Path(name) for name in names if name and name.endswith(".py")}
-    return {n: hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest() for n, p in paths.items()}
-
-
-def _check_sources(folder: Path, setup: Setup) -> None:
-    """Check that the user's files and images are what they were when the run was started.
-
-    Raises:
-        RunError: one was changed, so that old and new results would be mixed.
-    """
-    path, now = folder / SOURCES, _sources(setup.settings)
-    if fingerprint := getattr(setup.evaluator, "fingerprint", ""):
-        now["the data"] = fingerprint
-    if not path.exists():
-        run.write_json(path, now)
-    before = run.read_json(path)
-    for name, digest in now.items():
-        if before.get(name, digest) != digest:
-            raise RunError(
-                f"{name} has changed since {folder} was started: results would be mixed; "
-                "start a new run, or put the file back"
-            )
-
-
 @dataclass(frozen=True)
-class _Session:
+class _Active:
     """A run that is open: what both its studies share."""
 
     setup: Setup
@@ -207,39 +186,53 @@ class _Session:
     references: list[dict[str, Any]]
 
 
+def _executor(
+    setup: Setup, folder: Path, journal: Journal | Shared, screen: Progressing, *, fresh: bool
+) -> Executor:
+    """Return who does the work; a fresh run for which there is nobody leaves no folder."""
+    chosen = setup.settings
+    try:
+        executor: Executor = catalog.make(
+            "executors",
+            chosen.executor,
+            setup.work,
+            options=executor_options(chosen),
+            workers=_workers(setup, folder, screen),
+            isolate=bool(chosen.trial_time_limit),
+            folder=folder.resolve(),
+            seconds=_duration(journal),
+        )
+    except NasError:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return executor
+
+
 def _search(
     setup: Setup,
     folder: Path,
     journal: Journal | Shared,
+    executor: Executor,
     screen: Progressing,
     interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
     chosen = setup.settings
-    executor: Executor = catalog.make(
-        "executors",
-        chosen.executor,
-        setup.work,
-        options=executor_options(chosen),
-        workers=_workers(setup, folder, screen),
-        isolate=bool(chosen.trial_time_limit),
-        folder=folder.resolve(),
-        seconds=_duration(journal),
-    )
     try:
         references = results.reference_rows(folder, setup, executor, screen.say)
         known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
-        session = _Session(setup, folder, journal, executor, screen, known, references)
+        active = _Active(setup, folder, journal, executor, screen, known, references)
         plays = bool(setup.finalists)
         share = 1 + chosen.random_search + plays
         limit = chosen.time_limit / share if chosen.time_limit else None
-        log, reason = _pursue(session, SEARCH, setup.trials, _stopper(limit, interrupted))
+        log, reason = _pursue(active, SEARCH, setup.trials, _stopper(limit, interrupted))
         chance = None
         if chosen.random_search and reason != INTERRUPTED:
-            chance, late = _chance(session, log, _stopper(limit, interrupted))
+            chance, late = _chance(active, log, _stopper(limit, interrupted))
             reason = late or reason
         standings: list[finals.Standing] = []
         if plays and reason != INTERRUPTED:
-            standings, late = _finals(session, log, chance, _stopper(limit, interrupted))
+            standings, late = _finals(active, log, chance, _stopper(limit, interrupted))
             reason = late or reason
         fleet = executor.fleet()
         screen.say(fleet.note)
@@ -270,37 +263,48 @@ def _duration(journal: Journal | Shared) -> float:
     return statistics.median(found) if found else 0.0
 
 
-def _chance(session: _Session, log: Log, stop: Callable[[], str]) -> tuple[Log, str]:
+def _chance(active: _Active, log: Log, stop: Callable[[], str]) -> tuple[Log, str]:
     """Search at random for what the search has cost: in trials, or in multiply-adds of training."""
     trials = log.trials()
     allowed = results.training_flops(trials)
     if not allowed:
-        return _pursue(session, RANDOM, results.spent(trials), stop)
-    return _pursue(session, RANDOM, MANY * len(trials), stop, allowed)
+        return _pursue(active, RANDOM, results.spent(trials), stop)
+    return _pursue(active, RANDOM, MANY * len(trials), stop, allowed)
 
 
 def _finals(
-    session: _Session, log: Log, chance: Log | None, stop: Callable[[], str]
+    active: _Active, log: Log, chance: Log | None, stop: Callable[[], str]
 ) -> tuple[list[finals.Standing], str]:
-    setup = session.setup
+    setup = active.setup
     lucky = chance.trials() if chance else []
-    playing = results.finalists(setup, log.trials(), lucky, session.references)
+    playing = results.finalists(setup, log.trials(), lucky, active.references)
     standings = finals.play(
-        session.folder,
+        active.folder,
         playing,
-        session.executor,
+        active.executor,
         epochs=setup.rungs[-1],
         seeds=setup.final_seeds,
         seed=setup.settings.seed,
         limit=setup.settings.trial_time_limit or 0.0,
         stop=stop,
-        say=session.screen.say,
+        say=active.screen.say,
     )
     return standings, stop()
 
 
+def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
+    """Return what proposes in one study, and its seed."""
+    seed = setup.settings.seed
+    controller, options = setup.controller, setup.settings.controller_options
+    if name == RANDOM:
+        controller, options, seed = "random", {}, trial_seed(seed, -1)
+    allowed = excess(setup.space, setup.goal.objective)
+    given: dict[str, Any] = {"options": options, "seed": seed, "excess": allowed}
+    return catalog.make("controllers", controller, setup.space, **given), seed
+
+
 def _pursue(
-    session: _Session,
+    active: _Active,
     name: str,
     trials: int,
     stop: Callable[[], str],
@@ -310,30 +314,20 @@ def _pursue(
 
     It ends after so many trials, or when they have cost the allowed multiply-adds of training.
     """
-    setup, seed = session.setup, session.setup.settings.seed
-    controller, options = setup.controller, setup.settings.controller_options
-    if name == RANDOM:
-        controller, options, seed = "random", {}, trial_seed(seed, -1)
-    sampler = catalog.make(
-        "controllers",
-        controller,
-        setup.space,
-        options=options,
-        seed=seed,
-        excess=excess(setup.space, setup.goal.objective),
-    )
+    setup = active.setup
+    sampler, seed = _sampler(setup, name)
     pruner = catalog.make(
         "pruners", setup.pruner, options=setup.settings.pruner_options, rungs=setup.rungs or (1,)
     )
-    log = session.journal.log(name, setup.goal.directions, sampler, pruner)
+    log = active.journal.log(name, setup.goal.directions, sampler, pruner)
     earlier = log.trials()
     cost = [results.training_flops(earlier)]
-    table = results.Table(session.folder / results.TRIALS[name], earlier, setup.goal)
+    table = results.Table(active.folder / results.TRIALS[name], earlier, setup.goal)
 
     def watch(trial: Trial) -> None:
         cost.append(results.training_flops([trial]))
         table.append(trial)
-        session.screen.trial(trial)
+        active.screen.trial(trial)
 
     def ended() -> str:
         return stop() or (EQUAL_COST if sum(cost) >= allowed else "")
@@ -342,32 +336,32 @@ def _pursue(
         log,
         setup.space,
         setup.goal,
-        session.executor,
+        active.executor,
         finished=earlier,
         seed=seed,
-        known=session.known,
+        known=active.known,
         stop=ended,
         watch=watch,
-        budget=setup.budget(session.folder / "trials"),
+        budget=setup.budget(active.folder / "trials"),
     )
-    session.screen.begin(
+    active.screen.begin(
         name,
         trials,
         setup.goal.objective,
-        session.references,
+        active.references,
         earlier,
-        session.executor.fleet,
+        active.executor.fleet,
     )
     try:
         reason = engine.run(trials)
         if log.shared:  # in order, and the same for every driver
             table.close()
-            table = results.Table(session.folder / results.TRIALS[name], log.trials(), setup.goal)
+            table = results.Table(active.folder / results.TRIALS[name], log.trials(), setup.goal)
         return log, "" if reason == EQUAL_COST else reason
     finally:
         log.close()
         table.close()
-        session.screen.end()
+        active.screen.end()
 
 
 def _stopper(limit: float | None, interrupted: Callable[[], bool]) -> Callable[[], str]:

@@ -30,8 +30,9 @@ class Tries:
         gone = any(words in cause for words in GONE)
         counted, most = (self._losses, LOSSES) if gone else (self._crashes, self._most)
         counted[number] += 1
-        self.total += counted[number] < most
-        return counted[number] < most
+        again = counted[number] <= most if gone else counted[number] < most
+        self.total += again
+        return again
 
     def done(self, number: int) -> int:
         """Forget a task; return how often it was begun again."""

@@ -1,6 +1,6 @@
 """A study as this project reads and writes it: ask, tell, trials. Here it is in a run's journal.
 
-In a database that several drivers share (nas/shared.py) it looks the same to the engine.
+In a database that several drivers share (nas/studies/shared.py) it looks the same to the engine.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import RunError
-from nas.interfaces import RECORD, Choices, Metrics, Rung, Trial
-from nas.journal import GroupedFile, open_journal
+from nas.interfaces import RECORD, VIRTUAL, Choices, Metrics, Rung, Trial
+from nas.studies.journal import GroupedFile, open_journal
 
 Direction = Literal["maximize", "minimize"]
 SEARCH, RANDOM = "search", "random search"
@@ -96,7 +96,11 @@ class Journal:
 
     def seconds(self) -> list[float]:
         """Return what each task of the evaluated trials has taken."""
-        found = [trial for trial in self._complete() if trial.state == "done" and trial.seconds]
+        found = [
+            trial
+            for trial in self._complete()
+            if trial.state == "done" and trial.seconds and not trial.place.startswith(VIRTUAL)
+        ]
         return [trial.seconds / max(1, len(trial.rungs) + 1) for trial in found]
 
     def _complete(self) -> list[Trial]:

@@ -28,12 +28,12 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.database import Tables
-from nas.drivers import IDENTITY, Presence
 from nas.errors import RunError
 from nas.interfaces import Choices, Metrics, Rung, Trial
 from nas.run import read_json
-from nas.study import (
+from nas.studies.database import Tables
+from nas.studies.drivers import IDENTITY, Presence
+from nas.studies.study import (
     RANDOM,
     SEARCH,
     STATES,
@@ -120,7 +120,7 @@ class Shared:
 
     def _check_settings(self, study: optuna.Study) -> None:
         if SETTINGS not in study.user_attrs:
-            study.set_user_attr(SETTINGS, self._settings)  # of several the first is kept
+            Tables(self._backend, study._study_id).put_once(SETTINGS, self._settings)
         theirs = study.user_attrs[SETTINGS]
         for key in {**self._settings, **theirs}:
             mine, other = self._settings.get(key), theirs.get(key)

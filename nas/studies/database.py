@@ -34,6 +34,7 @@ FORM = "postgresql://user:password@host:5432/database"
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 # what Optuna makes of a failed statement, and what SQLAlchemy does
 LOST = (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)
+SECRETS = ("password", "sslpassword")
 _INSTALL = "pip install 'nas[postgres]'"
 _OPENINGS, _CONNECT_SECONDS = 5, 10
 
@@ -65,7 +66,7 @@ def split(url: str) -> tuple[str, str | None]:
         host=found.host,
         port=found.port,
         database=found.database,
-        query={name: value for name, value in found.query.items() if name != "password"},
+        query={name: value for name, value in found.query.items() if name not in SECRETS},
     )
     return plain.render_as_string(), password if isinstance(password, str) else None
 
@@ -170,6 +171,20 @@ class Tables:
     def _transaction(self) -> Iterator[Session]:
         with _create_scoped_session(self._storage.scoped_session) as db:
             yield db
+
+    def put_once(self, name: str, value: Any) -> bool:
+        """Write an attribute of the study, unless it has one of that name."""
+        row = models.StudyUserAttributeModel(
+            study_id=self._study, key=name, value_json=json.dumps(value)
+        )
+        try:
+            with self._transaction() as db:
+                db.add(row)
+        except LOST as error:
+            if not isinstance(error.__cause__ or error, exc.IntegrityError):
+                raise
+            return False
+        return True
 
     def decide(
         self, trial: int, params: Mapping[str, Any], distributions: Mapping[str, Any]

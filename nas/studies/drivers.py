@@ -18,9 +18,9 @@ from typing import Any
 
 from optuna.storages import RDBStorage
 
-from nas.database import LOST
 from nas.errors import OptionError
 from nas.run import read_json, write_json
+from nas.studies.database import LOST
 
 GRACE = "NAS_DRIVER_GRACE"  # seconds without a sign after which a driver is taken for dead
 SECONDS, BEATS = 60.0, 6  # the default of it; signs within it

@@ -1,0 +1,43 @@
+"""What a run was started from: the user's own files and images, by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from nas import run
+from nas.errors import RunError
+from nas.prepare import Setup
+from nas.settings.search import Settings
+
+SOURCES = "sources.json"
+
+
+def sources(settings: Settings) -> dict[str, str]:
+    """Return a hash of each part that is a file of the user's."""
+    names = (
+        *(settings.space, settings.evaluator, settings.controller, settings.executor),
+        *(settings.pruner, settings.recipe, settings.data),
+    )
+    paths = {name: Path(name) for name in names if name and name.endswith(".py")}
+    return {n: hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest() for n, p in paths.items()}
+
+
+def check_sources(folder: Path, setup: Setup) -> None:
+    """Check that the user's files and images are what they were when the run was started.
+
+    Raises:
+        RunError: one was changed, so that old and new results would be mixed.
+    """
+    path, now = folder / SOURCES, sources(setup.settings)
+    if fingerprint := getattr(setup.evaluator, "fingerprint", ""):
+        now["the data"] = fingerprint
+    if not path.exists():
+        run.write_json(path, now)
+    before = run.read_json(path)
+    for name, digest in now.items():
+        if before.get(name, digest) != digest:
+            raise RunError(
+                f"{name} has changed since {folder} was started: results would be mixed; "
+                "start a new run, or put the file back"
+            )
