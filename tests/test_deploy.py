@@ -140,6 +140,7 @@ CONTAINER = {
     "env": [{"name": str, "value": str}],
     "resources": QUANTITIES,
     "volumeMounts": [{"name": str, "mountPath": str}],
+    "lifecycle": {"preStop": {"exec": {"command": [str]}}},
 }
 POD = {
     "restartPolicy": str,
@@ -251,6 +252,20 @@ def test_pods_mount_what_they_have_and_the_claim_exists() -> None:
         assert mounts["shared"] == "/shared"
         name = volumes["shared"]["persistentVolumeClaim"]["claimName"]
         assert name == claim["metadata"]["name"]
+
+
+def test_a_pod_that_ends_tells_its_workers_first(tmp_path: Path) -> None:
+    _, worker = pods(one("rayjob.yaml"))
+    shell, flag, text = worker["containers"][0]["lifecycle"]["preStop"]["exec"]["command"]
+    titles = {"7": "ray::Hand.step", "8": "ray::DashboardAgent", "9": "ray::IDLE", "10": "raylet"}
+    for number, title in titles.items():
+        (tmp_path / number).mkdir()
+        (tmp_path / number / "cmdline").write_bytes(title.encode() + b"\0\0")
+    assert worker["terminationGracePeriodSeconds"] > int(text.split()[-1])
+    fakes = "kill() { echo $1 $2; }; sleep() { echo sleep; }\n"
+    command = [shell, flag, fakes + text.replace("/proc", str(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split("\n")) == ["", "-TERM 7", "-TERM 9", "sleep"]
 
 
 def test_the_rayjobs_command_fits_its_cluster() -> None:

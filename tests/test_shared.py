@@ -20,9 +20,9 @@ from conftest import START, Cli
 from nas import run
 from nas.errors import MissingError, NasError, OptionError, RunError
 from nas.interfaces import Rung, Trial
-from nas.studies.database import LOST, connect, split, telling_loss
+from nas.studies.database import LOST, Tables, connect, split, telling_loss
 from nas.studies.drivers import GRACE
-from nas.studies.shared import Shared, SharedLog
+from nas.studies.shared import SETTINGS, Shared, SharedLog
 from nas.studies.study import SEARCH
 from nas.verbs.search import search
 
@@ -469,6 +469,15 @@ def test_a_url_that_cannot_be_shared_is_refused_and_not_shown(url: str) -> None:
     assert not any(part in str(caught.value) for part in ("pw", "p@ss", "ss@"))
 
 
+def test_the_settings_of_the_first_driver_hold(join: Join) -> None:
+    log = join("a")
+    other = Tables(log._storage, log._id)  # type: ignore[arg-type]
+    assert not other.put_once(SETTINGS, {"seed": 1})
+    assert log.study.user_attrs[SETTINGS] == {"seed": 0}
+    assert other.put_once("new", [1]) and not other.put_once("new", [2])
+    assert log.study.user_attrs["new"] == [1]
+
+
 def test_the_password_leaves_the_url() -> None:
     plain = "postgresql://me@host:5432/db?sslmode=require"
     for url in (
@@ -482,7 +491,7 @@ def test_the_password_leaves_the_url() -> None:
 
 
 def test_the_command_line_is_kept_without_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
-    words = ["nas", "search", "--storage", "postgresql://me:pw@host/db", "--seed=1"]
+    words = ["nas", "search", "--storage", "postgresql://me:p?w@host/db", "--seed=1"]
     words += ["--storage=postgresql://host/db?user=me&password=pw&sslmode=require", "ray://h:1"]
     monkeypatch.setattr(sys, "argv", words)
     assert run.arguments() == [
