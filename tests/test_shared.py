@@ -20,9 +20,10 @@ from conftest import START, Cli
 from nas import run
 from nas.errors import MissingError, NasError, OptionError, RunError
 from nas.interfaces import Rung, Trial
-from nas.studies.database import LOST, Tables, connect, split, telling_loss
+from nas.studies.database import LOST, connect, split, telling_loss
 from nas.studies.drivers import GRACE
-from nas.studies.shared import SETTINGS, Shared, SharedLog
+from nas.studies.shared import SETTINGS as KEPT
+from nas.studies.shared import Shared, SharedLog
 from nas.studies.study import SEARCH
 from nas.verbs.search import search
 
@@ -471,9 +472,9 @@ def test_a_url_that_cannot_be_shared_is_refused_and_not_shown(url: str) -> None:
 
 def test_the_settings_of_the_first_driver_hold(join: Join) -> None:
     log = join("a")
-    other = Tables(log._storage, log._id)  # type: ignore[arg-type]
-    assert not other.put_once(SETTINGS, {"seed": 1})
-    assert log.study.user_attrs[SETTINGS] == {"seed": 0}
+    other = log._tables
+    assert not other.put_once(KEPT, {"seed": 1})
+    assert log.study.user_attrs[KEPT] == {"seed": 0}
     assert other.put_once("new", [1]) and not other.put_once("new", [2])
     assert log.study.user_attrs["new"] == [1]
 
