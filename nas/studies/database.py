@@ -181,7 +181,7 @@ class Tables:
             with self._transaction() as db:
                 db.add(row)
         except LOST as error:
-            if not isinstance(error.__cause__ or error, exc.IntegrityError):
+            if not any(isinstance(e, exc.IntegrityError) for e in (error, error.__cause__)):
                 raise
             return False
         return True
