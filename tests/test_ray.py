@@ -167,7 +167,7 @@ def test_who_kills_every_worker_fails_with_the_reason(
     assert "SIGKILL" in outcome.error
 
 
-@pytest.mark.parametrize("through", ["tasks", "tune"])
+@pytest.mark.parametrize("through", ["tune"])
 def test_a_training_that_hangs_is_stopped_at_its_time_limit(
     opened: Callable[..., Executor], folder: Path, through: str
 ) -> None:
@@ -242,7 +242,7 @@ def test_every_refusal_is_one_line(cluster: Nodes, folder: Path, cli: Cli) -> No
     assert not list((folder / "runs" / "search").iterdir())  # nothing was begun
 
 
-@pytest.mark.parametrize("through", ["tasks", "tune"])
+@pytest.mark.parametrize("through", ["tune"])
 def test_code_reaches_workers_by_a_runtime_env(
     opened: Callable[..., Executor], folder: Path, through: str
 ) -> None:
@@ -253,7 +253,7 @@ def test_code_reaches_workers_by_a_runtime_env(
     assert (outcome.error, outcome.metrics["accuracy"]) == ("", 50.0)
 
 
-@pytest.mark.parametrize("through", ["tasks", "tune"])
+@pytest.mark.parametrize("through", ["tune"])
 def test_a_worker_that_is_told_to_end_is_no_crash(
     opened: Callable[..., Executor], folder: Path, through: str
 ) -> None:

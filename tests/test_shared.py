@@ -72,6 +72,15 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return found
 
 
+@pytest.fixture
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database: of the server's, or of a file where there is none."""
+    if not SERVER:
+        return f"sqlite:///{tmp_path / 'shared.db'}"
+    found: str = request.getfixturevalue("postgres")
+    return found
+
+
 Join = Callable[..., SharedLog]
 
 
@@ -276,10 +285,10 @@ def drivers(folder: Path, storage: str, count: int, *flags: str) -> list[dict[st
 
 
 @pytest.mark.slow
-def test_drivers_at_once_evaluate_each_arch_once(folder: Path, database: str) -> None:
-    """Both make the database's tables, share 24 networks, and end with the same trials."""
+def test_drivers_at_once_evaluate_each_arch_once(folder: Path, store: str) -> None:
+    """Both make the store's tables, share 24 networks, and end with the same trials."""
     flags = ["--trials", "20", "--evaluator-option", "sleep=0.05", "-q"]
-    found = drivers(folder, database, 2, *flags)
+    found = drivers(folder, store, 2, *flags)
     ledger = (folder / "ledger.txt").read_text().split()
     assert len(ledger) == len(set(ledger)) <= 24
     for name in ("trials.csv", "random.csv"):
@@ -392,14 +401,14 @@ def test_a_lost_database_is_one_line_and_the_search_goes_on_later(
     while time.monotonic() < deadline and not (folder / "ledger.txt").exists():
         time.sleep(0.01)
     with administering() as server:
-        server.execute(f"alter database {name} allow_connections false")
+        server.execute(f"alter store {name} allow_connections false")
         ended = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
         server.execute(ended, [name])
         _, spoken = started.communicate(timeout=60)
-        server.execute(f"alter database {name} allow_connections true")
+        server.execute(f"alter store {name} allow_connections true")
     last = spoken.strip().splitlines()[-1]
     assert started.returncode == 2 and "Traceback" not in spoken
-    assert "lost the database postgresql://nas@" in last and "--resume" in last
+    assert "lost the store postgresql://nas@" in last and "--resume" in last
     again = subprocess.run([*command, "--resume", "-q"], cwd=folder, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     ledger = (folder / "ledger.txt").read_text().split()
