@@ -243,6 +243,18 @@ def test_every_refusal_is_one_line(cluster: Nodes, folder: Path, cli: Cli) -> No
 
 
 @pytest.mark.parametrize("through", ["tune"])
+def test_a_checkpoint_lies_where_the_driver_says(
+    opened: Callable[..., Executor], folder: Path, through: str
+) -> None:
+    (folder / "trainer.py").write_text(TRAINER)
+    executor = opened(Work("trainer.py"), through=through, folder=folder)
+    (task,) = trainings(folder, 1)
+    found = done(executor, [dataclasses.replace(task, folder="t/0")])
+    assert found[0].error == ""
+    assert [len(each) for each in epochs(folder)] == [4]
+
+
+@pytest.mark.parametrize("through", ["tune"])
 def test_code_reaches_workers_by_a_runtime_env(
     opened: Callable[..., Executor], folder: Path, through: str
 ) -> None:

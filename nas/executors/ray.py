@@ -142,6 +142,8 @@ class Ray:
 
     def submit(self, task: Task) -> None:
         """Give a task to the cluster."""
+        if task.folder:  # workers run in folders of their own
+            task = dataclasses.replace(task, folder=str(Path(task.folder).absolute()))
         with self._telling_loss():
             if not len(self._way):
                 self._choose()
