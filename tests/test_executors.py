@@ -30,6 +30,11 @@ TASKS = [
 ]
 NAMES = catalog.names("executors")
 each_executor = pytest.mark.parametrize("name", NAMES)
+each_crew = pytest.mark.parametrize(
+    ("name", "workers"),
+    # on a cluster one worker is a process as two are
+    [(name, workers) for name in NAMES for workers in ((2,) if name == "ray" else (1, 2))],
+)
 # those with processes of this machine that can die, hang and be left over; a virtual cluster has
 # none, and those of a real one are dealt with in test_ray.py
 VIRTUAL = [name for name in NAMES if getattr(catalog.load("executors", name), "VIRTUAL", False)]
@@ -75,8 +80,7 @@ def made(name: str, evaluator: str, workers: int, **options: object) -> Executor
     return executor
 
 
-@each_executor
-@pytest.mark.parametrize("workers", [1, 2])
+@each_crew
 def test_the_outcomes_are_those_of_this_process(
     executors: list[Executor], name: str, workers: int
 ) -> None:
@@ -247,8 +251,7 @@ class Blameless:
 """
 
 
-@each_executor
-@pytest.mark.parametrize("workers", [1, 2])
+@each_crew
 @pytest.mark.parametrize("kind", [RunError, OptionError, MissingError])
 def test_what_is_no_archs_fault_ends_the_work_with_its_own_error(
     executors: list[Executor], name: str, folder: Path, workers: int, kind: type[NasError]
