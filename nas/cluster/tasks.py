@@ -33,7 +33,7 @@ class Tasks:
 
     def submit(self, task: Task) -> None:
         """Give a task to the cluster."""
-        text = json.dumps(dataclasses.asdict(task))
+        text = json.dumps(vars(task))
         self._live[self._remote.remote(self._work, self._isolate, text)] = task
 
     def wait(self) -> list[Outcome]:

@@ -66,7 +66,7 @@ class Feed(Searcher):
     def put(self, task: Task) -> None:
         """Queue a task."""
         assert self._waiting
-        self._waiting.put(json.dumps(dataclasses.asdict(task)))
+        self._waiting.put(json.dumps(vars(task)))
 
     def suggest(self, trial_id: str) -> Any:
         assert self._waiting

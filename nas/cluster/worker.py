@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import platform
-from collections.abc import Callable
 from functools import cache
 from importlib import metadata
 from multiprocessing.connection import wait
@@ -43,7 +42,7 @@ class Guard:
     """
 
     def __init__(self, work: str, isolate: bool) -> None:
-        self._work = Work(**json.loads(work))
+        self._text, self._work = work, Work(**json.loads(work))
         self._isolate = isolate
         self._worker: Worker | None = None
         self._gpus: str | None = None
@@ -55,7 +54,7 @@ class Guard:
             Died: the process of its own died; the message tells how.
         """
         task = Task(**json.loads(text))
-        found = self._do_apart(task) if self._isolate else answer(_evaluator(self._work), task)
+        found = self._do_apart(task) if self._isolate else answer(lambda: _made(self._text), task)
         return json.dumps({**found, "place": place()} if "fatal" not in found else found)
 
     def close(self) -> None:
@@ -101,22 +100,22 @@ def perform_task(work: str, isolate: bool, task: str) -> str:
     return guard(work, isolate).do(task)
 
 
-def _evaluator(work: Work) -> Callable[[], Evaluator]:
-    return lambda: _made(json.dumps(dataclasses.asdict(work)))
-
-
 @cache
 def _made(work: str) -> Evaluator:
     return make_evaluator(Work(**json.loads(work)))
 
 
 def place() -> str:
-    """Return where this worker is: the node's address, the start of its id, its GPUs."""
-    context = ray.get_runtime_context()
+    """Return where this worker is: its node, and the GPUs that it has now."""
     gpus = ",".join(str(gpu) for gpu in ray.get_gpu_ids())
+    return f"{_node()} gpu {gpus}" if gpus else _node()
+
+
+@cache
+def _node() -> str:
+    """Return the node's address and the start of its id."""
     address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-    node = f"{address}/{context.get_node_id()[:6]}"
-    return f"{node} gpu {gpus}" if gpus else node
+    return f"{address}/{ray.get_runtime_context().get_node_id()[:6]}"
 
 
 def look_around(folder: str, token: str, paths: list[str]) -> dict[str, Any]:
