@@ -17,7 +17,7 @@ pytest.importorskip("ray.tune", reason="needs ray[tune]")
 from nas import catalog
 from nas.cluster.connection import Share
 from nas.errors import MissingError, OptionError, RunError
-from nas.executors.ray import LONG, _located, _Parts
+from nas.executors.ray import LONG, LONG_GPU, _located, _Parts
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.samplers import random_choices
 from nas.verbs.search import search
@@ -333,13 +333,14 @@ def test_what_fits_on_a_node() -> None:
 
 
 def test_short_tasks_go_as_ray_tasks_and_long_ones_through_tune() -> None:
-    def short(through: str, seconds: float, client: bool = False) -> bool:
-        cluster: Any = type("Cluster", (), {"client": client})
+    def short(through: str, seconds: float, client: bool = False, gpus: float = 0.0) -> bool:
+        cluster: Any = type("Cluster", (), {"client": client, "share": Share(1, gpus)})
         nobody: Any = None
         parts = _Parts(cluster, "", False, None, nobody, through, lambda: None)
         return parts.short(seconds)
 
     assert short("auto", 0.9 * LONG) and not short("auto", LONG)
+    assert short("auto", 0.9 * LONG_GPU, gpus=1) and not short("auto", LONG_GPU, gpus=1)
     assert short("tasks", 10 * LONG) and not short("tune", 0.0)
     assert short("tune", 10 * LONG, client=True)
 

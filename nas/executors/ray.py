@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from nas.cluster.tuned import Tuned
     from nas.tries import Tries
 
-# seconds of a task from which Tune's overhead, tens of milliseconds, is nothing
-LONG = 10.0
+# seconds of a task from which it goes through Tune, which starts a worker anew (some 2 s) where
+# several end at once. A plain task starts one for each GPU task, so there Tune pays sooner
+LONG, LONG_GPU = 60.0, 10.0
 THROUGH = ("auto", "tasks", "tune")
 REMEMBERED = 50  # tasks, whose seconds tell how long the next ones will take
 
@@ -106,7 +107,8 @@ class _Parts:
         """Tell whether tasks that take so many seconds go as plain Ray tasks."""
         if self.cluster.client:  # Tune would run on the head node, where nobody hears us
             return True
-        return expected < LONG if self.through == "auto" else self.through == "tasks"
+        limit = LONG_GPU if self.cluster.share.gpus else LONG
+        return expected < limit if self.through == "auto" else self.through == "tasks"
 
     def open(self, short: bool) -> Tasks | Tuned:
         """Return one of the two ways."""
