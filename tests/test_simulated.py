@@ -29,7 +29,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 import bench_cluster  # noqa: E402
 
-ACCEL = Path("/work/shared/data/accel_nasbench/accel_nasbench.parquet")
+TABLES = Path(__file__).parents[2] / "shared" / "data" / "accel_nasbench"
+ACCEL = TABLES / "accel_nasbench.parquet"
 MBCONV = catalog.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)
 ARCHS = [MBCONV.decode(random_choices(MBCONV, RNG)) for _ in range(40)]
