@@ -1,4 +1,4 @@
-"""Evaluations as plain Ray tasks: little overhead, for those of a few seconds."""
+"""Evaluations as plain Ray tasks: little overhead, for those of less than a minute."""
 
 from __future__ import annotations
 

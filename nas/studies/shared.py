@@ -41,6 +41,7 @@ from nas.studies.study import (
     Heir,
     attributes_of,
     importances,
+    task_seconds,
     trial_of,
 )
 
@@ -74,8 +75,7 @@ class Shared:
 
     def seconds(self) -> list[float]:
         """Return what each task of the evaluated trials has taken."""
-        found = [trial for trial in self._complete() if trial.state == "done" and trial.seconds]
-        return [trial.seconds / max(1, len(trial.rungs) + 1) for trial in found]
+        return task_seconds(self._complete())
 
     def _complete(self) -> list[Trial]:
         mine = {f"{self._study} {name}" for name in (SEARCH, RANDOM)}

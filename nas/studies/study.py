@@ -83,6 +83,13 @@ class Log(Protocol):
         """Leave the study, with what is unfinished."""
 
 
+def task_seconds(trials: Sequence[Trial]) -> list[float]:
+    """Return what each task of the evaluated trials has taken, but for virtual seconds."""
+    found = (trial for trial in trials if trial.state == "done" and trial.seconds)
+    real = (trial for trial in found if not trial.place.startswith(VIRTUAL))
+    return [trial.seconds / (len(trial.rungs) + 1) for trial in real]
+
+
 class Journal:
     """The journal of a run folder, open for this process, which holds the folder's lease."""
 
@@ -96,12 +103,7 @@ class Journal:
 
     def seconds(self) -> list[float]:
         """Return what each task of the evaluated trials has taken."""
-        found = [
-            trial
-            for trial in self._complete()
-            if trial.state == "done" and trial.seconds and not trial.place.startswith(VIRTUAL)
-        ]
-        return [trial.seconds / max(1, len(trial.rungs) + 1) for trial in found]
+        return task_seconds(self._complete())
 
     def _complete(self) -> list[Trial]:
         studies = [study._study_id for study in self.storage.get_all_studies()]
