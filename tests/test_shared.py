@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 import pytest
-from conftest import START, Cli
+from conftest import START, Cli, wait_until
 
 from nas import run
 from nas.errors import MissingError, NasError, OptionError, RunError
@@ -373,11 +373,7 @@ def test_a_training_goes_on_at_another_driver_from_its_checkpoint(
     trained = folder / "trained.txt"
     environment = {**os.environ, GRACE: "2"}
     with subprocess.Popen(command, cwd=homes[0], env=environment) as process:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not (
-            trained.exists() and len(trained.read_text().splitlines()) >= 3
-        ):
-            time.sleep(0.01)
+        wait_until(lambda: trained.exists() and len(trained.read_text().splitlines()) >= 3)
         process.kill()
     subprocess.run(command, cwd=homes[1], env=environment, check=True, timeout=120)
     rows = run.read_csv(homes[1] / "runs/search/mine/trials.csv")
@@ -396,19 +392,18 @@ def test_a_lost_database_is_one_line_and_the_search_goes_on_later(
     name = postgres.rpartition("/")[2]
     command = [*START, "search", "--storage", postgres, *FLAGS, "--name", "mine"]
     command += ["--evaluator-option", "sleep=0.2", "--trials", "15", "--no-random-search"]
-    started = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and not (folder / "ledger.txt").exists():
-        time.sleep(0.01)
-    with administering() as server:
-        server.execute(f"alter store {name} allow_connections false")
-        ended = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
-        server.execute(ended, [name])
-        _, spoken = started.communicate(timeout=60)
-        server.execute(f"alter store {name} allow_connections true")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stderr=pipe, text=True) as started:
+        wait_until((folder / "ledger.txt").exists)
+        with administering() as server:
+            server.execute(f"alter database {name} allow_connections false")
+            ended = "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s"
+            server.execute(ended, [name])
+            _, spoken = started.communicate(timeout=180)
+            server.execute(f"alter database {name} allow_connections true")
     last = spoken.strip().splitlines()[-1]
     assert started.returncode == 2 and "Traceback" not in spoken
-    assert "lost the store postgresql://nas@" in last and "--resume" in last
+    assert "lost the database postgresql://nas@" in last and "--resume" in last
     again = subprocess.run([*command, "--resume", "-q"], cwd=folder, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     ledger = (folder / "ledger.txt").read_text().split()
