@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+# two processes of tests share the cores, and so do those that they start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
 
 # 36 points, 24 networks: at one layer the second kernel is a dead gene
@@ -117,6 +120,17 @@ def cli(folder: Path) -> Cli:
         )
 
     return call
+
+
+@pytest.hookimpl(tryfirst=True)  # before the plugin looks at the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep a file's tests in one process, which makes what they share once, and all of Ray's."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        call = getattr(item, "callspec", None)
+        ray = item.path.stem.startswith("test_ray") or (call and call.params.get("name") == "ray")
+        item.add_marker(pytest.mark.xdist_group("ray" if ray else item.path.stem))
 
 
 def parse(words: list[str]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import START, Cli
+from conftest import START, Cli, wait_until
 
 import nas
 from nas.cli import main
@@ -366,21 +366,18 @@ def test_a_read_only_project_is_one_line(cli: Cli, folder: Path) -> None:
 
 
 def test_ctrl_c_stops_cleanly_and_the_printed_command_goes_on(cli: Cli, folder: Path) -> None:
-    slow = ["search", "--evaluator", "ledger.py", "--evaluator-option", "sleep=0.02"]
+    slow = ["search", "--evaluator", "ledger.py", "--evaluator-option", "sleep=0.05"]
     slow += ["--trials", "40", "--name", "it's mine"]
-    process = subprocess.Popen(
-        [*START, *slow], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None and not (folder / "ledger.txt").exists():
-        time.sleep(0.02)
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    pipe, ledger = subprocess.PIPE, folder / "ledger.txt"
+    with subprocess.Popen([*START, *slow], stdout=pipe, stderr=pipe, text=True) as process:
+        wait_until(lambda: ledger.exists() and len(ledger.read_text().split()) >= 3)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in err and "stopping after the running trial" in err
     assert "saved   runs/search/it's mine" in out
     command = err.splitlines()[-1].removeprefix("resume with: ")
-    asked = (folder / "ledger.txt").read_text().split()
+    asked = ledger.read_text().split()
     assert 0 < len(asked) < 40
     # the printed line is for a shell, in which `nas` is this interpreter's
     program = f"nas() {{ {sys.executable} -c 'from nas.cli import main; main()' \"$@\"; }}; "
@@ -388,19 +385,18 @@ def test_ctrl_c_stops_cleanly_and_the_printed_command_goes_on(cli: Cli, folder: 
         ["bash", "-c", program + command + " --json -q"], capture_output=True, text=True
     )
     assert one_object(done)["trials"] == 40
-    ledger = (folder / "ledger.txt").read_text().split()
-    assert ledger[: len(asked)] == asked and len(ledger) == len(set(ledger))
+    archs = ledger.read_text().split()
+    assert archs[: len(asked)] == asked and len(archs) == len(set(archs))
 
 
 def test_a_second_ctrl_c_stops_at_once(folder: Path) -> None:
     slow = ["search", "--evaluator", "ledger.py", "--evaluator-option", "sleep=60"]
-    process = subprocess.Popen([*START, *slow], stderr=subprocess.PIPE, text=True)
-    while process.poll() is None and not (folder / "ledger.txt").exists():
-        time.sleep(0.02)
-    for _ in range(2):
-        time.sleep(0.2)
-        process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=10)
+    with subprocess.Popen([*START, *slow], stderr=subprocess.PIPE, text=True) as process:
+        wait_until((folder / "ledger.txt").exists)
+        for _ in range(2):
+            time.sleep(0.2)
+            process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=50)  # less than the evaluation takes
     assert process.returncode == 130
     assert "Traceback" not in err and "--resume" in err
 

@@ -1,14 +1,16 @@
 """What the documents say is run: the code of extend.md, README's lines, the links."""
 
+import functools
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 import nas
+from nas.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -16,6 +18,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 def blocks(page: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+
+
+@functools.cache
+def flags(verb: str) -> set[str]:
+    command: Any = typer.main.get_command(app)
+    options = command.commands[verb].params
+    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
 
 
 def test_extend_md_shows_a_space_and_an_evaluator_that_work(
@@ -61,7 +70,6 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_flags_in_the_documents_exist(page: Path) -> None:
-    code = "from nas.cli import main; main()"
     text = page.read_text(encoding="utf-8").replace("\\\n", " ")
     for verb in ("search", "scale", "plan"):
         used = {
@@ -70,11 +78,4 @@ def test_flags_in_the_documents_exist(page: Path) -> None:
             for word in shlex.split(line, comments=True)
             if word.startswith("--")
         }
-        if used:
-            done = subprocess.run(
-                [sys.executable, "-c", code, verb, "--help"],
-                capture_output=True,
-                text=True,
-                env={"COLUMNS": "200", "PATH": "", "TERM": "dumb"},
-            )
-            assert used <= set(re.findall(r"--[a-z-]+", done.stdout)), (verb, used)
+        assert used <= flags(verb), verb

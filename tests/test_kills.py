@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import START
+from conftest import START, wait_until
 from digits import digits, equal, job, train_alone
 
 from nas import run
@@ -147,10 +147,7 @@ def test_processes_that_read_images_end_with_the_one_they_read_for(folder: Path)
         started = below(process.pid)
         assert len(started) >= 3  # two readers, and what has forked them
         process.kill()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in started):
-        time.sleep(0.05)
-    assert not [pid for pid in started if Path(f"/proc/{pid}").exists()]
+    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
 
 
 # says that the disk is full while a file `full` is there

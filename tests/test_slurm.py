@@ -64,7 +64,7 @@ def slurm(tmp_path: Path) -> dict[str, str]:
 def run_until_ready(env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start the script; return once its search runs."""
     script = subprocess.Popen(["bash", str(SBATCH)], env=dict(env))
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while "ready" not in log(env) and time.monotonic() < deadline:
         time.sleep(0.05)
     if "ready" not in log(env):
