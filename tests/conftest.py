@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,15 +123,22 @@ def cli(folder: Path) -> Cli:
     return call
 
 
+def crew(item: pytest.Item) -> str:
+    """Name what runs in one process: a file's tests, which share what is slow to make, or Ray's."""
+    call = getattr(item, "callspec", None)
+    ray = item.path.stem.startswith("test_ray") or (call and call.params.get("name") == "ray")
+    return "ray" if ray else item.path.stem
+
+
 @pytest.hookimpl(tryfirst=True)  # before the plugin looks at the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, which makes what they share once, and all of Ray's."""
+    """Begin with the crews of the most slow tests, so that none is at work alone at the end."""
     if not config.pluginmanager.hasplugin("xdist"):
         return
+    slow = Counter(crew(item) for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[crew(item)])
     for item in items:
-        call = getattr(item, "callspec", None)
-        ray = item.path.stem.startswith("test_ray") or (call and call.params.get("name") == "ray")
-        item.add_marker(pytest.mark.xdist_group("ray" if ray else item.path.stem))
+        item.add_marker(pytest.mark.xdist_group(crew(item)))
 
 
 def parse(words: list[str]) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def _script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_three_kills_change_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,6 +75,7 @@ def unclocked(data: Any) -> Any:
     return [unclocked(each) for each in data] if isinstance(data, list) else data
 
 
+@pytest.mark.slow
 def test_a_training_killed_at_random_moments_ends_as_one_that_was_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def below(parent: int) -> set[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at /proc")
+@pytest.mark.slow
 def test_processes_that_read_images_end_with_the_one_they_read_for(folder: Path) -> None:
     (folder / "reader.py").write_text(READER)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}

@@ -449,6 +449,7 @@ def wait_for(true: Callable[[], object]) -> None:
         time.sleep(0.005)
 
 
+@pytest.mark.slow
 def test_a_process_that_trains_ends_with_143_and_the_next_goes_on(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -509,6 +510,7 @@ def struck(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 SHARE = {"OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_told_to_end_loses_no_step(struck: Path) -> None:
     found = {}
     for name, strikes in (("calm", ""), ("broken", "2 9")):
@@ -530,6 +532,7 @@ def test_a_worker_that_is_told_to_end_loses_no_step(struck: Path) -> None:
     assert same(struck / "calm", struck / "broken")
 
 
+@pytest.mark.slow
 def test_what_an_executor_abandons_loses_no_step(struck: Path) -> None:
     task = Task(0, TINY.to_dict(), 5, 2, str(struck / "place"))
     for again in (False, True):
@@ -542,6 +545,7 @@ def test_what_an_executor_abandons_loses_no_step(struck: Path) -> None:
     assert len((struck / "steps.txt").read_text()) == 2 * (115 // 16)
 
 
+@pytest.mark.slow
 def test_a_worker_is_preempted_with_patience(struck: Path) -> None:
     worker = workers.start(Work(str(struck / "struck.py"), {"slow": 0.05}), SHARE)
     workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
@@ -560,6 +564,7 @@ def test_a_worker_that_trains_nothing_ends_at_once() -> None:
     assert worker.process.exitcode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_one_that_does_not_listen_is_killed(struck: Path) -> None:
     worker = workers.start(Work(str(struck / "struck.py"), {"slow": 600.0}), SHARE)
     workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
@@ -593,6 +598,7 @@ TRAIN = (
 )
 
 
+@pytest.mark.slow
 def test_nas_train_says_where_it_stopped_and_goes_on(
     struck: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,7 +22,10 @@ from nas.interfaces import Executor, Outcome, Task, Work
 from nas.samplers import random_choices
 from nas.verbs.search import search
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a cluster of several raylets")
+pytestmark = [
+    pytest.mark.skipif(sys.platform != "linux", reason="a cluster of several raylets"),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture
