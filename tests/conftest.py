@@ -1,6 +1,7 @@
 """What several test modules share: small user files, and `nas` in a process of its own."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -123,22 +124,27 @@ def cli(folder: Path) -> Cli:
     return call
 
 
-def crew(item: pytest.Item) -> str:
-    """Name what runs in one process: a file's tests, which share what is slow to make, or Ray's."""
-    call = getattr(item, "callspec", None)
-    ray = item.path.stem.startswith("test_ray") or (call and call.params.get("name") == "ray")
-    return "ray" if ray else item.path.stem
+def crew(nodeid: str) -> str:
+    """Name what one process runs: a file's tests, which share what is slow to make, or Ray's."""
+    return "ray" if re.search(r"test_ray|[-\[]ray[-\]]", nodeid) else nodeid.partition("::")[0]
 
 
-@pytest.hookimpl(tryfirst=True)  # before the plugin looks at the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the crews of the most slow tests, so that none is at work alone at the end."""
-    if not config.pluginmanager.hasplugin("xdist"):
-        return
-    slow = Counter(crew(item) for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: -slow[crew(item)])
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(crew(item)))
+    slow = Counter(crew(item.nodeid) for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[crew(item.nodeid)])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give every crew to one process, in the order in which they were collected."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Crews(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return crew(nodeid)
+
+    return Crews(config, log)
 
 
 def parse(words: list[str]) -> dict[str, Any]:
