@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nas import catalog, cost
 from nas.arch import Arch, Block
-from nas.errors import ArchError, MissingError, NasError
+from nas.errors import ArchError, MissingError, NasError, OptionError
 from nas.exporting import Subject, answers_apart, refuse
 from nas.layers import Conv, SqueezeExcite
 from nas.training.checkpoint import save_weights
@@ -43,6 +43,14 @@ OWN = {
     "efficientnet_l2": "efficientnet_l2",
 }
 _ACTS = {"relu": "re", "relu6": "r6", "hardswish": "hs", "silu": "sw"}
+# timm's word for a block of an op, by how many convolutions it has
+_OPS = {
+    "conv": {1: "cn"},
+    "fused_mbconv": {1: "cn", 2: "er"},
+    "depthwise": {2: "dsa"},
+    "sepconv": {2: "ds"},
+    "mbconv": {2: "ds", 3: "ir"},
+}
 _NAMES = {"silu": "swish", "hardswish": "hard_swish", "hardsigmoid": "hard_sigmoid"}
 
 
@@ -65,6 +73,11 @@ def check(subject: Subject) -> None:
     """
     refuse("timm", subject, preprocessing="timm's own transforms read it from config.json")
     plan(subject.arch)
+    if subject.features_only and subject.arch.head.hidden:
+        raise OptionError(
+            "--format timm: the last map of timm's MobileNetV3 is that of its head; leave out "
+            "--features-only, or export with --format onnx, pt2 or standalone"
+        )
     _timm()
 
 
@@ -184,7 +197,7 @@ def _block(arch: Arch, block: Block, repeats: int) -> str:
     Raises:
         ArchError: timm has no such block.
     """
-    if block.op in ("basic", "bottleneck") or block.stride > 2 or block.skip not in _SKIPS:
+    if block.op not in _OPS or block.stride > 2 or block.skip not in ("identity", "none"):
         raise _no(arch, f"a {block.op} block with stride {block.stride} and skip {block.skip}")
     kind, middle = _kind(block)
     squeezed = [layer for layer in cost.body(block).main if isinstance(layer, SqueezeExcite)]
@@ -202,19 +215,10 @@ def _block(arch: Arch, block: Block, repeats: int) -> str:
     return "_".join(words + _skip(arch, kind, block))
 
 
-_SKIPS = ("identity", "none")
-
-
 def _kind(block: Block) -> tuple[str, int]:
     """Return timm's word for a block, and its channels in the middle."""
-    first = cost.body(block).main[0]
-    assert isinstance(first, Conv)
-    if block.op in ("conv", "fused_mbconv"):
-        single = block.op == "conv" or first.outputs == block.inputs
-        return "cn" if single else "er", first.outputs
-    if block.op == "depthwise":
-        return "dsa", block.inputs
-    return "ds" if first.groups > 1 or first.kernel > 1 else "ir", first.outputs
+    convs = [layer for layer in cost.body(block).main if isinstance(layer, Conv)]
+    return _OPS[block.op][len(convs)], convs[0].outputs
 
 
 def _skip(arch: Arch, kind: str, block: Block) -> list[str]:
