@@ -1,7 +1,9 @@
 """Export every member of a family to ONNX at its own resolution and compare it with the network.
 
 Each member is a process of its own: its peak resident memory holds torch, the export, onnxruntime
-and one image through both. Weights are fresh: nothing is downloaded.
+and one image through both. Nothing is downloaded: weights are fresh, but with the statistics of two
+random images in batch norm. Without them the signal fades from layer to layer, and the logits that
+are compared would be near 0.
 
     python scripts/export_family.py --phi 1..7
 """
@@ -9,6 +11,7 @@ and one image through both. Weights are fresh: nothing is downloaded.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import resource
 import subprocess
@@ -20,6 +23,11 @@ from typing import Any
 import torch
 
 import nas
+from nas.arch import Arch
+from nas.exporting import Subject, make_facts
+from nas.load import load_arch
+from nas.model import Model
+from nas.training.checkpoint import save_weights
 from nas.units import format_bytes, format_count
 
 TITLES = (
@@ -54,11 +62,30 @@ def main() -> None:
 def exported(folder: Path, format: str, imgsz: int | None) -> dict[str, Any]:
     """Export the member of a folder, dynamic in the batch, compared on one image."""
     torch.set_num_threads(1)
-    found = nas.export(
-        folder, format=format, imgsz=imgsz, batches=(1,), project=folder / "exported"
-    )
+    ready = folder / "ready"
+    settle(load_arch(folder), imgsz, ready)
+    found = nas.export(ready, format=format, batches=(1,), project=folder / "exported")
     found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return found
+
+
+def settle(arch: Arch, imgsz: int | None, folder: Path) -> None:
+    """Leave a network as a trained one lies, with batch norm's statistics of random images."""
+    arch = dataclasses.replace(arch, resolution=imgsz or arch.resolution)
+    torch.manual_seed(0)
+    model = Model(arch).eval()
+    facts = make_facts(arch, None)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    images = Subject(arch, model, facts).images(2, seed=1)
+    with torch.no_grad():
+        model(images)
+    save_weights(folder / "model.safetensors", model.state_dict())
+    keys = ("classes", "input_size", "mean", "std", "crop_pct", "interpolation")
+    config = {"schema": 1, "arch": arch.to_dict(), **{key: facts[key] for key in keys}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
 def row(name: str, found: dict[str, Any]) -> str:
