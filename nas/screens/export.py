@@ -24,16 +24,18 @@ def show_export(result: Row, console: Console) -> None:
     for note in result["notes"]:
         line("note", note)
     for row in result["comparison"]:
-        same = f", same class {row['argmax_equal']} of {row['batch']}"
-        line(
-            f"batch {row['batch']}",
-            f"differs by at most {row['max_difference']:.1e} of {row['largest']:.3g}"
-            + same * ("argmax_equal" in row),
-        )
+        line(f"batch {row['batch']}", _agreement(row))
     line("agrees", f"within {result['tolerance']:.1e}, in {format_seconds(result['seconds'])}")
     line("saved", f"{result['output']}  ({format_bytes(result['bytes'])})")
     for place, text in enumerate(result["next"]):
         line("now try" if not place else "", text)
+
+
+def _agreement(row: Row) -> str:
+    text = f"differs by at most {row['max_difference']:.1e} of {row['largest']:.3g}"
+    if "argmax_equal" not in row:
+        return text
+    return f"{text}, same class {row['argmax_equal']} of {row['batch']}"
 
 
 def _network(result: Row) -> str:
