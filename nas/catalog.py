@@ -24,6 +24,7 @@ ROOMS = {
     "datasets": "nas.datasets",
     "recipes": "nas.recipes",
     "devices": "nas.devices",
+    "exporters": "nas.exporters",
     "pruners": "nas.pruners",
     "trackers": "nas.trackers",
     "ops": "nas.ops",

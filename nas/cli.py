@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from nas import __version__
-from nas.commands import data, look, resume, scale, search, train
+from nas.commands import data, export, look, resume, scale, search, train
 from nas.errors import NasError
 from nas.screens.terminal import INTERRUPTED
 
@@ -23,6 +23,7 @@ EXAMPLES = (
     "nas train runs/search/search --data ./my_images",
     "nas predict runs/train/train photo.jpg",
     "nas scale --phi 1..7",
+    "nas export runs/train/train --format onnx",
 )
 
 app = typer.Typer(
@@ -95,6 +96,7 @@ for _name, _command in (
     ("val", train.val),
     ("predict", train.predict),
     ("scale", scale.scale),
+    ("export", export.export),
     ("doctor", data.doctor),
     ("bench", data.bench),
     ("proxy-check", data.proxy_check),

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from nas.arch import Arch
@@ -146,6 +147,32 @@ class Device(Protocol):
         Raises:
             NasError: this device cannot run the arch.
         """
+
+
+class Exporter(Protocol):
+    """A file format of networks. A file of nas/exporters has these names.
+
+    `subject` is a `nas.exporting.Subject`: the network, how many images at once, what is known.
+    """
+
+    FILE: str  # of the file, as model.onnx, or of the folder
+
+    def check(self, subject: Any) -> None:
+        """Do nothing, at once, if the format can hold it.
+
+        Raises:
+            OptionError, ArchError: it cannot.
+            MissingError: a package is not installed.
+        """
+
+    def write(self, subject: Any, path: Path) -> None:
+        """Write it as a new file or folder."""
+
+    def run(self, path: Path, batches: Sequence[Any], subject: Any) -> list[list[Any]]:
+        """Return what the written file answers to batches of images, as another program has it."""
+
+    def hint(self, path: Path) -> list[str]:
+        """Return the lines that use the file."""
 
 
 @dataclass(frozen=True)

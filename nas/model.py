@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,17 +34,7 @@ class Model(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the last feature map at each stride, as `feature_info` lists them."""
-        wanted = {info["stage"] for info in self.feature_info}
-        maps: list[Tensor] = []
-        for module in self.stem:
-            x = module(x)
-            if 0 in wanted and not maps:
-                maps.append(x)
-        for index, stage in enumerate(self.stages, 1):
-            x = stage(x)
-            if index in wanted:
-                maps.append(x)
-        return maps
+        return _maps(self, self.feature_info, x)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Return the last map, before the head."""
@@ -76,19 +66,39 @@ class Model(nn.Module):
 
 
 class Features(nn.Module):
-    """The feature maps of a Model without its head: images in, a list of maps out."""
+    """The feature maps of a Model without its head: images (N, C, H, W) in, a list of maps out.
+
+    `channels` and `strides` state each map: map i has channels[i] channels and the input's height
+    and width by strides[i], rounded up. Its weights are called as the Model's.
+    """
 
     def __init__(self, model: Model, out_indices: Sequence[int]) -> None:
         super().__init__()
         infos = model.feature_info
+        self.arch = model.arch
+        self.stem, self.stages = model.stem, model.stages
         self.out_indices = tuple(range(len(infos))[index] for index in out_indices)
         self.feature_info = [infos[index] for index in self.out_indices]
-        model.head = nn.Sequential()
-        self.body = model
+        self.channels = [int(info["num_chs"]) for info in self.feature_info]
+        self.strides = [int(info["reduction"]) for info in self.feature_info]
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        maps = self.body.features(x)
+        levels = sorted(set(self.out_indices))
+        maps = dict(zip(levels, _maps(self, self.feature_info, x), strict=True))
         return [maps[index] for index in self.out_indices]
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Load the weights of the whole Model; those of its head are left out.
+
+        Raises:
+            ArchError: they are of another arch.
+        """
+        body = {name: value for name, value in weights.items() if not name.startswith("head.")}
+        try:
+            self.load_state_dict(body)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise ArchError(f"these weights are not of {self.arch.name}: {first}") from error
 
 
 def build_model(
@@ -103,8 +113,17 @@ def build_model(
         ArchError: an op is unknown, or an index names no map.
     """
     model = Model(arch)
-    if not features_only:
-        return model
+    return features_of(model, out_indices) if features_only else model
+
+
+def features_of(model: Model, out_indices: Sequence[int] | None = None) -> Features:
+    """Return the feature maps of a model as a module that shares its weights.
+
+    `out_indices` chooses among the maps, negative ones from the last; by default all are given.
+
+    Raises:
+        ArchError: an index names no map.
+    """
     levels = len(model.feature_info)
     chosen = tuple(range(levels)) if out_indices is None else tuple(out_indices)
     if not chosen or any(not -levels <= index < levels for index in chosen):
@@ -123,6 +142,23 @@ def feature_info(arch: Arch) -> list[dict[str, Any]]:
         {"num_chs": channels, "reduction": stride, "stage": stage}
         for stride, (channels, stage) in maps.items()
     ]
+
+
+def _maps(model: Model | Features, infos: Sequence[Mapping[str, Any]], x: Tensor) -> list[Tensor]:
+    """Return the maps of the stages that `infos` name, in the order of the network."""
+    wanted = {info["stage"] for info in infos}
+    maps: list[Tensor] = []
+    for place, module in enumerate(model.stem):
+        x = module(x)
+        if 0 in wanted and place == 0:
+            maps.append(x)
+    for index, stage in enumerate(model.stages, 1):
+        if index > max(wanted):
+            break
+        x = stage(x)
+        if index in wanted:
+            maps.append(x)
+    return maps
 
 
 def _sequence(layers: Sequence[Layer]) -> nn.Sequential:

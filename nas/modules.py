@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,24 @@ class SqueezeExcite(nn.Module):
         scale = x.mean((2, 3), keepdim=True)
         gate: Tensor = self.gate(self.expand(self.activation(self.reduce(scale))))
         return x * gate
+
+
+class Normalise(nn.Module):
+    """uint8 images (N, C, H, W) to what a network takes: (x / 255 - mean) / std of each channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        shape = (1, len(mean), 1, 1)
+        scale = 1 / (255 * torch.tensor(std).view(shape))
+        shift = torch.tensor(mean).view(shape) / torch.tensor(std).view(shape)
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.float() * self.scale - self.shift
 
 
 class StochasticDepth(nn.Module):

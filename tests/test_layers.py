@@ -15,11 +15,11 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
     "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
-    "nas.evaluation nas.layers nas.machines.* nas.model nas.modules nas.objective nas.ops.* "
-    "nas.points nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.training.* "
-    "nas.tries nas.workers",
-    "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
-    "search_spaces.*",
+    "nas.evaluation nas.exporting nas.layers nas.machines.* nas.model nas.modules nas.objective "
+    "nas.onnx_graph nas.ops.* nas.plain nas.points nas.ranking nas.rounding nas.run "
+    "nas.samplers nas.studies.* nas.training.* nas.tries nas.workers",
+    "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* nas.recipes.* "
+    "nas.trackers.* search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
     "nas.card nas.curves nas.engine nas.finals nas.findings nas.load nas.packing nas.pages.* "
     "nas.prepare nas.proxies nas.proxy_lab nas.reach nas.report nas.results nas.screens.* "
@@ -37,8 +37,8 @@ PARTS = tuple(name for name in FOLDERS if name not in {f"nas.{room}." for room i
 # rows in which modules may build on each other, without a cycle
 SOCIABLE = {0, 1, 4, 5}
 HEAVY = {
-    *("matplotlib", "numpy", "optuna", "PIL", "plotly", "pyarrow", "ray", "rich", "safetensors"),
-    *("scipy", "sklearn", "sqlalchemy", "thop", "torch", "torchvision"),
+    *("matplotlib", "numpy", "onnx", "optuna", "PIL", "plotly", "pyarrow", "ray", "rich"),
+    *("safetensors", "scipy", "sklearn", "sqlalchemy", "thop", "timm", "torch", "torchvision"),
 }
 # the room of the Ray executor
 RAY = ("connection", "tasks", "tuned", "worker")
@@ -47,6 +47,7 @@ ONLY = {
     "thop": {"nas.crosscheck"},
     "plotly": {"nas.pages.charts"},
     "matplotlib": {"nas.training.pictures"},
+    "timm": {"nas.exporters.timm", "nas.exporters._effnet"},
     "torchvision": {"nas.data.policies", "nas.datasets.torchvision"},
 }
 

@@ -49,7 +49,7 @@ def list_parts(
         str,
         typer.Argument(
             help="runs, or parts: spaces, baselines, controllers, evaluators, executors, datasets, "
-            "recipes, devices, pruners, trackers, ops."
+            "recipes, devices, exporters, pruners, trackers, ops."
         ),
     ],
     project: Project = RUNS,

@@ -6,11 +6,7 @@ Its answer is compared with torch's before anything is timed.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import time
-import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +14,13 @@ import torch
 from torch import Tensor
 
 from nas.arch import Arch
-from nas.errors import MissingError, NasError
+from nas.errors import NasError
 from nas.interfaces import Timing
 from nas.machines import rig
 from nas.machines.timing import steady_measure
 from nas.model import Model
+from nas.onnx_graph import OPSET, graph, need, session
 
-OPSET = 20
 # of the largest logit, or of 1
 MOST_DIFFERENCE = 1e-3
 
@@ -43,15 +39,9 @@ def make(*, batch: int = 1, threads: int = 1, runs: int = 100, seconds: float = 
         MissingError: onnxruntime, onnx or onnxscript is not installed.
     """
     rig.check(batch=batch, threads=threads, runs=runs, seconds=seconds)
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise MissingError(
-            f"device onnxruntime needs a package that cannot be imported ({error}): "
-            "pip install nas[onnx]"
-        ) from error
+    need("device onnxruntime")
+    import onnxruntime
+
     version = onnxruntime.__version__
     name = f"{rig.processor()}, onnxruntime {version}, threads {threads}, batch {batch}"
     fingerprint = f"onnxruntime: {name}, torch {torch.__version__}, opset {OPSET} float32"
@@ -73,13 +63,13 @@ class OnnxRuntime:
         rig.check_memory(arch, self.batch)
         with rig.quiet(1):
             model, x = rig.subject(arch, self.batch)
-        data = _exported(model, x)
+        data = graph(model, x)
         with rig.quiet(self.threads) as notes:
-            session = _session(data, self.threads)
-            feed = {session.get_inputs()[0].name: x.numpy()}
-            note = _compared(model, x, session.run(None, feed)[0])
+            ready = session(data, self.threads)
+            feed = {ready.get_inputs()[0].name: x.numpy()}
+            note = _compared(model, x, ready.run(None, feed)[0])
             return steady_measure(
-                rig.stopwatch(lambda: session.run(None, feed)),
+                rig.stopwatch(lambda: ready.run(None, feed)),
                 batch=self.batch,
                 runs=self.runs,
                 seconds=self.seconds,
@@ -87,27 +77,6 @@ class OnnxRuntime:
                 busy=time.thread_time if self.threads == 1 else None,
                 notes=(*notes, note),
             )
-
-
-def _exported(model: Model, x: Tensor) -> bytes:
-    """Return the ONNX file of a model for batches shaped like `x`."""
-    with _silence():
-        program = torch.onnx.export(
-            model, (x,), dynamo=True, opset_version=OPSET, external_data=False, verbose=False
-        )
-    assert program
-    data: bytes = program.model_proto.SerializeToString()
-    return data
-
-
-def _session(data: bytes, threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
 
 
 def _compared(model: Model, x: Tensor, found: Any) -> str:
@@ -126,19 +95,3 @@ def _compared(model: Model, x: Tensor, found: Any) -> str:
             f"logits up to {largest:.3g} differ by up to {difference:.3g}"
         )
     return f"exported; logits differ from torch's by at most {difference:.1e} of {largest:.3g}"
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep the exporter from reporting what it does, and what it misses (torchvision)."""
-    loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

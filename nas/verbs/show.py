@@ -57,7 +57,7 @@ def listing(what: str, project: Path) -> list[dict[str, Any]]:
     if what == "runs":
         return [
             _run_row(folder)
-            for verb in ("search", "train", "proxy-check", "scale")
+            for verb in ("search", "train", "proxy-check", "scale", "export")
             for folder in run.runs(verb, project)
         ]
     if what == "baselines":
@@ -122,6 +122,7 @@ def _part_row(room: str, name: str) -> dict[str, Any]:
 TOLD = (
     *("arch", "space", "data", "target_flops", "controller", "trials", "recipe", "epochs"),
     *("base", "rule", "phi"),
+    *("source", "format"),
 )
 
 

@@ -1,0 +1,1 @@
+"""File formats of networks: one file each, `FILE`, `check`, `write`, `run` and `hint`."""

@@ -1,0 +1,301 @@
+"""Export: a trained model or an arch in, a file for another program out, run and compared."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from nas import catalog, run
+from nas.arch import Arch
+from nas.errors import NasError, OptionError, RunError
+from nas.exporting import Subject, make_facts
+from nas.load import load_arch
+from nas.model import Model
+from nas.training.trained import load_trained
+
+SCHEMA = 1
+RESULT = "result.json"
+BATCHES = (1, 2, 5)
+# of the largest number that comes out: float32 keeps 1e-7 of each of a hundred layers
+TOLERANCE = 1e-4
+# what is in the folder of a run that trains, finished or not
+_TRAINS = ("weights", "checkpoints", "data.json", "config.json", "model.safetensors")
+
+
+def export(
+    source: str | Path | Arch | Mapping[str, Any],
+    *,
+    format: str = "onnx",
+    output: str | Path | None = None,
+    batch_size: int = 0,
+    imgsz: int | None = None,
+    preprocessing: bool = False,
+    features_only: bool = False,
+    seed: int = 0,
+    batches: Sequence[int] = BATCHES,
+    project: str | Path = "runs",
+    name: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Write a network as a file, run it and compare; return what `nas export --json` prints.
+
+    `source` is what was trained (a train run, a search run, a member of a family) or an arch as
+    `nas.load_arch` takes it, which gets fresh weights from `seed`. `format` is a file of
+    nas/exporters. `output` is the file or folder to write, by default one in project/export/name.
+    `batch_size` 0 leaves the number of images free. With `preprocessing` the file takes uint8 RGB
+    (N, 3, imgsz, imgsz); with `features_only` it gives the last map at each stride. The answers to
+    random images in batches of `batches` (or of `batch_size`) are compared with the network's own.
+
+    Raises:
+        OptionError, ArchError: an option is wrong, or the format cannot hold the arch.
+        MissingError: a package is not installed; the message has the pip line.
+        RunError: the source is damaged, or the output cannot be written.
+        NasError: the file answers otherwise than the network; it is kept.
+    """
+    started = time.monotonic()
+    exporter = catalog.load("exporters", format)
+    options = {"preprocessing": preprocessing, "features_only": features_only}
+    _check(batch_size, batches)
+    subject = _subject(source, imgsz, batch_size, seed, options)
+    exporter.check(subject)
+    arguments = {"source": _named(source), "format": format, "imgsz": subject.arch.resolution}
+    arguments |= {"batch_size": batch_size, **options, "seed": seed}
+    path, folder = _place(exporter, output, Path(project), name, arguments)
+    say(f"writing {path}")
+    try:
+        _write(exporter, subject, path)
+    except BaseException:
+        if folder:  # there is nothing in it
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    say("comparing it with the network")
+    rows, tolerance = _compare(exporter, subject, path, [batch_size] if batch_size else batches)
+    result = {
+        "schema": SCHEMA,
+        "run": str(folder) if folder else None,
+        **arguments,
+        "output": str(path),
+        "bytes": _size(path),
+        **_described(subject),
+        "tolerance": tolerance,
+        "max_difference": max(row["max_difference"] for row in rows),
+        "comparison": rows,
+        "seconds": time.monotonic() - started,
+        "notes": _notes(subject),
+        "next": exporter.hint(path),
+    }
+    if folder:
+        run.write_json(folder / RESULT, result)
+    return result
+
+
+def _check(batch_size: int, batches: Sequence[int]) -> None:
+    if batch_size < 0 or isinstance(batch_size, bool):
+        raise OptionError(
+            f"--batch-size takes a whole number, 0 for any number of images, not {batch_size}"
+        )
+    if not batches or min(batches) < 1:
+        raise OptionError(f"batches takes numbers of images of at least 1, not {list(batches)}")
+
+
+def _subject(
+    source: str | Path | Arch | Mapping[str, Any],
+    imgsz: int | None,
+    batch: int,
+    seed: int,
+    options: Mapping[str, bool],
+) -> Subject:
+    """Return what is exported: trained weights where the source has them, else fresh ones.
+
+    Raises:
+        OptionError, ArchError: no such source, or an impossible size.
+        RunError: the weights are damaged or not finite.
+    """
+    model, config = _network(source, seed)
+    arch = model.arch
+    if imgsz is not None:
+        if imgsz < 32:
+            raise OptionError(f"--imgsz takes at least 32 pixels, not {imgsz}")
+        arch = dataclasses.replace(arch, resolution=imgsz)
+    elif config:  # what it was trained at
+        arch = dataclasses.replace(arch, resolution=int(config["input_size"][-1]))
+    if options["preprocessing"] and arch.in_channels != 3:
+        raise OptionError(
+            f"--preprocessing takes RGB images; {arch.name} takes {arch.in_channels} channels"
+        )
+    broken = [key for key, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise RunError(
+            f"the weights of {_named(source)} are not finite ({broken[0]}): the training diverged; "
+            "train again with a smaller learning rate"
+        )
+    return Subject(arch, model, make_facts(arch, config), batch, **options)
+
+
+def _network(
+    source: str | Path | Arch | Mapping[str, Any], seed: int
+) -> tuple[Model, dict[str, Any] | None]:
+    """Return a model in evaluation mode, and its config.json if it is trained."""
+    if isinstance(source, str | Path) and _trains(Path(source)):
+        return load_trained(source)
+    if str(source).endswith(".safetensors"):
+        raise OptionError(f"export takes the folder of a run, not its weights: not {source}")
+    arch = load_arch(source)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Model(arch).eval(), None
+
+
+def _trains(folder: Path) -> bool:
+    """Say whether a folder is of something that was trained, so that fresh weights would lie."""
+    return any((home / mark).exists() for home in (folder, folder / "best") for mark in _TRAINS)
+
+
+def _named(source: object) -> str:
+    if isinstance(source, Arch):
+        return source.name
+    return str(source.get("name", "")) if isinstance(source, Mapping) else str(source)
+
+
+def _place(
+    exporter: ModuleType,
+    output: str | Path | None,
+    project: Path,
+    name: str | None,
+    arguments: Mapping[str, Any],
+) -> tuple[Path, Path | None]:
+    """Return where the file goes, and its run folder unless the place was given.
+
+    Raises:
+        OptionError: the place is taken, or its name does not end as the format wants.
+    """
+    if output is None:
+        folder = run.create("export", name, project, arguments)
+        run.write_environment(folder)
+        return folder / exporter.FILE, folder
+    path, suffix = Path(output), Path(exporter.FILE).suffix
+    if path.exists():
+        kind = f" and is a folder: name a file in it, as {path / exporter.FILE}"
+        advice = kind if path.is_dir() and suffix else ": name another, or delete it"
+        raise OptionError(f"--output {path} exists{advice}")
+    if suffix and path.suffix != suffix:
+        raise OptionError(f"--output must end in {suffix}, not {path.name!r}")
+    return path, None
+
+
+def _write(exporter: ModuleType, subject: Subject, path: Path) -> None:
+    """Write the file beside its place and move it there when it is whole.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+        NasError: torch cannot export the arch.
+    """
+    with _beside(path) as fresh:
+        try:
+            exporter.write(subject, fresh)
+            fresh.replace(path)
+        except (NasError, OSError):
+            raise
+        except Exception as error:  # of torch's exporters, or the user's
+            first = " ".join(str(error).split())[:200]
+            raise NasError(
+                f"{subject.arch.name} cannot be exported: {type(error).__name__}: {first}"
+            ) from error
+
+
+@contextlib.contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    fresh = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))
+        yield fresh / path.name
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        if fresh:
+            shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _compare(
+    exporter: ModuleType, subject: Subject, path: Path, batches: Sequence[int]
+) -> tuple[list[dict[str, Any]], float]:
+    """Return how far the file's answers are from the network's, a row for each batch.
+
+    Raises:
+        NasError: farther than the tolerance, or the file cannot be run.
+    """
+    images = [subject.images(number, seed) for seed, number in enumerate(batches)]
+    wanted = [subject.answer(batch) for batch in images]
+    try:
+        found = exporter.run(path, images, subject)
+    except NasError:
+        raise
+    except Exception as error:  # of the runtime
+        first = " ".join(str(error).split())[:200]
+        raise NasError(
+            f"{path} was written and cannot be run: {type(error).__name__}: {first}"
+        ) from error
+    largest = max(float(value.abs().max()) for answer in wanted for value in answer)
+    tolerance = TOLERANCE * largest
+    rows = [_row(*pair, subject) for pair in zip(wanted, found, strict=True)]
+    apart = [row["max_difference"] for row in rows if not row["max_difference"] <= tolerance]
+    if apart:  # by nan, too
+        raise NasError(
+            f"{path} answers otherwise than the network: {apart[0]:.3g} apart where "
+            f"{tolerance:.3g} is allowed; the file is kept, do not use it"
+        )
+    return rows, tolerance
+
+
+def _row(
+    wanted: Sequence[torch.Tensor], found: Sequence[torch.Tensor], subject: Subject
+) -> dict[str, Any]:
+    shapes = [[tuple(value.shape) for value in answer] for answer in (wanted, found)]
+    if shapes[0] != shapes[1]:
+        raise NasError(f"the file gives {shapes[1]} where the network gives {shapes[0]}")
+    apart = [
+        float((found - wanted).abs().max()) for wanted, found in zip(wanted, found, strict=True)
+    ]
+    row: dict[str, Any] = {
+        "batch": len(wanted[0]),
+        # a number that is none must not be lost in a maximum
+        "max_difference": max(apart) if all(value == value for value in apart) else float("nan"),
+        "largest": max(float(value.abs().max()) for value in wanted),
+    }
+    if not subject.features_only:
+        row["argmax_equal"] = int((wanted[0].argmax(1) == found[0].argmax(1)).sum())
+    return row
+
+
+def _described(subject: Subject) -> dict[str, Any]:
+    """Return what is in the file."""
+    keys = ("arch", "arch_id", "trained", "classes", "mean", "std", "params", "multiply_adds")
+    found = {key: subject.facts[key] for key in keys}
+    if subject.features_only:
+        infos = subject.model.feature_info
+        found["channels"] = [info["num_chs"] for info in infos]
+        found["strides"] = [info["reduction"] for info in infos]
+    return found
+
+
+def _notes(subject: Subject) -> list[str]:
+    if subject.facts["trained"]:
+        return []
+    fresh = "fresh weights: the source has no trained ones; the answers mean nothing"
+    unseen = "mean and std are ImageNet's: no images were seen"
+    return [fresh, unseen] if subject.arch.in_channels == 3 else [fresh]
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,108 @@
+"""Export every member of a family to ONNX at its own resolution and compare it with the network.
+
+Each member is a process of its own: its peak resident memory holds torch, the export, onnxruntime
+and one image through both. Nothing is downloaded: weights are fresh, but with the statistics of two
+random images in batch norm. Without them the signal fades from layer to layer, and the logits that
+are compared would be near 0.
+
+    python scripts/export_family.py --phi 1..7
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import nas
+from nas.arch import Arch
+from nas.exporting import Subject, make_facts
+from nas.load import load_arch
+from nas.model import Model
+from nas.training.checkpoint import save_weights
+from nas.units import format_bytes, format_count
+
+TITLES = (
+    "| member | pixels | params | multiply-adds | differs by | of | file | export and comparison "
+    "| peak memory |"
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("base", nargs="?", default="efficientnet_b0")
+    parser.add_argument("--phi", default="1..7")
+    parser.add_argument("--rule", default="released")
+    parser.add_argument("--format", default="onnx")
+    parser.add_argument("--imgsz", type=int, help="another size for all, to try the script")
+    parser.add_argument("--member", help=argparse.SUPPRESS)
+    chosen = parser.parse_args()
+    if chosen.member:
+        print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))
+        return
+    print(f"{TITLES}\n|{'---|' * 9}")
+    with tempfile.TemporaryDirectory() as place:
+        family = nas.scale(chosen.base, phi=chosen.phi, rule=chosen.rule, project=place)
+        for member in family["members"]:
+            folder = Path(family["run"], member["name"])
+            words = [sys.executable, __file__, "--member", str(folder), "--format", chosen.format]
+            words += ["--imgsz", str(chosen.imgsz)] if chosen.imgsz else []
+            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+            print(row(member["name"], json.loads(done.stdout)), flush=True)
+
+
+def exported(folder: Path, format: str, imgsz: int | None) -> dict[str, Any]:
+    """Export the member of a folder, dynamic in the batch, compared on one image."""
+    torch.set_num_threads(1)
+    ready = folder / "ready"
+    settle(load_arch(folder), imgsz, ready)
+    found = nas.export(ready, format=format, batches=(1,), project=folder / "exported")
+    found["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return found
+
+
+def settle(arch: Arch, imgsz: int | None, folder: Path) -> None:
+    """Leave a network as a trained one lies, with batch norm's statistics of random images."""
+    arch = dataclasses.replace(arch, resolution=imgsz or arch.resolution)
+    torch.manual_seed(0)
+    model = Model(arch).eval()
+    facts = make_facts(arch, None)
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 1.0
+        norm.train()
+    images = Subject(arch, model, facts).images(2, seed=1)
+    with torch.no_grad():
+        model(images)
+    save_weights(folder / "model.safetensors", model.state_dict())
+    keys = ("classes", "input_size", "mean", "std", "crop_pct", "interpolation")
+    config = {"schema": 1, "arch": arch.to_dict(), **{key: facts[key] for key in keys}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    """Return one line of the table."""
+    cells = (
+        name,
+        found["imgsz"],
+        format_count(found["params"]),
+        format_count(found["multiply_adds"]),
+        f"{found['max_difference']:.1e}",
+        f"{found['comparison'][0]['largest']:.3g}",
+        format_bytes(found["bytes"]),
+        f"{found['seconds']:.0f} s",
+        format_bytes(found["peak"]),
+    )
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    main()
