@@ -1,4 +1,4 @@
-"""What the programs reproduce_*.py share: a printed figure beside ours, shown and written as CSV."""
+"""What the programs reproduce_*.py share: a printed figure beside ours, on screen and as CSV."""
 
 from __future__ import annotations
 
@@ -105,6 +105,8 @@ def exact(row: Figure) -> list[object]:
 def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], note: str = "") -> None:
     """Print a table, folded to the width of the terminal."""
     table = Table(*columns, title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in table.columns:
+        column.overflow = "fold"
     for row in rows:
         table.add_row(*row)
     console = Console()

@@ -42,8 +42,8 @@ FAMILY = (
     ("66M", "37B"),
 )
 COUNTED = (
-    "FLOPs are multiply-adds, as in the paper. Of B0 counters that add batch norm and the like tell "
-    "392M to 399M, those that count a multiply and an add as two 772M."
+    "FLOPs are multiply-adds, as in the paper. Counters that add batch norm and the like tell 392M "
+    "to 399M of B0, those that count a multiply and an add as two 772M."
 )
 LOW = "printed below any count of the net at its released resolution"
 PARAM_NOTES = {2: "9.2M only with batch norm's running statistics counted"}
