@@ -12,18 +12,30 @@ if TYPE_CHECKING:
     from nas.cost import count
     from nas.load import load_arch
     from nas.model import build_model
+    from nas.verbs.explain import explain
     from nas.verbs.predict import predict
     from nas.verbs.scale import scale
     from nas.verbs.search import search
     from nas.verbs.train import train
 
 __version__ = "0.1.0"
-__all__ = ["Arch", "build_model", "count", "load_arch", "predict", "scale", "search", "train"]
+__all__ = [
+    "Arch",
+    "build_model",
+    "count",
+    "explain",
+    "load_arch",
+    "predict",
+    "scale",
+    "search",
+    "train",
+]
 
 _HOMES = {
     "Arch": "nas.arch",
     "build_model": "nas.model",
     "count": "nas.cost",
+    "explain": "nas.verbs.explain",
     "load_arch": "nas.load",
     "predict": "nas.verbs.predict",
     "scale": "nas.verbs.scale",
