@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nas.cost import count
     from nas.load import load_arch
     from nas.model import build_model
+    from nas.verbs.explain import explain
     from nas.verbs.export import export
     from nas.verbs.predict import predict
     from nas.verbs.scale import scale
@@ -23,6 +24,7 @@ __all__ = [
     "Arch",
     "build_model",
     "count",
+    "explain",
     "export",
     "load_arch",
     "predict",
@@ -35,6 +37,7 @@ _HOMES = {
     "Arch": "nas.arch",
     "build_model": "nas.model",
     "count": "nas.cost",
+    "explain": "nas.verbs.explain",
     "export": "nas.verbs.export",
     "load_arch": "nas.load",
     "predict": "nas.verbs.predict",

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from nas import __version__
-from nas.commands import data, export, look, resume, scale, search, train
+from nas.commands import data, explain, export, look, resume, scale, search, train
 from nas.errors import NasError
 from nas.screens.terminal import INTERRUPTED
 
@@ -95,6 +95,7 @@ for _name, _command in (
     ("train", train.train),
     ("val", train.val),
     ("predict", train.predict),
+    ("explain", explain.explain),
     ("scale", scale.scale),
     ("export", export.export),
     ("doctor", data.doctor),

@@ -46,7 +46,7 @@ def write(folder: Path) -> Path:
             f"{folder / RESULT} lacks what a report needs ({type(error).__name__}: {error}); "
             "was it edited?"
         ) from error
-    run.write_text(folder / REPORT, _page(title, [*body, _footer(folder, args, env)]))
+    run.write_text(folder / REPORT, page_of(title, [*body, _footer(folder, args, env)]))
     return folder / REPORT
 
 
@@ -108,7 +108,8 @@ def _comes_from(args: Mapping[str, Any], folder: Path) -> bool:
     return any(place in (here, here / "best", here / "best" / "arch.json") for place in places)
 
 
-def _page(title: str, body: Sequence[Html]) -> str:
+def page_of(title: str, body: Sequence[Html]) -> str:
+    """Return a whole page that asks nothing of any other place."""
     inner = join(body)
     drawn = 'class="plot"' in inner
     scripts = [charts.plotly_js(), _asset("script.js")] if drawn else []

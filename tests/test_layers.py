@@ -15,8 +15,8 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
     "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
-    "nas.evaluation nas.exporting nas.layers nas.machines.* nas.model nas.modules nas.objective "
-    "nas.onnx_graph nas.ops.* nas.plain nas.points nas.ranking nas.rounding nas.run "
+    "nas.evaluation nas.explaining nas.exporting nas.layers nas.machines.* nas.model nas.modules "
+    "nas.objective nas.onnx_graph nas.ops.* nas.plain nas.points nas.ranking nas.rounding nas.run "
     "nas.samplers nas.studies.* nas.training.* nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* nas.recipes.* "
     "nas.trackers.* search_spaces.*",

@@ -13,7 +13,14 @@ from nas.machines import rig
 from nas.machines.timing import steady_measure
 
 
-def make(*, batch: int = 1, threads: int = 1, runs: int = 100, seconds: float = 3.0) -> Cpu:
+def make(
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    runs: int = 100,
+    seconds: float = 3.0,
+    clock: str = "wall",
+) -> Cpu:
     """Return the CPU as a device.
 
     Options:
@@ -22,14 +29,16 @@ def make(*, batch: int = 1, threads: int = 1, runs: int = 100, seconds: float = 
             taken, the others spin and wait for it (measured: up to 20 times slower).
         runs: timed runs of a round at least; there are two to four rounds.
         seconds: for the warm-up and all rounds together, at most.
+        clock: wall, or cpu: the processor time of the thread, for a machine that others use too.
 
     Raises:
         OptionError: an option is out of its range.
     """
-    rig.check(batch=batch, threads=threads, runs=runs, seconds=seconds)
+    rig.check(batch=batch, threads=threads, runs=runs, seconds=seconds, clock=clock)
     name = f"{rig.processor()}, torch {torch.__version__}, threads {threads}, batch {batch}"
+    name += ", processor time" if clock == "cpu" else ""
     fingerprint = f"cpu: {name}, eager float32 channels_last"
-    return Cpu(f"CPU {name}", fingerprint, batch, threads, runs, seconds)
+    return Cpu(f"CPU {name}", fingerprint, batch, threads, runs, seconds, clock)
 
 
 @dataclass(frozen=True)
@@ -42,13 +51,14 @@ class Cpu:
     threads: int
     runs: int
     seconds: float
+    clock: str = "wall"
 
     def measure(self, arch: Arch) -> Timing:
         rig.check_memory(arch, self.batch)
         with rig.quiet(self.threads) as notes, torch.inference_mode():
             model, x = rig.subject(arch, self.batch)
             return steady_measure(
-                rig.stopwatch(lambda: model(x)),
+                rig.stopwatch(lambda: model(x), self.clock),
                 batch=self.batch,
                 runs=self.runs,
                 seconds=self.seconds,

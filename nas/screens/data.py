@@ -59,6 +59,22 @@ def show_predict(result: Row, console: Console) -> None:
         console.print(f"{result['failed']} of {len(result['images'])} could not be read")
 
 
+def show_explain(result: Row, console: Console) -> None:
+    """Print what each model said of each image, and where the picture lies."""
+    for row in result["images"]:
+        if "error" in row:
+            console.print(f"{row['path']}: {row['error']}", markup=False)
+            continue
+        said = "  ".join(
+            f"{t['model']}: {t['class']} {100 * t['probability']:.1f} %" for t in row["models"]
+        )
+        console.print(f"{row['path']}  {said}", markup=False)
+    if result["failed"]:
+        console.print(f"{result['failed']} of {len(result['images'])} could not be read")
+    if result["output"]:
+        console.print(f"picture  {result['output']}", markup=False)
+
+
 def show_bench(result: Row, console: Console) -> None:
     """Print the speed of an arch on a device, and its memory where it was measured."""
     console.print(

@@ -1,4 +1,4 @@
-"""Pictures of a training, as PNG files: its curves, and what was taken for what."""
+"""Pictures as PNG: the curves of a training, what was taken for what, and where a net looks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +31,7 @@ ACCURACIES = (
 WRITTEN = 30  # classes up to which every count is written into its cell
 LABELLED = 120  # classes up to which every one is named
 LONGEST = 24  # characters of a class name
+CELL = 1.9  # inches of a picture in a grid
 CONFUSED = 10  # pairs listed beside a matrix too large to read
 
 Counts = npt.NDArray[np.int64]
@@ -171,6 +172,45 @@ def _confused(counts: Counts, names: Sequence[str]) -> list[str]:
     return [f"{names[i]} → {names[j]}  {wrong[i, j]}" for i, j in pairs if wrong[i, j]]
 
 
+class Cell(NamedTuple):
+    """A picture uint8 (H, W, 3), the words below it, and a map (H, W) of 0..1 over it, or none."""
+
+    picture: npt.NDArray[np.uint8]
+    caption: str
+    heat: npt.NDArray[np.float32] | None = None
+
+
+def heat_maps(rows: Sequence[Sequence[Cell]], titles: Sequence[str]) -> bytes:
+    """Return a PNG with a row of pictures for each image, their maps over them, under the titles.
+
+    Raises:
+        MissingError: matplotlib is not installed.
+    """
+    figure = _figure(CELL * len(titles), (CELL + 0.35) * len(rows))
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, cells in zip(grid, rows, strict=True):
+        for axes, cell in zip(line, cells, strict=True):
+            _draw_cell(axes, cell)
+    for axes, title in zip(grid[0], titles, strict=True):
+        _plain(axes.set_title(_short(title), fontsize=9))
+    return _png(figure)
+
+
+def _draw_cell(axes: Axes, cell: Cell) -> None:
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_visible(False)
+    if cell.heat is None:
+        axes.imshow(cell.picture, interpolation="nearest")
+    else:
+        # the picture in grey, so that all colour is the map's
+        grey = cell.picture.astype(np.float32).mean(2)
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.imshow(cell.heat, cmap="inferno", vmin=0, vmax=1, alpha=0.15 + 0.55 * cell.heat)
+    lines = "\n".join(map(_short, cell.caption.splitlines()))
+    _plain(axes.set_xlabel(lines, fontsize=8))
+
+
 def _name_axes(axes: Axes, names: Sequence[str], size: float) -> None:
     """Label rows and columns: every class, or as many as can be read."""
     every = math.ceil(len(names) / LABELLED)
@@ -216,12 +256,16 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _png(figure: Figure) -> bytes:
     file = io.BytesIO()
     with _unknown_letters_allowed():
         figure.savefig(file, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15)
+    return file.getvalue()
+
+
+def _save(figure: Figure, path: Path) -> None:
     try:
-        path.write_bytes(file.getvalue())
+        path.write_bytes(_png(figure))
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror}") from error
 

@@ -86,12 +86,23 @@ def initial_weights(model: Model, source: Path) -> dict[str, Tensor]:
     }
 
 
-def _found(source: Path) -> tuple[Path, Path]:
-    """Return the folder of the config and the file of the weights."""
+def holds(source: Path) -> bool:
+    """Tell whether a folder is a trained model's."""
+    return _files(source) is not None
+
+
+def _files(source: Path) -> tuple[Path, Path] | None:
     for folder in (source, source / "best"):
         for place in _PLACES:
             if (folder / CONFIG).is_file() and (folder / place).is_file():
                 return folder, folder / place
+    return None
+
+
+def _found(source: Path) -> tuple[Path, Path]:
+    """Return the folder of the config and the file of the weights."""
+    if found := _files(source):
+        return found
     if not source.exists():
         raise OptionError(f"no trained model {source}: there is no such run, folder or file")
     raise OptionError(

@@ -44,7 +44,7 @@ def predict(
     if top < 1:
         raise OptionError(f"--top takes a whole number of at least 1, not {top}")
     place = torch_device(device)
-    files = [file for path in paths for file in _files(Path(path))]
+    files = image_files(paths)
     if not files:
         raise OptionError("predict needs images: name files or folders after the run")
     model, config = load_trained(source)
@@ -53,7 +53,7 @@ def predict(
     with ThreadPoolExecutor(processors()) as pool, quiet():
         for start in range(0, len(files), BATCH):
             part = files[start : start + BATCH]
-            images = list(pool.map(lambda file: _read(file, stored_side(taken.size)), part))
+            images = list(pool.map(lambda file: read_image(file, taken), part))
             said = iter(_answers(model, images, taken, place))
             rows += [
                 {"path": str(file), "error": image}
@@ -73,10 +73,23 @@ def _answers(
     good = [image for image in images if not isinstance(image, str)]
     if not good:
         return []
-    store, every = augment.store_images(good), torch.arange(len(good))
-    views = augment.plain_views(store, every, taken.size, crop_pct=taken.crop_pct)
-    x = augment.finish(views.to(device), *taken.scale(device))
+    x = augment.finish(views_of(good, taken).to(device), *taken.scale(device))
     return list(model(x).float().softmax(1).cpu())
+
+
+def views_of(images: Sequence[Array], taken: Input) -> Tensor:
+    """Return the part of each image that a net sees, as uint8 (N, 3, S, S)."""
+    store, every = augment.store_images(images), torch.arange(len(images))
+    return augment.plain_views(store, every, taken.size, crop_pct=taken.crop_pct)
+
+
+def image_files(paths: Sequence[str | Path]) -> list[Path]:
+    """Return the files among the paths, and the images in and below the folders, sorted.
+
+    Raises:
+        OptionError: a folder holds no images.
+    """
+    return [file for path in paths for file in _files(Path(path))]
 
 
 def _files(path: Path) -> Iterator[Path]:
@@ -92,8 +105,9 @@ def _files(path: Path) -> Iterator[Path]:
     yield from found
 
 
-def _read(file: Path, side: int) -> Array | str:
-    """Return an image with its short side reduced to `side`, or why it cannot be read."""
+def read_image(file: Path, taken: Input) -> Array | str:
+    """Return an image not much larger than what a net takes, or why it cannot be read."""
+    side = stored_side(taken.size)
     try:
         return shrink(decode(file.read_bytes(), at_least=side), side)
     except OSError as error:

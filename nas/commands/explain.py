@@ -1,0 +1,53 @@
+"""The command explain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.flags import Json
+from nas.screens.terminal import FAILED, show
+
+
+def explain(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE...", help="Image files or folders of them; runs may stand here, too."
+        ),
+    ],
+    models: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--models", help="A train run, or a family that was trained. Give it once for each."
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="cam; gradcam, for any head; auto: cam where the head is linear.")
+    ] = "auto",
+    class_name: Annotated[
+        str | None, typer.Option("--class", help="Of this class; default the likeliest of each.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="A .png or .html to write; default explain.png, or the next number."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    as_json: Json = False,
+) -> int:
+    """Draw where trained models look: class activation maps of images, a column for each model."""
+    from nas.screens import data as data_screen
+    from nas.verbs.explain import explain as run_explain
+
+    result = run_explain(
+        paths,
+        models=models or (),
+        method=method,
+        class_name=class_name,
+        output=output,
+        device=device,
+    )
+    show(result, data_screen.show_explain, as_json)
+    return FAILED if result["failed"] == len(result["images"]) else 0

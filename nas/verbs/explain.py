@@ -1,0 +1,292 @@
+"""Explain: trained models and image files in, a picture of where each model looks out."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from nas import report
+from nas.data import augment
+from nas.data.images import Array, quiet
+from nas.data.pixels import processors
+from nas.errors import OptionError, RunError, did_you_mean
+from nas.explaining import METHODS
+from nas.explaining import explain as evidence_of
+from nas.machines.hardware import torch_device
+from nas.model import Model
+from nas.pages.drawing import Html, table, tag
+from nas.training import trained
+from nas.training.pictures import Cell, heat_maps
+from nas.verbs.predict import image_files, read_image, views_of
+from nas.verbs.val import trained_input
+
+SCHEMA = 1
+OUTPUT = "explain.png"
+SUFFIXES = (".png", ".html")
+MOST = 24  # images of one picture
+BATCH = 8
+NOTE = (
+    "Bright: what speaks for the class, each map from its least to its greatest value. Two maps "
+    "tell where, not how strongly; the probability tells that."
+)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a model saw of an image, and what it made of it; `map` (h, w) as the net computes it."""
+
+    view: Array
+    row: dict[str, Any]
+    map: Tensor
+
+
+def explain(
+    paths: Sequence[str | Path],
+    *,
+    models: Sequence[str | Path] = (),
+    method: str = "auto",
+    class_name: str | None = None,
+    output: str | Path | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Draw class activation maps of images, a column for each model; return what --json prints.
+
+    `paths` are image files and folders of them, and may name models too; of a scale run all
+    members that were trained are taken. Each map is of the class that the model finds likeliest, or
+    of `class_name`. Writes `output`, a .png or .html; by default explain.png, or the next free
+    number. An image that cannot be read is a row with its `error`.
+
+    Raises:
+        OptionError: no images, no trained model, no such method or class, another suffix.
+        MissingError: Pillow or matplotlib is not installed.
+        RunError: the picture cannot be written, or a model's files are damaged.
+    """
+    sources, files = _sorted_out(paths, models)
+    target, place = _target(output), torch_device(device)
+    if method not in METHODS:
+        raise OptionError(
+            f"--method takes {', '.join(METHODS)}, not {method!r}{did_you_mean(method, METHODS)}"
+        )
+    labels = _labels(sources)
+    columns = [_column(source, files, method, class_name, place) for source in sources]
+    lines = zip(*columns, strict=True)
+    rows = [_row(file, labels, line) for file, line in zip(files, lines, strict=True)]
+    failed = sum("error" in row for row in rows)
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "output": None,
+        "models": [
+            {"name": label, "source": str(source)}
+            for label, source in zip(labels, sources, strict=True)
+        ],
+        "images": rows,
+        "failed": failed,
+    }
+    if failed < len(rows):
+        result["output"] = str(target)
+        _write(target, _picture(columns, labels, rows), result)
+    return result
+
+
+def _sorted_out(
+    paths: Sequence[str | Path], models: Sequence[str | Path]
+) -> tuple[list[Path], list[Path]]:
+    """Return the folders of the models and the files of the images."""
+    given = [Path(path) for path in paths]
+    named = [Path(model) for model in models]
+    runs = [path for path in given if path.is_dir() and _members(path)]
+    sources = [member for path in [*named, *runs] for member in _members(path) or [path]]
+    if not sources:
+        raise OptionError(
+            "explain needs trained models: --models RUN, a train run or a family that was trained"
+        )
+    files = image_files([path for path in given if path not in runs])
+    if not files:
+        raise OptionError("explain needs images: name files or folders")
+    if len(files) > MOST:
+        raise OptionError(
+            f"explain draws up to {MOST} images at a time, not {len(files)}: name some of them"
+        )
+    return list(dict.fromkeys(sources)), files
+
+
+def _members(folder: Path) -> list[Path]:
+    """Return the trained models of a folder: itself, or the members of a family, b2 before b10."""
+    if trained.holds(folder):
+        return [folder]
+    if not folder.is_dir():
+        return []
+    found = [child for child in folder.iterdir() if child.is_dir() and trained.holds(child)]
+    return sorted(found, key=_natural)
+
+
+def _natural(path: Path) -> list[tuple[float, str]]:
+    parts = re.findall(r"\d+(?:\.\d+)?|\D+", path.name)
+    return [(float(part), "") if part[0].isdigit() else (-1.0, part) for part in parts]
+
+
+def _labels(sources: Sequence[Path]) -> list[str]:
+    """Return a short name for each path: its own, with as many above it as tell them apart."""
+    whole = [source.resolve().parts for source in sources]
+    for depth in range(1, max(map(len, whole)) + 1):
+        short = ["/".join(parts[-depth:]) for parts in whole]
+        if len(set(short)) == len(short):
+            return short
+    return [str(source) for source in sources]  # one is named twice
+
+
+def _target(output: str | Path | None) -> Path:
+    """Return the file to write.
+
+    Raises:
+        OptionError: its suffix is neither .png nor .html, or its folder does not exist.
+    """
+    if output is None:
+        names = (Path(OUTPUT.replace(".", f"{n if n > 1 else ''}.")) for n in range(1, 10**6))
+        return next(path for path in names if not path.exists())
+    path = Path(output)
+    if path.suffix.lower() not in SUFFIXES:
+        raise OptionError(f"--output takes a file that ends in {' or '.join(SUFFIXES)}, not {path}")
+    if not path.parent.is_dir():
+        raise OptionError(f"--output {path}: there is no folder {path.parent}; make it first")
+    return path
+
+
+def _column(
+    source: Path, files: Sequence[Path], method: str, class_name: str | None, device: str
+) -> list[Seen | str]:
+    """Return what one model sees of each image, or why an image cannot be read."""
+    model, config = trained.load_trained(source)
+    model, taken = model.to(device), trained_input(config)
+    wanted = _class_index(class_name, config["classes"], source)
+    with ThreadPoolExecutor(processors()) as pool, quiet():
+        images = list(pool.map(lambda file: read_image(file, taken), files))
+    good = [image for image in images if not isinstance(image, str)]
+    seen: list[Seen] = []
+    for start in range(0, len(good), BATCH):
+        views = views_of(good[start : start + BATCH], taken)
+        x = augment.finish(views.to(device), *taken.scale(device))
+        seen += _explained(model, x, views, config["classes"], wanted, method)
+    turn = iter(seen)
+    return [image if isinstance(image, str) else next(turn) for image in images]
+
+
+def _class_index(name: str | None, classes: Sequence[str], source: Path) -> int | None:
+    if name is None or name in classes:
+        return None if name is None else classes.index(name)
+    known = f"{', '.join(classes[:20])}{', ...' if len(classes) > 20 else ''}"
+    raise OptionError(
+        f"{source} knows no class {name!r}{did_you_mean(name, classes)}; it knows {known}"
+    )
+
+
+def _explained(
+    model: Model,
+    x: Tensor,
+    views: Tensor,
+    classes: Sequence[str],
+    wanted: int | None,
+    method: str,
+) -> list[Seen]:
+    """Return what a model makes of one batch."""
+    chosen = None if wanted is None else torch.full((len(x),), wanted, device=x.device)
+    found = evidence_of(model, x, chosen, method)
+    shares = found.logits.float().softmax(1).cpu()
+    seen = []
+    for index, place in enumerate(found.classes.tolist()):
+        likeliest = int(shares[index].argmax())
+        row = {
+            "class": classes[place],
+            "probability": float(shares[index, place]),
+            "predicted": classes[likeliest],
+            "predicted_probability": float(shares[index, likeliest]),
+            "logit": float(found.logits[index, place]),
+            "bias": float(found.bias[index]),
+            "map": found.maps[index].cpu().tolist(),
+        }
+        view = views[index].permute(1, 2, 0).contiguous().numpy()
+        seen.append(Seen(view, row, found.maps[index].float().cpu()))
+    return seen
+
+
+def _row(file: Path, labels: Sequence[str], line: Sequence[Seen | str]) -> dict[str, Any]:
+    """Return the JSON data of one image."""
+    told = []
+    for label, seen in zip(labels, line, strict=True):
+        if isinstance(seen, str):
+            return {"path": str(file), "error": seen}
+        told.append({"model": label, **seen.row})
+    return {"path": str(file), "models": told}
+
+
+def _picture(
+    columns: Sequence[Sequence[Seen | str]],
+    labels: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+) -> bytes:
+    """Return the picture of all images that could be read."""
+    lines = []
+    names = _labels([Path(row["path"]) for row in rows])
+    for line, name in zip(zip(*columns, strict=True), names, strict=True):
+        seen = [each for each in line if isinstance(each, Seen)]
+        if len(seen) == len(labels):
+            finest = max(seen, key=lambda each: each.view.shape[0])
+            first = Cell(finest.view, name)
+            lines.append([first, *(Cell(each.view, _caption(each), heat(each)) for each in seen)])
+    return heat_maps(lines, ["image", *labels])
+
+
+def heat(seen: Seen) -> Any:
+    """Return the map of an image at its view's size, bilinear, from 0 (least) to 1 (greatest)."""
+    side = seen.view.shape[0]
+    fine = functional.interpolate(seen.map[None, None], (side, side), mode="bilinear")[0, 0]
+    low, high = float(fine.min()), float(fine.max())
+    return ((fine - low) / (high - low) if high > low else torch.zeros_like(fine)).numpy()
+
+
+def _caption(seen: Seen) -> str:
+    row = seen.row
+    said = f"{row['class']} {100 * row['probability']:.1f} %"
+    if row["predicted"] == row["class"]:
+        return said
+    return f"{said}\n(says {row['predicted']} {100 * row['predicted_probability']:.1f} %)"
+
+
+def _write(target: Path, picture: bytes, result: Mapping[str, Any]) -> None:
+    data = _page(picture, result).encode() if target.suffix.lower() == ".html" else picture
+    try:
+        target.write_bytes(data)
+    except OSError as error:
+        raise RunError(f"cannot write {target}: {error.strerror}") from error
+
+
+def _page(picture: bytes, result: Mapping[str, Any]) -> str:
+    """Return the picture and its figures as one HTML page."""
+    source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
+    head = ["image", *(model["name"] for model in result["models"])]
+    rows = [
+        [row["path"], *(_told(each) for each in row["models"])]
+        if "models" in row
+        else [row["path"], row["error"], *[""] * (len(head) - 2)]
+        for row in result["images"]
+    ]
+    body = [
+        tag("h1", "Where the models look"),
+        tag("figure", Html(tag("img", src=source, alt=NOTE, style="max-width: 100%"))),
+        tag("p", NOTE),
+        table(head, rows, left=range(len(head))),
+    ]
+    return report.page_of("Where the models look", body)
+
+
+def _told(row: Mapping[str, Any]) -> str:
+    return f"{row['class']} {100 * row['probability']:.1f} %"
