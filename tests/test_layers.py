@@ -15,15 +15,16 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
     "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
-    "nas.evaluation nas.layers nas.machines.* nas.model nas.modules nas.objective nas.ops.* "
-    "nas.points nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.training.* "
-    "nas.tries nas.workers",
+    "nas.evaluation nas.fitted nas.grid nas.layers nas.machines.* nas.model nas.modules "
+    "nas.objective nas.ops.* nas.points nas.ranking nas.rounding nas.run nas.samplers "
+    "nas.studies.* nas.training.* nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
-    "nas.card nas.curves nas.engine nas.finals nas.findings nas.load nas.packing nas.pages.* "
-    "nas.prepare nas.proxies nas.proxy_lab nas.reach nas.report nas.results nas.screens.* "
-    "nas.sources nas.train_results nas.train_setup nas.verbs.*",
+    "nas.card nas.curves nas.engine nas.finals nas.findings nas.fitting nas.load nas.members "
+    "nas.packing nas.pages.* nas.prepare nas.proxies nas.proxy_lab nas.reach nas.report "
+    "nas.results nas.scaling nas.screens.* nas.sources nas.train_results nas.train_setup "
+    "nas.verbs.*",
     "nas.cli nas.__main__ nas.commands.* nas.flags",
 )
 ROOMS = {name: row for row, names in enumerate(ROWS) for name in names.split()}
