@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nas import run
+from nas.arch import Arch
+from nas.errors import RunError
+
+SCHEMA = 1
+FILE, FOLDER = "coefficients.json", "coefficients"
 
 
 class Coefficients(NamedTuple):
@@ -16,3 +27,66 @@ class Coefficients(NamedTuple):
 
 # Source: Tan and Le 2019, section 3.3, fitted to B0 on ImageNet
 PAPER = Coefficients(1.2, 1.1, 1.15, "the paper's, fitted to EfficientNet-B0 on ImageNet")
+
+
+def place(source: str, project: Path, name: str) -> Path:
+    """Return the file of a base's coefficients.
+
+    Of a search run it lies in best/, of an arch.json beside it; a baseline that has no file of its
+    own (`name`: its arch's) gets one under project/coefficients.
+    """
+    path = Path(source)
+    if (path / "best").is_dir():
+        return path / "best" / FILE
+    if path.is_dir():
+        return path / FILE
+    if path.is_file():
+        return path.with_name(FILE if path.name == "arch.json" else f"{path.stem}.{FILE}")
+    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".")
+    return project / FOLDER / f"{plain or 'arch'}.json"
+
+
+def network(arch: Arch) -> str:
+    """Return the id of an arch, its number of classes aside: that is the data's."""
+    head = dataclasses.replace(arch.head, classes=1000)
+    return dataclasses.replace(arch, head=head).id
+
+
+def store(path: Path, arch: Arch, found: Coefficients, about: Mapping[str, Any]) -> None:
+    """Write coefficients to the file of their base; `about` tells how they were fitted.
+
+    Raises:
+        RunError: the file cannot be written.
+    """
+    run.write_json(path, {"schema": SCHEMA, "arch_id": network(arch), **found._asdict(), **about})
+
+
+def find(path: Path, arch: Arch) -> tuple[Coefficients | None, str]:
+    """Return the coefficients that a file holds for a base, and a line if it is to be ignored."""
+    if not path.is_file():
+        return None, ""
+    try:
+        data = run.read_json(path)
+        numbers = [data[name] for name in ("alpha", "beta", "gamma")]
+        found, schema = Coefficients(*map(_growth, numbers), str(data["origin"])), data["schema"]
+        mine = data["arch_id"] == network(arch)
+    except (RunError, KeyError, TypeError, ValueError):
+        return None, f"{path} holds no coefficients and is ignored: fit again, or delete it"
+    if schema != SCHEMA:
+        return None, f"{path} is of schema {schema!r}, not {SCHEMA}, and is ignored: fit again"
+    if not mine:
+        return None, f"{path} was fitted to another network of that name and is ignored: fit again"
+    return found, ""
+
+
+def _growth(value: object) -> float:
+    """Return a coefficient; growth below 1 is none.
+
+    Raises:
+        ValueError: it is no number of at least 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(value)
+    if not (math.isfinite(value) and value >= 1):
+        raise ValueError(value)
+    return float(value)
