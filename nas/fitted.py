@@ -67,8 +67,8 @@ def find(path: Path, arch: Arch) -> tuple[Coefficients | None, str]:
         return None, ""
     try:
         data = run.read_json(path)
-        numbers = [data[name] for name in ("alpha", "beta", "gamma")]
-        found, schema = Coefficients(*map(_growth, numbers), str(data["origin"])), data["schema"]
+        alpha, beta, gamma = (_growth(data[name]) for name in ("alpha", "beta", "gamma"))
+        found, schema = Coefficients(alpha, beta, gamma, str(data["origin"])), data["schema"]
         mine = data["arch_id"] == network(arch)
     except (RunError, KeyError, TypeError, ValueError):
         return None, f"{path} holds no coefficients and is ignored: fit again, or delete it"

@@ -83,8 +83,10 @@ def candidates(
     coarsest that gives enough of them.
     """
     found: list[Candidate] = []
+    points: list[Point] = []
     for step in STEPS:
-        found = _with_roles(_networks(arch, step, tolerance, fixed_ends))
+        points += _points(step, tolerance)
+        found = _with_roles(_networks(arch, points, tolerance, fixed_ends))
         kept = {id(each) for each in _spread([each for each in found if each.passes], most)}
         if len(kept) >= most:
             break
@@ -129,9 +131,11 @@ def _reason(each: Candidate) -> str:
     return f"costs {each.ratio:.2f} times the base, and {GROWTH:g} within {MISS:.0%} is asked for"
 
 
-def _networks(arch: Arch, step: float, tolerance: float, fixed_ends: bool) -> list[Candidate]:
-    """Return one candidate for each network of a grid of this step, by coefficients."""
-    inner = _made(arch, _points(step, tolerance), fixed_ends)
+def _networks(
+    arch: Arch, points: Sequence[Point], tolerance: float, fixed_ends: bool
+) -> list[Candidate]:
+    """Return one candidate for each network of these points and the axes, by coefficients."""
+    inner = _made(arch, points, fixed_ends)
     # a dimension alone is there if any coefficient gives it
     ends = [
         min(made, key=_miss)

@@ -21,7 +21,8 @@ ROWS = (
     "nas.controllers.* nas.datasets.* nas.devices.* nas.pruners.* nas.recipes.* nas.trackers.* "
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
-    "nas.card nas.curves nas.engine nas.finals nas.findings nas.fitting nas.load nas.members "
+    "nas.card nas.curves nas.engine nas.finals nas.findings nas.fit_results nas.fit_setup "
+    "nas.fitting nas.load nas.members "
     "nas.packing nas.pages.* nas.prepare nas.proxies nas.proxy_lab nas.reach nas.report "
     "nas.results nas.scaling nas.screens.* nas.sources nas.train_results nas.train_setup "
     "nas.verbs.*",

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas import compound, cost, fitted, report, run
+from nas import compound, cost, fitted, fitting, report, run
 from nas.arch import Arch
 from nas.errors import NasError, RunError
+from nas.fit_setup import SHAPED, Plan, prepare_fit
 from nas.load import latest_search, load_arch
 from nas.scaling import Screen, Setup, executor_options
 from nas.screens.scale import silent
@@ -72,15 +73,15 @@ def scale(
     arguments = {"base": named, **dataclasses.asdict(chosen)}
     screen, folder = screen or silent(), None
     if resume:
-        folder = _found(project, name, arguments)
+        folder = _found(project, name, arguments, arch)
         again = f"going on with {folder}" if folder else "no run of these settings to go on with"
         screen.say(again if folder else f"{again}: starting a new one")
     if folder:
         return go_on(folder, screen=screen, interrupted=interrupted)
-    _check(setup)
+    plan = _check(setup)
     folder = run.create("scale", name, project, arguments)
     run.write_text(folder / BASE, arch.to_json() + "\n")
-    return _scale(setup, folder, screen, interrupted)
+    return _scale(setup, plan, folder, screen, interrupted)
 
 
 def go_on(
@@ -96,23 +97,28 @@ def go_on(
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
-    _check(setup)
-    return _scale(setup, folder, screen or silent(), interrupted)
+    return _scale(setup, _check(setup), folder, screen or silent(), interrupted)
 
 
-def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
-    """Return the run to go on with: of that name, or the latest, of these settings.
+def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch) -> Path | None:
+    """Return the run to go on with: of that name, or the latest, of this base and these settings.
 
     Raises:
-        RunError: the run of that name was started with other settings.
+        RunError: the run of that name was started with other settings, or from another base.
     """
     for folder in reversed(run.runs("scale", project)):
         if name not in (None, folder.name):
             continue
         theirs = run.read_args(folder)
         changed = [k for k, v in given.items() if k not in FREE and theirs.get(k) != v]
-        if not changed:
+        same = not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id
+        if not changed and same:
             return folder
+        if name and not changed:
+            raise RunError(
+                f"{folder} was started from another network, which {given['base']} was then: go "
+                f"on with it by `nas resume {folder}`, or name another run"
+            )
         if name:
             raise RunError(
                 f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
@@ -121,10 +127,11 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | 
     return None
 
 
-def _check(setup: Setup) -> None:
-    """Refuse a family that cannot be before anything is written."""
+def _check(setup: Setup) -> Plan | None:
+    """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
     executor_options(setup.settings)
-    _members(setup, fitted.PAPER)
+    _members(setup, fitting.given(setup, fitted.PAPER))
+    return prepare_fit(setup) if setup.settings.fit else None
 
 
 def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
@@ -133,23 +140,24 @@ def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
         setup.arch,
         parse_phis(chosen.phi),
         rule=chosen.rule,
-        alpha=chosen.alpha or found.alpha,
-        beta=chosen.beta or found.beta,
-        gamma=chosen.gamma or found.gamma,
+        alpha=found.alpha,
+        beta=found.beta,
+        gamma=found.gamma,
         fixed_ends=chosen.fixed_ends,
     )
 
 
 def _scale(
-    setup: Setup, folder: Path, screen: Screen, interrupted: Callable[[], bool]
+    setup: Setup, plan: Plan | None, folder: Path, screen: Screen, interrupted: Callable[[], bool]
 ) -> dict[str, Any]:
     def stop() -> str:
         return INTERRUPTED if interrupted() else ""
 
     with run.lease(folder):
         run.write_environment(folder)
-        # FIT: found, stopped = fitting.fit(setup, folder, screen, stop), else what is stored
-        found = fitted.PAPER
+        found, stopped = fitting.settle(setup, plan, folder, screen, stop)
+        if found is None:
+            return {**_result(setup, folder, fitted.PAPER, []), "stopped": stopped}
         result = _result(setup, folder, found, _members(setup, found))
         # TRAIN: members.train(setup, folder, result, screen, stop) if setup.settings.train
         _write(folder, result)
@@ -167,9 +175,11 @@ def _result(
         "base": setup.source,
         "phi": chosen.phi,
         "rule": chosen.rule,
-        "alpha": chosen.alpha or found.alpha,
-        "beta": chosen.beta or found.beta,
-        "gamma": chosen.gamma or found.gamma,
+        "alpha": found.alpha,
+        "beta": found.beta,
+        "gamma": found.gamma,
+        "coefficients": found._asdict() if chosen.rule in SHAPED else None,
+        "fit": fitting.read(folder) if chosen.fit else None,
         "fixed_ends": chosen.fixed_ends,
         "stopped": "",
         "baseline": {"name": arch.name, "arch": arch.to_dict(), **_costs(arch, arch)},
