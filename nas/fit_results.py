@@ -31,6 +31,28 @@ def label(point: Sequence[float]) -> str:
     return " ".join(f"{name} {value:g}" for name, value in zip("αβγ", point, strict=True))
 
 
+def point_of(entry: Mapping[str, Any]) -> tuple[float, float, float]:
+    """Return the coefficients of an entry."""
+    return entry["alpha"], entry["beta"], entry["gamma"]
+
+
+def noise_said(fit: Mapping[str, Any]) -> str:
+    """Return in sentences how far the choice is to be trusted."""
+    if fit["ahead"] is None:
+        return "Only one candidate was in the finals: there is nothing to compare it with."
+    ahead = f"The chosen is {fit['ahead']:.2f} ahead of the next in the finals"
+    if fit["within_noise"] is None:
+        return f"{ahead}; with one seed each, or equal ones, the noise is unknown."
+    error = f"{ahead}, with a standard error of {fit['ahead_error']:.2f}"
+    if not fit["within_noise"]:
+        return f"{error}: that is more than the noise ({ERRORS} standard errors)."
+    others = "; ".join(label(point_of(each)) for each in fit["alike"])
+    return (
+        f"{error}: within the noise ({ERRORS} standard errors). It has the highest mean, and "
+        f"cannot be told from {others}."
+    )
+
+
 def conclude(
     plan: Plan, seen: Seen, standings: Sequence[Standing], spent: Mapping[str, float]
 ) -> dict[str, Any]:

@@ -29,21 +29,20 @@ class Coefficients(NamedTuple):
 PAPER = Coefficients(1.2, 1.1, 1.15, "the paper's, fitted to EfficientNet-B0 on ImageNet")
 
 
-def place(source: str, project: Path, name: str) -> Path:
+def place(path: Path | None, project: Path, name: str) -> Path:
     """Return the file of a base's coefficients.
 
-    Of a search run it lies in best/, of an arch.json beside it; a baseline that has no file of its
-    own (`name`: its arch's) gets one under project/coefficients.
+    Of a search run it lies in best/, of an arch.json beside it; a base that is no file (`path` is
+    None or leads nowhere, `name` is its arch's) gets one under project/coefficients.
     """
-    path = Path(source)
+    if path is None or not path.exists():
+        plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".")
+        return project / FOLDER / f"{plain or 'arch'}.json"
     if (path / "best").is_dir():
         return path / "best" / FILE
     if path.is_dir():
         return path / FILE
-    if path.is_file():
-        return path.with_name(FILE if path.name == "arch.json" else f"{path.stem}.{FILE}")
-    plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".")
-    return project / FOLDER / f"{plain or 'arch'}.json"
+    return path.with_name(FILE if path.name == "arch.json" else f"{path.stem}.{FILE}")
 
 
 def network(arch: Arch) -> str:

@@ -21,6 +21,7 @@ from nas.fit_setup import SHAPED, Plan, measured
 from nas.fitted import Coefficients
 from nas.grid import MISS, NEAR, PAPERS, Candidate
 from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
+from nas.load import baselines
 from nas.scaling import Screen, Setup, Stop, open_executor
 from nas.units import format_count, format_seconds
 
@@ -64,7 +65,8 @@ def settle(
 
 
 def _home(setup: Setup) -> Path:
-    return fitted.place(setup.source, setup.project, setup.arch.name)
+    source = None if setup.source in baselines() else Path(setup.source)
+    return fitted.place(source, setup.project, setup.arch.name)
 
 
 def given(setup: Setup, others: Coefficients) -> Coefficients:

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from nas.fit_results import label
+from nas.screens.fit import show_fit
 from nas.units import format_bytes, format_count
 
 Row = Mapping[str, Any]
@@ -32,6 +34,11 @@ def silent() -> Lines:
 
 def show_family(result: Row, console: Console) -> None:
     """Print a scaled family: what was asked, what came of it, what it costs."""
+    if result["fit"]:
+        show_fit(result["fit"], console)
+    if not result["members"]:
+        console.print(f"{result['stopped']}: no family yet; what was trained is in {result['run']}")
+        return
     base = result["baseline"]
     console.print(
         f"rule {result['rule']} on {base['name']}: {format_count(base['flops'])} multiply-adds, "
@@ -60,6 +67,10 @@ def show_family(result: Row, console: Console) -> None:
         "depth and width: asked → after rounding. FLOPs are multiply-adds. Training memory: an "
         "estimate per image in float32; weights, gradients and optimiser come on top"
     )
+    if result["coefficients"]:
+        found = result["coefficients"]
+        numbers = (found["alpha"], found["beta"], found["gamma"])
+        console.print(f"coefficients {label(numbers)}: {found['origin']}")
     console.print(f"saved   {result['run']}  (report.html, family.csv, b*/arch.json)")
 
 
