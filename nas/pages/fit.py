@@ -85,10 +85,10 @@ def _state(each: Fit) -> str:
 
 
 def _table(fit: Fit) -> Html:
-    head: list[object] = ["candidate", "α·β²·γ²", "depth", "width", "pixels", "× FLOPs", "params"]
+    head: list[object] = ["candidate", "α·β²·γ²", "depth", "width", "pixels", "× FLOPs"]
     timed = any(each["latency_ms"] for each in fit["candidates"])
     head += ["latency (ms)"] * timed
-    head += [f"after {_epochs(rung)} (%)" for rung in fit["rungs"]] + ["finals", ""]
+    head += [_epochs(rung) for rung in fit["rungs"]] + ["finals", ""]
     trained = [each for each in fit["candidates"] if not each["reason"]]
     # those of the finals first, then whoever came furthest
     trained.sort(key=lambda e: (-(e["final_mean"] or 0), -e["epochs"], -(e["accuracy"] or 0)))
@@ -107,7 +107,6 @@ def _row(fit: Fit, each: Fit, timed: bool) -> Sequence[object]:
         f"{rounded['width']:.2f}",
         each["resolution"],
         f"{each['flops_ratio']:.2f}",
-        format_count(each["params"]),
     ]
     if timed:
         cells.append(_number(each["latency_ms"]))
@@ -138,6 +137,6 @@ def _others(fit: Fit) -> str:
         f"Of the {len(states)} networks with α·β²·γ² = {fit['growth']:g} ± "
         f"{fit['product_tolerance']:.0%} (step {fit['step']:g}) {rejected} miss "
         f"{fit['growth']:g} times the FLOPs by more than {fit['flops_tolerance']:.0%}, and {spare} "
-        "lie close to one that is trained; fit.json lists them all. Finals: mean over new seeds ± "
-        "its standard error. Depth and width: what rounding left of α and β."
+        "lie close to one that is trained; fit.json lists them all. Under the epochs: accuracy in "
+        "per cent. Finals: mean over new seeds ± its standard error. Depth and width: what rounding left of α and β."
     )

@@ -24,6 +24,7 @@ from nas.pages.drawing import (
     table,
     tag,
 )
+from nas.run import ARGS
 from nas.units import format_bytes, format_count
 
 COEFFICIENTS = ("alpha", "beta", "gamma")
@@ -165,6 +166,8 @@ def _formula(text: str) -> Html:
 
 
 def _words(result: Mapping[str, Any]) -> list[str]:
+    if result.get("fit"):
+        return ["nas", "scale", "--config", f"{result['run']}/{ARGS}"]
     words = ["nas", "scale", str(result["base"]), "--phi", str(result["phi"])]
     words += ["--rule", str(result["rule"])]
     if result["rule"] in SHAPED:
