@@ -156,7 +156,7 @@ def _opening(plan: Plan) -> list[str]:
         lines.append(f"no more than {len(grid.trained)} differ enough from each other")
     flops = plan.training_flops
     cost = f", {format_count(flops)} multiply-adds" if flops == flops else ""
-    lines.append(f"{plan.epochs} epochs of training in all{cost}: {plan.evaluator.title}")
+    lines.append(f"up to {plan.epochs} epochs of training in all{cost}: {plan.evaluator.title}")
     return lines
 
 

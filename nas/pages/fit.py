@@ -138,5 +138,6 @@ def _others(fit: Fit) -> str:
         f"{fit['product_tolerance']:.0%} (step {fit['step']:g}) {rejected} miss "
         f"{fit['growth']:g} times the FLOPs by more than {fit['flops_tolerance']:.0%}, and {spare} "
         "lie close to one that is trained; fit.json lists them all. Under the epochs: accuracy in "
-        "per cent. Finals: mean over new seeds ± its standard error. Depth and width: what rounding left of α and β."
+        "per cent. Finals: mean over new seeds ± its standard error. Depth and width: what "
+        "rounding left of α and β."
     )
