@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -266,6 +267,7 @@ def test_other_images_or_another_base_are_not_gone_on_with(fake: Path) -> None:
         ({"alpha": 1.2}, "--fit finds --alpha itself"),
         ({"device": "fake"}, "--device measures a latency"),
         ({"target_latency": "1ms", "device": "fak"}, "did you mean 'fake'"),
+        ({"target_memory": 0}, "--target-memory must be positive"),
         ({"data": None}, "--fit needs --data"),
         ({"data": "nowhere"}, "nowhere"),
         ({"fit_epochs": 0}, "--fit-epochs takes a whole number of at least 1"),
@@ -288,6 +290,22 @@ def test_a_base_without_a_choice_or_without_colours_is_refused(place: Path) -> N
     grey = Arch.from_dict({**BASE.to_dict(), "in_channels": 1})
     with pytest.raises(NasError, match="the images have 3 channels, and the arch takes 1"):
         scale(**{**FLAGS, "base": grey})
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_two_kills_change_nothing_and_nothing_is_trained_twice(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
+    import kill_scale
+
+    code = kill_scale.main(["--kills", "2", "--epochs", "2", "--fraction", "0.1"])
+    shown = capsys.readouterr().out
+    assert code == 0, shown
+    rows = {line[:42].strip(): line[42:] for line in shown.splitlines()}
+    assert rows["epochs trained again after a checkpoint"] == "0"
+    assert rows["differences at the end"] == "none"
 
 
 def test_coefficients_lie_with_their_base(place: Path) -> None:

@@ -133,6 +133,10 @@ def scale_settings_from(given: Mapping[str, Any]) -> ScaleSettings:
     for key in _NUMBERS:
         if key in values:
             values[key] = parse_number(values[key], flag_name(key))
+    if values.get("target_memory", 1) <= 0:
+        raise OptionError(
+            f"--target-memory must be positive, in MiB such as 200, not {values['target_memory']:g}"
+        )
     if "target_latency" in values:
         values["target_latency"] = parse_milliseconds(values["target_latency"], "--target-latency")
     if "trial_time_limit" in values:
