@@ -40,7 +40,8 @@ def noise_said(fit: Mapping[str, Any]) -> str:
     """Return in sentences how far the choice is to be trusted."""
     if fit["ahead"] is None:
         return "Only one candidate was in the finals: there is nothing to compare it with."
-    ahead = f"The chosen is {fit['ahead']:.2f} ahead of the next in the finals"
+    unit = "points " if fit["objective"] == "accuracy" else ""
+    ahead = f"The chosen is {fit['ahead']:.2f} {unit}ahead of the next in the finals"
     if fit["within_noise"] is None:
         return f"{ahead}; with one seed each, or equal ones, the noise is unknown."
     error = f"{ahead}, with a standard error of {fit['ahead_error']:.2f}"

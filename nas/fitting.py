@@ -49,7 +49,7 @@ def settle(
     """
     kept = folder / PINNED
     if kept.is_file():
-        return Coefficients(**run.read_json(kept)), ""
+        return _pinned(kept), ""
     found: Coefficients | None = given(setup, fitted.PAPER)
     if plan:
         found, reason = fit(plan, folder, screen, stop)
@@ -62,6 +62,21 @@ def settle(
         screen.say(f"{label(found[:3])}, {found.origin}" if stored else "")
     run.write_json(kept, found._asdict() if found else {})
     return found, ""
+
+
+def _pinned(path: Path) -> Coefficients:
+    """Return the coefficients that a run began with.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    data = run.read_json(path)
+    try:
+        return Coefficients(**data)
+    except TypeError as error:
+        raise RunError(
+            f"{path} holds no coefficients ({error}): delete it to have them found again"
+        ) from error
 
 
 def _home(setup: Setup) -> Path:
@@ -170,9 +185,17 @@ class _Table:
     rows: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        rows = run.read_csv(self.folder / TABLE)
-        # where all failed the fault was not theirs: they get another chance
-        self.rows = rows if any(row["accuracy"] for row in rows) else []
+        path = self.folder / TABLE
+        try:
+            rows = [{name: row[name] for name in COLUMNS} for row in run.read_csv(path)]
+            # where all failed the fault was not theirs: they get another chance
+            self.rows = rows if any(row["accuracy"] for row in rows) else []
+            _ = self.seen, self._done()
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise RunError(
+                f"{path} is damaged ({type(error).__name__}: {error}): delete it, and what is in "
+                "it is trained again"
+            ) from error
 
     @property
     def seen(self) -> dict[str, dict[int, Metrics]]:
@@ -193,7 +216,7 @@ class _Table:
     def seconds(self, arch_id: str) -> float:
         return sum(float(row["seconds"]) for row in self.rows if row["arch_id"] == arch_id)
 
-    def append(self, outcome: Outcome, candidate: Candidate, task: Task) -> None:
+    def append(self, outcome: Outcome, candidate: Candidate, task: Task, slots: int) -> None:
         """Put a finished training on file, and tell of it."""
         numbers = [outcome.metrics.get(name, "") for name in NUMBERS]
         cells = [candidate.arch.id, *candidate.coefficients, task.seed, task.epochs, *numbers]
@@ -202,19 +225,14 @@ class _Table:
         rows = [[row[name] for name in COLUMNS] for row in self.rows]
         run.write_csv(self.folder / TABLE, COLUMNS, rows)
         shown = outcome.error or f"{outcome.metrics['accuracy']:.2f} %"
-        self.screen.say(
-            f"{label(candidate.coefficients)} epoch {task.epochs}: {shown}{self._left()}"
-        )
+        words = f"{label(candidate.coefficients)} epoch {task.epochs}: {shown}"
+        self.screen.say(words + self._left(slots))
 
-    def _left(self) -> str:
+    def _left(self, slots: int) -> str:
         """Return how long the rest will take, by what an epoch has taken so far."""
-        seconds = sum(float(row["seconds"]) for row in self.rows)
-        done = self._done()
-        if not done or not seconds:
-            return ""
-        workers = self.plan.setup.settings.workers or 1
-        left = max(0, self.plan.epochs - done) * seconds / done / workers
-        return f"; about {format_seconds(left)} to go"
+        seconds, done = sum(float(row["seconds"]) for row in self.rows), self._done()
+        left = max(0, self.plan.epochs - done) * seconds / (done or 1) / slots
+        return f"; about {format_seconds(left)} to go" if left else ""
 
     def _done(self) -> int:
         """Return the epochs that were trained; a training comes back at each rung."""
@@ -265,7 +283,7 @@ def _train(
         task = Task(number, each.arch.to_dict(), chosen.seed, epochs, place, limit)
         tasks.append((each, task))
     for outcome, each, task in finals.outcomes(executor, tasks, stop):
-        table.append(outcome, each, task)
+        table.append(outcome, each, task, executor.slots)
 
 
 def _play(

@@ -141,16 +141,19 @@ def kill_once(place: Place, rng: random.Random, early: bool, step: int) -> bool:
     return running
 
 
-def disturb(place: Place, kills: int, epochs: int, rng: random.Random) -> Counter[str]:
+def disturb(place: Place, kills: int, step: int, rng: random.Random) -> Counter[str]:
     """Kill the fit so often, then let it finish; return how many kills met it at what."""
     met = Counter[str]()
-    for turn in range(kills):
-        early, left = rng.random() < 0.25, epochs - len(place.ledger())
-        running = kill_once(place, rng, early, 2 * left // (kills - turn + 1))
-        met["starting" if early else "working"] += running
-    if place.start("--resume").wait():
-        raise SystemExit((place.folder / "log.txt").read_text())
+    for _ in range(kills):
+        early = rng.random() < 0.25
+        met["starting" if early else "working"] += kill_once(place, rng, early, step)
+    _finish(place, place.start("--resume"))
     return met
+
+
+def _finish(place: Place, process: subprocess.Popen[bytes]) -> None:
+    if process.wait():
+        raise SystemExit((place.folder / "log.txt").read_text())
 
 
 def differences(calm: Place, disturbed: Place) -> list[str]:
@@ -178,23 +181,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="of each training")
     parser.add_argument("--fraction", type=float, default=0.2, help="of the digits")
+    parser.add_argument("--step", type=int, default=8, help="epochs between two kills, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the kills; the fit has 0")
     given = parser.parse_args(arguments)
     flags = "--data digits --phi 1 --candidates 4 --finalists 2 --final-seeds 2 --seed 0"
     flags += f" --fit-epochs {given.epochs} --fit-fraction {given.fraction}"
     with tempfile.TemporaryDirectory(prefix="nas-kills-") as folder:
         calm, disturbed = places(Path(folder), flags.split())
-        started = time.monotonic()
-        if calm.start().wait():
-            raise SystemExit((calm.folder / "log.txt").read_text())
-        seconds, epochs = time.monotonic() - started, len(calm.ledger())
-        met = disturb(disturbed, given.kills, epochs, random.Random(given.seed))
+        beside = calm.start()  # at the same time: it is compared with, not timed
+        met = disturb(disturbed, given.kills, given.step, random.Random(given.seed))
+        _finish(calm, beside)
         apart = differences(calm, disturbed)
         twice = len(disturbed.ledger()) - len(set(disturbed.ledger()))
         kept = calm.found()["kept"]
         rows = {
-            "epochs of the fit": epochs,
-            "seconds undisturbed": f"{seconds:.1f}",
+            "epochs of the fit": len(calm.ledger()),
             "kills while working / starting": f"{met['working']} / {met['starting']}",
             "epochs trained again after a checkpoint": twice,
             "differences at the end": "; ".join(apart) or "none",

@@ -157,7 +157,8 @@ def _scale(
         run.write_environment(folder)
         found, stopped = fitting.settle(setup, plan, folder, screen, stop)
         if found is None:
-            return {**_result(setup, folder, fitted.PAPER, []), "stopped": stopped}
+            empty = _result(setup, folder, fitted.PAPER, [])
+            return {**empty, "coefficients": None, "stopped": stopped}
         result = _result(setup, folder, found, _members(setup, found))
         # TRAIN: members.train(setup, folder, result, screen, stop) if setup.settings.train
         _write(folder, result)
