@@ -16,17 +16,11 @@ from nas.fit_results import noise_said
 from nas.screens.scale import Lines, show_family
 from nas.verbs.scale import scale
 
-# four networks at twice its cost
-BASE = Arch(
-    "small",
-    (
-        Stage("mbconv", 32, 2, stride=2, expansion=2.0),
-        Stage("mbconv", 64, 2, stride=2, expansion=2.0),
-    ),
-    Stem(16),
-    Head(64, classes=10),
-    resolution=32,
-)
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import kill_scale
+from kill_scale import BASE
+
 # notes what it is asked for; accuracy grows with depth and falls with width
 FAKE = """
 import math, random
@@ -312,11 +306,8 @@ def test_a_base_without_a_choice_or_without_colours_is_refused(place: Path) -> N
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_two_kills_change_nothing_and_nothing_is_trained_twice(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "scripts"))
-    import kill_scale
-
     code = kill_scale.main(["--kills", "2", "--epochs", "2", "--fraction", "0.1"])
     shown = capsys.readouterr().out
     assert code == 0, shown
