@@ -138,6 +138,8 @@ def fit(plan: Plan, folder: Path, screen: Screen, stop: Stop) -> tuple[Coefficie
 def _coefficients(plan: Plan, found: dict[str, Any], folder: Path) -> Coefficients:
     alpha, beta, gamma = (found["chosen"][name] for name in COEFFICIENTS)
     origin = f"fitted to this base on {plan.setup.settings.data} by {folder}"
+    if found["within_noise"]:
+        origin += f", within the noise of {len(found['alike'])} other candidates"
     return Coefficients(alpha, beta, gamma, origin)
 
 
