@@ -12,16 +12,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nas import run
 from nas.arch import Arch
 from nas.errors import RunError
-from nas.interfaces import Executor, Metrics, Outcome, Task
+from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
 
 FINALS = "finals.csv"
-COLUMNS = ("name", "arch_id", "seed", "accuracy", "seconds", "folder", "error")
+COLUMNS = ("name", "arch_id", "seed", "accuracy", "seconds", "folder", "error", TRAINING_FLOPS)
 FIRST = 1_000  # seeds of the finals are far from those of searches
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -74,9 +75,11 @@ def play(
     done = {(row["arch_id"], int(row["seed"])) for row in rows}
     fresh = _tasks(folder, finalists, epochs, seeds, seed, done)
     tasks = [(finalist, replace(task, limit=limit)) for finalist, task in fresh]
-    for count, (outcome, finalist, task) in enumerate(_outcomes(executor, tasks, stop), 1):
+    for count, (outcome, finalist, task) in enumerate(outcomes(executor, tasks, stop), 1):
         rows.append(_row(outcome, finalist, task))
-        run.write_csv(folder / FINALS, COLUMNS, [[row[c] for c in COLUMNS] for row in rows])
+        # rows of an earlier version lack the last column
+        cells = [[row.get(name, "") for name in COLUMNS] for row in rows]
+        run.write_csv(folder / FINALS, COLUMNS, cells)
         shutil.rmtree(Path(task.folder) / "checkpoints", ignore_errors=True)
         left = len(tasks) - count
         say(f"final {finalist.name} seed {task.seed}: {_result(outcome)}; {left} to go")
@@ -102,15 +105,18 @@ def _tasks(
             number += 1
 
 
-def _outcomes(
-    executor: Executor, tasks: list[tuple[Finalist, Task]], stop: Callable[[], str]
-) -> Iterator[tuple[Outcome, Finalist, Task]]:
-    """Run tasks with every slot busy; yield each as it is done."""
-    waiting, running = list(tasks), dict[int, tuple[Finalist, Task]]()
+def outcomes(
+    executor: Executor, tasks: list[tuple[T, Task]], stop: Callable[[], str]
+) -> Iterator[tuple[Outcome, T, Task]]:
+    """Run tasks with every slot busy; yield each as it is done, with what it was paired with.
+
+    `stop`: the reason to begin no more, "" to go on.
+    """
+    waiting, running = list(tasks), dict[int, tuple[T, Task]]()
     while True:
         while waiting and len(running) < executor.slots and not stop():
-            finalist, task = waiting.pop(0)
-            running[task.number] = finalist, task
+            owner, task = waiting.pop(0)
+            running[task.number] = owner, task
             executor.submit(task)
         if not running:
             return
@@ -121,7 +127,8 @@ def _outcomes(
 def _row(outcome: Outcome, finalist: Finalist, task: Task) -> dict[str, str]:
     accuracy = outcome.metrics.get("accuracy", "")
     cells = (finalist.name, finalist.arch.id, task.seed, accuracy)
-    rest = (f"{outcome.seconds:.4g}", Path(task.folder).name, outcome.error)
+    cost = outcome.metrics.get(TRAINING_FLOPS, "")
+    rest = (f"{outcome.seconds:.4g}", Path(task.folder).name, outcome.error, cost)
     return {name: str(cell) for name, cell in zip(COLUMNS, (*cells, *rest), strict=True)}
 
 

@@ -15,16 +15,18 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
     "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
-    "nas.evaluation nas.explaining nas.exporting nas.layers nas.machines.* nas.model nas.modules "
-    "nas.objective nas.onnx_graph nas.ops.* nas.plain nas.points nas.ranking nas.rounding nas.run "
-    "nas.samplers nas.studies.* nas.training.* nas.tries nas.workers",
-    "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* nas.recipes.* "
-    "nas.trackers.* search_spaces.*",
-    "nas.evaluators.* nas.executors.* baselines.*",
-    "nas.card nas.curves nas.engine nas.finals nas.findings nas.load nas.packing nas.pages.* "
-    "nas.prepare nas.proxies nas.proxy_lab nas.reach nas.report nas.results nas.screens.* "
-    "nas.sources nas.train_results nas.train_setup nas.verbs.*",
-    "nas.cli nas.__main__ nas.commands.* nas.flags",
+    "nas.evaluation nas.explaining nas.exporting nas.fitted nas.grid nas.layers "
+    "nas.machines.* nas.model nas.modules nas.objective nas.onnx_graph nas.ops.* nas.plain "
+    "nas.points nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.training.* "
+    "nas.tries nas.workers",
+    "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* "
+    "nas.recipes.* nas.trackers.* search_spaces.*",
+    "baselines.* nas.evaluators.* nas.executors.*",
+    "nas.card nas.curves nas.engine nas.finals nas.findings nas.fit_results nas.fit_setup "
+    "nas.fitting nas.load nas.members nas.packing nas.pages.* nas.prepare nas.proxies "
+    "nas.proxy_lab nas.reach nas.report nas.results nas.scaling nas.screens.* nas.sources "
+    "nas.train_results nas.train_setup nas.verbs.*",
+    "nas.__main__ nas.cli nas.commands.* nas.flags",
 )
 ROOMS = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 FOLDERS = tuple(name[:-1] for name in ROOMS if name.endswith(".*"))

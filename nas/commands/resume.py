@@ -1,4 +1,4 @@
-"""The command resume: go on with a search, a training or a proxy check."""
+"""The command resume: go on with a search, a training, a scaling or a proxy check."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.commands import data, search, train
+from nas.commands import data, scale, search, train
 from nas.errors import OptionError
 from nas.flags import Json, Quiet
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(help="A run of search, train or proxy-check.")],
+    run: Annotated[Path, typer.Argument(help="A run of search, train, scale or proxy-check.")],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
-    """Go on with a search, a training or a proxy check, with the settings of its args.yaml."""
+    """Go on with a run, with the settings of its args.yaml."""
     from nas.run import ARGS, read_args
 
     run = run if run.parent.name else run.resolve()
@@ -33,4 +33,8 @@ def resume(
         from nas.verbs.train import go_on
 
         return train.attend(as_json, quiet, lambda **watched: go_on(run, {}, **watched))
-    raise OptionError(f"{run} is of `nas {verb}`: only search, train and proxy-check go on")
+    if verb == "scale":
+        from nas.verbs.scale import go_on as scale_on
+
+        return scale.attend(as_json, quiet, lambda **watched: scale_on(run, **watched))
+    raise OptionError(f"{run} is of `nas {verb}`: search, train, scale and proxy-check go on")

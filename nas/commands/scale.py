@@ -2,46 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from nas.flags import RUNS, Json, Name, Project
-from nas.screens.terminal import show
+from nas.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
+from nas.screens.terminal import INTERRUPTED, console, on_interrupt, say_resume, show
+from nas.settings.scale import ScaleSettings
 
 
+@with_settings(ScaleSettings)
 def scale(
     base: Annotated[
         str | None,
         typer.Argument(help="A search run, a baseline or an arch.json; default: latest search."),
     ] = None,
-    phi: Annotated[str, typer.Option(help="Members: 1..7, 0.5,1,2 or -1..1.")] = "1..7",
-    rule: Annotated[
-        str, typer.Option(help="formula, released, exact, width, depth, resolution or fast.")
-    ] = "formula",
-    alpha: Annotated[float, typer.Option(help="Depth coefficient, >= 1.")] = 1.2,
-    beta: Annotated[float, typer.Option(help="Width coefficient, >= 1.")] = 1.1,
-    gamma: Annotated[float, typer.Option(help="Resolution coefficient, >= 1.")] = 1.15,
-    fixed_ends: Annotated[
-        bool, typer.Option("--fixed-ends", help="Keep stem, head and the end stages' layers.")
-    ] = False,
     project: Project = RUNS,
     name: Name = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
+    ] = False,
+    config: Config = None,
     as_json: Json = False,
-) -> None:
+    quiet: Quiet = False,
+    **settings: Any,
+) -> int:
     """Scale a baseline to a family: depth, width and resolution together."""
-    from nas.screens import search as screen
     from nas.verbs.scale import scale as run_scale
 
-    result = run_scale(
-        base,
-        phi=phi,
-        rule=rule,
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
-        fixed_ends=fixed_ends,
-        project=project,
-        name=name,
-    )
+    chosen = given(settings, config)
+    base = chosen.pop("base", None) if base is None else base
+    chosen.pop("base", None)
+    place: dict[str, Any] = {"project": project, "name": name, "resume": resume}
+    return attend(as_json, quiet, lambda **seen: run_scale(base, **place, **chosen, **seen))
+
+
+def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> int:
+    """Scale with lines of progress and Ctrl-C, print the result; return the exit code."""
+    from nas.screens import scale as screen
+
+    lines = screen.silent() if quiet else screen.Lines(console(stderr=True))
+    interrupted = on_interrupt("training", lambda _: False, lambda: True)
+    try:
+        result = work(screen=lines, interrupted=interrupted)
+    except KeyboardInterrupt:
+        say_resume()
+        return INTERRUPTED
     show(result, screen.show_family, as_json)
+    if result["stopped"]:
+        say_resume()
+        return INTERRUPTED
+    return 0

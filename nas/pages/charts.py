@@ -95,7 +95,7 @@ def front_chart(
         _references(references, scale),
         _star(winner, scale),
     ]
-    chart = _chart([trace for trace in data if trace["x"]], axis.title, "Accuracy (%)", 480)
+    chart = axes_chart([trace for trace in data if trace["x"]], axis.title, "Accuracy (%)", 480)
     seen = [*trials, *rivals, *references]
     values = [point.accuracy for point in seen]
     _frame(chart["layout"]["yaxis"], values, [point.accuracy for point in [*references, winner]])
@@ -124,7 +124,7 @@ def curve_chart(
     most = max(len(values) for values in series.values())
     for (name, level), dash in zip(levels.items(), DASHES, strict=False):
         data.append(_level(name, level, most, dash))
-    chart = _chart(data, "Evaluations", title, 360)
+    chart = axes_chart(data, "Evaluations", title, 360)
     chart["layout"]["hovermode"] = "x unified"
     if most <= 10:
         chart["layout"]["xaxis"]["dtick"] = 1
@@ -151,7 +151,7 @@ def importance_chart(importances: Sequence[tuple[str, str, float]]) -> Figure:
                 "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>",
             }
         )
-    chart = _chart(data, "Share of the importance (%)", "", 110 + 17 * len(importances))
+    chart = axes_chart(data, "Share of the importance (%)", "", 110 + 17 * len(importances))
     order = [escape(f"{group} {what}".strip()) for group, what, _ in importances]
     chart["layout"]["yaxis"] |= {
         "categoryorder": "array",
@@ -182,7 +182,7 @@ def growth_chart(names: Sequence[str], ideal: Sequence[float], real: Sequence[fl
     ]
     family = _labelled("family", labels, ideal, real)
     family["hovertemplate"] = "%{text}: %{y:.2f} for %{x:.2f}<extra></extra>"
-    chart = _chart([line, family], "2<sup>φ</sup>", "FLOPs over the base's", 360)
+    chart = axes_chart([line, family], "2<sup>φ</sup>", "FLOPs over the base's", 360)
     _logarithmic(chart)
     return chart
 
@@ -192,7 +192,7 @@ def size_chart(names: Sequence[str], flops: Sequence[float], params: Sequence[fl
     costs, sizes = [value / 1e9 for value in flops], [value / 1e6 for value in params]
     family = _labelled("family", names, costs, sizes)
     family["hovertemplate"] = "%{text}: %{y:.2f}M at %{x:.3g}G<extra></extra>"
-    chart = _chart([family], "FLOPs (billion multiply-adds)", "Parameters (million)", 360)
+    chart = axes_chart([family], "FLOPs (billion multiply-adds)", "Parameters (million)", 360)
     _logarithmic(chart)
     return chart
 
@@ -355,7 +355,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _chart(data: list[dict[str, Any]], x: str, y: str, height: int) -> Figure:
+def axes_chart(data: list[dict[str, Any]], x: str, y: str, height: int) -> Figure:
     axis = {
         "gridcolor": GRID,
         "linecolor": RULE,

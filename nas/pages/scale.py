@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.arch import Arch
 from nas.compound import RULES
-from nas.pages import charts
+from nas.pages import charts, fit
 from nas.pages.charts import figure
 from nas.pages.drawing import (
     Html,
@@ -24,6 +24,7 @@ from nas.pages.drawing import (
     table,
     tag,
 )
+from nas.run import ARGS
 from nas.units import format_bytes, format_count
 
 COEFFICIENTS = ("alpha", "beta", "gamma")
@@ -49,6 +50,7 @@ def page(result: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[str, list[H
         ),
         ("Rule", result["rule"]),
         ("Coefficients", coefficients(result)),
+        *_origin(result),
         ("Started", date(env)),
         ("Repeat", command(*_words(result))),
     ]
@@ -58,6 +60,7 @@ def page(result: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[str, list[H
         pairs(items),
         *_rule(result["rule"]),
         tag("p", "FLOPs are multiply-adds (MACs); other tools report twice as many."),
+        *fit.sections(result.get("fit")),
         tag("h2", "Asked for, rounded, counted"),
         *members_section(result),
         *_stages(result),
@@ -72,6 +75,12 @@ def coefficients(result: Mapping[str, Any]) -> str:
     alpha, beta, gamma = (float(result[name]) for name in COEFFICIENTS)
     product = alpha * beta**2 * gamma**2
     return f"α = {alpha:g}, β = {beta:g}, γ = {gamma:g}; α·β²·γ² = {product:.3f}"
+
+
+def _origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return where the coefficients come from; families of earlier versions do not tell."""
+    found = result.get("coefficients")
+    return [("They are", found["origin"])] if found else []
 
 
 def members_section(result: Mapping[str, Any]) -> list[Html]:
@@ -157,6 +166,8 @@ def _formula(text: str) -> Html:
 
 
 def _words(result: Mapping[str, Any]) -> list[str]:
+    if result.get("fit"):
+        return ["nas", "scale", "--config", f"{result['run']}/{ARGS}"]
     words = ["nas", "scale", str(result["base"]), "--phi", str(result["phi"])]
     words += ["--rule", str(result["rule"])]
     if result["rule"] in SHAPED:

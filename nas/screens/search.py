@@ -12,7 +12,7 @@ from rich.table import Table
 
 from nas.interfaces import SPENT, Fleet, Trial
 from nas.objective import Objective, reward
-from nas.units import format_bytes, format_count
+from nas.units import format_count
 
 SHOWN = 5
 Row = Mapping[str, Any]
@@ -246,52 +246,3 @@ def _gain(gain: Row) -> str:
         return f"{start} points (noise unknown)"
     noise = ": smaller than the noise, no gain shown" if gain["within_noise"] else ""
     return f"{start} ±{gain['accuracy_std']:.2f} points{noise}"
-
-
-def show_family(result: Row, console: Console) -> None:
-    """Print a scaled family: what was asked, what came of it, what it costs."""
-    base = result["baseline"]
-    console.print(
-        f"rule {result['rule']} on {base['name']}: {format_count(base['flops'])} multiply-adds, "
-        f"{format_count(base['params'])} params"
-    )
-    table = Table(box=None, pad_edge=False)
-    titles = (
-        "member",
-        "φ",
-        "depth",
-        "width",
-        "pixels",
-        "FLOPs",
-        "× base",
-        "2^φ",
-        "params",
-        "activations",
-        "training memory",
-    )
-    for title in titles:
-        table.add_column(title, justify="left" if title == "member" else "right", no_wrap=True)
-    for member in result["members"]:
-        table.add_row(*_member(member))
-    console.print(table)
-    console.print(
-        "depth and width: asked → after rounding. FLOPs are multiply-adds. Training memory: an "
-        "estimate per image in float32; weights, gradients and optimiser come on top"
-    )
-    console.print(f"saved   {result['run']}  (report.html, family.csv, b*/arch.json)")
-
-
-def _member(member: Row) -> list[str]:
-    return [
-        member["name"],
-        f"{member['phi']:g}",
-        f"{member['depth']:.2f} → {member['rounded_depth']:.2f}",
-        f"{member['width']:.2f} → {member['rounded_width']:.2f}",
-        str(member["resolution"]),
-        format_count(member["flops"]),
-        f"{member['flops_ratio']:.2f}",
-        f"{member['two_to_phi']:.4g}",
-        format_count(member["params"]),
-        format_count(member["activations"]),
-        format_bytes(member["training_bytes_per_image"]),
-    ]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import field
+from dataclasses import Field, field
 from typing import Any
 
 from nas.errors import OptionError, did_you_mean
+from nas.units import parse_number
 
 
 def flag(default: Any, group: str, text: str) -> Any:
@@ -35,6 +36,40 @@ def check_known(verb: str, given: Mapping[str, Any], known: Iterable[str]) -> No
                 f"{verb} has no setting {key!r}{did_you_mean(key, names)}; "
                 f"it has {', '.join(names)}"
             )
+
+
+# what a value must be, which may come from a file; sizes and times are parsed instead
+_KINDS: dict[str, tuple[type, str]] = {
+    "str": (str, "a word"),
+    "str | None": (str, "a word"),
+    "int": (int, "a whole number"),
+    "bool": (bool, "true or false"),
+    "dict[str, Any]": (dict, "a mapping of names to values"),
+}
+
+
+def check_kinds(values: Mapping[str, Any], known: Mapping[str, Field[Any]]) -> None:
+    """Check that each value is of its field's kind.
+
+    Raises:
+        OptionError: one is not.
+    """
+    for key, value in values.items():
+        kind, words = _KINDS.get(str(known[key].type), (object, ""))
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise OptionError(f"{flag_name(key)} takes {words}, not {value!r}")
+
+
+def share(key: str, value: str | float) -> float:
+    """Return a setting that is a share above 0 and up to 1, from text or a number.
+
+    Raises:
+        OptionError: it is none.
+    """
+    found = parse_number(value, flag_name(key))
+    if not 0 < found <= 1:
+        raise OptionError(f"{flag_name(key)} takes a share above 0 and up to 1, not {value!r}")
+    return found
 
 
 def whole(key: str, value: object, least: int) -> int:

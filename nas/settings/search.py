@@ -7,18 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nas.errors import OptionError
-from nas.settings.fields import check_known, flag, flag_name, whole
+from nas.settings.fields import check_kinds, check_known, flag, flag_name, share, whole
 from nas.units import parse_count, parse_milliseconds, parse_number, parse_seconds
-
-# what a value must be, which may come from a file; sizes and times are parsed instead
-_KINDS: dict[str, tuple[type, str]] = {
-    "str": (str, "a word"),
-    "str | None": (str, "a word"),
-    "int": (int, "a whole number"),
-    "bool": (bool, "true or false"),
-    "dict[str, Any]": (dict, "a mapping of names to values"),
-}
 
 
 @dataclass(frozen=True)
@@ -169,10 +159,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     known = {f.name: f for f in dataclasses.fields(Settings)}
     check_known("search", given, known)
     values = {key: value for key, value in given.items() if value is not None}
-    for key, value in values.items():
-        kind, words = _KINDS.get(str(known[key].type), (object, ""))
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise OptionError(f"{flag_name(key)} takes {words}, not {value!r}")
+    check_kinds(values, known)
     for key in ("target_flops", "target_params", "max_flops", "max_params"):
         if key in values:
             values[key] = parse_count(values[key], flag_name(key))
@@ -188,7 +175,7 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     if "w" in values:
         values["w"] = parse_number(values["w"], "--w")
     if "fraction" in values:
-        values["fraction"] = _share(values["fraction"])
+        values["fraction"] = share("fraction", values["fraction"])
     for key, least in _LEAST.items():
         if key in values:
             values[key] = whole(key, values[key], least)
@@ -207,10 +194,3 @@ _LEAST = {
     "finalists": 0,
     "final_seeds": 1,
 }
-
-
-def _share(value: str | float) -> float:
-    share = parse_number(value, "--fraction")
-    if not 0 < share <= 1:
-        raise OptionError(f"--fraction takes a share above 0 and up to 1, not {value!r}")
-    return share

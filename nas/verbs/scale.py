@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas import compound, cost, report, run
+from nas import compound, cost, fitted, fitting, report, run
 from nas.arch import Arch
-from nas.errors import NasError
+from nas.errors import NasError, RunError
+from nas.fit_setup import SHAPED, Plan, prepare_fit
 from nas.load import latest_search, load_arch
+from nas.scaling import Screen, Setup, executor_options
+from nas.screens.scale import silent
+from nas.settings.scale import FREE, scale_settings_from
 from nas.units import parse_phis
 
 SCHEMA = 1
-RESULT, FAMILY = "result.json", "family.csv"
+RESULT, FAMILY, BASE = "result.json", "family.csv", "baseline.json"
+INTERRUPTED = "interrupted"
 COLUMNS = (
     "name",
     "phi",
@@ -38,58 +44,148 @@ COLUMNS = (
 def scale(
     base: str | Path | Arch | Mapping[str, Any] | None = None,
     *,
-    phi: str | float = "1..7",
-    rule: str = "formula",
-    alpha: float = 1.2,
-    beta: float = 1.1,
-    gamma: float = 1.15,
-    fixed_ends: bool = False,
     project: str | Path = "runs",
     name: str | None = None,
+    resume: bool = False,
+    screen: Screen | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Scale a baseline; return what `nas scale --json` prints (`rule`, `members`, ...).
 
     `base` is a search run, a baseline's name, an arch.json, an Arch or its data; without it the
-    latest search under `project` is taken. `rule` is one of `nas.compound.RULES`. Writes
-    project/scale/name with b1/arch.json and so on, family.csv and report.html.
+    latest search under `project` is taken. `settings` are the command's flags with underscores:
+    `nas.scale("efficientnet_b0", phi="1..7", rule="released")`; `rule` is one of
+    `nas.compound.RULES`. Writes project/scale/name with b1/arch.json and so on, family.csv and
+    report.html. `fit` finds the coefficients on images first, `train` trains every member;
+    `resume` goes on with the run of that name, or with the latest one, of this base and these
+    settings.
 
     Raises:
-        OptionError: no such base, rule or phi, or a coefficient below 1.
-        RunError: the folder cannot be written.
+        OptionError: no such base, rule or phi, a coefficient below 1, or a wrong setting.
+        RunError: the folder is in use, damaged or cannot be written.
     """
-    project = Path(project)
+    chosen, project = scale_settings_from(settings), Path(project)
     source = latest_search(project) if base is None else base
     arch = load_arch(source)
-    members = compound.family(
-        arch,
-        parse_phis(phi),
-        rule=rule,
-        alpha=alpha,
-        beta=beta,
-        gamma=gamma,
-        fixed_ends=fixed_ends,
-    )
     named = str(source) if isinstance(source, str | Path) else arch.name
-    arguments = {
-        "base": named,
-        "phi": str(phi),
-        "rule": rule,
-        "alpha": alpha,
-        "beta": beta,
-        "gamma": gamma,
-        "fixed_ends": fixed_ends,
-    }
+    setup = Setup(chosen, arch, named, project)
+    arguments = {"base": named, **dataclasses.asdict(chosen)}
+    screen, folder = screen or silent(), None
+    if resume:
+        folder = _found(project, name, arguments, arch)
+        again = f"going on with {folder}" if folder else "no run of these settings to go on with"
+        screen.say(again if folder else f"{again}: starting a new one")
+    if folder:
+        return go_on(folder, screen=screen, interrupted=interrupted)
+    plan = _check(setup)
     folder = run.create("scale", name, project, arguments)
-    result = {
+    run.write_text(folder / BASE, arch.to_json() + "\n")
+    return _scale(setup, plan, folder, screen, interrupted)
+
+
+def go_on(
+    folder: Path, *, screen: Screen | None = None, interrupted: Callable[[], bool] = lambda: False
+) -> dict[str, Any]:
+    """Go on with a scaling, with the base and the settings that it was started with.
+
+    Raises:
+        RunError: the folder is in use or damaged.
+    """
+    arguments = run.read_args(folder)
+    source = str(arguments.pop("base"))
+    kept = folder / BASE
+    arch = load_arch(kept if kept.exists() else source)
+    setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
+    return _scale(setup, _check(setup), folder, screen or silent(), interrupted)
+
+
+def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch) -> Path | None:
+    """Return the run to go on with: of that name, or the latest, of this base and these settings.
+
+    Raises:
+        RunError: the run of that name was started with other settings, or from another base.
+    """
+    for folder in reversed(run.runs("scale", project)):
+        if name not in (None, folder.name):
+            continue
+        theirs = run.read_args(folder)
+        changed = [k for k, v in given.items() if k not in FREE and theirs.get(k) != v]
+        same = not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id
+        if not changed and same:
+            return folder
+        if name and not changed:
+            raise RunError(
+                f"{folder} was started from another network, which {given['base']} was then: go "
+                f"on with it by `nas resume {folder}`, or name another run"
+            )
+        if name:
+            raise RunError(
+                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
+                f"{given[changed[0]]!r}: resume it with its own settings, or name another run"
+            )
+    return None
+
+
+def _check(setup: Setup) -> Plan | None:
+    """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
+    executor_options(setup.settings)
+    _members(setup, fitting.given(setup, fitted.PAPER))
+    return prepare_fit(setup) if setup.settings.fit else None
+
+
+def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
+    chosen = setup.settings
+    return compound.family(
+        setup.arch,
+        parse_phis(chosen.phi),
+        rule=chosen.rule,
+        alpha=found.alpha,
+        beta=found.beta,
+        gamma=found.gamma,
+        fixed_ends=chosen.fixed_ends,
+    )
+
+
+def _scale(
+    setup: Setup, plan: Plan | None, folder: Path, screen: Screen, interrupted: Callable[[], bool]
+) -> dict[str, Any]:
+    def stop() -> str:
+        return INTERRUPTED if interrupted() else ""
+
+    with run.lease(folder):
+        run.write_environment(folder)
+        found, stopped = fitting.settle(setup, plan, folder, screen, stop)
+        if found is None:
+            empty = _result(setup, folder, fitted.PAPER, [])
+            return {**empty, "coefficients": None, "stopped": stopped}
+        result = _result(setup, folder, found, _members(setup, found))
+        # TRAIN: members.train(setup, folder, result, screen, stop) if setup.settings.train
+        _write(folder, result)
+        _refresh(folder, setup.source)
+    return result
+
+
+def _result(
+    setup: Setup, folder: Path, found: fitted.Coefficients, members: list[compound.Member]
+) -> dict[str, Any]:
+    arch, chosen = setup.arch, setup.settings
+    return {
         "schema": SCHEMA,
         "run": str(folder),
-        **arguments,
+        "base": setup.source,
+        "phi": chosen.phi,
+        "rule": chosen.rule,
+        "alpha": found.alpha,
+        "beta": found.beta,
+        "gamma": found.gamma,
+        "coefficients": found._asdict() if chosen.rule in SHAPED else None,
+        "fit": fitting.read(folder) if chosen.fit else None,
+        "fixed_ends": chosen.fixed_ends,
+        "stopped": "",
         "baseline": {"name": arch.name, "arch": arch.to_dict(), **_costs(arch, arch)},
         "members": [_row(member, arch) for member in members],
     }
-    _write(folder, result)
-    _refresh(folder, source)
-    return result
 
 
 def _row(member: compound.Member, base: Arch) -> dict[str, Any]:
@@ -132,10 +228,10 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
     run.write_json(folder / RESULT, result)
 
 
-def _refresh(folder: Path, source: object) -> None:
+def _refresh(folder: Path, source: str) -> None:
     """Write the family's report, and the search's again, which shows its latest family."""
     report.write(folder)
-    if isinstance(source, str | Path) and (Path(source) / "best").is_dir():
+    if (Path(source) / "best").is_dir():
         # a courtesy: the family is complete, and `nas report` says what is wrong with the search
         with contextlib.suppress(NasError):
             report.write(Path(source))

@@ -1,0 +1,62 @@
+"""A scaling that has been checked: its settings, its base, and who does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from nas import catalog
+from nas.arch import Arch
+from nas.interfaces import Executor, Work
+from nas.prepare import CLUSTER, EXECUTORS
+from nas.settings.scale import ScaleSettings
+
+Stop = Callable[[], str]  # the reason to begin nothing more, "" to go on
+
+
+class Screen(Protocol):
+    """What a scaling tells a person while it works."""
+
+    def say(self, text: str) -> None:
+        """Show one line; "" shows nothing."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`source`: the base as it was named; `project`: the folder that holds the runs."""
+
+    settings: ScaleSettings
+    arch: Arch
+    source: str
+    project: Path
+
+
+def executor_options(settings: ScaleSettings) -> dict[str, Any]:
+    """Return the options of the executor: its own flags, and what --executor-option gives.
+
+    Raises:
+        OptionError: no such executor, or it takes no such option.
+    """
+    given: Mapping[str, Any] = {name: getattr(settings, name) for name in CLUSTER}
+    options = {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
+    catalog.export("executors", settings.executor, "make")
+    catalog.check_options("executors", settings.executor, options, EXECUTORS)
+    return options
+
+
+def open_executor(setup: Setup, work: Work, folder: Path) -> Executor:
+    """Return who does this work, its files in a folder of the run; close it in the end."""
+    chosen = setup.settings
+    executor: Executor = catalog.make(
+        "executors",
+        chosen.executor,
+        work,
+        options=executor_options(chosen),
+        workers=chosen.workers or 0,
+        isolate=bool(chosen.trial_time_limit),
+        folder=folder.resolve(),
+        seconds=0.0,
+    )
+    return executor
