@@ -1,11 +1,16 @@
-"""Train a search's winner, random search's and a hand-scaled EfficientNet-B0 alike; who is best?
+"""Train archs alike: who is best?
 
     python scripts/compare_trained.py runs/search/search --data shared/cifar10 --out compared.csv
+    python scripts/compare_trained.py runs/search/search --times 4 --data ... --out scaled.csv
 
-B0 is mbconv_small's with B0's own choices, scaled in depth and width together (alpha 1.2, beta 1.1)
-until it has the winner's multiply-adds. Every arch is trained with the same recipe, images, epochs
-and seeds, which no search has used; of each training the weights of its best epoch by validation
-accuracy are tested, once. A row of --out is written as soon as a training is done and not repeated.
+The first compares a search's winner, random search's and a hand-scaled EfficientNet-B0:
+mbconv_small's with B0's own choices, scaled in depth and width together (alpha 1.2, beta 1.1) until
+it has the winner's multiply-adds. The second compares the base with nets of --times its
+multiply-adds: scaled by depth, by width, by resolution and by all three (the comparison of Tan and
+Le 2019, Table 7, at a size that a laptop can train). Every arch is trained with the same recipe,
+images, epochs and seeds, which no search has used; of each training the weights of its best epoch
+by validation accuracy are tested, once. A row of --out is written as soon as a training is done and
+not repeated.
 """
 
 from __future__ import annotations
@@ -20,12 +25,13 @@ import torch
 
 from nas import catalog, run
 from nas.arch import Arch
-from nas.compound import scale_arch
+from nas.compound import family, scale_arch
 from nas.cost import count
 from nas.data.dataset import open_dataset
 from nas.data.loader import open_data
 from nas.data.splits import carve
 from nas.finals import pooled_deviation
+from nas.load import load_arch
 from nas.prepare import fitted
 from nas.training.recipe import load_recipe
 from nas.training.train import Job, fit
@@ -39,11 +45,12 @@ ALPHA, BETA = 1.2, 1.1
 def main() -> None:
     """Train what is missing in the table, then print means and spread."""
     asked = _arguments()
+    archs = _scaled(asked) if asked.times else _archs(Path(asked.base))
     done = {(row["name"], int(row["seed"])) for row in run.read_csv(asked.out)}
     jobs = [
         (name, arch.to_dict(), 10_000 + seed, vars(asked))
         for seed in range(asked.seeds)
-        for name, arch in _archs(asked.run).items()
+        for name, arch in archs.items()
         if (name, 10_000 + seed) not in done
     ]
     with ProcessPoolExecutor(asked.workers) as pool:
@@ -60,6 +67,27 @@ def _archs(folder: Path) -> dict[str, Arch]:
     if result["random"]:
         found["random search"] = Arch.from_dict(result["random"]["arch"])
     return {**found, "scaled EfficientNet-B0": _scaled_b0(winner)}
+
+
+def _scaled(asked: argparse.Namespace) -> dict[str, Arch]:
+    """Return the base and what each way of scaling makes of it, all as near to --times as it goes.
+
+    The ways ask for other multipliers until rounding leaves the wanted multiply-adds: compared are
+    nets of equal cost, not nets of equal phi.
+    """
+    base = load_arch(asked.base)
+    wanted = asked.times * count(base).flops
+    found = {"base": base}
+    for way in ("depth", "width", "resolution", "formula"):
+        steps = (step / 40 for step in range(1, 200))
+        nets = [member.arch for member in family(base, steps, rule=way, **_growth(asked))]
+        near = min(nets, key=lambda arch: abs(count(arch).flops - wanted))
+        found["compound" if way == "formula" else way] = near
+    return found
+
+
+def _growth(asked: argparse.Namespace) -> dict[str, float]:
+    return {"alpha": asked.alpha, "beta": asked.beta, "gamma": asked.gamma}
 
 
 def _scaled_b0(winner: Arch) -> Arch:
@@ -118,7 +146,11 @@ def _show(rows: list[dict[str, str]]) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("base", help="a search run; with --times also a baseline or an arch.json")
+    parser.add_argument("--times", type=float, help="multiply-adds over the base's")
+    parser.add_argument("--alpha", type=float, default=1.2)
+    parser.add_argument("--beta", type=float, default=1.1)
+    parser.add_argument("--gamma", type=float, default=1.15)
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=10)
