@@ -44,7 +44,7 @@ def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> i
     from nas.screens import scale as screen
 
     lines = screen.silent() if quiet else screen.Lines(console(stderr=True))
-    interrupted = on_interrupt("training", lambda _: False, lambda: True)
+    interrupted = on_interrupt("training", lambda _: False, lambda: lines.patient)
     try:
         result = work(screen=lines, interrupted=interrupted)
     except KeyboardInterrupt:

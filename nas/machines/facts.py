@@ -7,6 +7,7 @@ import math
 import os
 import platform
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from importlib import metadata
@@ -69,6 +70,28 @@ def processor_quota() -> float | None:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return None if quota == "max" else int(quota) / int(period)
     return None
+
+
+def peak_memory() -> float:
+    """Return the most main memory in bytes that this process has held; 0 where nothing tells."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 0.0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+
+
+def training_memory(accelerator: str) -> float:
+    """Return the bytes that a training on auto, cpu, cuda or mps can have; infinite if unknown.
+
+    Of a GPU all that it has, of main memory what is free.
+    """
+    if accelerator in ("auto", "cuda"):
+        sizes = [d["memory"] for d in accelerators()[0] if d["device"].startswith("cuda")]
+        if sizes:
+            return float(min(sizes))
+    return math.inf if accelerator == "mps" else free_memory()
 
 
 def accelerators() -> tuple[list[dict[str, Any]], str]:

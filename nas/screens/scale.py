@@ -16,6 +16,8 @@ Row = Mapping[str, Any]
 class Lines:
     """One line for each thing that is told."""
 
+    patient = True
+
     def __init__(self, console: Console) -> None:
         self._console = console
 

@@ -12,14 +12,13 @@ from nas import compound, cost, fitted, report, run
 from nas.arch import Arch
 from nas.errors import NasError, RunError
 from nas.load import latest_search, load_arch
-from nas.scaling import Screen, Setup, executor_options
+from nas.scaling import INTERRUPTED, Screen, Setup, executor_options
 from nas.screens.scale import silent
 from nas.settings.scale import FREE, scale_settings_from
 from nas.units import parse_phis
 
 SCHEMA = 1
 RESULT, FAMILY, BASE = "result.json", "family.csv", "baseline.json"
-INTERRUPTED = "interrupted"
 COLUMNS = (
     "name",
     "phi",
@@ -77,7 +76,7 @@ def scale(
         screen.say(again if folder else f"{again}: starting a new one")
     if folder:
         return go_on(folder, screen=screen, interrupted=interrupted)
-    _check(setup)
+    setup = _checked(setup)
     folder = run.create("scale", name, project, arguments)
     run.write_text(folder / BASE, arch.to_json() + "\n")
     return _scale(setup, folder, screen, interrupted)
@@ -96,7 +95,7 @@ def go_on(
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
-    _check(setup)
+    setup = _checked(setup)
     return _scale(setup, folder, screen or silent(), interrupted)
 
 
@@ -121,10 +120,16 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | 
     return None
 
 
-def _check(setup: Setup) -> None:
-    """Refuse a family that cannot be before anything is written."""
+def _checked(setup: Setup) -> Setup:
+    """Refuse a family that cannot be before anything is written; fit the base to the data."""
     executor_options(setup.settings)
-    _members(setup, fitted.PAPER)
+    family = _members(setup, fitted.PAPER)
+    if not setup.settings.train:
+        return setup
+    from nas import members  # numpy and more: only where something is trained
+
+    members.check_names(setup.settings, [member.name for member in family])
+    return members.fitted_to_data(setup)
 
 
 def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
@@ -151,7 +156,10 @@ def _scale(
         # FIT: found, stopped = fitting.fit(setup, folder, screen, stop), else what is stored
         found = fitted.PAPER
         result = _result(setup, folder, found, _members(setup, found))
-        # TRAIN: members.train(setup, folder, result, screen, stop) if setup.settings.train
+        if setup.settings.train:
+            from nas import members
+
+            result |= members.train_members(setup, folder, result["members"], screen, stop)
         _write(folder, result)
         _refresh(folder, setup.source)
     return result
