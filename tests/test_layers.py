@@ -22,7 +22,7 @@ ROWS = (
     "search_spaces.*",
     "nas.evaluators.* nas.executors.* baselines.*",
     "nas.card nas.curves nas.engine nas.finals nas.findings nas.fitting nas.load nas.members "
-    "nas.progress "
+    "nas.member_setup nas.progress "
     "nas.packing nas.pages.* nas.prepare nas.proxies nas.proxy_lab nas.reach nas.report "
     "nas.results nas.scaling nas.screens.* nas.sources nas.train_results nas.train_setup "
     "nas.verbs.*",

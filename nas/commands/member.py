@@ -14,10 +14,15 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from nas import run
 from nas.errors import NasError
+from nas.machines.facts import memory_from_here, peak_memory
 from nas.processes import follow
+
+if TYPE_CHECKING:
+    from nas.screens.train import Training
 
 MEMORY = "memory.json"
 STOPPED = 128 + signal.SIGTERM
@@ -48,31 +53,42 @@ def _trained(folder: Path) -> int:
     from nas.screens import terminal
     from nas.screens.train import Training, silent
     from nas.training.distributed import rank, world
-    from nas.verbs.train import RESULT, go_on
+    from nas.verbs.train import go_on
 
     asked: list[int] = []
     if world() > 1:  # they stop together, after an epoch; one alone stops at once
         signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    screen = silent() if rank() else Training(terminal.console(stderr=True))
-    finished = (folder / RESULT).exists()
+    shown = silent() if rank() else Training(terminal.console(stderr=True))
+    screen = _Weighed(shown, folder / MEMORY if rank() == 0 else None)
     try:
-        found = go_on(folder, {}, screen=screen, interrupted=lambda: bool(asked))
+        found = go_on(folder, {}, screen=cast(Training, screen), interrupted=lambda: bool(asked))
     except NasError as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    finally:
-        if not finished and rank() == 0:
-            _keep_peak(folder / MEMORY)
     return STOPPED if found.get("stopped") else 0
 
 
-def _keep_peak(path: Path) -> None:
-    """Write down the most memory that a process of this training has held, unless more is known."""
-    from nas.machines.facts import peak_memory
+class _Weighed:
+    """A screen that writes down what a training has added to the memory of this process."""
 
-    with contextlib.suppress(NasError):  # as on a full disk, of which the training tells
-        before = run.read_json(path)["peak_bytes"] if path.exists() else 0.0
-        run.write_json(path, {"peak_bytes": max(before, peak_memory())})
+    def __init__(self, inner: Training, path: Path | None) -> None:
+        self._inner, self._path, self._before = inner, path, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def begin(self, *given: Any) -> None:
+        self._before = memory_from_here()
+        self._inner.begin(*given)
+
+    def end(self) -> None:
+        """Keep the peak, or that of an earlier process if it was higher."""
+        self._inner.end()
+        if not (self._path and self._before):
+            return
+        with contextlib.suppress(NasError):  # as on a full disk, of which the training tells
+            earlier = run.read_json(self._path)["added_bytes"] if self._path.exists() else 0
+            run.write_json(self._path, {"added_bytes": max(earlier, peak_memory() - self._before)})
 
 
 if __name__ == "__main__":

@@ -99,7 +99,7 @@ class Member:
         """Train to the end, from the folder's checkpoint if there is one; measure.
 
         `accuracy` is the best on the val split, `test_accuracy` that of the same weights on the
-        test split. `memory_bytes`: the peak on the GPU, or of the whole process on a CPU.
+        test split. `memory_bytes`: the peak on the GPU, or what the process has grown by on a CPU.
 
         Raises:
             NasError: the training failed; the message is its own.
@@ -221,5 +221,5 @@ def _metrics(place: Path) -> Metrics:
     }
     peaks = [float(row.get("memory_bytes") or 0) for row in run.read_csv(place / RESULTS)]
     if not any(peaks) and (place / MEMORY).exists():
-        peaks = [run.read_json(place / MEMORY)["peak_bytes"]]
+        peaks = [run.read_json(place / MEMORY)["added_bytes"]]
     return found | ({"memory_bytes": max(peaks)} if any(peaks) else {})

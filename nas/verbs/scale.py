@@ -126,10 +126,10 @@ def _checked(setup: Setup) -> Setup:
     family = _members(setup, fitted.PAPER)
     if not setup.settings.train:
         return setup
-    from nas import members  # numpy and more: only where something is trained
+    from nas import member_setup  # numpy and more: only where something is trained
 
-    members.check_names(setup.settings, [member.name for member in family])
-    return members.fitted_to_data(setup)
+    member_setup.check_names(setup.settings, [member.name for member in family])
+    return member_setup.fitted_to_data(setup)
 
 
 def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
@@ -220,8 +220,16 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
     for member in result["members"]:
         arch = Arch.from_dict(member["arch"])
         run.write_text(folder / member["name"] / "arch.json", arch.to_json() + "\n")
+    columns: tuple[str, ...] = COLUMNS
     rows = [[member[column] for column in COLUMNS] for member in result["members"]]
-    run.write_csv(folder / FAMILY, COLUMNS, rows)
+    if "trained_on" in result:
+        from nas import members
+
+        columns += members.COLUMNS
+        for row, member in zip(rows, result["members"], strict=True):
+            row += members.cells(result, member)
+        members.describe(folder, result)
+    run.write_csv(folder / FAMILY, columns, rows)
     run.write_json(folder / RESULT, result)
 
 
