@@ -141,7 +141,7 @@ def _train(
                 for outcome in executor.wait():
                     row = names.pop(outcome.number)
                     if outcome.error:
-                        missing[row["name"]] = outcome.error
+                        missing[row["name"]] = outcome.error.removeprefix("NasError: ")
                     else:
                         _keep(plan, row, outcome)
                     screen.say(_ending(row["name"], outcome))
