@@ -234,8 +234,11 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
 
 
 def _refresh(folder: Path, source: str) -> None:
-    """Write the family's report, and the search's again, which shows its latest family."""
+    """Write the family's report, and those that show it: its search's, its rivals'."""
     report.write(folder)
+    for other in report.families_beside(folder, run.read_json(folder / RESULT)):
+        with contextlib.suppress(NasError):
+            report.write(folder.parent / Path(other["run"]).name)
     if (Path(source) / "best").is_dir():
         # a courtesy: the family is complete, and `nas report` says what is wrong with the search
         with contextlib.suppress(NasError):
