@@ -1,7 +1,9 @@
 """The family that is trained: members, their own GPUs, what is on file, what is refused."""
 
+import importlib.util
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -235,3 +237,17 @@ def test_a_task_gets_its_own_gpus_on_a_cluster(place: Path, cluster: Nodes, thro
         cluster.remove(node)
     assert [found[n].metrics["gpus"] for n in range(3)] == [2, 1, 0]
     assert ["gpu 0,1" in found[0].place, "gpu" in found[2].place] == [True, False]
+
+
+@pytest.mark.slow
+def test_kills_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "kill_family.py"
+    spec = importlib.util.spec_from_file_location("kill_family", script)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "kill_family", module)  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    code = module.main(["--kills", "3", "--phi", "0", "--epochs", "3"])
+    assert code == 0, capsys.readouterr().out
