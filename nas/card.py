@@ -87,8 +87,9 @@ def _family(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[str]:
         f"- {format_count(member['flops'])} multiply-adds, {member['flops_ratio']:.2f} times the "
         f"base's (2^φ = {member['two_to_phi']:.4g})",
         f"- latency of one image {found['latency_ms']:.2f} ms (p10 {found['latency_p10_ms']:.2f}, "
-        f"p90 {found['latency_p90_ms']:.2f}), measured where it was trained: "
-        f"{found['place'] or 'this machine'}, {found['device']}",
+        f"p90 {found['latency_p90_ms']:.2f}), on "
+        f"{found['latency_device']}; trained on {found['place'] or 'this machine'}, "
+        f"{found['device']}",
         f"- memory of the training {memory}; estimate {format_bytes(found['memory_estimate'])} in "
         "float32",
         "",

@@ -16,7 +16,7 @@ from nas.progress import Progress
 from nas.scaling import INTERRUPTED, Screen, Setup, Stop, open_executor
 from nas.units import format_seconds
 
-MEMBER, RESULT, CARD, SCHEMA = "member.json", "result.json", "README.md", 1
+MEMBER, RESULT, LATENCY, CARD, SCHEMA = "member.json", "result.json", "latency.json", "README.md", 1
 # of a member that was trained, beside what scaling alone tells
 COLUMNS = (
     "accuracy",
@@ -27,6 +27,7 @@ COLUMNS = (
     "latency_p10_ms",
     "latency_p90_ms",
     "latency_unrest",
+    "latency_device",
     "memory_bytes",
     "memory_estimate",
     "images_per_second",
@@ -110,11 +111,14 @@ def _with_training(plan: Plan, row: Row, name: str) -> dict[str, Any]:
     if not path.exists():
         return dict(row)
     found = run.read_json(path)
-    return {**row, "training": {**found["metrics"], "device": found["device"], **_where(found)}}
+    return {**row, "training": {**found["metrics"], **_where(found)}}
 
 
 def _where(found: Row) -> dict[str, Any]:
-    return {key: found[key] for key in ("place", "retries", "member", "memory_estimate")}
+    return {
+        key: found[key]
+        for key in ("device", "latency_device", "place", "retries", "member", "memory_estimate")
+    }
 
 
 def _train(
@@ -183,6 +187,7 @@ def _keep(plan: Plan, row: Row, outcome: Outcome) -> None:
             "metrics": outcome.metrics,
             "memory_estimate": memory_needed(row, plan.batch, gpus),
             "device": run.read_json(folder / RESULT)["device"],
+            "latency_device": run.read_json(folder / LATENCY)["device"],
             "place": outcome.place,
             "retries": outcome.retries,
         },

@@ -28,7 +28,7 @@ from pathlib import Path
 from nas.arch import Arch, Head, Stage, Stem
 
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
-KINDS = ("driver", "worker", "training")
+KINDS = ("training", "worker", "driver")
 # how the command line of each kind of process is known
 SIGNS = {"worker": "spawn_main", "training": "nas.commands.member"}
 CLOCK = {"seconds", "images_per_second", "memory_bytes"}
@@ -97,8 +97,8 @@ def strike(place: Place, driver: subprocess.Popen[bytes], kind: str, rng: random
             target = found[0]
             break
         time.sleep(0.05)
-    # while it starts, or once it has finished an epoch or two
-    wanted, end = before + rng.randint(0, 2), time.monotonic() + 60
+    # while it starts, or once it has finished an epoch
+    wanted, end = before + rng.randint(0, 1), time.monotonic() + 60
     time.sleep(rng.uniform(0, 0.3))
     while driver.poll() is None and sum(place.epochs().values()) < wanted:
         time.sleep(0.02)

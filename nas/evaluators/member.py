@@ -30,7 +30,8 @@ from nas.training.recipe import load_recipe
 
 TRAINS = True
 ARCH, RESULT, RESULTS = "arch.json", "result.json", "results.csv"
-LOG, MEMORY, WEIGHTS = "log.txt", "memory.json", "weights/best.safetensors"
+LOG, MEMORY, LATENCY = "log.txt", "memory.json", "latency.json"
+WEIGHTS = "weights/best.safetensors"
 PROGRAM = "nas.commands.member"
 LOOK_SECONDS = 0.1
 STEP = 3  # multiply-adds of a training step in those of a forward pass
@@ -124,6 +125,7 @@ class Member:
         name = self._latency_on or ("cuda" if trained_on.startswith("cuda") else "cpu")
         device = catalog.make("devices", name, options={})
         timing = Cached(device, cache_file()).measure(arch)
+        run.write_json(place / LATENCY, {"device": device.title, **dataclasses.asdict(timing)})
         return {
             "latency_ms": timing.median_ms,
             "latency_p10_ms": timing.p10_ms,

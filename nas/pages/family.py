@@ -36,6 +36,7 @@ def section(result: Result, beside: Sequence[Result]) -> list[Html]:
         ("Data", f"{on['data']}: {', '.join(f'{n} {k}' for k, n in on['splits'].items())} images"),
         ("Recipe", f"{on['recipe']}, {on['epochs']} epochs, {on['batch_size']} images a step"),
         ("Seed", on["seed"]),
+        ("Latency", "; ".join(sorted(_devices(result)))),
     ]
     body = [tag("h2", "Trained and measured"), pairs(items), *_alerts(result)]
     if not _trained(result):
@@ -74,13 +75,19 @@ def _alerts(result: Result) -> list[Html]:
 def _figure(result: Result, beside: Sequence[Result], key: str, axis: Axis) -> Html:
     curves: dict[str, list[Spot]] = {}
     for family in (result, *beside):
-        name = f"{family['rule']}"
-        curves[name if name not in curves else f"{name}, {family['run']}"] = _spots(family, key)
+        name = str(family["rule"])
+        if spots := _spots(family, key, _devices(result)):
+            curves[name if name not in curves else f"{name}, {family['run']}"] = spots
     words = f"Test accuracy against {axis.name}, logarithmic; one line for each rule."
     return figure(accuracy_chart(curves, axis), words)
 
 
-def _spots(family: Result, key: str) -> list[Spot]:
+def _devices(result: Result) -> set[str]:
+    return {member["training"]["latency_device"] for member in _trained(result)}
+
+
+def _spots(family: Result, key: str, devices: set[str]) -> list[Spot]:
+    """Return the members as points; of latencies only those of the same devices."""
     return [
         Spot(
             member["name"],
@@ -89,6 +96,7 @@ def _spots(family: Result, key: str) -> list[Spot]:
             member["training"]["test_accuracy_std"],
         )
         for member in _trained(family)
+        if key in member or member["training"]["latency_device"] in devices
     ]
 
 
