@@ -218,25 +218,46 @@ def test_gpus_that_are_not_there_are_no_shares(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("through", ["tasks", "tune"])
-def test_a_task_gets_its_own_gpus_on_a_cluster(place: Path, cluster: Nodes, through: str) -> None:
+def test_a_task_gets_its_own_gpus_on_a_cluster(place: Path, cluster: Nodes) -> None:
     node = cluster.add(num_gpus=2)
-    options = {"address": cluster.address, "patience": 10.0, "through": through}
-    executor = catalog.make(
-        "executors", "ray", Work(str(place / "seen.py")), options=options, folder=place
-    )
     try:
-        found = done(executor, seen_tasks(2, 1, 0))
-        with pytest.raises(OptionError, match=r"no node can hold .* 9 GPUs"):
-            executor._parts = executor._parts.__class__(
-                **{**vars(executor._parts), "patience": 0.0}
-            )
+        for through in ("tasks", "tune"):
+            options = {"address": cluster.address, "patience": 10.0, "through": through}
+            work = Work(str(place / "seen.py"))
+            executor = catalog.make("executors", "ray", work, options=options, folder=place)
+            try:
+                found = done(executor, seen_tasks(2, 1, 0))
+            finally:
+                executor.close()
+            assert [found[n].metrics["gpus"] for n in range(3)] == [2, 1, 0]
+            assert ["gpu 0,1" in found[0].place, "gpu" in found[2].place] == [True, False]
+    finally:
+        cluster.remove(node)
+
+
+@pytest.mark.slow
+def test_gpus_that_no_node_has_are_refused_in_one_line(place: Path, cluster: Nodes) -> None:
+    options = {"address": cluster.address, "patience": 0.0, "through": "tasks"}
+    work = Work(str(place / "seen.py"))
+    executor = catalog.make("executors", "ray", work, options=options, folder=place)
+    try:
+        with pytest.raises(OptionError, match=r"no node can hold .* 9 GPUs.*--member-gpus"):
             executor.submit(Task(9, TINY.to_dict(), 0, 1, gpus=9))
     finally:
         executor.close()
-        cluster.remove(node)
-    assert [found[n].metrics["gpus"] for n in range(3)] == [2, 1, 0]
-    assert ["gpu 0,1" in found[0].place, "gpu" in found[2].place] == [True, False]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo by torchrun")
+def test_several_gpus_train_together(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VISIBLE, "0,1")  # pretended: the two processes meet by gloo
+    options = {**DIGITS, "accelerator": "auto", "latency_on": "fake", "batch_size": 64}
+    evaluator = catalog.make("evaluators", "member", options=options)
+    found = evaluator.train(TINY, seed=0, epochs=1, folder=str(place / "two"))
+    assert found["accuracy"] > 0 and found["epochs"] == 1
+    log = (place / "two" / "log.txt").read_text()
+    assert log.count("epoch 1/1") == 1  # one of the two tells
+    assert run.read_json(place / "two" / "result.json")["splits"]["test"] == 359
 
 
 @pytest.mark.slow

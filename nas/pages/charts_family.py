@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nas.pages.charts import GROUPS, QUIET, SEARCH, Axis, Figure, _chart, _digits, _logarithmic
+from nas.pages.charts import GROUPS, QUIET, SEARCH, Axis, Figure, _chart, _digits
 from nas.pages.drawing import escape
 
 
@@ -25,8 +25,7 @@ def accuracy_chart(curves: Mapping[str, Sequence[Spot]], axis: Axis) -> Figure:
         for number, (name, spots) in enumerate(curves.items())
     ]
     chart = _chart(data, axis.title, "Test accuracy (%)", 380)
-    _logarithmic(chart)
-    chart["layout"]["yaxis"] |= {"type": "linear", "dtick": None}
+    chart["layout"]["xaxis"] |= {"type": "log", "nticks": 6}
     return chart
 
 
