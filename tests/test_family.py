@@ -12,11 +12,12 @@ import pytest
 from conftest import Cli, Nodes
 from digits import TINY
 
-from nas import catalog, run
+from nas import catalog, members, report, run
 from nas.errors import OptionError
 from nas.executors.local import _share
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.member_setup import advice, memory_needed, recipe_options
+from nas.pages import family as pages
 from nas.training.recipe import load_recipe
 from nas.verbs.scale import scale
 from nas.workers import VISIBLE, Processes
@@ -104,6 +105,39 @@ def test_a_card_tells_the_place_in_the_family(trained: tuple[Path, dict[str, Any
     card = (home / result["run"] / "b1" / "README.md").read_text()
     assert "Member b1 (φ = 1) of the family of tiny" in card
     assert card.count("## Its family") == 1 and "| test |" in card
+
+
+def test_families_of_one_base_trained_alike_are_drawn_beside_each_other(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    home, result = trained
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    place = tmp_path / "runs" / "scale"
+    for name, changed in (("wide", {}), ("longer", {"epochs": 9})):
+        shutil.copytree(place / "f", place / name)
+        on = {**result["trained_on"], **changed}
+        rule = {"rule": "width", "run": f"runs/scale/{name}", "trained_on": on}
+        run.write_json(place / name / "result.json", {**result, **rule})
+    (found,) = report.families_beside(place / "f", result)
+    assert (found["rule"], found["run"]) == ("width", "runs/scale/wide")
+    page = report.write(place / "f").read_text()
+    assert "of the same base trained alike: width, runs/scale/wide." in page
+    assert '"name":"width"' in page and "Not trained yet" not in page
+
+
+def test_latencies_of_other_devices_are_not_compared() -> None:
+    spot = {"test_accuracy": 50.0, "test_accuracy_std": 1.0, "latency_ms": 3.0}
+    member = {"name": "b1", "flops": 9, "training": {**spot, "latency_device": "cpu"}}
+    family = {"members": [member]}
+    assert [s.cost for s in pages._spots(family, "latency_ms", {"cpu"})] == [3.0]
+    assert pages._spots(family, "latency_ms", {"cuda"}) == []
+    assert [s.cost for s in pages._spots(family, "flops", {"cuda"})] == [9]
+
+
+def test_members_that_are_one_network_are_trained_once() -> None:
+    rows = [{"name": n, "arch": {"name": n, "stages": k}} for n, k in (("b1", 1), ("b2", 2))]
+    again = {"name": "b3", "arch": {"name": "b3", "stages": 1}}
+    assert members._twins([*rows, again]) == {"b3": "b1"}
 
 
 def test_what_is_on_file_is_not_trained_again(trained: tuple[Path, dict[str, Any]]) -> None:
