@@ -180,7 +180,8 @@ class Task:
     """One evaluation, as it travels to a worker. `arch` is `Arch.to_dict()`.
 
     `epochs` and `folder` are a Trainer's: how far to train, and where its checkpoint lies.
-    `limit`: seconds after which it is given up; 0: none.
+    `limit`: seconds after which it is given up; 0: none. `gpus`: whole GPUs of its own, which it
+    sees as CUDA_VISIBLE_DEVICES; 0: the executor's share.
     """
 
     number: int
@@ -189,6 +190,7 @@ class Task:
     epochs: int = 0
     folder: str = ""
     limit: float = 0.0
+    gpus: int = 0
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
+
+LOOK_SECONDS = 0.2
 
 
 def follow_parent() -> None:
@@ -12,8 +15,22 @@ def follow_parent() -> None:
     threading.Thread(target=_follow, daemon=True).start()
 
 
+def follow(parent: int) -> None:
+    """End this process when it is no longer a child of `parent`, a process that is no Python's.
+
+    As `follow_parent` for what `multiprocessing` has not started.
+    """
+    threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+
+
 def _follow() -> None:
     parent = multiprocessing.parent_process()
     if parent:
         parent.join()
         os._exit(1)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(LOOK_SECONDS)
+    os._exit(1)

@@ -14,7 +14,7 @@ import nas
 from nas import run
 from nas.arch import Arch
 from nas.errors import NasError, RunError
-from nas.pages import charts, data, scale, search
+from nas.pages import charts, data, family, scale, search
 from nas.pages.drawing import Html, join, pairs, tag
 
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
@@ -37,7 +37,7 @@ def write(folder: Path) -> Path:
     args, env = run.read_args(folder), _json(folder / run.ENVIRONMENT)
     try:
         if "members" in result:
-            title, body = scale.page(result, env)
+            title, body = scale.page(result, env, families_beside(folder, result))
         else:
             title, body = search.page(data.read(folder, result, args, env))
             body += _family(folder, result)
@@ -94,6 +94,19 @@ def _family(folder: Path, result: Mapping[str, Any]) -> list[Html]:
             same = Arch.from_dict(base).id == Arch.from_dict(best).id
             return scale.in_search(made, same)
     return scale.next_command(result["run"])
+
+
+def families_beside(folder: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the other trained families of a run's base, of each rule the latest."""
+    found: dict[str, dict[str, Any]] = {}
+    for other in run.runs("scale", folder.resolve().parent.parent):
+        try:
+            made = _result(other) if other.resolve() != folder.resolve() else {}
+        except NasError:  # another run's damage is not this one's
+            continue
+        if "members" in made and family.comparable(result, made):
+            found[made["rule"]] = made
+    return list(found.values())
 
 
 def _comes_from(args: Mapping[str, Any], folder: Path) -> bool:

@@ -13,11 +13,17 @@ from nas.interfaces import Executor, Work
 from nas.prepare import CLUSTER, EXECUTORS
 from nas.settings.scale import ScaleSettings
 
+INTERRUPTED = "interrupted"
 Stop = Callable[[], str]  # the reason to begin nothing more, "" to go on
 
 
 class Screen(Protocol):
-    """What a scaling tells a person while it works."""
+    """What a scaling tells a person while it works.
+
+    `patient`: whether a request to stop waits for what is running.
+    """
+
+    patient: bool
 
     def say(self, text: str) -> None:
         """Show one line; "" shows nothing."""

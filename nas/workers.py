@@ -19,11 +19,13 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
+from nas.errors import OptionError
 from nas.evaluation import FATAL, make_evaluator, perform
 from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
 from nas.processes import follow_parent
 
 TRIES = 3
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 # how a worker ended that was told to: no fault of its task
 PREEMPTED = "SIGTERM, after a checkpoint"
 PATIENCE = 10.0  # seconds for the running step of a training and its checkpoint
@@ -41,6 +43,7 @@ class Worker:
     pipe: Connection
     task: Task | None = None
     deadline: float = float("inf")
+    gpus: tuple[str, ...] = ()
 
 
 class Processes:
@@ -48,19 +51,29 @@ class Processes:
 
     A task that runs out of its time limit has its worker killed, and is not tried again. Each
     worker has a pipe of its own, so one that dies takes no neighbour with it. `shares`: for each
-    worker, what its environment has beyond this process's.
+    worker, what its environment has beyond this process's. `gpus`: this machine's, of which a task
+    may ask for some of its own; it waits until they are free, and so do those behind it.
     """
 
-    def __init__(self, work: Work, shares: list[dict[str, str]]) -> None:
+    def __init__(self, work: Work, shares: list[dict[str, str]], gpus: Sequence[str] = ()) -> None:
         self.slots = len(shares)
-        self._work, self._shares = work, shares
+        self._work, self._shares, self._gpus = work, shares, gpus
         self._queue: deque[Task] = deque()
         self._tries: dict[int, int] = {}
         self._retries = 0
         self._workers: list[Worker | None] = [None] * self.slots
 
     def submit(self, task: Task) -> None:
-        """Give a task to a worker, or queue it."""
+        """Give a task to a worker, or queue it.
+
+        Raises:
+            OptionError: it asks for more GPUs than there are.
+        """
+        if task.gpus > len(self._gpus):
+            raise OptionError(
+                f"{task.gpus} GPUs for one training: this machine has {len(self._gpus)}; lower "
+                "--member-gpus, or use --executor ray"
+            )
         self._queue.append(task)
         self._tries[task.number] = 0
         self._fill()
@@ -94,12 +107,37 @@ class Processes:
         for slot in range(self.slots):
             if not self._queue:
                 return
-            worker = self._workers[slot] or start(self._work, self._shares[slot])
-            self._workers[slot] = worker
-            if worker.task is None:
-                task = self._queue.popleft()
-                self._tries[task.number] += 1
-                give(worker, task)
+            worker = self._workers[slot]
+            if worker and worker.task:
+                continue
+            gpus = self._assigned(slot, self._queue[0].gpus)
+            if gpus is None:
+                return
+            if worker is None or worker.gpus != gpus:
+                worker = self._opened(slot, gpus)
+            task = self._queue.popleft()
+            self._tries[task.number] += 1
+            give(worker, task)
+
+    def _assigned(self, slot: int, count: int) -> tuple[str, ...] | None:
+        """Return the GPUs for a task that asks for so many; None: they are not free yet."""
+        busy = [worker for worker in self._workers if worker and worker.task]
+        if not count:  # its share, which others have too, but not where one has it for its own
+            shared = _ids(self._shares[slot])
+            own = {gpu for w in busy if w.task and w.task.gpus for gpu in w.gpus}
+            return None if own & set(shared) else shared
+        taken = {gpu for worker in busy for gpu in worker.gpus}
+        free = [gpu for gpu in self._gpus if gpu not in taken]
+        return tuple(free[:count]) if len(free) >= count else None
+
+    def _opened(self, slot: int, gpus: tuple[str, ...]) -> Worker:
+        """Return a new worker for a slot, which sees these GPUs."""
+        if before := self._workers[slot]:
+            end(before)
+        share = {**self._shares[slot], **({VISIBLE: ",".join(gpus)} if gpus else {})}
+        self._workers[slot] = worker = start(self._work, share)
+        worker.gpus = gpus
+        return worker
 
     def _collect(self, worker: Worker) -> Outcome | None:
         """Return what a worker has sent; None if it died and its task is tried again."""
@@ -126,6 +164,10 @@ class Processes:
         end(worker)
         worker.task = None
         self._workers[self._workers.index(worker)] = None
+
+
+def _ids(share: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(gpu for gpu in share.get(VISIBLE, "").split(",") if gpu)
 
 
 def start(work: Work, share: Mapping[str, str]) -> Worker:

@@ -26,7 +26,9 @@ from nas.samplers import random_choices
 MBCONV = catalog.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)
 ARCHS = [MBCONV.decode(random_choices(MBCONV, RNG)) for _ in range(20)]
-each_evaluator = pytest.mark.parametrize("name", catalog.names("evaluators"))
+# `member` is `nas train` in processes of its own, some seconds each: tests/test_family.py
+NAMES = [name for name in catalog.names("evaluators") if name != "member"]
+each_evaluator = pytest.mark.parametrize("name", NAMES)
 # what an evaluator needs to be made at all, and to be quick here
 TRAINING: dict[str, Any] = {
     "data": "digits",

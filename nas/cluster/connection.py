@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from nas.cluster.worker import TOKEN, look_around
 from nas.errors import MissingError, OptionError, RunError
+from nas.interfaces import Task
 
 # how long nodes may take to tell what they are
 PROBE_SECONDS = 120
@@ -85,6 +86,10 @@ class Cluster:
     def room(self) -> int:
         """Return how many evaluations fit on the cluster at once."""
         return sum(self.share.fits(node["Resources"]) for node in self.nodes())
+
+    def needs(self, task: Task) -> Share:
+        """Return what a task takes of a node: the share of all, or GPUs of its own."""
+        return replace(self.share, gpus=float(task.gpus)) if task.gpus else self.share
 
     def gpus(self) -> float:
         """Return the number of GPUs."""
@@ -217,8 +222,8 @@ def _first(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
 
 
-def await_room(cluster: Cluster, patience: float) -> None:
-    """Wait until one evaluation fits on a node, but no longer than `patience` seconds.
+def await_room(cluster: Cluster, share: Share, patience: float) -> None:
+    """Wait until an evaluation of that share fits on a node, for `patience` seconds at most.
 
     Something that waits for such a node makes an autoscaler start one.
 
@@ -226,20 +231,20 @@ def await_room(cluster: Cluster, patience: float) -> None:
         OptionError: none does; the message tells what the largest nodes have.
     """
     end, waiting = time.monotonic() + (0.0 if cluster.alone else patience), None
-    while not cluster.room():
+    while not any(share.fits(node["Resources"]) for node in cluster.nodes()):
         if time.monotonic() >= end:
             most = {
                 name: max((n["Resources"].get(name, 0.0) for n in cluster.nodes()), default=0.0)
                 for name in ("CPU", "GPU")
             }
             raise OptionError(
-                f"no node can hold an evaluation of {cluster.share}: of {len(cluster.nodes())} "
+                f"no node can hold an evaluation of {share}: of {len(cluster.nodes())} "
                 f"nodes the largest have {most['CPU']:g} CPUs and {most['GPU']:g} GPUs; lower "
-                "--gpus-per-trial or --cpus-per-trial, or add a node"
+                "--gpus-per-trial, --cpus-per-trial or --member-gpus, or add a node"
             )
         if waiting is None:
-            waiting = _wish(cluster.share)
-            _log.warning("waiting for a node with %s, %g s at most", cluster.share, patience)
+            waiting = _wish(share)
+            _log.warning("waiting for a node with %s, %g s at most", share, patience)
         time.sleep(0.2)
     if waiting is not None:
         ray.cancel(waiting)

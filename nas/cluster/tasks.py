@@ -9,7 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError, RayTaskError
 
-from nas.cluster.connection import LONGEST, Cluster
+from nas.cluster.connection import LONGEST, Cluster, Share
 from nas.cluster.worker import perform_task
 from nas.interfaces import Outcome, Task
 from nas.tries import Tries
@@ -20,11 +20,7 @@ class Tasks:
     """One Ray task an evaluation; Ray retries nothing by itself, so that tries can be counted."""
 
     def __init__(self, cluster: Cluster, work: str, isolate: bool, tries: Tries) -> None:
-        share = cluster.share
-        # a process that has used a GPU ends with its task: only so its memory is free again
-        limits: dict[str, Any] = {"max_calls": 1} if share.gpus else {}
-        limits |= {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
-        self._remote: Any = ray.remote(**limits)(perform_task)
+        self._cluster = cluster
         self._work, self._isolate, self._tries = work, isolate, tries
         self._live: dict[Any, Task] = {}
 
@@ -34,7 +30,8 @@ class Tasks:
     def submit(self, task: Task) -> None:
         """Give a task to the cluster."""
         text = json.dumps(vars(task))
-        self._live[self._remote.remote(self._work, self._isolate, text)] = task
+        remote = self._remote(self._cluster.needs(task))
+        self._live[remote.remote(self._work, self._isolate, text)] = task
 
     def wait(self) -> list[Outcome]:
         """Return the outcomes that are ready; block until there is one, but not for long."""
@@ -48,6 +45,12 @@ class Tasks:
         for ref in self._live:
             ray.cancel(ref, force=True)
         self._live.clear()
+
+    def _remote(self, share: Share) -> Any:
+        # a process that has used a GPU ends with its task: only so its memory is free again
+        limits: dict[str, Any] = {"max_calls": 1} if share.gpus else {}
+        limits |= {"num_cpus": share.cpus, "num_gpus": share.gpus, "max_retries": 0}
+        return ray.remote(**limits)(perform_task)
 
     def _collect(self, task: Task, ref: Any) -> Outcome | None:
         """Return the outcome of a task; None if it is begun again."""

@@ -15,6 +15,7 @@ import queue
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -192,11 +193,15 @@ class Tuned:
 
     def _fit(self, cluster: Cluster) -> None:
         """Run the experiment. The body of the thread."""
-        share = cluster.share
+
+        def needs(config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+            share = cluster.needs(Task(**json.loads(config["task"])))
+            return tune.PlacementGroupFactory([{"CPU": share.cpus, "GPU": share.gpus}])
+
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # Ear tells what fails
         try:
             tune.Tuner(
-                tune.with_resources(Hand, {"cpu": share.cpus, "gpu": share.gpus}),
+                tune.with_resources(Hand, needs),
                 tune_config=tune.TuneConfig(
                     search_alg=self._feed,
                     num_samples=-1,

@@ -29,7 +29,7 @@ def resume(
         return search.attend(as_json, quiet, **place)
     if verb == "proxy-check":
         return data.attend_check(as_json, quiet, **place, **read_args(run))
-    if verb == "train":
+    if verb == "train" or run.parent.parent.name == "scale":  # a member of a family
         from nas.verbs.train import go_on
 
         return train.attend(as_json, quiet, lambda **watched: go_on(run, {}, **watched))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from nas.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
-from nas.screens.terminal import INTERRUPTED, console, on_interrupt, say_resume, show
+from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say_resume, show
 from nas.settings.scale import ScaleSettings
 
 
@@ -44,7 +45,7 @@ def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> i
     from nas.screens import scale as screen
 
     lines = screen.silent() if quiet else screen.Lines(console(stderr=True))
-    interrupted = on_interrupt("training", lambda _: False, lambda: True)
+    interrupted = on_interrupt("training", lambda _: False, lambda: lines.patient)
     try:
         result = work(screen=lines, interrupted=interrupted)
     except KeyboardInterrupt:
@@ -54,4 +55,7 @@ def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> i
     if result["stopped"]:
         say_resume()
         return INTERRUPTED
+    if lacks := screen.missing(result):
+        print(f"nas: {lacks}", file=sys.stderr)
+        return FAILED
     return 0

@@ -8,7 +8,7 @@ from collections import deque
 from nas import catalog
 from nas.evaluation import make_evaluator, perform
 from nas.interfaces import Evaluator, Executor, Fleet, Outcome, Task, Work
-from nas.workers import Processes
+from nas.workers import VISIBLE, Processes
 
 
 def make(work: Work, *, workers: int = 0, isolate: bool = False) -> Executor:
@@ -16,13 +16,15 @@ def make(work: Work, *, workers: int = 0, isolate: bool = False) -> Executor:
 
     workers: processes; 1, the default, evaluates in this process, unless the evaluator trains or
     `isolate` asks for a process of its own, which a time limit needs. Training processes share the
-    cores, and take the GPUs in turn.
+    cores, and take the GPUs in turn; a task that asks for some of its own waits for them.
     """
     trains = getattr(catalog.load("evaluators", work.evaluator), "TRAINS", False)
     if workers <= 1 and not isolate and not trains:
         return InProcess(work)
     slots = max(1, workers)
-    return Processes(work, [_share(slot, slots) if trains else {} for slot in range(slots)])
+    gpus = _gpus() if trains else []
+    shares = [_share(slot, slots, gpus) if trains else {} for slot in range(slots)]
+    return Processes(work, shares, gpus)
 
 
 class InProcess:
@@ -47,16 +49,23 @@ class InProcess:
         self._queue.clear()
 
 
-def _share(slot: int, slots: int) -> dict[str, str]:
+def _share(slot: int, slots: int, gpus: list[str]) -> dict[str, str]:
     """Return the environment of one of several training processes: its cores and its GPU."""
     from nas.data.pixels import processors
 
     threads = max(1, processors() // slots)
     share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
+    # without a GPU the user's choice of some must not be taken for what this training was given
+    if gpus or VISIBLE in os.environ:
+        share[VISIBLE] = gpus[slot % len(gpus)] if gpus else ""
+    return share
+
+
+def _gpus() -> list[str]:
+    """Return the names of the GPUs that this process may use."""
     import torch
 
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]
-    if devices and torch.cuda.is_available():
-        share["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    return share
+    if not torch.cuda.is_available():
+        return []
+    visible = os.environ.get(VISIBLE)
+    return visible.split(",") if visible else [str(i) for i in range(torch.cuda.device_count())]

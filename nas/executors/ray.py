@@ -77,14 +77,14 @@ def make(
     where = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
     cluster = connect(where, Share(cpus_per_trial, gpus_per_trial), runtime_env)
     try:
-        await_room(cluster, patience)
+        await_room(cluster, cluster.share, patience)
         trains = getattr(catalog.load("evaluators", work.evaluator), "TRAINS", False)
         work, paths = _located(work, ships_code=bool(runtime_env))
         check = functools.partial(check_nodes, cluster, folder if trains else None, paths)
         check()
         data = json.dumps(dataclasses.asdict(work))
         apart = isolate or trains
-        parts = _Parts(cluster, data, apart, folder, Tries(retries), through, check)
+        parts = _Parts(cluster, data, apart, folder, Tries(retries), through, check, patience)
         return Ray(parts, workers, seconds or (LONG if trains else 0.0))
     except BaseException:
         disconnect()
@@ -102,6 +102,7 @@ class _Parts:
     tries: Tries
     through: str
     check: Callable[[], None]  # of nodes that have joined
+    patience: float = 0.0
 
     def short(self, expected: float) -> bool:
         """Tell whether tasks that take so many seconds go as plain Ray tasks."""
@@ -143,7 +144,16 @@ class Ray:
         return min(asked, room) if self._cluster.alone else asked
 
     def submit(self, task: Task) -> None:
-        """Give a task to the cluster."""
+        """Give a task to the cluster.
+
+        Raises:
+            OptionError: no node has the GPUs that it asks for.
+        """
+        if task.gpus:
+            from nas.cluster.connection import await_room
+
+            with self._telling_loss():
+                await_room(self._cluster, self._cluster.needs(task), self._parts.patience)
         if task.folder:  # workers run in folders of their own
             task = dataclasses.replace(task, folder=str(Path(task.folder).absolute()))
         with self._telling_loss():

@@ -71,6 +71,41 @@ def processor_quota() -> float | None:
     return None
 
 
+def memory_from_here() -> int:
+    """Return the bytes of main memory that this process holds, and start its peak anew there.
+
+    0 where the system does not tell, as on all but Linux.
+    """
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status("VmRSS")
+    return 0
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held since then, on Linux; else 0."""
+    return _status("VmHWM")
+
+
+def _status(name: str) -> int:
+    with contextlib.suppress(OSError, LookupError, ValueError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return int(dict(line.split(":", 1) for line in lines)[name].split()[0]) * 1024
+    return 0
+
+
+def training_memory(accelerator: str) -> float:
+    """Return the bytes that a training on auto, cpu, cuda or mps can have; infinite if unknown.
+
+    Of a GPU all that it has, of main memory what is free.
+    """
+    if accelerator in ("auto", "cuda"):
+        sizes = [d["memory"] for d in accelerators()[0] if d["device"].startswith("cuda")]
+        if sizes:
+            return float(min(sizes))
+    return math.inf if accelerator == "mps" else free_memory()
+
+
 def accelerators() -> tuple[list[dict[str, Any]], str]:
     """Return the GPUs that torch can use, and what it complains of, or ""."""
     import torch

@@ -115,7 +115,7 @@ def curve_chart(
             "mode": "lines",
             "name": name,
             "x": list(range(1, len(values) + 1)),
-            "y": [_digits(value) for value in values],
+            "y": [rounded(value) for value in values],
             "line": {"color": colours[name], "width": 2, "shape": "hv"},
             "hovertemplate": "after %{x}: %{y:.2f}",
         }
@@ -145,7 +145,7 @@ def importance_chart(importances: Sequence[tuple[str, str, float]]) -> Figure:
                 "type": "bar",
                 "orientation": "h",
                 "name": escape(f"{group} ({100 * sum(share for _, share in own):.0f} %)"),
-                "x": [_digits(100 * share) for _, share in own],
+                "x": [rounded(100 * share) for _, share in own],
                 "y": [escape(name) for name, _ in own],
                 "marker": {"color": GROUPS[number % len(GROUPS)]},
                 "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>",
@@ -239,8 +239,8 @@ def _cloud(
 
 def _places(points: Sequence[Point], scale: float) -> dict[str, Any]:
     return {
-        "x": [_digits(point.cost / scale) for point in points],
-        "y": [_digits(point.accuracy) for point in points],
+        "x": [rounded(point.cost / scale) for point in points],
+        "y": [rounded(point.accuracy) for point in points],
     }
 
 
@@ -297,7 +297,7 @@ def _star(winner: Point, scale: float) -> dict[str, Any]:
 
 
 def _errors(points: Sequence[Point], colour: str) -> dict[str, Any]:
-    spread = [_digits(point.std) for point in points]
+    spread = [rounded(point.std) for point in points]
     return {"array": spread, "color": colour, "thickness": 1.2, "width": 4, "visible": any(spread)}
 
 
@@ -307,7 +307,7 @@ def _level(name: str, level: float, most: int, dash: str) -> dict[str, Any]:
         "mode": "lines",
         "name": escape(name),
         "x": [1, most],
-        "y": [_digits(level)] * 2,
+        "y": [rounded(level)] * 2,
         "line": {"color": REFERENCE, "width": 1.5, "dash": dash},
         "hoverinfo": "skip",
     }
@@ -342,7 +342,7 @@ def _natural(name: str) -> tuple[str, int]:
     return head, int(name[len(head) :] or 0)
 
 
-def _digits(value: float) -> float | None:
+def rounded(value: float) -> float | None:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.arch import Arch
 from nas.compound import RULES
-from nas.pages import charts, fit
+from nas.pages import charts, family, fit
 from nas.pages.charts import figure
 from nas.pages.drawing import (
     Html,
@@ -35,8 +35,10 @@ GROWTH = (
 SHAPED = ("formula", "exact")  # the rules that read the coefficients
 
 
-def page(result: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[str, list[Html]]:
-    """Return the title and the sections of a family."""
+def page(
+    result: Mapping[str, Any], env: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()
+) -> tuple[str, list[Html]]:
+    """Return the title and the sections of a family; `beside`: comparable ones, by other rules."""
     base, members = result["baseline"], result["members"]
     phis = [member["phi"] for member in members]
     reach = f"φ {_phi(min(phis))} to {_phi(max(phis))}"
@@ -61,6 +63,7 @@ def page(result: Mapping[str, Any], env: Mapping[str, Any]) -> tuple[str, list[H
         *_rule(result["rule"]),
         tag("p", "FLOPs are multiply-adds (MACs); other tools report twice as many."),
         *fit.sections(result.get("fit")),
+        *(family.section(result, beside) if "trained_on" in result else []),
         tag("h2", "Asked for, rounded, counted"),
         *members_section(result),
         *_stages(result),

@@ -10,13 +10,15 @@ from rich.table import Table
 
 from nas.fit_results import label
 from nas.screens.fit import show_fit
-from nas.units import format_bytes, format_count
+from nas.units import format_bytes, format_count, format_seconds
 
 Row = Mapping[str, Any]
 
 
 class Lines:
     """One line for each thing that is told."""
+
+    patient = True
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -63,6 +65,8 @@ def show_family(result: Row, console: Console) -> None:
     for member in result["members"]:
         table.add_row(*_member(member))
     console.print(table)
+    if "trained_on" in result:
+        console.print(_trained(result))
     console.print(
         "depth and width: asked → after rounding. FLOPs are multiply-adds. Training memory: an "
         "estimate per image in float32; weights, gradients and optimiser come on top"
@@ -72,6 +76,46 @@ def show_family(result: Row, console: Console) -> None:
         numbers = (found["alpha"], found["beta"], found["gamma"])
         console.print(f"coefficients {label(numbers)}: {found['origin']}")
     console.print(f"saved   {result['run']}  (report.html, family.csv, b*/arch.json)")
+
+
+def _trained(result: Row) -> Table:
+    """Return what the trainings gave, the members in the order of the family."""
+    table = Table(box=None, pad_edge=False)
+    titles = ("member", "val top-1 %", "test top-1 %", "latency ms", "memory", "estimate")
+    for title in (*titles, "images/s", "training", "where"):
+        table.add_column(title, justify="left" if title == "member" else "right", no_wrap=True)
+    for member in result["members"]:
+        found = member.get("training")
+        if found is None:
+            why = "failed" if member["name"] in result["missing"] else "not trained yet"
+            table.add_row(member["name"], why)
+            continue
+        memory = found.get("memory_bytes")
+        table.add_row(
+            member["name"],
+            f"{found['accuracy']:.2f} ±{found['accuracy_std']:.2f}",
+            f"{found['test_accuracy']:.2f} ±{found['test_accuracy_std']:.2f}",
+            f"{found['latency_ms']:.1f} ({found['latency_p10_ms']:.1f}-"
+            f"{found['latency_p90_ms']:.1f})",
+            "" if memory is None else format_bytes(memory),
+            format_bytes(found["memory_estimate"]),
+            f"{found['images_per_second']:.0f}",
+            format_seconds(found["training_seconds"]),
+            " ".join(word for word in (found["place"], found["device"]) if word),
+        )
+    return table
+
+
+def missing(result: Row) -> str:
+    """Return in one line which members a family lacks because they failed, "" for none."""
+    lacks = result.get("missing", {})
+    if not lacks:
+        return ""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in lacks.items())
+    return (
+        f"{len(lacks)} of {len(result['members'])} members are missing ({reasons}); what is "
+        f"trained stays, and `nas resume {result['run']}` tries them again"
+    )
 
 
 def _member(member: Row) -> list[str]:

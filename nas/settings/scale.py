@@ -77,6 +77,12 @@ class ScaleSettings:
     member_gpus: dict[str, Any] = flag(
         {}, "Train", "GPUs of one member, as b7=4: it is trained by DDP; repeatable."
     )
+    accumulate: int | None = flag(
+        None, "Train", "Parts in which a step goes through the device; default 1."
+    )
+    grad_checkpointing: bool = flag(
+        False, "Train", "Save memory: compute blocks again in the backward pass."
+    )
     accelerator: str = flag("auto", "How", "auto, cpu, cuda or mps.")
     executor: str = flag("local", "How", "Who runs the trainings (`nas ls executors`).")
     executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
@@ -85,7 +91,7 @@ class ScaleSettings:
     cpus_per_trial: float | None = flag(None, "How", "CPUs of each training; default 1.")
     gpus_per_trial: float | None = flag(None, "How", "GPUs of each training; default 0.")
     trial_time_limit: float | None = flag(
-        None, "How", "Give a candidate up after this time, such as 10m."
+        None, "How", "Give a training up after this time, such as 10m."
     )
     seed: int = flag(0, "How", "Seed of everything random.")
 
@@ -101,6 +107,8 @@ FREE = {
     "cpus_per_trial",
     "gpus_per_trial",
     "member_gpus",
+    "accumulate",
+    "grad_checkpointing",
     "trial_time_limit",
 }
 _LEAST = {
@@ -110,12 +118,16 @@ _LEAST = {
     "final_seeds": 1,
     "epochs": 1,
     "batch_size": 1,
+    "accumulate": 1,
     "workers": 1,
     "seed": 0,
 }
 _NUMBERS = ("alpha", "beta", "gamma", "target_memory", "cpus_per_trial", "gpus_per_trial")
 _FIT = ("candidates", "fit_epochs", "fit_fraction", "fit_recipe", "finalists", "final_seeds")
-_TRAIN = ("epochs", "batch_size", "recipe", "recipe_options", "member_gpus")
+_TRAIN = (
+    *("epochs", "batch_size", "recipe", "recipe_options", "member_gpus"),
+    *("accumulate", "grad_checkpointing"),
+)
 
 
 def scale_settings_from(given: Mapping[str, Any]) -> ScaleSettings:

@@ -13,14 +13,13 @@ from nas.arch import Arch
 from nas.errors import NasError, RunError
 from nas.fit_setup import SHAPED, Plan, prepare_fit
 from nas.load import latest_search, load_arch
-from nas.scaling import Screen, Setup, executor_options
+from nas.scaling import INTERRUPTED, Screen, Setup, executor_options
 from nas.screens.scale import silent
 from nas.settings.scale import FREE, scale_settings_from
 from nas.units import parse_phis
 
 SCHEMA = 1
 RESULT, FAMILY, BASE = "result.json", "family.csv", "baseline.json"
-INTERRUPTED = "interrupted"
 COLUMNS = (
     "name",
     "phi",
@@ -78,7 +77,7 @@ def scale(
         screen.say(again if folder else f"{again}: starting a new one")
     if folder:
         return go_on(folder, screen=screen, interrupted=interrupted)
-    plan = _check(setup)
+    setup, plan = _checked(setup)
     folder = run.create("scale", name, project, arguments)
     run.write_text(folder / BASE, arch.to_json() + "\n")
     return _scale(setup, plan, folder, screen, interrupted)
@@ -97,7 +96,8 @@ def go_on(
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
-    return _scale(setup, _check(setup), folder, screen or silent(), interrupted)
+    setup, plan = _checked(setup)
+    return _scale(setup, plan, folder, screen or silent(), interrupted)
 
 
 def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch) -> Path | None:
@@ -127,11 +127,20 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch
     return None
 
 
-def _check(setup: Setup) -> Plan | None:
-    """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
+def _checked(setup: Setup) -> tuple[Setup, Plan | None]:
+    """Refuse a family that cannot be before anything is written.
+
+    Return the setup, of a family that is trained with the data's classes, and the fit that is due.
+    """
     executor_options(setup.settings)
-    _members(setup, fitting.given(setup, fitted.PAPER))
-    return prepare_fit(setup) if setup.settings.fit else None
+    family = _members(setup, fitting.given(setup, fitted.PAPER))
+    plan = prepare_fit(setup) if setup.settings.fit else None
+    if not setup.settings.train:
+        return setup, plan
+    from nas import member_setup  # numpy and more: only where something is trained
+
+    member_setup.check_names(setup.settings, [member.name for member in family])
+    return member_setup.fitted_to_data(setup), plan
 
 
 def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
@@ -160,7 +169,10 @@ def _scale(
             empty = _result(setup, folder, fitted.PAPER, [])
             return {**empty, "coefficients": None, "stopped": stopped}
         result = _result(setup, folder, found, _members(setup, found))
-        # TRAIN: members.train(setup, folder, result, screen, stop) if setup.settings.train
+        if setup.settings.train:
+            from nas import members
+
+            result |= members.train_members(setup, folder, result["members"], screen, stop)
         _write(folder, result)
         _refresh(folder, setup.source)
     return result
@@ -223,14 +235,25 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
     for member in result["members"]:
         arch = Arch.from_dict(member["arch"])
         run.write_text(folder / member["name"] / "arch.json", arch.to_json() + "\n")
+    columns: tuple[str, ...] = COLUMNS
     rows = [[member[column] for column in COLUMNS] for member in result["members"]]
-    run.write_csv(folder / FAMILY, COLUMNS, rows)
+    if "trained_on" in result:
+        from nas import members
+
+        columns += members.COLUMNS
+        for row, member in zip(rows, result["members"], strict=True):
+            row += members.cells(result, member)
+        members.describe(folder, result)
+    run.write_csv(folder / FAMILY, columns, rows)
     run.write_json(folder / RESULT, result)
 
 
 def _refresh(folder: Path, source: str) -> None:
-    """Write the family's report, and the search's again, which shows its latest family."""
+    """Write the family's report, and those that show it: its search's, its rivals'."""
     report.write(folder)
+    for other in report.families_beside(folder, run.read_json(folder / RESULT)):
+        with contextlib.suppress(NasError):
+            report.write(folder.parent / Path(other["run"]).name)
     if (Path(source) / "best").is_dir():
         # a courtesy: the family is complete, and `nas report` says what is wrong with the search
         with contextlib.suppress(NasError):

@@ -1,0 +1,221 @@
+"""Before members are trained: what is asked checked, each one's recipe and folder, its memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas import run
+from nas.arch import Arch
+from nas.data.dataset import Dataset, open_dataset
+from nas.errors import OptionError
+from nas.interfaces import Work
+from nas.scaling import Setup
+from nas.settings.fields import whole
+from nas.settings.scale import ScaleSettings
+from nas.settings.train import train_settings_from
+from nas.training.recipe import Recipe, load_recipe
+from nas.units import format_bytes
+
+EVALUATOR, RECIPE, ARCH = "member", "efficientnet", "arch.json"
+Row = Mapping[str, Any]
+
+
+def fitted_to_data(setup: Setup) -> Setup:
+    """Return a setup whose base has a class for each of the data's; check how it is to be trained.
+
+    Raises:
+        OptionError: the data, the recipe or an option of it cannot be used.
+        MissingError: a package that the data needs is not installed.
+    """
+    recipe = _recipe(setup.settings, {})
+    if setup.arch.in_channels != 3:
+        raise OptionError(
+            f"{setup.arch.name} takes {setup.arch.in_channels} channels; images have 3"
+        )
+    dataset = open_dataset(setup.settings.data or "", download=setup.settings.download)
+    _check_batch(setup.settings, recipe)
+    head = dataclasses.replace(setup.arch.head, classes=len(dataset.classes))
+    return dataclasses.replace(setup, arch=dataclasses.replace(setup.arch, head=head))
+
+
+def check_names(settings: ScaleSettings, names: Sequence[str]) -> None:
+    """Check that members which get GPUs of their own are of the family.
+
+    Raises:
+        OptionError: one is not.
+    """
+    for name in settings.member_gpus:
+        if name not in names:
+            raise OptionError(
+                f"--member-gpus {name}: the family has no {name}; it has {', '.join(names)}"
+            )
+
+
+def _check_batch(settings: ScaleSettings, recipe: Recipe) -> None:
+    """Check the members' own GPUs.
+
+    Raises:
+        OptionError: not a positive number, no GPUs are asked for at all, or a batch that cannot be
+            shared among them.
+    """
+    batch = settings.batch_size or recipe.batch_size
+    for name, value in settings.member_gpus.items():
+        gpus = whole(f"member-gpus {name}", value, 1)
+        if settings.accelerator in ("cpu", "mps"):
+            raise OptionError(
+                f"--member-gpus {name}={gpus} needs CUDA devices, not --accelerator "
+                f"{settings.accelerator}"
+            )
+        if batch % gpus:
+            raise OptionError(
+                f"--member-gpus {name}={gpus}: the batch of {batch} images is shared among the "
+                f"GPUs, and {batch} is no multiple of {gpus}; set --batch-size"
+            )
+
+
+def _recipe(settings: ScaleSettings, more: Mapping[str, Any]) -> Recipe:
+    return load_recipe(settings.recipe or RECIPE, {**more, **settings.recipe_options})
+
+
+def recipe_options(phi: float, recipe: Recipe) -> dict[str, Any]:
+    """Return the options of a recipe that follow the size of a member.
+
+    Dropout and resolution are the arch's and follow by compound scaling; stochastic depth stays at
+    the base's rate, as the released code has 0.2 for every size, and AutoAugment has no strength.
+    RandAugment's magnitude grows: 17 for B5 and 28 for B7 in the released code (README of
+    tensorflow/tpu, models/official/efficientnet); in between and down to 9 at phi 0, ResNet-50's
+    in Cubuk et al. 2020 (arXiv 1909.13719), it is ours, on torchvision's scale of 0..30.
+    """
+    if recipe.augment.policy != "randaugment":
+        return {}
+    points = ((0.0, 9.0), (5.0, 17.0), (7.0, 28.0))
+    (x0, y0), (x1, y1) = points[:2] if phi <= 5 else points[1:]
+    return {"magnitude": min(30, max(0, round(y0 + (phi - x0) / (x1 - x0) * (y1 - y0))))}
+
+
+def memory_needed(member: Row, batch: int, gpus: int = 1) -> int:
+    """Return the estimated bytes of a training step on each device, in float32."""
+    images = math.ceil(batch / max(1, gpus))
+    return int(member["training_bytes"] + images * member["training_bytes_per_image"])
+
+
+def advice(member: Row, batch: int, gpus: int, memory: float) -> str:
+    """Return in one line what makes a member fit into so much memory; "" if it fits."""
+    need = memory_needed(member, batch, gpus)
+    if need <= memory:
+        return ""
+    images = math.ceil(batch / max(1, gpus))
+    left = memory - member["training_bytes"]
+    fit = int(left // member["training_bytes_per_image"]) if left > 0 else 0
+    start = (
+        f"{member['name']}: by estimate {format_bytes(need)} for {images} images at a time, and "
+        f"there are {format_bytes(memory)}"
+    )
+    if fit >= 1:
+        return (
+            f"{start}: {fit} fit; --accumulate {math.ceil(images / fit)} or --grad-checkpointing "
+            "makes it sure (a single process splits its steps by itself where memory runs out)"
+        )
+    return (
+        f"{start}: not one image fits; --grad-checkpointing may make it, else a larger device, as "
+        "pipeline stages (GPipe) are not built"
+    )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be trained: rows of members, on which data, where."""
+
+    setup: Setup
+    folder: Path
+    rows: Sequence[Row]
+    dataset: Dataset
+
+    @property
+    def recipe(self) -> Recipe:
+        return _recipe(self.setup.settings, {})
+
+    @property
+    def batch(self) -> int:
+        """Return the images of a step: as asked for, else the recipe's where there are so many."""
+        asked = self.setup.settings.batch_size
+        return asked or min(self.recipe.batch_size, len(self.dataset.splits["train"]))
+
+    @property
+    def epochs(self) -> int:
+        return self.setup.settings.epochs or self.recipe.epochs
+
+    def gpus(self, name: str) -> int:
+        """Return the GPUs that a member has of its own, 0: the executor's share."""
+        return int(self.setup.settings.member_gpus.get(name, 0))
+
+
+def work_of(plan: Plan) -> Work:
+    chosen = plan.setup.settings
+    options = {
+        "data": _absolute(chosen.data or ""),
+        "recipe": _absolute(chosen.recipe or RECIPE),
+        "epochs": plan.epochs,
+        "batch_size": plan.batch,
+        "accelerator": chosen.accelerator,
+        "latency_on": chosen.device or "",
+    }
+    return Work(EVALUATOR, options)
+
+
+def begin(plan: Plan, row: Row) -> None:
+    """Make a member's folder one of `nas train`, which only has to be gone on with."""
+    folder, chosen = (plan.folder / row["name"]).resolve(), plan.setup.settings
+    arguments = train_settings_from(
+        {
+            "data": _absolute(chosen.data or ""),
+            "download": chosen.download,
+            "imgsz": row["resolution"],
+            "recipe": _absolute(chosen.recipe or RECIPE),
+            "recipe_options": {
+                **recipe_options(row["phi"], plan.recipe),
+                **chosen.recipe_options,
+            },
+            "epochs": plan.epochs,
+            "batch_size": plan.batch,
+            "accumulate": chosen.accumulate,
+            "grad_checkpointing": chosen.grad_checkpointing,
+            "seed": chosen.seed,
+            "device": chosen.accelerator,
+        }
+    )
+    run.write_args(folder, {"arch": str(folder / ARCH), **dataclasses.asdict(arguments)})
+    run.write_text(folder / ARCH, Arch.from_dict(row["arch"]).to_json() + "\n")
+
+
+def _absolute(source: str) -> str:
+    """Return a path as absolute if it is one, so that any worker finds it; a name as it is."""
+    path = Path(source).expanduser()
+    is_path = path.exists() and (source.endswith(".py") or "/" in source or path.is_dir())
+    return str(path.resolve()) if is_path else source
+
+
+def opening(plan: Plan, due: Sequence[Row]) -> str:
+    names = ", ".join(row["name"] for row in due)
+    return (
+        f"training {names} on {plan.dataset.name}, {plan.epochs} epochs, recipe "
+        f"{plan.recipe.name}, {plan.batch} images a step"
+    )
+
+
+def warnings(plan: Plan, due: Sequence[Row]) -> list[str]:
+    """Return a line for each member that will hardly fit into this machine's memory."""
+    from nas.machines.facts import training_memory
+
+    chosen = plan.setup.settings
+    if chosen.executor != "local" or chosen.grad_checkpointing:
+        return []  # other machines are not asked; of what is computed again there is no estimate
+    memory = training_memory(chosen.accelerator)
+    batch = math.ceil(plan.batch / (chosen.accumulate or 1))
+    lines = (advice(row, batch, plan.gpus(row["name"]), memory) for row in due)
+    return [line for line in lines if line]
