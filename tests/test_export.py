@@ -1,6 +1,5 @@
 """Export: what each format writes answers as the network does, and what cannot be is one line."""
 
-import importlib
 import importlib.util
 import json
 import subprocess
@@ -19,9 +18,12 @@ from PIL import Image
 from torch import Tensor
 
 import nas
-from nas import catalog
+from nas import catalog, plain
 from nas.arch import Arch, Stage
 from nas.cost import count
+from nas.data import augment
+from nas.data.images import shrink
+from nas.data.loader import stored_side
 from nas.errors import ArchError, MissingError, NasError, OptionError, RunError
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.trained import load_trained
@@ -30,8 +32,6 @@ torch.set_num_threads(1)
 
 NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "timm": ("timm",)}
 NET = replace(TINY, head=replace(TINY.head, dropout=0.1), stochastic_depth=0.2)
-standalone: Any = catalog.load("exporters", "standalone")
-to_timm: Any = catalog.load("exporters", "timm")
 
 
 def needs(format: str) -> None:
@@ -124,19 +124,30 @@ def test_pt2_has_every_option(options: dict[str, Any], run: Path, tmp_path: Path
     assert shapes == ([(3, 8, 16, 16), (3, 8, 8, 8)] if maps else [(3, 10)])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("crop_pct", [1.0, 0.875])
-def test_standalone_tells_a_photo_as_predict_does(
-    crop_pct: float, run: Path, tmp_path: Path
+@pytest.mark.parametrize("shape", [(8, 8), (32, 32), (36, 50), (67, 91), (300, 40)], ids=str)
+def test_a_copied_reader_sees_what_predict_sees(
+    shape: tuple[int, int], crop_pct: float, tmp_path: Path
 ) -> None:
-    config = json.loads((run / "config.json").read_text()) | {"crop_pct": crop_pct}
+    noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    store = augment.store_images([shrink(noise, stored_side(32))])
+    wanted = augment.plain_views(store, torch.tensor([0]), 32, crop_pct=crop_pct)
+    found = plain.read_image(tmp_path / "photo.png", 32, crop_pct)
+    assert found.shape == (1, 3, 32, 32) and found.dtype == torch.uint8
+    assert (found.int() - wanted.int()).abs().max() <= 1  # of 255, by rounding
+
+
+@pytest.mark.slow
+def test_standalone_tells_a_photo_as_predict_does(run: Path, tmp_path: Path) -> None:
+    config = json.loads((run / "config.json").read_text()) | {"crop_pct": 0.875}
     save_weights(tmp_path / "net/model.safetensors", load_trained(run)[0].state_dict())
     (tmp_path / "net/config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     photo = tmp_path / "photo.png"
     Image.fromarray(noise).resize((91, 67), Image.Resampling.BICUBIC).save(photo)
     folder = tmp_path / "alone"
-    nas.export(tmp_path / "net", format="standalone", output=folder, preprocessing=crop_pct == 1)
+    nas.export(tmp_path / "net", format="standalone", output=folder, preprocessing=True)
     done = subprocess.run(
         [sys.executable, "-I", folder / "model.py", photo],
         capture_output=True, text=True, cwd="/",
@@ -207,7 +218,7 @@ def test_a_damaged_source_is_never_exported_with_fresh_weights(
         ({"batches": ()}, "batches takes"),
         ({"output": "net.onnx", "format": "pt2"}, r"must end in \.pt2, not 'net.onnx'"),
         ({"source": "weights.safetensors"}, "takes the folder of a run"),
-        ({"source": "efficientnet_bo"}, "did you mean 'efficientnet_b0'"),
+        ({"source": "efficientnet_bo"}, "did you mean 'efficientnet_b"),
         ({"source": replace(TINY, in_channels=1), "preprocessing": True}, "takes RGB images"),
         ({"format": "timm", "preprocessing": True}, "does not take --preprocessing"),
     ],
