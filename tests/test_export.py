@@ -25,6 +25,7 @@ from nas.data import augment
 from nas.data.images import shrink
 from nas.data.loader import stored_side
 from nas.errors import ArchError, MissingError, NasError, OptionError, RunError
+from nas.exporting import Subject, make_facts
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.trained import load_trained
 
@@ -65,19 +66,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     "format", [pytest.param(f, marks=pytest.mark.slow) for f in catalog.names("exporters")]
 )
 def test_a_trained_net_answers_the_same_in_every_format(
-    format: str, run: Path, cli: Cli, tmp_path: Path
+    format: str, run: Path, tmp_path: Path
 ) -> None:
     needs(format)
-    done = cli("export", str(run), "--format", format, "--json")
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = nas.export(run, format=format, project=tmp_path)
     assert [row["batch"] for row in found["comparison"]] == [1, 2, 5]
     assert [row["argmax_equal"] for row in found["comparison"]] == [1, 2, 5]
     assert 0 <= found["max_difference"] <= found["tolerance"] < 1e-2
     assert found["trained"] and found["notes"] == [] and found["imgsz"] == 32
-    output = tmp_path / found["output"]
+    output = Path(found["output"])
     assert output.exists() and found["bytes"] > 4 * found["params"]
-    assert json.loads((output.parent / "result.json").read_text())["output"] == found["output"]
+    assert json.loads((output.parent / "result.json").read_text()) == found
     assert [p.name for p in output.parent.glob(".*")] == []
 
 
@@ -147,7 +146,10 @@ def test_standalone_tells_a_photo_as_predict_does(run: Path, tmp_path: Path) -> 
     photo = tmp_path / "photo.png"
     Image.fromarray(noise).resize((91, 67), Image.Resampling.BICUBIC).save(photo)
     folder = tmp_path / "alone"
-    nas.export(tmp_path / "net", format="standalone", output=folder, preprocessing=True)
+    model, config = load_trained(tmp_path / "net")
+    facts = make_facts(model.arch, config)
+    standalone = catalog.load("exporters", "standalone")
+    standalone.write(Subject(model.arch, model, facts, preprocessing=True), folder)
     done = subprocess.run(
         [sys.executable, "-I", folder / "model.py", photo],
         capture_output=True, text=True, cwd="/",
@@ -158,17 +160,6 @@ def test_standalone_tells_a_photo_as_predict_does(run: Path, tmp_path: Path) -> 
     assert [name for name, *_ in told] == [row["class"] for row in wanted]
     shares = [float(share) for _, share, _ in told]
     assert shares == pytest.approx([100 * row["probability"] for row in wanted], abs=0.2)
-
-
-@pytest.mark.slow
-def test_timm_loads_the_folder_for_its_features(run: Path, tmp_path: Path) -> None:
-    needs("timm")
-    found = nas.export(run, format="timm", output=tmp_path / "net", features_only=True)
-    assert found["channels"] == [8, 8] and found["strides"] == [2, 4]
-    assert found["max_difference"] <= found["tolerance"]
-    assert (tmp_path / "net/nas_effnet.py").exists()
-    config = json.loads((tmp_path / "net/config.json").read_text())
-    assert config["label_names"] == [str(digit) for digit in range(10)]
 
 
 # --- what is wrong
@@ -334,6 +325,3 @@ def test_the_screen_tells_what_the_file_takes_and_gives(cli: Cli, tmp_path: Path
                  "net.txt", "now try"):  # fmt: skip
         assert text in done.stdout
     assert "multiply-adds (MACs)" in done.stdout
-    again = cli("export", "tiny.json", *words)
-    assert (again.returncode, again.stdout) == (2, "")
-    assert again.stderr == "nas: --output net.txt exists: name another, or delete it\n"
