@@ -26,8 +26,10 @@ from nas.data.images import shrink
 from nas.data.loader import stored_side
 from nas.errors import ArchError, MissingError, NasError, OptionError, RunError
 from nas.exporting import Subject, make_facts
+from nas.model import Model
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.trained import load_trained
+from nas.verbs import export as verb
 
 torch.set_num_threads(1)
 
@@ -306,6 +308,40 @@ def test_a_file_that_disagrees_is_an_error_and_stays(
         nas.export(TINY, format=str(mine), project=tmp_path)
     assert error.value.exit_code == 1 and "\n" not in str(error.value)
     assert (tmp_path / "export/export/net.txt").exists() == ("x" in write)
+
+
+@pytest.mark.parametrize(("error", "good"), [(2e-5, True), (1e-3, True), (5e-3, False)])
+def test_rounding_is_judged_by_float64(
+    error: float, good: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rounding(subject: object, images: object, wanted: list[list[Tensor]]) -> float:
+        return 4e-4 * float(wanted[0][0].abs().max())
+
+    monkeypatch.setattr(verb, "_rounding", rounding)
+    (tmp_path / "mine.py").write_text(
+        MINE.format(
+            write="path.write_text('x')",
+            run=f"[[a + {error} * a.abs().max()] for b in batches for a in subject.answer(b)]",
+        )
+    )
+    options: dict[str, Any] = {"format": str(tmp_path / "mine.py"), "project": tmp_path}
+    if good:
+        found = nas.export(TINY, **options, batches=(4,))
+        assert found["max_difference"] <= found["tolerance"]
+    else:
+        with pytest.raises(NasError, match="answers otherwise"):
+            nas.export(TINY, **options, batches=(4,))
+
+
+def test_float32_is_near_float64_for_a_small_net() -> None:
+    model = Model(TINY).eval()
+    for options in ({}, {"preprocessing": True}, {"features_only": True}):
+        this = Subject(TINY, model, make_facts(TINY, None), **options)
+        images = [this.images(2)]
+        answers = [this.answer(images[0])]
+        largest = max(float(value.abs().max()) for value in answers[0])
+        assert 0 < verb._rounding(this, images, answers) < 1e-5 * largest
+    assert next(model.parameters()).dtype == torch.float32
 
 
 def test_your_own_format_is_a_file(tmp_path: Path) -> None:
