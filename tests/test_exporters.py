@@ -180,6 +180,12 @@ def test_timms_net_answers_the_same(arch: Arch) -> None:
     found = to_timm.plan(arch)
     network = to_timm._built(this, found, to_timm._config(this, found))
     network.load_state_dict(to_timm._renamed(this, found))
+    features = found._replace(arguments=found.arguments | {"features_only": True})
+    backbone = to_timm._built(this, features, to_timm._config(this, found))
+    infos = this.model.feature_info
+    assert backbone.feature_info.reduction() == [info["reduction"] for info in infos]
+    if not arch.head.hidden:  # timm's last map of MobileNetV3 is that of its head
+        assert backbone.feature_info.channels() == [info["num_chs"] for info in infos]
     images = this.images(2)
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(images), this.model(images), rtol=1e-5, atol=1e-6)
