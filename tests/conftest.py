@@ -17,7 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
 
-# 36 points, 24 networks: at one layer the second kernel is a dead gene
+# 36 points, 27 networks: at one layer the second kernel is a dead gene
 SPACE = """
 from nas.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Space
@@ -117,7 +117,7 @@ def cli(folder: Path) -> Cli:
             cwd=folder,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             env={**os.environ, **environment},
         )
 

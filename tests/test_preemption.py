@@ -303,7 +303,7 @@ def test_who_reads_the_images_may_be_told_too(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
     (tmp_path / "group.py").write_text(GROUP)
     command = [sys.executable, "group.py"]
-    done = subprocess.run(command, cwd=tmp_path, start_new_session=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, start_new_session=True, timeout=600)
     assert done.returncode == 143 and middles(tmp_path / "broken") == ["middle-0-3"]
     this = job(2, 8, dropout=0.3)
     for name in ("calm", "broken"):

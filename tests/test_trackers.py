@@ -111,7 +111,7 @@ def track(name: str, folder: Path, rows: list[dict[str, Any]]) -> tuple[str, str
         [sys.executable, "-c", SCRIPT, json.dumps([name, str(folder), CONFIG, rows])],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
