@@ -108,8 +108,8 @@ def strike(place: Place, driver: subprocess.Popen[bytes], kind: str, rng: random
         return False
     try:
         os.kill(target, signal.SIGKILL)
-    except ProcessLookupError:  # it has just ended: the next strike comes soon enough
-        return False
+    except ProcessLookupError:  # it has just ended, as a worker does whose training was killed
+        return strike(place, driver, kind, rng)
     if kind == "driver":
         driver.wait()
     return True
