@@ -28,7 +28,7 @@ from pathlib import Path
 from nas.arch import Arch, Head, Stage, Stem
 
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
-KINDS = ("training", "worker", "driver")
+KINDS = ("training", "driver", "worker")
 # how the command line of each kind of process is known
 SIGNS = {"worker": "spawn_main", "training": "nas.commands.member"}
 CLOCK = {"seconds", "images_per_second", "memory_bytes"}
