@@ -76,7 +76,7 @@ def scale(
         screen.say(again if folder else f"{again}: starting a new one")
     if folder:
         return go_on(folder, screen=screen, interrupted=interrupted)
-    setup = _checked(setup)
+    _check(setup)
     folder = run.create("scale", name, project, arguments)
     run.write_text(folder / BASE, arch.to_json() + "\n")
     return _scale(setup, folder, screen, interrupted)
@@ -95,7 +95,7 @@ def go_on(
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
-    setup = _checked(setup)
+    _check(setup)
     return _scale(setup, folder, screen or silent(), interrupted)
 
 
@@ -120,16 +120,15 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | 
     return None
 
 
-def _checked(setup: Setup) -> Setup:
-    """Refuse a family that cannot be before anything is written; fit the base to the data."""
+def _check(setup: Setup) -> None:
+    """Refuse a family that cannot be before anything is written."""
     executor_options(setup.settings)
     family = _members(setup, fitted.PAPER)
-    if not setup.settings.train:
-        return setup
-    from nas import member_setup  # numpy and more: only where something is trained
+    if setup.settings.train:
+        from nas import member_setup  # numpy and more: only where something is trained
 
-    member_setup.check_names(setup.settings, [member.name for member in family])
-    return member_setup.fitted_to_data(setup)
+        member_setup.check_names(setup.settings, [member.name for member in family])
+        member_setup.fitted_to_data(setup)
 
 
 def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
@@ -155,6 +154,10 @@ def _scale(
         run.write_environment(folder)
         # FIT: found, stopped = fitting.fit(setup, folder, screen, stop), else what is stored
         found = fitted.PAPER
+        if setup.settings.train:  # only now: coefficients belong to the base as it came
+            from nas import member_setup
+
+            setup = member_setup.fitted_to_data(setup)
         result = _result(setup, folder, found, _members(setup, found))
         if setup.settings.train:
             from nas import members
