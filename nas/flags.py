@@ -105,7 +105,7 @@ def given(settings: dict[str, Any], config: Path | None) -> dict[str, Any]:
 
     flags = {k: v for k, v in settings.items() if v is not None and v != []}
     for key in flags:
-        if key.endswith("_options"):
+        if key.endswith(("_options", "_gpus")):
             flags[key] = pairs(flags[key])
     return {**(run.read_args(config) if config else {}), **flags}
 

@@ -18,6 +18,7 @@ from nas.scaling import Setup
 from nas.settings.fields import whole
 from nas.settings.scale import ScaleSettings
 from nas.settings.train import train_settings_from
+from nas.train_setup import check_policy
 from nas.training.recipe import Recipe, load_recipe
 from nas.units import format_bytes
 
@@ -30,13 +31,14 @@ def fitted_to_data(setup: Setup) -> Setup:
 
     Raises:
         OptionError: the data, the recipe or an option of it cannot be used.
-        MissingError: a package that the data needs is not installed.
+        MissingError: a package that the data or the recipe needs is not installed.
     """
     recipe = _recipe(setup.settings, {})
     if setup.arch.in_channels != 3:
         raise OptionError(
             f"{setup.arch.name} takes {setup.arch.in_channels} channels; images have 3"
         )
+    check_policy(recipe, setup.arch.resolution)
     dataset = open_dataset(setup.settings.data or "", download=setup.settings.download)
     _check_batch(setup.settings, recipe)
     head = dataclasses.replace(setup.arch.head, classes=len(dataset.classes))

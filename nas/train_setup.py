@@ -57,7 +57,7 @@ def make_ready(chosen: TrainSettings, arch: Arch, say: Callable[[str], None]) ->
     arch = dataclasses.replace(arch, resolution=chosen.imgsz or arch.resolution)
     if chosen.batch_size:
         check_batch(chosen.batch_size, distributed.world())
-    _check_policy(recipe, arch.resolution)
+    check_policy(recipe, arch.resolution)
     say(f"reading {chosen.data}")
     dataset = carve(open_dataset(chosen.data or "", download=chosen.download))
     data = _in_turn(
@@ -70,7 +70,7 @@ def make_ready(chosen: TrainSettings, arch: Arch, say: Callable[[str], None]) ->
     return Ready(chosen, _job(chosen, arch, recipe, device), dataset, data)
 
 
-def _check_policy(recipe: Recipe, side: int) -> None:
+def check_policy(recipe: Recipe, side: int) -> None:
     """Check that the recipe's augmentation can be had, before anything is read.
 
     Raises:

@@ -28,7 +28,7 @@ from pathlib import Path
 from nas.arch import Arch, Head, Stage, Stem
 
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
-KINDS = ("training", "worker", "driver")
+KINDS = ("training", "driver", "worker")
 # how the command line of each kind of process is known
 SIGNS = {"worker": "spawn_main", "training": "nas.commands.member"}
 CLOCK = {"seconds", "images_per_second", "memory_bytes"}
@@ -108,8 +108,8 @@ def strike(place: Place, driver: subprocess.Popen[bytes], kind: str, rng: random
         return False
     try:
         os.kill(target, signal.SIGKILL)
-    except ProcessLookupError:  # it has just ended: the next strike comes soon enough
-        return False
+    except ProcessLookupError:  # it has just ended, as a worker does whose training was killed
+        return strike(place, driver, kind, rng)
     if kind == "driver":
         driver.wait()
     return True

@@ -9,15 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Nodes
+from conftest import Cli, Nodes, parse
 from digits import TINY
 
 from nas import catalog, members, report, run
 from nas.errors import OptionError
 from nas.executors.local import _share
+from nas.flags import given
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.member_setup import advice, memory_needed, recipe_options
 from nas.pages import family as pages
+from nas.settings.scale import scale_settings_from
 from nas.training.recipe import load_recipe
 from nas.verbs.scale import scale
 from nas.workers import VISIBLE, Processes
@@ -200,6 +202,13 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_own_gpus_are_given_by_name() -> None:
+    words = "nas scale b.json --phi 1 --train --data d --member-gpus b1=2 --member-gpus b2=4"
+    typed = parse(words.split())
+    chosen = given({k: v for k, v in typed.items() if k in ("train", "data", "member_gpus")}, None)
+    assert scale_settings_from(chosen).member_gpus == {"b1": 2, "b2": 4}
+
+
 def test_the_augmentation_grows_with_the_member() -> None:
     drawn = load_recipe("efficientnet", {"policy": "randaugment"})
     found = [recipe_options(phi, drawn).get("magnitude") for phi in (0.0, 5.0, 6.0, 7.0, 9.0)]
@@ -229,7 +238,7 @@ def seen_tasks(*gpus: int) -> list[Task]:
 
 
 def test_a_task_gets_its_own_gpus_and_waits_for_them(place: Path) -> None:
-    shares = [_share(slot, 2, ["0", "1", "2"]) for slot in range(2)]
+    shares = [{VISIBLE: gpu} for gpu in "01"]
     executor = Processes(Work(str(place / "seen.py")), shares, ["0", "1", "2"])
     try:
         found = done(executor, seen_tasks(2, 3, 1, 0))
@@ -304,5 +313,5 @@ def test_kills_change_nothing(
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "kill_family", module)  # dataclasses look their module up
     spec.loader.exec_module(module)
-    code = module.main(["--kills", "3", "--phi", "0", "--epochs", "3"])
+    code = module.main(["--kills", "2", "--phi", "0", "--epochs", "2"])
     assert code == 0, capsys.readouterr().out

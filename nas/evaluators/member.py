@@ -112,8 +112,9 @@ class Member:
             run.write_args(place, arguments)
             run.write_text(place / ARCH, arch.to_json())
         with run.alone(place):  # what a killed worker left behind may still be ending
-            pass
-        _trained(place, _processes(self._settings["device"]))
+            finished = (place / RESULT).exists()
+        if not finished:
+            _trained(place, _processes(self._settings["device"]))
         return _metrics(place) | self._latency(place)
 
     def _latency(self, place: Path) -> Metrics:

@@ -77,7 +77,7 @@ def scale(
         screen.say(again if folder else f"{again}: starting a new one")
     if folder:
         return go_on(folder, screen=screen, interrupted=interrupted)
-    setup, plan = _checked(setup)
+    plan = _check(setup)
     folder = run.create("scale", name, project, arguments)
     run.write_text(folder / BASE, arch.to_json() + "\n")
     return _scale(setup, plan, folder, screen, interrupted)
@@ -96,7 +96,7 @@ def go_on(
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
-    setup, plan = _checked(setup)
+    plan = _check(setup)
     return _scale(setup, plan, folder, screen or silent(), interrupted)
 
 
@@ -127,20 +127,16 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch
     return None
 
 
-def _checked(setup: Setup) -> tuple[Setup, Plan | None]:
-    """Refuse a family that cannot be before anything is written.
-
-    Return the setup, of a family that is trained with the data's classes, and the fit that is due.
-    """
+def _check(setup: Setup) -> Plan | None:
+    """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
     executor_options(setup.settings)
     family = _members(setup, fitting.given(setup, fitted.PAPER))
-    plan = prepare_fit(setup) if setup.settings.fit else None
-    if not setup.settings.train:
-        return setup, plan
-    from nas import member_setup  # numpy and more: only where something is trained
+    if setup.settings.train:
+        from nas import member_setup  # numpy and more: only where something is trained
 
-    member_setup.check_names(setup.settings, [member.name for member in family])
-    return member_setup.fitted_to_data(setup), plan
+        member_setup.check_names(setup.settings, [member.name for member in family])
+        member_setup.fitted_to_data(setup)
+    return prepare_fit(setup) if setup.settings.fit else None
 
 
 def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
@@ -168,6 +164,10 @@ def _scale(
         if found is None:
             empty = _result(setup, folder, fitted.PAPER, [])
             return {**empty, "coefficients": None, "stopped": stopped}
+        if setup.settings.train:  # only now: coefficients belong to the base as it came
+            from nas import member_setup
+
+            setup = member_setup.fitted_to_data(setup)
         result = _result(setup, folder, found, _members(setup, found))
         if setup.settings.train:
             from nas import members
