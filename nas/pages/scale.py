@@ -169,7 +169,7 @@ def _formula(text: str) -> Html:
 
 
 def _words(result: Mapping[str, Any]) -> list[str]:
-    if result.get("fit"):
+    if result.get("fit") or "trained_on" in result:
         return ["nas", "scale", "--config", f"{result['run']}/{ARGS}"]
     words = ["nas", "scale", str(result["base"]), "--phi", str(result["phi"])]
     words += ["--rule", str(result["rule"])]
