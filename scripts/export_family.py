@@ -31,8 +31,8 @@ from nas.training.checkpoint import save_weights
 from nas.units import format_bytes, format_count
 
 TITLES = (
-    "| member | pixels | params | multiply-adds | differs by | of | file | export and comparison "
-    "| peak memory |"
+    "| member | pixels | params | multiply-adds | differs by | of | allowed | file "
+    "| export and comparison | peak memory |"
 )
 
 
@@ -48,7 +48,7 @@ def main() -> None:
     if chosen.member:
         print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))
         return
-    print(f"{TITLES}\n|{'---|' * 9}")
+    print(f"{TITLES}\n|{'---|' * 10}")
     with tempfile.TemporaryDirectory() as place:
         family = nas.scale(chosen.base, phi=chosen.phi, rule=chosen.rule, project=place)
         for member in family["members"]:
@@ -97,6 +97,7 @@ def row(name: str, found: dict[str, Any]) -> str:
         format_count(found["multiply_adds"]),
         f"{found['max_difference']:.1e}",
         f"{found['comparison'][0]['largest']:.3g}",
+        f"{found['tolerance']:.1e}",
         format_bytes(found["bytes"]),
         f"{found['seconds']:.0f} s",
         format_bytes(found["peak"]),
