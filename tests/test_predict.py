@@ -209,7 +209,7 @@ def test_val_warns_when_the_images_have_changed(here: Path) -> None:
         (f"predict {RUN} cache", "holds no images"),
         (f"predict {RUN} colours --top 0", "--top"),
         ("resume nowhere", "nowhere is no run: it holds no args.yaml"),
-        ("resume scaled/scale/b", "only search, train and proxy-check go on"),
+        ("resume exported/export/e", "only search, train, scale and proxy-check go on"),
         ("train", "Missing argument 'arch'"),
         ("train tiny.json", "train needs --data"),
         ("train tiny.json --data nowhere --recipe proxy", "no data 'nowhere'"),

@@ -135,11 +135,11 @@ def test_a_search_of_one_worker_ends_alike_whatever_was_killed(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Workers, nodes and drivers, at random moments, while digits are trained."""
-    flags = "--kills 4 --trials 4 --nodes 2 --epochs 2 --gap 3 --workers 1 --patience 300"
+    flags = "--kills 3 --trials 3 --nodes 2 --epochs 2 --gap 3 --workers 1 --patience 300"
     code = script().main(flags.split())
     shown = capsys.readouterr().out
     assert code == 0, shown
     rows = {line[:44].strip(): line[44:].strip() for line in shown.splitlines()}
-    assert rows["kills (SIGKILL)"].startswith("4: ")
+    assert rows["kills (SIGKILL)"].startswith("3: ")
     assert rows["trials lost"] == rows["epochs trained after the result was on file"] == "0"
     assert rows["differing from the undisturbed search"] == "0"
