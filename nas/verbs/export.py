@@ -21,7 +21,7 @@ from nas.errors import NasError, OptionError, RunError
 from nas.exporting import Subject, listed, make_facts
 from nas.load import load_arch
 from nas.model import Model
-from nas.training.trained import load_trained
+from nas.training.trained import load_finite
 
 SCHEMA = 1
 RESULT = "result.json"
@@ -134,12 +134,6 @@ def _subject(
         raise OptionError(
             f"--preprocessing takes RGB images; {arch.name} takes {arch.in_channels} channels"
         )
-    broken = [key for key, value in model.state_dict().items() if not value.isfinite().all()]
-    if broken:
-        raise RunError(
-            f"the weights of {_named(source)} are not finite ({broken[0]}): the training diverged; "
-            "train again with a smaller learning rate"
-        )
     return Subject(arch, model, make_facts(arch, config), batch, **options)
 
 
@@ -148,7 +142,7 @@ def _network(
 ) -> tuple[Model, dict[str, Any] | None]:
     """Return a model in evaluation mode, and its config.json if it is trained."""
     if isinstance(source, str | Path) and _trains(Path(source)):
-        return load_trained(source)
+        return load_finite(source)
     if str(source).endswith(".safetensors"):
         raise OptionError(f"export takes the folder of a run, not its weights: not {source}")
     arch = load_arch(source)
