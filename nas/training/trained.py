@@ -141,7 +141,9 @@ def _exported(folder: Path) -> OptionError:
 
 def _damage(arch: Arch, described: dict[str, Any]) -> str:
     """Say what is wrong with the classes or the preprocessing of a config, or nothing."""
-    classes, size = described.get("classes"), described.get("input_size")
+    classes: Any = described.get("classes")
+    size: Any = described.get("input_size")
+    crop: Any = described.get("crop_pct")
     if not isinstance(classes, list) or len(classes) not in (0, arch.head.classes):
         return f"classes must be the names of the {arch.head.classes} outputs"
     if not all(isinstance(name, str) for name in classes):
@@ -153,7 +155,6 @@ def _damage(arch: Arch, described: dict[str, Any]) -> str:
             return f"{key} must be {arch.in_channels} numbers, not {described.get(key)!r:.60}"
     if min(described["std"]) <= 0:
         return f"std must be above 0, not {described['std']}"
-    crop = described.get("crop_pct")
     if not _numbers([crop], 1) or not 0 < crop <= 1:
         return f"crop_pct must lie above 0 and up to 1, not {crop!r:.60}"
     return ""

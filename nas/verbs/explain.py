@@ -100,12 +100,13 @@ def explain(
     }
     if failed < len(rows):
         picture = _picture(columns, labels, rows)
-        arguments = {"paths": [*map(str, paths)], "models": [*map(str, models)], "method": method}
-        arguments |= {"class_name": class_name, "device": device}
         if target:
             result["output"] = str(target)
             _write(target, picture, result)
         else:
+            arguments: dict[str, Any] = {"paths": list(map(str, paths)), "method": method}
+            arguments |= {"models": list(map(str, models)), "class_name": class_name}
+            arguments |= {"device": device}
             _keep(run.create("explain", name, Path(project), arguments), picture, result)
     return result
 
