@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from nas.errors import OptionError
+from nas.errors import OptionError, did_you_mean
 from nas.model import Model
 
 METHODS = ("auto", "cam", "gradcam")
@@ -28,6 +28,7 @@ class Evidence(NamedTuple):
     classes: Tensor
     maps: Tensor
     bias: Tensor
+    method: str  # cam or gradcam
 
 
 def explain(
@@ -42,8 +43,7 @@ def explain(
         OptionError: there is no such method, or `cam` is asked of a head with a hidden layer.
     """
     linear = not model.arch.head.hidden
-    if method not in METHODS:
-        raise OptionError(f"--method takes {', '.join(METHODS)}, not {method!r}")
+    check_method(method)
     if method == "cam" and not linear:
         raise OptionError(
             f"{model.arch.name} has a hidden layer between its last map and the classifier, which "
@@ -53,13 +53,26 @@ def explain(
         last = last_map(model, x)
         logits = pooled(model, last)
     chosen = logits.argmax(1) if classes is None else classes
+    taken = "cam" if linear and method != "gradcam" else "gradcam"
     weights = (
         _classifier(model).weight[chosen].detach()
-        if linear and method != "gradcam"
+        if taken == "cam"
         else _gradients(model, last, chosen)
     )
     maps = torch.einsum("nk,nkhw->nhw", weights, last)
-    return Evidence(logits, chosen, maps, _classifier(model).bias[chosen].detach())
+    return Evidence(logits, chosen, maps, _classifier(model).bias[chosen].detach(), taken)
+
+
+def check_method(method: str) -> None:
+    """Refuse a method that there is not.
+
+    Raises:
+        OptionError: it is none of METHODS.
+    """
+    if method not in METHODS:
+        raise OptionError(
+            f"--method takes {', '.join(METHODS)}, not {method!r}{did_you_mean(method, METHODS)}"
+        )
 
 
 def last_map(model: Model, x: Tensor) -> Tensor:

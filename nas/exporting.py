@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,11 @@ def listed(answer: Tensor | Sequence[Tensor]) -> list[Tensor]:
     return [answer] if isinstance(answer, Tensor) else list(answer)
 
 
+def harmless(name: str) -> str:
+    """Return a name that can stand in a docstring or a heading: it may come from a stranger."""
+    return re.sub(r"[^\w .,:+()-]", "_", name)
+
+
 def refuse(what: str, subject: Subject, **wanted: str) -> None:
     """Refuse options that a format does not have; `wanted` names each with the way out.
 
@@ -118,8 +125,9 @@ def refuse(what: str, subject: Subject, **wanted: str) -> None:
 _ALONE = """
 import sys
 sys.modules.update(dict.fromkeys(("nas", "search_spaces", "baselines")))
-folder, inputs, outputs = sys.argv[1:4]
+folder, inputs, outputs, *packages = sys.argv[1:]
 sys.path.insert(0, folder)
+sys.path += packages
 import torch
 from safetensors.torch import load_file, save_file
 torch.set_num_threads({threads})
@@ -138,7 +146,7 @@ def answers_apart(folder: Path, program: str, batches: Sequence[Tensor]) -> list
     """Return what `model`, made by lines of Python, answers in a fresh interpreter without nas.
 
     The interpreter is isolated (`python -I`), imports of nas fail in it, and `folder` is the first
-    place that it imports from.
+    place that it imports from; the last are those that torch and timm are imported from here.
 
     Raises:
         NasError: it fails; the message has its last line.
@@ -148,6 +156,7 @@ def answers_apart(folder: Path, program: str, batches: Sequence[Tensor]) -> list
         save_weights(inputs, {str(i): batch.contiguous() for i, batch in enumerate(batches)})
         text = _ALONE.format(threads=torch.get_num_threads(), program=program)
         words = [sys.executable, "-I", "-c", text, str(folder.resolve()), str(inputs), str(outputs)]
+        words += _package_folders()
         done = subprocess.run(words, capture_output=True, text=True, cwd=place)
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
@@ -158,3 +167,10 @@ def answers_apart(folder: Path, program: str, batches: Sequence[Tensor]) -> list
         names = [name for name in found if name.startswith(f"{i}.")]
         answers.append([found[f"{i}.{k}"] for k in range(len(names))])
     return answers
+
+
+def _package_folders() -> list[str]:
+    """Return where this process imports packages from: -I leaves out PYTHONPATH and user sites."""
+    specs = map(find_spec, ("torch", "numpy", "safetensors", "torchvision", "timm"))
+    homes = (Path(spec.origin).parents[1] for spec in specs if spec and spec.origin)
+    return list(dict.fromkeys(str(home.resolve()) for home in homes))

@@ -171,7 +171,7 @@ class Exporter(Protocol):
     def run(self, path: Path, batches: Sequence[Any], subject: Any) -> list[list[Any]]:
         """Return what the written file answers to batches of images, as another program has it."""
 
-    def hint(self, path: Path) -> list[str]:
+    def hint(self, path: Path, subject: Any) -> list[str]:
         """Return the lines that use the file."""
 
 

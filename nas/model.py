@@ -110,8 +110,10 @@ def build_model(
     (2, 4, 8, 16, 32); `out_indices` chooses among them and `feature_info` describes each.
 
     Raises:
-        ArchError: an op is unknown, or an index names no map.
+        ArchError: an op is unknown, an index names no map, or indices stand without features_only.
     """
+    if out_indices is not None and not features_only:
+        raise ArchError("out_indices choose among maps: give features_only=True, or leave them out")
     model = Model(arch)
     return features_of(model, out_indices) if features_only else model
 

@@ -63,6 +63,16 @@ def create(verb: str, name: str | None, project: Path, arguments: Mapping[str, A
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def check_place(output: object, name: str | None) -> None:
+    """Refuse the name of a run folder beside a place that needs none.
+
+    Raises:
+        OptionError: both are given.
+    """
+    if output is not None and name is not None:
+        raise OptionError("--name is of a run's folder, --output takes its place: give one of them")
+
+
 def _move(fresh: Path, home: Path, stem: str) -> Path:
     """Give a finished folder the first free name."""
     number = 1

@@ -3,7 +3,7 @@
 Each member is a process of its own: its peak resident memory holds torch, the export, onnxruntime
 and one image through both. Nothing is downloaded: weights are fresh, but with the statistics of two
 random images in batch norm. Without them the signal fades from layer to layer, and the logits that
-are compared would be near 0.
+are compared would be near 0. A member that fails is a line with its reason, and the exit code 1.
 
     python scripts/export_family.py --phi 1..7
 """
@@ -17,13 +17,16 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import nas
+from nas import catalog
 from nas.arch import Arch
+from nas.errors import NasError
 from nas.exporting import Subject, make_facts
 from nas.load import load_arch
 from nas.model import Model
@@ -36,7 +39,7 @@ TITLES = (
 )
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("base", nargs="?", default="efficientnet_b0")
     parser.add_argument("--phi", default="1..7")
@@ -44,19 +47,35 @@ def main() -> None:
     parser.add_argument("--format", default="onnx")
     parser.add_argument("--imgsz", type=int, help="another size for all, to try the script")
     parser.add_argument("--member", help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
-    if chosen.member:
-        print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))
-        return
-    print(f"{TITLES}\n|{'---|' * 10}")
-    with tempfile.TemporaryDirectory() as place:
-        family = nas.scale(chosen.base, phi=chosen.phi, rule=chosen.rule, project=place)
-        for member in family["members"]:
-            folder = Path(family["run"], member["name"])
-            words = [sys.executable, __file__, "--member", str(folder), "--format", chosen.format]
-            words += ["--imgsz", str(chosen.imgsz)] if chosen.imgsz else []
-            done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
-            print(row(member["name"], json.loads(done.stdout)), flush=True)
+    chosen = parser.parse_args(arguments)
+    try:
+        if chosen.member:
+            print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))
+            return 0
+        catalog.load("exporters", chosen.format)
+        with tempfile.TemporaryDirectory() as place:
+            family = nas.scale(chosen.base, phi=chosen.phi, rule=chosen.rule, project=place)
+            print(f"{TITLES}\n|{'---|' * 10}")
+            return table(Path(family["run"]), family["members"], chosen)
+    except NasError as error:
+        raise SystemExit(f"export_family: {error}") from None
+
+
+def table(home: Path, members: Sequence[Mapping[str, Any]], chosen: argparse.Namespace) -> int:
+    """Print a line for each member as it is done; return 1 if one failed."""
+    failed = 0
+    for member in members:
+        words = ["--member", str(home / member["name"]), "--format", chosen.format]
+        words += ["--imgsz", str(chosen.imgsz)] if chosen.imgsz else []
+        done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
+        if done.returncode == 0:
+            print(row(member["name"], json.loads(done.stdout.splitlines()[-1])), flush=True)
+            continue
+        failed = 1
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        why = last.removeprefix("export_family: ").replace("|", "/")
+        print(f"| {member['name']} | {why} |{' |' * 8}", flush=True)
+    return failed
 
 
 def exported(folder: Path, format: str, imgsz: int | None) -> dict[str, Any]:
@@ -90,14 +109,15 @@ def settle(arch: Arch, imgsz: int | None, folder: Path) -> None:
 
 def row(name: str, found: dict[str, Any]) -> str:
     """Return one line of the table."""
+    largest = found["comparison"][0]["largest"]
     cells = (
         name,
         found["imgsz"],
         format_count(found["params"]),
         format_count(found["multiply_adds"]),
         f"{found['max_difference']:.1e}",
-        f"{found['comparison'][0]['largest']:.3g}",
-        f"{found['tolerance']:.1e}",
+        f"{largest:.3g}",
+        f"{found['tolerance'] * largest:.1e}",
         format_bytes(found["bytes"]),
         f"{found['seconds']:.0f} s",
         format_bytes(found["peak"]),
@@ -106,4 +126,4 @@ def row(name: str, found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -2,7 +2,9 @@
 
 For each format a fresh virtual environment gets nothing but what docs/export.md says is needed to
 use the file; batches of 1, 2 and 5 random images go in as .npz and the logits come out. A format
-whose packages are at hand in another interpreter can be run by that one.
+whose packages are at hand in another interpreter can be run by that one. A format that fails is a
+line with its reason; with one, or with logits farther apart than the export allows, the exit code
+is 1.
 
     python scripts/export_parity.py runs/train/train --interpreter timm=/path/to/python
 """
@@ -16,12 +18,14 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from nas.errors import NasError, OptionError
 from nas.exporting import Subject, make_facts
-from nas.training.trained import load_trained
+from nas.training.trained import load_finite
 from nas.units import format_bytes
 
 BATCHES = (1, 2, 5)
@@ -65,37 +69,72 @@ answer = lambda x: model(torch.from_numpy(x)).numpy()
 """
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run")
     parser.add_argument("--format", action="append", choices=list(FORMATS))
     parser.add_argument("--interpreter", action="append", default=[], metavar="FORMAT=PYTHON")
-    chosen = parser.parse_args()
-    interpreters = dict(text.split("=", 1) for text in chosen.interpreter)
-    model, config = load_trained(chosen.run)
+    chosen = parser.parse_args(arguments)
+    try:
+        interpreters = dict(map(pair, chosen.interpreter))
+        model, config = load_finite(chosen.run)
+    except NasError as error:
+        raise SystemExit(f"export_parity: {error}") from None
     subject = Subject(model.arch, model, make_facts(model.arch, config))
     images = {str(n): subject.images(n, seed=n) for n in BATCHES}
     wanted = {name: subject.answer(x)[0].numpy() for name, x in images.items()}
     print("| format | environment | file | largest logit | differs by, batch 1 / 2 / 5 | class |")
     print("|---|---|---|---|---|---|")
+    bad = 0
     with tempfile.TemporaryDirectory() as place:
         given = Path(place, "given.npz")
         np.savez(given, **{name: x.numpy() for name, x in images.items()})
         for format in chosen.format or FORMATS:
             folder = Path(place, format)
-            result = exported(chosen.run, format, folder)
-            python = interpreters.get(format) or fresh(folder / "venv", FORMATS[format][0])
-            where = "that of --interpreter" if format in interpreters else "fresh"
-            found = answers(python, format, result["output"], given)
+            try:
+                result = exported(chosen.run, format, folder)
+                python = interpreters.get(format) or fresh(folder / "venv", FORMATS[format][0])
+                where = "that of --interpreter" if format in interpreters else "fresh"
+                found = answers(python, format, result["output"], given)
+            except (subprocess.CalledProcessError, OSError) as error:
+                print(f"| {format} | {reason(error)} | | | | |", flush=True)
+                bad = 1
+                continue
             print(row(format, where, result["bytes"], wanted, found), flush=True)
+            bad |= not all(near(wanted[name], found[name], result) for name in wanted)
+    return bad
 
 
-def exported(run: str, format: str, folder: Path) -> dict[str, object]:
+def pair(text: str) -> tuple[str, str]:
+    """Return a format and its interpreter.
+
+    Raises:
+        OptionError: it is not written as FORMAT=PYTHON, or there is no such file.
+    """
+    format, sign, python = text.partition("=")
+    if format not in FORMATS or not sign or not Path(python).is_file():
+        raise OptionError(f"--interpreter takes FORMAT=PYTHON, as timm=/path/to/python, not {text}")
+    return format, python
+
+
+def reason(error: subprocess.CalledProcessError | OSError) -> str:
+    """Return the last line of what failed, fit for a cell."""
+    said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+    return said[-1].removeprefix("nas: ").replace("|", "/")
+
+
+def near(wanted: np.ndarray, found: np.ndarray, result: dict[str, Any]) -> bool:
+    """Tell whether logits are as near as the export itself allowed; nan is not."""
+    apart = float(np.abs(found - wanted).max())
+    return apart <= result["tolerance"] * float(np.abs(wanted).max())
+
+
+def exported(run: str, format: str, folder: Path) -> dict[str, Any]:
     """Export by the command line."""
     words = ["export", run, "--format", format, "--project", str(folder), "--json"]
     command = [sys.executable, "-m", "nas", *words]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, object] = json.loads(done.stdout)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    result: dict[str, Any] = json.loads(done.stdout)
     return result
 
 
@@ -105,7 +144,8 @@ def fresh(folder: Path, packages: list[str]) -> str:
     python = str(folder / "bin/python")
     # of the same torch as here: another build would be fetched for it
     named = [f"torch=={torch.__version__}" if name == "torch" else name for name in packages]
-    subprocess.run([python, "-m", "pip", "install", "-q", *named], check=True)
+    command = [python, "-m", "pip", "install", "-q", *named]
+    subprocess.run(command, check=True, capture_output=True, text=True)
     return python
 
 
@@ -113,7 +153,8 @@ def answers(python: str, format: str, path: object, given: Path) -> dict[str, np
     """Return what the file answers in another interpreter, isolated from this folder."""
     opened, found = FORMATS[format][1], given.with_name(f"{format}.npz")
     text = PROGRAM.format(torch="" if format == "onnx" else WITH_TORCH, opened=opened)
-    subprocess.run([python, "-I", "-c", text, str(path), given, found], check=True, cwd="/")
+    command = [python, "-I", "-c", text, str(Path(str(path)).resolve()), given, found]
+    subprocess.run(command, check=True, cwd="/", capture_output=True, text=True)
     with np.load(found) as file:
         return dict(file)
 
@@ -135,4 +176,4 @@ def row(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -38,7 +38,7 @@ V1, V2, R50 = "mobilenet_v1", "mobilenet_v2", "resnet50"
 ROWS = (
     Row(V1, "baseline", "0.6B"),
     Row(V1, "width", "2.2B", width=2),
-    Row(V1, "resolution", "2.2B", resolution=2),
+    Row(V1, "resolution", "2.2B", resolution=2, note="2.272 rounds to 2.3, not to 2.2"),
     Row(V1, "compound", "2.3B", 1.4, 1.2, 1.3, "layers rounded up; the paper's code is not out"),
     Row(V2, "baseline", "0.3B"),
     Row(V2, "depth", "1.2B", depth=4),

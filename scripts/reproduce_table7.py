@@ -1,8 +1,8 @@
 """Reproduce the FLOPs of Table 7 of Tan and Le 2019: B0 by depth, width, resolution, and compound.
 
 Published: arXiv 1905.11946v5, Table 7, with top-1 on ImageNet. At the printed coefficients the
-rows of one dimension cost less than printed; beside them stand the least multiples of 0.1 whose
-FLOPs round to the printed ones, or come nearest. The accuracies are not reproduced here.
+rows of one dimension cost less than printed; beside each stands the multiple of 0.1 whose FLOPs are
+nearest to the printed. The accuracies are not reproduced here.
 
     python scripts/reproduce_table7.py --out table7.csv
 """

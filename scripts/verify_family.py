@@ -53,15 +53,20 @@ COLUMNS = (
 def main(arguments: list[str] | None = None) -> int:
     given = parse(arguments)
     try:
+        given.device = torch_device(given.device)
+        if given.device == "mps":
+            raise OptionError("--device takes cpu or cuda: an Apple GPU tells no peak; name cpu")
         if given.one:
             print(json.dumps(measure(json.loads(sys.stdin.read()), given.batch, given.device)))
             return 0
         rows = verify(given)
     except NasError as error:
         raise SystemExit(f"verify_family: {error}") from None
-    print(json.dumps(rows) if given.json else table(rows, given))
-    if given.out:
-        paper_table.write(given.out, COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+    try:
+        if given.out:
+            paper_table.write(given.out, COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+    finally:  # if it cannot be written, too
+        print(json.dumps(rows) if given.json else table(rows, given))
     return 0 if all(good(row) for row in rows) else 1
 
 
@@ -85,11 +90,10 @@ def verify(given: argparse.Namespace) -> list[dict[str, Any]]:
     """
     if given.batch < 1:
         raise OptionError(f"--batch takes a whole number of at least 1, not {given.batch}")
-    device = torch_device(given.device)
     phis = parse_phis(given.phi)
     rows = []
     for member in compound.family(load_arch(given.base), phis, rule=given.rule):
-        row = verified(member, given.batch, device)
+        row = verified(member, given.batch, given.device)
         rows.append(row)
         if not given.json:
             print(line(row), file=sys.stderr, flush=True)
@@ -113,7 +117,8 @@ def verified(member: compound.Member, batch: int, device: str) -> dict[str, Any]
     if free is not None and estimate > free:
         fits = max(0, (free - found.training_bytes) // found.training_bytes_per_image)
         needs = f"needs about {format_bytes(estimate)}, {format_bytes(free)} are free"
-        return row | {"reason": f"{needs}: a batch of {fits} would fit"}
+        would = f"a batch of {fits} would fit" if fits else "not even one image fits"
+        return row | {"reason": f"{needs}: {would}"}
     row |= apart(member.arch, batch, device)
     if row["measured"]:
         row["difference"] = estimate / row["measured"] - 1

@@ -137,7 +137,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Give every crew to one process, in the order in which they were collected."""
+    """Give every crew to one process, in the order in which they were collected.
+
+    Another --dist than that of our own flags (-n alone means load) is left to xdist.
+    """
+    if config.getoption("dist") != "load":
+        return None
     from xdist.scheduler import LoadScopeScheduling
 
     class Crews(LoadScopeScheduling):

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from nas import explaining
 from nas.arch import Arch, Head, Stage, Stem
 from nas.cli import main
-from nas.errors import OptionError
+from nas.errors import MissingError, OptionError, RunError
 from nas.load import load_arch
 from nas.model import Model
 from nas.training import pictures
@@ -85,6 +85,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("b10", "b2", "b0"):
         save(Path("runs/scale/family") / name)
     Path("runs/scale/family/b9").mkdir()  # not trained
+    Path("runs/scale/family/family.csv").write_text("")
     Path("images").mkdir()
     for name in ("one.png", "two.png"):
         picture(Path("images") / name)
@@ -198,11 +199,24 @@ def test_of_a_family_all_trained_members_are_taken_in_order(home: Path) -> None:
     assert [model["name"] for model in found["models"]] == ["b0", "b2", "b10", "a"]
 
 
+def test_images_beside_a_trained_run_are_no_family(home: Path) -> None:
+    save(Path("images/model"))
+    found = explain(["images"], models=["runs/train/a", "images/model"])
+    assert [row["path"] for row in found["images"]] == ["images/one.png", "images/two.png"]
+    assert [model["name"] for model in found["models"]] == ["a", "model"]
+
+
 def test_equal_names_are_told_apart() -> None:
     paths = [Path("runs/scale/x/b1"), Path("runs/scale/y/b1"), Path("runs/scale/y/b2")]
     assert verb._labels(paths) == ["x/b1", "y/b1", "y/b2"]
     assert verb._labels(paths[:1]) == ["b1"]
     assert verb._labels([Path("a.png"), Path("a.png")]) == ["a.png", "a.png"]
+
+
+def test_a_link_has_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "mine").symlink_to("run")
+    assert verb._labels([tmp_path / "mine", tmp_path / "run"]) == ["mine", "run"]
 
 
 def test_a_class_that_is_asked_for_is_drawn_and_the_likeliest_told(home: Path) -> None:
@@ -221,8 +235,63 @@ def test_a_class_that_is_asked_for_is_drawn_and_the_likeliest_told(home: Path) -
 
 
 def test_pictures_are_never_written_over_by_default(home: Path) -> None:
-    names = [explain(["images"], models=["runs/train/a"])["output"] for _ in range(3)]
-    assert names == ["explain.png", "explain2.png", "explain3.png"]
+    found = [explain(["images"], models=["runs/train/a"]) for _ in range(2)]
+    runs = [f"runs/explain/{name}" for name in ("explain", "explain2")]
+    assert [each["run"] for each in found] == runs
+    assert [each["output"] for each in found] == [f"{run}/explain.png" for run in runs]
+    names = {path.name for path in Path(runs[0]).iterdir()}
+    assert names == {"explain.png", "result.json", "args.yaml", "env.json"}
+    assert json.loads(Path(runs[1], "result.json").read_text()) == found[1]
+    named = explain(["images"], models=["runs/train/a"], project="here", name="x")
+    assert named["output"] == "here/explain/x/explain.png"
+
+
+@pytest.mark.parametrize("output", ["images/one.png", "folder.html", "link.png"])
+def test_what_exists_is_never_written_over(home: Path, output: str) -> None:
+    Path("folder.html").mkdir()
+    Path("link.png").symlink_to("nowhere.png")
+    before = Path("images/one.png").read_bytes()
+    with pytest.raises(OptionError, match=f"--output {output} exists: name another, or delete it"):
+        explain(["images/one.png"], models=["runs/train/a"], output=output)
+    assert Path("images/one.png").read_bytes() == before and not Path("runs/explain").exists()
+
+
+def test_a_run_folder_is_not_left_empty(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise RunError("the disk is full")
+
+    monkeypatch.setattr(verb, "_write", full)
+    with pytest.raises(RunError, match="full"):
+        explain(["images"], models=["runs/train/a"])
+    assert list(Path("runs/explain").iterdir()) == []
+
+
+def test_what_is_missing_is_told_before_anything_is_computed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(verb, "_column", lambda *_: pytest.fail("it was computed"))
+    with pytest.raises(MissingError, match="pip install matplotlib"):
+        explain(["images"], models=["runs/train/a"])
+
+
+def test_the_method_of_each_map_is_told(home: Path) -> None:
+    save(Path("hidden"), ARCHS["a hidden layer"])
+    found = explain(["images/one.png"], models=["runs/train/a", "hidden"], output="x.html")
+    assert [each["method"] for each in found["images"][0]["models"]] == ["cam", "gradcam"]
+    assert verb._titles(["a", "hidden"], found["images"]) == ["a", "hidden (gradcam)"]
+    assert "hidden (gradcam)" in Path("x.html").read_text(encoding="utf-8")
+
+
+def test_weights_that_blew_up_are_refused_and_classes_may_have_no_names(home: Path) -> None:
+    save(Path("nameless"), classes=[])
+    [row] = explain(["images/one.png"], models=["nameless"])["images"][0]["models"]
+    assert row["class"] in ("0", "1", "2")
+    weights = lively(TINY).state_dict()
+    weights["head.conv0.conv.weight"][0] = torch.nan
+    save_file(weights, "nameless/weights/best.safetensors")
+    with pytest.raises(RunError, match="not finite"):
+        explain(["images/one.png"], models=["nameless"])
 
 
 def test_a_page_holds_the_picture_and_the_figures(home: Path) -> None:
@@ -252,11 +321,11 @@ def test_heat_is_drawn_over_grey() -> None:
 def test_explain_lists_what_cannot_be_read(home: Path, nas: Callable[..., Answer]) -> None:
     code, out, _ = nas("images/one.png", "lost.png", "--models", "runs/train/a", "runs/train/b")
     assert code == 0 and "lost.png: No such file or directory" in out
-    assert "1 of 2 could not be read" in out and "picture  explain.png" in out
+    assert "1 of 2 could not be read" in out and "picture  runs/explain/explain/explain.png" in out
     assert "a: " in out and "b: " in out
     code, out, _ = nas("lost.png", "--models", "runs/train/a", "--json")
     assert code == 1 and json.loads(out)["output"] is None
-    assert not Path("explain2.png").exists()
+    assert not Path("runs/explain/explain2").exists()
 
 
 @pytest.mark.parametrize(
@@ -270,6 +339,7 @@ def test_explain_lists_what_cannot_be_read(home: Path, nas: Callable[..., Answer
         ("images runs/train/a --method cm", "(did you mean 'cam'?)"),
         ("images runs/train/a --output x.jpg", "ends in .png or .html"),
         ("images runs/train/a --output no/x.png", "there is no folder no"),
+        ("images runs/train/a --output x.png --name x", "--name is of a run's folder"),
         ("images runs/train/a --device gpu", "--device takes"),
         ("runs/train/a runs", "holds no images"),
     ],

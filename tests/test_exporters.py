@@ -1,6 +1,7 @@
 """What a network becomes in a standalone folder and in timm, layer by layer."""
 
 import importlib.util
+import shlex
 import sys
 import types
 from dataclasses import replace
@@ -11,11 +12,12 @@ import pytest
 import torch
 from digits import TINY
 
-from nas import catalog
+import nas
+from nas import catalog, exporting
 from nas.arch import Arch, Head, Norm, Squeeze, Stage, Stem
 from nas.cost import count
-from nas.errors import ArchError
-from nas.exporting import Subject, make_facts
+from nas.errors import ArchError, NasError
+from nas.exporting import Subject, answers_apart, make_facts
 from nas.load import baselines
 from nas.model import Model
 
@@ -57,6 +59,38 @@ def test_a_standalone_folder_imports_torch_and_safetensors_alone(tmp_path: Path)
     names = {line.split()[1].split(".")[0] for line in text.splitlines() if "import " in line[:7]}
     names |= {line.split()[1].split(".")[0] for line in text.splitlines() if line[:5] == "from "}
     assert names - set(sys.stdlib_module_names) == {"torch", "safetensors"}
+
+
+def test_a_net_of_other_channels_reads_no_images(tmp_path: Path) -> None:
+    grey = subject(replace(TINY, in_channels=1))
+    text = standalone.source(grey)
+    assert "read_image" not in text and "def main" not in text and "import sys" not in text
+    assert built(text)
+    folder = tmp_path / "it's"
+    lines = standalone.hint(folder, grey)
+    assert lines[-2:] == ["from model import load", "model = load()"]
+    compile("\n".join(lines), "hint", "exec")
+    standalone.write(grey, folder)
+    assert "IMAGE" not in (folder / "README.md").read_text()
+    [line] = standalone.hint(folder, subject(TINY))
+    assert shlex.split(line) == ["python", str(folder / "model.py"), "IMAGE"]
+
+
+def test_an_isolated_interpreter_finds_packages_that_are_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As torch may be of PYTHONPATH or of the user's own site, which -I leaves out."""
+    for package in ("timm", "nas_other"):
+        (tmp_path / f"site/{package}").mkdir(parents=True)
+        (tmp_path / f"site/{package}/__init__.py").write_text("SCALE = 2.0")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "timm", raising=False)
+    assert str(tmp_path / "site") in exporting._package_folders()
+    lines = "import nas_other\nmodel = lambda x: x * nas_other.SCALE"
+    [[found]] = answers_apart(tmp_path, lines, [torch.ones(2, 3)])
+    assert torch.equal(found, torch.full((2, 3), 2.0))
+    with pytest.raises(NasError, match="nas"):
+        answers_apart(tmp_path, "import nas\nmodel = nas", [torch.ones(1)])
 
 
 # --- standalone: all that a net can be made of
@@ -164,6 +198,13 @@ def test_what_timm_cannot_build_is_refused_in_one_line(arch: Arch, why: str) -> 
     assert "\n" not in str(error.value) and "--format onnx" in str(error.value)
 
 
+def test_the_lines_for_timm_are_python() -> None:
+    for place, more in (("it's", True), ('a "b"\\', False)):
+        lines = to_timm._lines(place, True, more)
+        compile("\n".join(lines), "hint", "exec")
+        assert (", features_only=True)" in lines[-1]) is more
+
+
 SMALL = Arch(
     "small",
     (Stage("mbconv", 16, 2, 3, 1, 1.0, 0.25), Stage("fused_mbconv", 24, 2, 3, 2, 4.0, 0.25),
@@ -189,3 +230,18 @@ def test_timms_net_answers_the_same(arch: Arch) -> None:
     images = this.images(2)
     with torch.inference_mode():
         torch.testing.assert_close(network.eval()(images), this.model(images), rtol=1e-5, atol=1e-6)
+    if not arch.head.hidden:
+        weights = network.state_dict()
+        backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
+        with torch.inference_mode():
+            pairs = zip(backbone.eval()(images), this.model.features(images), strict=True)
+            for one, other in pairs:
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")
+@pytest.mark.slow
+def test_timms_folder_gives_maps(tmp_path: Path) -> None:
+    found = nas.export(SMALL, format="timm", features_only=True, project=tmp_path, batches=(2,))
+    assert found["channels"] == [16, 24, 40] and found["max_ratio"] < 1e-4
+    assert "features_only=True)" in found["next"][-1]

@@ -66,3 +66,8 @@ def test_the_weights_of_another_arch_are_refused_in_one_line() -> None:
     with pytest.raises(ArchError, match=r"not of tiny: .*stem\.conv0") as error:
         backbone(TINY).load_weights(wider.state_dict())
     assert "\n" not in str(error.value)
+
+
+def test_indices_without_maps_are_refused() -> None:
+    with pytest.raises(ArchError, match="give features_only=True"):
+        nas.build_model(TINY, out_indices=(0,))

@@ -13,7 +13,7 @@ import torch
 
 from nas import catalog
 from nas.arch import Arch, Head, Stage, Stem
-from nas.errors import OptionError
+from nas.errors import NasError, OptionError
 from nas.interfaces import Timing
 from nas.load import load_arch
 from nas.machines import rig
@@ -122,6 +122,7 @@ def test_compound_rows_of_table_3_depend_on_the_rounding_of_layers() -> None:
     assert nearest[0] == pytest.approx(2.179e9, rel=1e-3)
     assert nearest[0] < 2.3e9 < up[0]
     assert up[1] == pytest.approx(1.442e9, rel=1e-3)
+    assert all(row.note for row in reproduce_table3.figures() if not row.rounds)
 
 
 # --- Table 4
@@ -167,9 +168,31 @@ def test_table_4_is_measured_and_written(
     assert "efficientnet_b7" in capsys.readouterr().out
 
 
-def test_table_4_refuses_in_one_line() -> None:
+def test_table_4_refuses_in_one_line_before_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduce_table4, "race", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(SystemExit, match="fak"):
-        reproduce_table4.main(["--devices", "fak"])
+        reproduce_table4.main(["--devices", "fake,fak"])
+
+
+@pytest.mark.parametrize("fails", [2, 3])  # B7 of the first device; the pair of the second
+def test_table_4_keeps_what_was_measured_before_a_failure(
+    fails: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def race(_: object, archs: list[Arch], rounds: int) -> dict[str, list[Timing]]:
+        asked.append(0)
+        if len(asked) == fails:
+            raise NasError("no more")
+        return {arch.name: [Timing(9.0, 8.0, 10.0, 3, 0.1, 0.0, True, 1, 1.0)] for arch in archs}
+
+    monkeypatch.setattr(reproduce_table4, "race", race)
+    out = tmp_path / "t4.csv"
+    with pytest.raises(SystemExit, match="reproduce_table4: no more"):
+        reproduce_table4.main(["--devices", "fake,cpu", "--out", str(out)])
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
+    assert {row["scaling"] for row in rows} == {"fake"}
+    assert [row["ours"] for row in rows if row["net"] == "resnet152"] == ["0.009"]
 
 
 @pytest.mark.parametrize("name", ["cpu", "onnxruntime"])
@@ -248,6 +271,25 @@ def test_a_member_that_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatc
     row = verify_family.verified(member, 64, "cpu")
     assert "are free: a batch of 11 would fit" in row["reason"]
     assert not verify_family.good(row)
+    monkeypatch.setattr(verify_family.rig, "free_memory", lambda: 2**20)
+    assert "not even one image fits" in verify_family.verified(member, 64, "cpu")["reason"]
+
+
+def test_a_family_on_auto_is_told_and_written_first(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    measured = {"measured": 200 * 2**20, "seconds": 1.0, "images_per_second": None}
+    monkeypatch.setattr(verify_family, "apart", lambda *_: measured)
+    monkeypatch.setattr(verify_family, "torch_device", lambda _: "cpu")
+    out = tmp_path / "family.csv"
+    verify_family.main(["--phi", "0", "--device", "auto", "--out", str(out)])
+    assert "| b0 | 224 |" in capsys.readouterr().out and out.exists()
+    with pytest.raises(SystemExit, match="cannot write"):
+        verify_family.main(["--phi", "0", "--out", str(tmp_path / "no/family.csv")])
+    assert "| b0 | 224 |" in capsys.readouterr().out
+    monkeypatch.setattr(verify_family, "torch_device", lambda _: "mps")
+    with pytest.raises(SystemExit, match="--device takes cpu or cuda"):
+        verify_family.main([])
 
 
 def test_an_estimate_that_is_off_is_an_error(

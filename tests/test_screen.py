@@ -9,6 +9,7 @@ from rich.console import Console
 from nas.interfaces import Trial
 from nas.objective import Bound, make_objective
 from nas.screens import search as screen
+from nas.screens.terminal import print_json
 from nas.verbs.search import search
 
 OBJECTIVE = make_objective("hard", None, (Bound("flops", 400e6),), ())
@@ -78,3 +79,8 @@ def test_the_end_of_a_search_that_found_nothing(folder: Path) -> None:
     file = io.StringIO()
     screen.show_search(found, Console(file=file, width=100))
     assert "no arch was evaluated" in file.getvalue()
+
+
+def test_json_has_no_number_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"a": [1.5, float("nan")], "b": {"c": (float("inf"), 2, "x", None, True)}})
+    assert capsys.readouterr().out == '{"a": [1.5, null], "b": {"c": [null, 2, "x", null, true]}}\n'

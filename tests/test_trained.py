@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from nas.arch import Arch
 from nas.errors import OptionError, RunError
 from nas.model import Model
 from nas.training.checkpoint import save_weights
-from nas.training.trained import config, initial_weights, load_trained
+from nas.training.trained import config, initial_weights, load_finite, load_trained
 
 OTHER = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, classes=3))
 WIDER = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, channels=24))
@@ -111,6 +112,69 @@ def test_damaged_files_are_one_line_with_their_name(
     text = str(error.value)
     assert "\n" not in text
     assert "config.json" in text or "best.safetensors" in text
+
+
+def described(folder: Path, **changes: Any) -> None:
+    """Change a config.json."""
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"input_size": [3, 32]}, "input_size must be three whole numbers"),
+        ({"input_size": "3x32x32"}, "input_size must be three"),
+        ({"input_size": [3, 32, 0]}, "input_size must be three"),
+        ({"input_size": [3, 32, 31.5]}, "input_size must be three"),
+        ({"mean": [0.5]}, "mean must be 3 numbers"),
+        ({"mean": [0.5, 0.5, float("nan")]}, "mean must be 3 numbers"),
+        ({"mean": None}, "mean must be 3 numbers, not None"),
+        ({"std": [0.5, 0.5, "x"]}, "std must be 3 numbers"),
+        ({"std": [0.5, 0.5, 0]}, "std must be above 0"),
+        ({"classes": ["a"]}, "classes must be the names of the 10 outputs"),
+        ({"classes": 10}, "classes must be the names"),
+        ({"classes": list(range(10))}, "classes must be words"),
+        ({"crop_pct": 0}, "crop_pct must lie above 0"),
+        ({"crop_pct": 1.5}, "crop_pct must lie above 0"),
+        ({"crop_pct": True}, "crop_pct must lie above 0"),
+    ],
+    ids=str,
+)
+def test_a_config_that_is_damaged_is_one_line(
+    tmp_path: Path, changes: dict[str, Any], text: str
+) -> None:
+    save(tmp_path)
+    described(tmp_path, **changes)
+    with pytest.raises(RunError, match=rf"config\.json is damaged: {text}.*; train again") as error:
+        load_trained(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_may_know_no_classes(tmp_path: Path) -> None:
+    save(tmp_path)
+    described(tmp_path, classes=[])
+    assert load_trained(tmp_path)[1]["classes"] == []
+
+
+def test_what_was_exported_names_the_way_back(tmp_path: Path) -> None:
+    save(tmp_path / "timm", "model.safetensors")
+    described(tmp_path / "timm", architecture="nas_effnet")
+    (tmp_path / "standalone").mkdir()
+    (tmp_path / "standalone/model.py").write_text("")
+    for folder in ("timm", "standalone"):
+        with pytest.raises(OptionError, match="exported for other programs; name the run it came"):
+            load_trained(tmp_path / folder)
+
+
+def test_weights_that_are_not_finite_are_told(tmp_path: Path) -> None:
+    weights = save(tmp_path).state_dict()
+    assert load_finite(tmp_path)[1]["schema"] == 1
+    weights["stem.conv0.conv.weight"][0] = float("inf")
+    save_weights(tmp_path / "weights/best.safetensors", weights)
+    load_trained(tmp_path)
+    with pytest.raises(RunError, match=r"not finite \(stem.conv0.conv.weight\): the training"):
+        load_finite(tmp_path)
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", "{}", '{"schema": 2}', '{"schema": "1"}'])

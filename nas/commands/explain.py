@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from nas.flags import Json
+from nas.flags import RUNS, Json, Name, Project
 from nas.screens.terminal import FAILED, show
 
 
@@ -32,9 +32,11 @@ def explain(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(help="A .png or .html to write; default explain.png, or the next number."),
+        typer.Option(help="A .png or .html to write; default one in a new runs/explain folder."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    project: Project = RUNS,
+    name: Name = None,
     as_json: Json = False,
 ) -> int:
     """Draw where trained models look: class activation maps of images, a column for each model."""
@@ -48,6 +50,8 @@ def explain(
         class_name=class_name,
         output=output,
         device=device,
+        project=project,
+        name=name,
     )
     show(result, data_screen.show_explain, as_json)
     return FAILED if result["failed"] == len(result["images"]) else 0

@@ -60,7 +60,7 @@ def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Te
     ]
 
 
-def hint(path: Path) -> list[str]:
+def hint(path: Path, subject: Subject) -> list[str]:
     """Return the lines that use the file from Python."""
     return [
         "import onnxruntime",

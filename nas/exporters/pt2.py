@@ -43,6 +43,6 @@ def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Te
         return [listed(module(images)) for images in batches]
 
 
-def hint(path: Path) -> list[str]:
+def hint(path: Path, subject: Subject) -> list[str]:
     """Return the lines that use the file from Python."""
     return ["import torch", f"model = torch.export.load({str(path)!r}).module()", "model(images)"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ast
 import json
-import re
-from collections.abc import Callable, Sequence
+import shlex
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 from nas import cost, modules, plain
 from nas.arch import Arch, Block
 from nas.errors import ArchError
-from nas.exporting import Subject, answers_apart
+from nas.exporting import Subject, answers_apart, harmless
 from nas.layers import Conv, Dropout, GlobalPool, Layer, Linear, Pool, SqueezeExcite
 from nas.model import feature_info
 from nas.training.checkpoint import save_weights
@@ -54,16 +54,23 @@ def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Te
     return answers_apart(path, "from model import load\nmodel = load()", batches)
 
 
-def hint(path: Path) -> list[str]:
+def hint(path: Path, subject: Subject) -> list[str]:
     """Return the lines that use the folder."""
-    return [f"python {path / MODEL} IMAGE"]
+    if _sees(subject):
+        return [f"python {shlex.quote(str(path / MODEL))} IMAGE"]
+    return ["import sys", f"sys.path.insert(0, {str(path)!r})", *_LOAD]
+
+
+def _sees(subject: Subject) -> bool:
+    """Tell whether the network takes what is in an image file."""
+    return subject.arch.in_channels == 3
 
 
 def source(subject: Subject) -> str:
     """Return model.py."""
     facts = subject.facts
     title = (
-        f"{_harmless(subject.arch.name)}: {format_count(facts['params'])} params, "
+        f"{harmless(subject.arch.name)}: {format_count(facts['params'])} params, "
         f"{format_count(facts['multiply_adds'])} multiply-adds at {subject.arch.resolution} pixels."
     )
     constants = {
@@ -75,21 +82,29 @@ def source(subject: Subject) -> str:
     }
     parts = [
         f'"""{title}\n\nNeeds torch and safetensors. {_takes(subject)}\n"""',
-        _IMPORTS.format(math="import math\n" * (subject.arch.norm.kind == "group")),
+        _imports(subject),
         "\n".join(f"{name} = {value!r}" for name, value in constants.items()),
         *_copied(modules),
-        *_copied(plain),
+        *_copied(plain, set() if _sees(subject) else {"read_image"}),
         _norm(subject.arch),
         _build(subject),
-        _USE,
+        _LOADS,
+        *([_MAIN] if _sees(subject) else []),
     ]
     return "\n\n\n".join(parts) + "\n"
 
 
+_LOAD = ["from model import load", "model = load()"]
+
+
+def _imports(subject: Subject) -> str:
+    used = ["math"] * (subject.arch.norm.kind == "group") + ["sys"] * _sees(subject)
+    return _IMPORTS.format(used="".join(f"import {name}\n" for name in used))
+
+
 _IMPORTS = """from __future__ import annotations
 
-{math}import sys
-from collections import OrderedDict
+{used}from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -97,44 +112,45 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn"""
 
-_USE = '''def load(folder: str | Path = Path(__file__).parent) -> Network:
+_LOADS = '''def load(folder: str | Path = Path(__file__).parent) -> Network:
     """Return the network with its weights, ready to use."""
     model = build()
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
-    return model.eval()
+    return model.eval()'''
 
-
-@torch.inference_mode()
-def main() -> None:
-    """Tell the likeliest classes of the images that are named."""
-    model = load()
+_MAIN = '''@torch.inference_mode()
+def main() -> int:
+    """Tell the likeliest classes of the images that are named; return 1 if one cannot be read."""
+    model, failed = load(), 0
     ready = nn.Identity() if isinstance(model.normalise, Normalise) else Normalise(MEAN, STD)
     for path in sys.argv[1:] or sys.exit("usage: python model.py IMAGE ..."):
-        answer = model(ready(read_image(path, INPUT_SIZE[-1], CROP_PCT)))
+        try:
+            image = read_image(path, INPUT_SIZE[-1], CROP_PCT)
+        except (OSError, ValueError, SyntaxError) as error:
+            print(f"{path} cannot be read: {error}", file=sys.stderr)
+            failed = 1
+            continue
+        answer = model(ready(image))
         if isinstance(answer, list):
             print(path, *(tuple(found.shape) for found in answer))
             continue
         values, places = answer.softmax(1)[0].topk(min(5, answer.shape[1]))
         names = [CLASSES[i] if CLASSES else str(i) for i in places.tolist()]
         print(path, *(f"{n} {100 * v:.1f} %" for n, v in zip(names, values.tolist())), sep="  ")
+    return failed
 
 
 if __name__ == "__main__":
-    main()'''
+    sys.exit(main())'''
 
 
-def _harmless(name: str) -> str:
-    """Return a name that can stand in a docstring or a heading: it may come from a stranger."""
-    return re.sub(r"[^\w .,:+()-]", "_", name)
-
-
-def _copied(module: Any) -> list[str]:
+def _copied(module: Any, without: Set[str] = frozenset()) -> list[str]:
     """Return the definitions of one of our modules as text."""
     text = Path(module.__file__).read_text(encoding="utf-8")
     lines, found = text.splitlines(), []
     for node in ast.parse(text).body:
         skipped = isinstance(node, ast.Import | ast.ImportFrom | ast.Expr)
-        if skipped or getattr(node, "name", "") in _NOT_COPIED:
+        if skipped or getattr(node, "name", "") in _NOT_COPIED | without:
             continue
         first = min([node.lineno, *(d.lineno for d in getattr(node, "decorator_list", []))])
         found.append("\n".join(lines[first - 1 : node.end_lineno]))
@@ -264,12 +280,18 @@ def _takes(subject: Subject) -> str:
     return f"Images ({shape}), {kind}, give {gives}."
 
 
+def _start(subject: Subject) -> str:
+    if _sees(subject):
+        return "    pip install torch safetensors pillow\n    python model.py IMAGE"
+    return "    pip install torch safetensors"
+
+
 def _readme(subject: Subject) -> str:
     facts = subject.facts
     first = "Trained weights" if facts["trained"] else "Fresh, untrained weights"
     return (
-        f"# {_harmless(subject.arch.name)}\n\n{first}. {_takes(subject)}\n\n"
-        "    pip install torch safetensors pillow\n    python model.py IMAGE\n\n"
+        f"# {harmless(subject.arch.name)}\n\n{first}. {_takes(subject)}\n\n"
+        f"{_start(subject)}\n\n"
         "```python\nfrom model import load\n\nmodel = load()  # a plain torch module\n"
         "maps = model.features(images)\n```\n\n"
         f"Written by nas {facts['nas']}. Of it, in JSON:\n\n"

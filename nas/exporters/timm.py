@@ -21,7 +21,7 @@ from torch import Tensor
 from nas import catalog, cost
 from nas.arch import Arch, Block
 from nas.errors import ArchError, MissingError, NasError, OptionError
-from nas.exporting import Subject, answers_apart, refuse
+from nas.exporting import Subject, answers_apart, harmless, refuse
 from nas.layers import Conv, SqueezeExcite
 from nas.training.checkpoint import save_weights
 
@@ -91,9 +91,9 @@ def write(subject: Subject, path: Path) -> None:
     if found.architecture == CODE:
         code = Path(__file__).with_name("_effnet.py").read_text(encoding="utf-8")
         (path / f"{CODE}.py").write_text(code, encoding="utf-8")
-    text = "\n".join(hint(path)).replace(str(path), "FOLDER")
+    text = "\n".join(_lines("FOLDER", found.architecture == CODE, subject.features_only))
     (path / "README.md").write_text(
-        f"# {subject.arch.name}\n\n```python\n{text}\n```\n", encoding="utf-8"
+        f"# {harmless(subject.arch.name)}\n\n```python\n{text}\n```\n", encoding="utf-8"
     )
 
 
@@ -105,11 +105,17 @@ def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Te
     return answers_apart(path, f"import timm\n{code}model = {made}", batches)
 
 
-def hint(path: Path) -> list[str]:
+def hint(path: Path, subject: Subject) -> list[str]:
     """Return the lines that use the folder from Python."""
-    made = f'model = timm.create_model("local-dir:{path}", pretrained=True)  # features_only=True'
-    code = ["import sys", f'sys.path.insert(0, "{path}")', f"import {CODE}"]
-    return ["import timm", *(code if (path / f"{CODE}.py").exists() else []), made]
+    return _lines(str(path), (path / f"{CODE}.py").exists(), subject.features_only)
+
+
+def _lines(folder: str, own: bool, features_only: bool) -> list[str]:
+    """Return the lines that use a folder, with our own code or without."""
+    more = ", features_only=True)" if features_only else ")  # features_only=True"
+    made = f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True{more}"
+    code = ["import sys", f"sys.path.insert(0, {folder!r})", f"import {CODE}"]
+    return ["import timm", *(code if own else []), made]
 
 
 def plan(arch: Arch) -> Plan:

@@ -25,7 +25,8 @@ def show_export(result: Row, console: Console) -> None:
         line("note", note)
     for row in result["comparison"]:
         line(f"batch {row['batch']}", _agreement(row))
-    line("agrees", f"within {result['tolerance']:.1e}, in {format_seconds(result['seconds'])}")
+    allowed = f"within {result['tolerance']:.1e} of the largest number"
+    line("agrees", f"{allowed}, in {format_seconds(result['seconds'])}")
     line("saved", f"{result['output']}  ({format_bytes(result['bytes'])})")
     for place, text in enumerate(result["next"]):
         line("now try" if not place else "", text)
@@ -34,7 +35,7 @@ def show_export(result: Row, console: Console) -> None:
 def _agreement(row: Row) -> str:
     text = f"differs by at most {row['max_difference']:.1e} of {row['largest']:.3g}"
     if "argmax_equal" not in row:
-        return text
+        return f"{text} ({row['output']})"
     return f"{text}, same class {row['argmax_equal']} of {row['batch']}"
 
 
@@ -57,6 +58,6 @@ def _takes(result: Row) -> str:
 
 def _gives(result: Row) -> str:
     if not result["features_only"]:
-        return f"logits of {len(result['classes']) or 'its'} classes"
+        return f"logits of {result['num_classes']} classes"
     pairs = zip(result["channels"], result["strides"], strict=True)
     return "maps: " + ", ".join(f"{channels} channels at 1/{stride}" for channels, stride in pairs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shlex
 import signal
@@ -26,8 +27,20 @@ def console(*, stderr: bool = False) -> Any:
 
 
 def print_json(data: Any) -> None:
-    """Print data as one line."""
-    print(json.dumps(data))
+    """Print data as one line; a number that is not finite, which JSON does not have, as null."""
+    try:
+        text = json.dumps(data, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(data), allow_nan=False)
+    print(text)
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 def show(data: Any, screen: Callable[[Any, Any], None], as_json: bool) -> None:

@@ -247,6 +247,15 @@ def _plain(text: Any) -> None:
     text.set_parse_math(False)
 
 
+def need() -> None:
+    """Refuse to begin what ends in a picture.
+
+    Raises:
+        MissingError: matplotlib is not installed.
+    """
+    _figure(1, 1)
+
+
 def _figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure

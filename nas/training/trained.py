@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def config(arch: Arch, data: Data, /, **more: Any) -> dict[str, Any]:
 
 
 def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
-    """Return the model of a train run, a search run or an exported folder, and its config.
+    """Return the model of a train run, a search run or the `best` folder of one, and its config.
 
     Raises:
         OptionError: there is no trained model; the message says how to make one.
@@ -43,17 +44,38 @@ def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
     """
     folder, weights = _found(Path(source))
     described = run.read_json(folder / CONFIG)
+    if isinstance(described, dict) and "architecture" in described:
+        raise _exported(folder)
     if not isinstance(described, dict) or described.get("schema") != SCHEMA:
         raise OptionError(f"{folder / CONFIG} is not of schema {SCHEMA}: train again, or upgrade")
     try:
         model = Model(Arch.from_dict(described["arch"]))
     except (KeyError, ArchError) as error:
         raise RunError(f"{folder / CONFIG} holds no arch: {error}; train again") from error
+    if damage := _damage(model.arch, described):
+        raise RunError(f"{folder / CONFIG} is damaged: {damage}; train again")
     loaded = load_weights(weights)
     if problem := _mismatch(model, loaded):
         raise OptionError(f"{weights} does not fit the arch of {folder / CONFIG}: {problem}")
     model.load_state_dict(loaded)
     return model.eval(), described
+
+
+def load_finite(source: str | Path) -> tuple[Model, dict[str, Any]]:
+    """Return what `load_trained` does, of a training that has not diverged.
+
+    Raises:
+        OptionError: there is no trained model.
+        RunError: its files are damaged, or a weight is not finite.
+    """
+    model, described = load_trained(source)
+    broken = [key for key, value in model.state_dict().items() if not value.isfinite().all()]
+    if broken:
+        raise RunError(
+            f"the weights of {source} are not finite ({broken[0]}): the training diverged; "
+            "train again with a smaller learning rate"
+        )
+    return model, described
 
 
 def initial_weights(model: Model, source: Path) -> dict[str, Tensor]:
@@ -105,9 +127,45 @@ def _found(source: Path) -> tuple[Path, Path]:
         return found
     if not source.exists():
         raise OptionError(f"no trained model {source}: there is no such run, folder or file")
+    if (source / "model.py").is_file():
+        raise _exported(source)
     raise OptionError(
         f"{source} holds no trained model (config.json and {_PLACES[0]}): train one with "
         f"`nas train {source} --data ...`"
+    )
+
+
+def _exported(folder: Path) -> OptionError:
+    return OptionError(f"{folder} was exported for other programs; name the run it came from")
+
+
+def _damage(arch: Arch, described: dict[str, Any]) -> str:
+    """Say what is wrong with the classes or the preprocessing of a config, or nothing."""
+    classes: Any = described.get("classes")
+    size: Any = described.get("input_size")
+    crop: Any = described.get("crop_pct")
+    if not isinstance(classes, list) or len(classes) not in (0, arch.head.classes):
+        return f"classes must be the names of the {arch.head.classes} outputs"
+    if not all(isinstance(name, str) for name in classes):
+        return "classes must be words"
+    if not _numbers(size, 3) or any(side != int(side) or side < 1 for side in size):
+        return f"input_size must be three whole numbers, not {size!r:.60}"
+    for key in ("mean", "std"):
+        if not _numbers(described.get(key), arch.in_channels):
+            return f"{key} must be {arch.in_channels} numbers, not {described.get(key)!r:.60}"
+    if min(described["std"]) <= 0:
+        return f"std must be above 0, not {described['std']}"
+    if not _numbers([crop], 1) or not 0 < crop <= 1:
+        return f"crop_pct must lie above 0 and up to 1, not {crop!r:.60}"
+    return ""
+
+
+def _numbers(values: Any, length: int) -> bool:
+    """Tell whether a value of JSON is a list of so many finite numbers."""
+    return (
+        isinstance(values, list)
+        and len(values) == length
+        and all(type(value) in (int, float) and math.isfinite(value) for value in values)
     )
 
 

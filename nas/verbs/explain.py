@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,24 +16,25 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas import report
+from nas import report, run
 from nas.data import augment
 from nas.data.images import Array, quiet
 from nas.data.pixels import processors
 from nas.errors import OptionError, RunError, did_you_mean
-from nas.explaining import METHODS
+from nas.explaining import check_method
 from nas.explaining import explain as evidence_of
 from nas.machines.hardware import torch_device
 from nas.model import Model
 from nas.pages.drawing import Html, table, tag
 from nas.training import trained
-from nas.training.pictures import Cell, heat_maps
+from nas.training.pictures import Cell, heat_maps, need
 from nas.verbs.predict import image_files, read_image, views_of
 from nas.verbs.val import trained_input
 
 SCHEMA = 1
-OUTPUT = "explain.png"
+OUTPUT, RESULT = "explain.png", "result.json"
 SUFFIXES = (".png", ".html")
+SCALED = ("family.csv", "baseline.json")  # in the folder of a scale run
 MOST = 24  # images of one picture
 BATCH = 8
 NOTE = (
@@ -57,25 +60,28 @@ def explain(
     class_name: str | None = None,
     output: str | Path | None = None,
     device: str = "auto",
+    project: str | Path = "runs",
+    name: str | None = None,
 ) -> dict[str, Any]:
     """Draw class activation maps of images, a column for each model; return what --json prints.
 
     `paths` are image files and folders of them, and may name models too; of a scale run all
     members that were trained are taken. Each map is of the class that the model finds likeliest, or
-    of `class_name`. Writes `output`, a .png or .html; by default explain.png, or the next free
-    number. An image that cannot be read is a row with its `error`.
+    of `class_name`. Writes `output`, a .png or .html that does not exist yet, by default
+    explain.png in project/explain/name. An image that cannot be read is a row with its `error`;
+    if none can be, nothing is written.
 
     Raises:
-        OptionError: no images, no trained model, no such method or class, another suffix.
+        OptionError: no images, no trained model, no such method or class; `output` is taken or has
+            another suffix.
         MissingError: Pillow or matplotlib is not installed.
         RunError: the picture cannot be written, or a model's files are damaged.
     """
     sources, files = _sorted_out(paths, models)
+    run.check_place(output, name)
     target, place = _target(output), torch_device(device)
-    if method not in METHODS:
-        raise OptionError(
-            f"--method takes {', '.join(METHODS)}, not {method!r}{did_you_mean(method, METHODS)}"
-        )
+    check_method(method)
+    need()
     labels = _labels(sources)
     columns = [_column(source, files, method, class_name, place) for source in sources]
     lines = zip(*columns, strict=True)
@@ -83,6 +89,7 @@ def explain(
     failed = sum("error" in row for row in rows)
     result: dict[str, Any] = {
         "schema": SCHEMA,
+        "run": None,
         "output": None,
         "models": [
             {"name": label, "source": str(source)}
@@ -92,9 +99,28 @@ def explain(
         "failed": failed,
     }
     if failed < len(rows):
-        result["output"] = str(target)
-        _write(target, _picture(columns, labels, rows), result)
+        picture = _picture(columns, labels, rows)
+        if target:
+            result["output"] = str(target)
+            _write(target, picture, result)
+        else:
+            arguments: dict[str, Any] = {"paths": list(map(str, paths)), "method": method}
+            arguments |= {"models": list(map(str, models)), "class_name": class_name}
+            arguments |= {"device": device}
+            _keep(run.create("explain", name, Path(project), arguments), picture, result)
     return result
+
+
+def _keep(folder: Path, picture: bytes, result: dict[str, Any]) -> None:
+    """Write the picture and the result into a new run folder, or leave no folder."""
+    result |= {"run": str(folder), "output": str(folder / OUTPUT)}
+    try:
+        run.write_environment(folder)
+        _write(folder / OUTPUT, picture, result)
+        run.write_json(folder / RESULT, result)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _sorted_out(
@@ -103,7 +129,7 @@ def _sorted_out(
     """Return the folders of the models and the files of the images."""
     given = [Path(path) for path in paths]
     named = [Path(model) for model in models]
-    runs = [path for path in given if path.is_dir() and _members(path)]
+    runs = [path for path in given if _is_models(path)]
     sources = [member for path in [*named, *runs] for member in _members(path) or [path]]
     if not sources:
         raise OptionError(
@@ -117,6 +143,13 @@ def _sorted_out(
             f"explain draws up to {MOST} images at a time, not {len(files)}: name some of them"
         )
     return list(dict.fromkeys(sources)), files
+
+
+def _is_models(folder: Path) -> bool:
+    """Tell whether a path that may be images is a trained run, or a scale run with such members."""
+    if trained.holds(folder):
+        return True
+    return any((folder / mark).is_file() for mark in SCALED) and bool(_members(folder))
 
 
 def _members(folder: Path) -> list[Path]:
@@ -136,7 +169,8 @@ def _natural(path: Path) -> list[tuple[float, str]]:
 
 def _labels(sources: Sequence[Path]) -> list[str]:
     """Return a short name for each path: its own, with as many above it as tell them apart."""
-    whole = [source.resolve().parts for source in sources]
+    # not resolved: a link has the name that was given to it
+    whole = [Path(os.path.abspath(source)).parts for source in sources]
     for depth in range(1, max(map(len, whole)) + 1):
         short = ["/".join(parts[-depth:]) for parts in whole]
         if len(set(short)) == len(short):
@@ -144,20 +178,21 @@ def _labels(sources: Sequence[Path]) -> list[str]:
     return [str(source) for source in sources]  # one is named twice
 
 
-def _target(output: str | Path | None) -> Path:
-    """Return the file to write.
+def _target(output: str | Path | None) -> Path | None:
+    """Return the file to write; None is one in a run folder.
 
     Raises:
-        OptionError: its suffix is neither .png nor .html, or its folder does not exist.
+        OptionError: its suffix is neither .png nor .html, it exists, or its folder does not.
     """
     if output is None:
-        names = (Path(OUTPUT.replace(".", f"{n if n > 1 else ''}.")) for n in range(1, 10**6))
-        return next(path for path in names if not path.exists())
+        return None
     path = Path(output)
     if path.suffix.lower() not in SUFFIXES:
         raise OptionError(f"--output takes a file that ends in {' or '.join(SUFFIXES)}, not {path}")
     if not path.parent.is_dir():
         raise OptionError(f"--output {path}: there is no folder {path.parent}; make it first")
+    if os.path.lexists(path):
+        raise OptionError(f"--output {path} exists: name another, or delete it")
     return path
 
 
@@ -165,9 +200,10 @@ def _column(
     source: Path, files: Sequence[Path], method: str, class_name: str | None, device: str
 ) -> list[Seen | str]:
     """Return what one model sees of each image, or why an image cannot be read."""
-    model, config = trained.load_trained(source)
+    model, config = trained.load_finite(source)
     model, taken = model.to(device), trained_input(config)
-    wanted = _class_index(class_name, config["classes"], source)
+    classes = config["classes"] or [str(place) for place in range(model.arch.head.classes)]
+    wanted = _class_index(class_name, classes, source)
     with ThreadPoolExecutor(processors()) as pool, quiet():
         images = list(pool.map(lambda file: read_image(file, taken), files))
     good = [image for image in images if not isinstance(image, str)]
@@ -175,7 +211,7 @@ def _column(
     for start in range(0, len(good), BATCH):
         views = views_of(good[start : start + BATCH], taken)
         x = augment.finish(views.to(device), *taken.scale(device))
-        seen += _explained(model, x, views, config["classes"], wanted, method)
+        seen += _explained(model, x, views, classes, wanted, method)
     turn = iter(seen)
     return [image if isinstance(image, str) else next(turn) for image in images]
 
@@ -205,6 +241,7 @@ def _explained(
     for index, place in enumerate(found.classes.tolist()):
         likeliest = int(shares[index].argmax())
         row = {
+            "method": found.method,
             "class": classes[place],
             "probability": float(shares[index, place]),
             "predicted": classes[likeliest],
@@ -242,7 +279,14 @@ def _picture(
             finest = max(seen, key=lambda each: each.view.shape[0])
             first = Cell(finest.view, name)
             lines.append([first, *(Cell(each.view, _caption(each), heat(each)) for each in seen)])
-    return heat_maps(lines, ["image", *labels])
+    return heat_maps(lines, ["image", *_titles(labels, rows)])
+
+
+def _titles(labels: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the heads of the columns; what is not the exact method is named."""
+    seen = next(row["models"] for row in rows if "models" in row)
+    told = (f" ({each['method']})" if each["method"] != "cam" else "" for each in seen)
+    return [label + more for label, more in zip(labels, told, strict=True)]
 
 
 def heat(seen: Seen) -> Any:
@@ -264,7 +308,8 @@ def _caption(seen: Seen) -> str:
 def _write(target: Path, picture: bytes, result: Mapping[str, Any]) -> None:
     data = _page(picture, result).encode() if target.suffix.lower() == ".html" else picture
     try:
-        target.write_bytes(data)
+        with target.open("xb") as file:  # what is there is never written over
+            file.write(data)
     except OSError as error:
         raise RunError(f"cannot write {target}: {error.strerror}") from error
 
@@ -272,7 +317,8 @@ def _write(target: Path, picture: bytes, result: Mapping[str, Any]) -> None:
 def _page(picture: bytes, result: Mapping[str, Any]) -> str:
     """Return the picture and its figures as one HTML page."""
     source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    head = ["image", *(model["name"] for model in result["models"])]
+    labels = [model["name"] for model in result["models"]]
+    head = ["image", *_titles(labels, result["images"])]
     rows = [
         [row["path"], *(_told(each) for each in row["models"])]
         if "models" in row

@@ -18,7 +18,7 @@ from nas.data.pixels import processors, reason_of
 from nas.errors import OptionError
 from nas.machines.hardware import torch_device
 from nas.model import Model
-from nas.training.trained import load_trained
+from nas.training.trained import load_finite
 from nas.verbs.val import trained_input
 
 SCHEMA = 1
@@ -40,6 +40,7 @@ def predict(
     Raises:
         OptionError: there is no trained model, or no images.
         MissingError: Pillow is not installed.
+        RunError: the model's files are damaged, or its weights not finite.
     """
     if top < 1:
         raise OptionError(f"--top takes a whole number of at least 1, not {top}")
@@ -47,7 +48,7 @@ def predict(
     files = image_files(paths)
     if not files:
         raise OptionError("predict needs images: name files or folders after the run")
-    model, config = load_trained(source)
+    model, config = load_finite(source)
     model, taken, classes = model.to(place), trained_input(config), config["classes"]
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(processors()) as pool, quiet():

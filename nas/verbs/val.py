@@ -35,9 +35,9 @@ def val(
 ) -> dict[str, Any]:
     """Return the score of a trained model on a split, as `nas val --json` prints it.
 
-    `source` is a train run, a search run that trained, or an exported folder; without `data` its
-    own images are read. Accuracies are in percent. Other data may lack classes, and have them in
-    another order, but has none that the model does not know.
+    `source` is a train run, a search run that trained, or the `best` folder of one; without `data`
+    its own images are read. Accuracies are in percent. Other data may lack classes, and have them
+    in another order, but has none that the model does not know.
 
     Raises:
         OptionError: no trained model, no such split or data, or unknown classes.
