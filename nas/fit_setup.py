@@ -16,10 +16,9 @@ from nas.interfaces import Evaluator, Metrics, Work
 from nas.objective import Bound, Objective, make_objective, reward
 from nas.prepare import FINAL_SEEDS, FINALISTS
 from nas.scaling import Setup
-from nas.settings.scale import ScaleSettings
+from nas.settings.scale import SHAPED, ScaleSettings
 
 EVALUATOR = "training"
-SHAPED = ("formula", "exact")  # the rules that read the coefficients
 LEAST = 2  # networks, for there to be a choice
 MEMORY = "memory_mib"  # of training at batch 1, counted
 

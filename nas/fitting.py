@@ -17,18 +17,17 @@ from nas import finals, fitted, run
 from nas.errors import NasError, RunError
 from nas.finals import Finalist, Standing
 from nas.fit_results import conclude, label
-from nas.fit_setup import SHAPED, Plan, measured
+from nas.fit_setup import Plan, measured
 from nas.fitted import Coefficients
 from nas.grid import MISS, NEAR, PAPERS, Candidate
 from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
-from nas.load import baselines
 from nas.scaling import Screen, Setup, Stop, open_executor
+from nas.settings.scale import COEFFICIENTS, SHAPED
 from nas.units import format_count, format_seconds
 
 FIT, TABLE, TRAININGS = "fit.json", "fit.csv", "trainings"
 PINNED = "coefficients.json"  # those of this run, whatever is fitted later
 NUMBERS = ("accuracy", "latency_ms", TRAINING_FLOPS)
-COEFFICIENTS = ("alpha", "beta", "gamma")
 COLUMNS = (
     *("arch_id", *COEFFICIENTS, "seed", "epochs", *NUMBERS),
     *("seconds", "place", "retries", "error"),
@@ -80,8 +79,9 @@ def _pinned(path: Path) -> Coefficients:
 
 
 def _home(setup: Setup) -> Path:
-    source = None if setup.source in baselines() else Path(setup.source)
-    return fitted.place(source, setup.project, setup.arch.name)
+    # a path is absolute; what is not is a name, whatever folder is called so
+    path = Path(setup.source)
+    return fitted.place(path if path.is_absolute() else None, setup.project, setup.arch.name)
 
 
 def given(setup: Setup, others: Coefficients) -> Coefficients:
