@@ -210,7 +210,9 @@ def test_a_run_goes_on_from_any_directory(
     assert run.read_args(folder)["base"] == str(fake / "small.json")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    found = go_on(folder, {})
+    found = go_on(folder, {"accelerator": "cpu"})
+    assert run.read_args(folder)["accelerator"] == "cpu"
+    assert len(run.read_json(folder / "env.json")["resumed"]) == 1
     kept = json.loads((fake / "small.coefficients.json").read_text())
     assert kept["alpha"] == found["alpha"] and kept["run"] == str(folder)
 
