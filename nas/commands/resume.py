@@ -40,4 +40,4 @@ def resume(
         from nas.verbs.scale import go_on as scale_on
 
         return scale.attend(as_json, quiet, lambda **watched: scale_on(run, {}, **watched))
-    raise OptionError(f"{run} is of `nas {verb}`: search, train, scale and proxy-check go on")
+    raise OptionError(f"{run} is of `nas {verb}`: only search, train, scale and proxy-check go on")
