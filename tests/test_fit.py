@@ -359,10 +359,11 @@ def test_a_base_without_a_choice_or_without_colours_is_refused(place: Path) -> N
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
-def test_two_kills_change_nothing_and_nothing_is_trained_twice(
+def test_a_kill_changes_nothing_and_nothing_is_trained_twice(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    code = kill_scale.main(["--kills", "2", "--epochs", "2", "--fraction", "0.1"])
+    words = "--kills 1 --epochs 2 --fraction 0.05 --candidates 3 --step 5"
+    code = kill_scale.main(words.split())
     shown = capsys.readouterr().out
     assert code == 0, shown
     rows = {line[:42].strip(): line[42:] for line in shown.splitlines()}
