@@ -91,6 +91,18 @@ def stopping(after: int) -> Any:
     return lambda: next(looks) >= after
 
 
+def listener(said: list[str]) -> Any:
+    """Return a screen that appends what it is told."""
+    return type("Screen", (), {"say": lambda self, text: said.append(text)})()
+
+
+def announced(said: list[str]) -> tuple[int, int]:
+    """Return the epochs and the multiply-adds that a fit was announced to take at most."""
+    [line] = [line for line in said if "epochs of training in all" in line]
+    words = line.replace("up to ", "").split()
+    return int(words[0]), parse_count(words[words.index("multiply-adds:") - 1])
+
+
 def same(found: dict[str, Any]) -> dict[str, Any]:
     """Return a fit without what differs between runs of other names: the clock."""
     return {k: v for k, v in found["fit"].items() if k != "seconds"}
@@ -101,12 +113,15 @@ def test_a_fit_on_digits_is_kept_used_and_shown(
 ) -> None:
     monkeypatch.setenv("NAS_CACHE", str(place / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    found = scale(**{**FLAGS, "fit_epochs": 2, "fit_fraction": 0.1, "finalists": 1})
+    said: list[str] = []
+    short = {"fit_epochs": 2, "fit_fraction": 0.1, "finalists": 1}
+    found = scale(**{**FLAGS, **short}, screen=listener(said))
     fit, chosen = found["fit"], found["fit"]["chosen"]
     trained = [each for each in fit["candidates"] if not each["reason"]]
     assert len(trained) == 4 and [each["epochs"] for each in trained].count(1) == 2
     assert all(0 <= each["accuracy"] <= 100 for each in trained)
-    assert fit["training_flops"] > 0 and fit["deviation"] is not None
+    assert 0.8 < fit["training_flops"] / announced(said)[1] <= 1.005
+    assert fit["deviation"] is not None
 
     best = next(e for e in trained if e["final_mean"] == max(x["final_mean"] or 0 for x in trained))
     assert all(best[name] == chosen[name] == found[name] for name in ("alpha", "beta", "gamma"))
@@ -150,17 +165,14 @@ def test_the_worse_half_stops_and_the_best_mean_of_new_seeds_wins(fake: Path) ->
 
 def test_the_estimate_is_what_is_trained(fake: Path) -> None:
     said: list[str] = []
-    screen = type("Screen", (), {"say": lambda self, text: said.append(text)})()
-    fit = scale(**FLAGS, screen=screen)["fit"]
-    [line] = [line for line in said if "epochs of training in all" in line]
+    fit = scale(**FLAGS, screen=listener(said))["fit"]
+    most, cost = announced(said)
     before = {"1": 0, "2": 1, "4": 2}
     rows = [line.split() for line in ledger(fake)]
     spent = sum(int(e) - (before[e] if seed == "0" else 0) for _, seed, e in rows)
-    most = int(line.removeprefix("up to ").split()[0])
     finalists = {name for name, seed, _ in rows if seed != "0"}
     # the third is the paper's, where it is not among the best two
     assert most == spent + 8 * (3 - len(finalists))
-    cost = parse_count(line.split(", ")[1].split()[0])
     # counted alike; "at most" takes the costliest, and all cost twice the base within 10 %
     assert 0.8 * spent / most < fit["training_flops"] / cost <= 1.005
 

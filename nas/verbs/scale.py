@@ -131,9 +131,16 @@ def _elsewhere(before: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[st
 
 def _anchored(chosen: ScaleSettings) -> ScaleSettings:
     """Return the settings with absolute paths, so that the run goes on from any directory."""
-    recipes = {"recipe": chosen.recipe, "fit_recipe": chosen.fit_recipe}
-    files = {name: anchored(path) for name, path in recipes.items() if (path or "")[-3:] == ".py"}
-    return dataclasses.replace(chosen, data=chosen.data and anchored(chosen.data), **files)
+    return dataclasses.replace(
+        chosen,
+        data=chosen.data and anchored(chosen.data),
+        recipe=_recipe(chosen.recipe),
+        fit_recipe=_recipe(chosen.fit_recipe),
+    )
+
+
+def _recipe(name: str | None) -> str | None:
+    return anchored(name) if name and name.endswith(".py") else name
 
 
 def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch) -> Path | None:
