@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import nas
-from nas import compound, fit_setup, fitted, run
+from nas import compound, fit_setup, run
 from nas.arch import Arch, Head, Stage, Stem
 from nas.errors import NasError, OptionError, RunError
 from nas.fit_results import noise_said
@@ -381,31 +381,3 @@ def test_a_kill_changes_nothing_and_nothing_is_trained_twice(
     rows = {line[:42].strip(): line[42:] for line in shown.splitlines()}
     assert rows["epochs trained again after a checkpoint"] == "0"
     assert rows["differences at the end"] == "none"
-
-
-def test_coefficients_lie_with_their_base(place: Path) -> None:
-    project = place / "runs"
-    (place / "found" / "best").mkdir(parents=True)
-    (place / "found" / "best" / "arch.json").write_text("{}")
-    home = place / "found" / "best" / "coefficients.json"
-    for base in ("found", "found/best", "found/best/arch.json"):
-        assert fitted.place(place / base, project, "x") == home
-    assert fitted.place(place / "small.json", project, "x").name == "small.coefficients.json"
-    assert fitted.place(None, project, "a/b") == project / "coefficients" / "a-b.json"
-
-
-def test_what_is_no_coefficients_of_this_base_is_ignored_with_a_line(place: Path) -> None:
-    path, found = place / "c.json", fitted.Coefficients(1.3, 1.1, 1.0, "mine")
-    assert fitted.find(path, BASE) == (None, "")
-    fitted.store(path, BASE, found, {})
-    assert fitted.find(path, BASE) == (found, "")
-    more = Arch.from_dict({**BASE.to_dict(), "head": {**BASE.to_dict()["head"], "classes": 3}})
-    assert fitted.find(path, more) == (found, "")
-    none, note = fitted.find(path, nas.load_arch("resnet18"))
-    assert none is None and "fitted to another network" in note
-    good = json.loads(path.read_text())
-    for wrong in ({**good, "alpha": 0.5}, {**good, "beta": "x"}, {}, [], {**good, "gamma": None}):
-        path.write_text(json.dumps(wrong))
-        assert fitted.find(path, BASE)[0] is None and "holds no" in fitted.find(path, BASE)[1]
-    path.write_text(json.dumps({**good, "schema": 9}))
-    assert "schema 9" in fitted.find(path, BASE)[1]
