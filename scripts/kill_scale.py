@@ -186,13 +186,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="of each training")
     parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--final-seeds", type=int, default=2)
     parser.add_argument("--fraction", type=float, default=0.2, help="of the digits")
     parser.add_argument("--step", type=int, default=8, help="epochs between two kills, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the kills; the fit has 0")
     given = parser.parse_args(arguments)
-    flags = "--data digits --phi 1 --finalists 2 --final-seeds 2 --seed 0"
+    flags = "--data digits --phi 1 --finalists 2 --seed 0"
     flags += f" --fit-epochs {given.epochs} --fit-fraction {given.fraction}"
-    flags += f" --candidates {given.candidates}"
+    flags += f" --candidates {given.candidates} --final-seeds {given.final_seeds}"
     with tempfile.TemporaryDirectory(prefix="nas-kills-") as folder:
         calm, disturbed = places(Path(folder), flags.split())
         beside = calm.start()  # at the same time: it is compared with, not timed
