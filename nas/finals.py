@@ -64,14 +64,18 @@ def play(
     stop: Callable[[], str],
     say: Callable[[str], None],
     limit: float = 0.0,
+    retry: bool = False,
 ) -> list[Standing]:
     """Train every finalist with every seed; return the standings in the order given.
 
     Each training is a row of finals.csv as soon as it is done; those that are there are not
-    repeated. A finalist whose trainings all failed has no standing. `limit`: seconds of one
-    training, 0: any.
+    repeated, but with `retry` those that failed. A finalist whose trainings all failed has no
+    standing. `limit`: seconds of one training, 0: any.
+
+    Raises:
+        RunError: finals.csv is damaged or cannot be written.
     """
-    rows = run.read_csv(folder / FINALS)
+    rows = [row for row in _on_file(folder) if row["accuracy"] or not retry]
     done = {(row["arch_id"], int(row["seed"])) for row in rows}
     fresh = _tasks(folder, finalists, epochs, seeds, seed, done)
     tasks = [(finalist, replace(task, limit=limit)) for finalist, task in fresh]
@@ -84,6 +88,26 @@ def play(
         left = len(tasks) - count
         say(f"final {finalist.name} seed {task.seed}: {_result(outcome)}; {left} to go")
     return _standings(finalists, rows)
+
+
+def _on_file(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of finals.csv.
+
+    Raises:
+        RunError: they are damaged.
+    """
+    path = folder / FINALS
+    try:
+        rows = run.read_csv(path)
+        for row in rows:
+            _ = row["arch_id"], row["folder"], int(row["seed"]), float(row["seconds"])
+            _ = float(row["accuracy"] or 0), float(row.get(TRAINING_FLOPS) or 0)
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}): delete it, and the finals are "
+            "trained again"
+        ) from error
+    return rows
 
 
 def _tasks(

@@ -11,17 +11,26 @@ from nas.errors import NasError
 from nas.finals import Standing, pooled_deviation
 from nas.fit_setup import MEMORY, Plan, measured
 from nas.fitted import PAPER, network
-from nas.grid import GROWTH, MISS, NEAR, PAPERS, Candidate, product
+from nas.grid import GROWTH, MISS, Candidate, product
 from nas.interfaces import Metrics
 from nas.objective import describe
+from nas.settings.scale import COEFFICIENTS
 
 SCHEMA = 1
 ERRORS = 2  # standard errors of a difference within which it is called noise
 RULE = (
-    "the highest mean over the seeds of the finals is taken; two candidates cannot be told apart "
+    "the highest mean over the seeds of the finals is taken, of equal ones the better of the first "
+    "round; two candidates cannot be told apart "
     f"where their means differ by less than {ERRORS} standard errors of the difference, with the "
     "deviation over seeds pooled over the finalists"
 )
+
+# what the screen and the page of a fit read
+WHOLE = {
+    *("candidates", "paper", "ahead", "ahead_error", "within_noise", "alike", "rungs", "deviation"),
+    *("evaluator", "objective", "training_flops", "seconds", "rule", "growth", "step"),
+    *("product_tolerance", "flops_tolerance"),
+}
 
 Seen = Mapping[str, Mapping[int, Metrics]]
 
@@ -34,6 +43,14 @@ def label(point: Sequence[float]) -> str:
 def point_of(entry: Mapping[str, Any]) -> tuple[float, float, float]:
     """Return the coefficients of an entry."""
     return entry["alpha"], entry["beta"], entry["gamma"]
+
+
+def ordered(fit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the candidates that are trained: those of the finals first, then who came furthest."""
+    trained = [each for each in fit["candidates"] if not each["reason"]]
+    return sorted(
+        trained, key=lambda e: (-(e["final_mean"] or 0), -e["epochs"], -(e["accuracy"] or 0))
+    )
 
 
 def noise_said(fit: Mapping[str, Any]) -> str:
@@ -70,7 +87,8 @@ def conclude(
     scores = {s.finalist.arch.id: _scores(plan, s) for s in standings}
     deviation = pooled_deviation(list(scores.values()))
     by_id = {each.arch.id: each for each in plan.grid.candidates}
-    order = sorted(scores, key=lambda name: -_mean(scores[name]))
+    first = {s.finalist.arch.id: plan.score(s.finalist.metrics) for s in standings}
+    order = sorted(scores, key=lambda name: (-_mean(scores[name]), -first[name]))
     best = by_id[order[0]]
     chosen = plan.setup.settings
     return {
@@ -92,7 +110,7 @@ def conclude(
         "final_seeds": plan.final_seeds,
         "candidates": [_entry(plan, each, seen, scores) for each in plan.grid.candidates],
         "deviation": deviation or None,
-        "chosen": {**_point(best), "role": best.role, "score": _mean(scores[order[0]])},
+        "chosen": {**_point(best), "role": ", ".join(best.roles), "score": _mean(scores[order[0]])},
         "paper": _paper(plan, scores),
         **_noise(order, scores, deviation, by_id),
         "rule": RULE,
@@ -131,7 +149,7 @@ def _entry(
         "flops": cost.flops,
         "flops_ratio": candidate.ratio,
         "params": cost.params,
-        "role": candidate.role,
+        "role": ", ".join(candidate.roles),
         "state": _state(plan, candidate, seen),
         "reason": candidate.reason,
         "epochs": max(own, default=0),
@@ -156,10 +174,10 @@ def _state(plan: Plan, candidate: Candidate, seen: Seen) -> str:
 def _paper(plan: Plan, scores: Mapping[str, list[float]]) -> dict[str, Any]:
     """Return the paper's coefficients, and the candidate that stands for them."""
     point = PAPER.alpha, PAPER.beta, PAPER.gamma
-    near = next((e for e in plan.grid.trained if e.role in (PAPERS, NEAR)), None)
+    near = next((e for e in plan.grid.trained if e.near_papers), None)
     own = scores.get(near.arch.id) if near else None
     return {
-        **dict(zip(("alpha", "beta", "gamma"), point, strict=True)),
+        **dict(zip(COEFFICIENTS, point, strict=True)),
         "product": product(point),
         "candidate": _point(near) if near else None,
         "score": _mean(own) if own else None,

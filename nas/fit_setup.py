@@ -16,10 +16,9 @@ from nas.interfaces import Evaluator, Metrics, Work
 from nas.objective import Bound, Objective, make_objective, reward
 from nas.prepare import FINAL_SEEDS, FINALISTS
 from nas.scaling import Setup
-from nas.settings.scale import ScaleSettings
+from nas.settings.scale import SHAPED, ScaleSettings
 
 EVALUATOR = "training"
-SHAPED = ("formula", "exact")  # the rules that read the coefficients
 LEAST = 2  # networks, for there to be a choice
 MEMORY = "memory_mib"  # of training at batch 1, counted
 
@@ -50,21 +49,35 @@ class Plan:
         return self.setup.settings.final_seeds or FINAL_SEEDS
 
     @property
-    def epochs(self) -> int:
-        """Return how many epochs are trained in all, the paper's candidate in the finals too."""
-        alive, total, before = len(self.grid.trained), 0, 0
+    def rounds(self) -> list[tuple[int, int]]:
+        """Return of each round how many networks are trained at most, and for how many epochs.
+
+        The paper's candidate is in the finals too.
+        """
+        alive, before, found = len(self.grid.trained), 0, list[tuple[int, int]]()
         for epochs in self.rungs:
-            total += alive * (epochs - before)
+            found.append((alive, epochs - before))
             alive, before = self.survivors(alive), epochs
         finalists = min(self.finalists, len(self.grid.trained) - 1) + 1
-        return total + finalists * self.final_seeds * self.rungs[-1]
+        return [*found, (finalists, self.final_seeds * self.rungs[-1])]
+
+    @property
+    def epochs(self) -> int:
+        """Return how many epochs are trained in all, at most."""
+        return sum(networks * epochs for networks, epochs in self.rounds)
 
     @property
     def training_flops(self) -> float:
-        """Return the multiply-adds of all that, about; nan where the evaluator does not tell."""
-        images = getattr(self.evaluator, "images", math.nan) / self.rungs[-1]
-        forward = GROWTH * count(self.arch).flops
-        return 3 * forward * images * self.epochs
+        """Return the multiply-adds of all that, at most; nan where the evaluator does not tell.
+
+        Counted as a training's own are: no validation, which is no training.
+        """
+        from nas.training.train import STEP  # torch, which a family that is not fitted needs not
+
+        images = getattr(self.evaluator, "train_images", math.nan)
+        flops = sorted((count(each.arch).flops for each in self.grid.trained), reverse=True)
+        spent = sum(sum(flops[:networks]) * epochs for networks, epochs in self.rounds)
+        return STEP * images * spent
 
     def survivors(self, alive: int) -> int:
         """Return how many go on after a rung: the better half, and never fewer than the finals."""

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from nas import run
 from nas.arch import Arch
 from nas.errors import RunError
+from nas.settings.scale import COEFFICIENTS
 
 SCHEMA = 1
 FILE, FOLDER = "coefficients.json", "coefficients"
@@ -66,8 +67,7 @@ def find(path: Path, arch: Arch) -> tuple[Coefficients | None, str]:
         return None, ""
     try:
         data = run.read_json(path)
-        alpha, beta, gamma = (_growth(data[name]) for name in ("alpha", "beta", "gamma"))
-        found, schema = Coefficients(alpha, beta, gamma, str(data["origin"])), data["schema"]
+        found, schema = parsed(data), data["schema"]
         mine = data["arch_id"] == network(arch)
     except (RunError, KeyError, TypeError, ValueError):
         return None, f"{path} holds no coefficients and is ignored: fit again, or delete it"
@@ -76,6 +76,16 @@ def find(path: Path, arch: Arch) -> tuple[Coefficients | None, str]:
     if not mine:
         return None, f"{path} was fitted to another network of that name and is ignored: fit again"
     return found, ""
+
+
+def parsed(data: Any) -> Coefficients:
+    """Return the coefficients of JSON data.
+
+    Raises:
+        KeyError, TypeError, ValueError: one is missing, or no number of at least 1.
+    """
+    alpha, beta, gamma = (_growth(data[name]) for name in COEFFICIENTS)
+    return Coefficients(alpha, beta, gamma, str(data["origin"]))
 
 
 def _growth(value: object) -> float:

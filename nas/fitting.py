@@ -16,19 +16,18 @@ from typing import Any
 from nas import finals, fitted, run
 from nas.errors import NasError, RunError
 from nas.finals import Finalist, Standing
-from nas.fit_results import conclude, label
-from nas.fit_setup import SHAPED, Plan, measured
+from nas.fit_results import WHOLE, conclude, label
+from nas.fit_setup import Plan, measured
 from nas.fitted import Coefficients
-from nas.grid import MISS, NEAR, PAPERS, Candidate
+from nas.grid import MISS, Candidate
 from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
-from nas.load import baselines
 from nas.scaling import Screen, Setup, Stop, open_executor
+from nas.settings.scale import COEFFICIENTS, SHAPED
 from nas.units import format_count, format_seconds
 
 FIT, TABLE, TRAININGS = "fit.json", "fit.csv", "trainings"
 PINNED = "coefficients.json"  # those of this run, whatever is fitted later
 NUMBERS = ("accuracy", "latency_ms", TRAINING_FLOPS)
-COEFFICIENTS = ("alpha", "beta", "gamma")
 COLUMNS = (
     *("arch_id", *COEFFICIENTS, "seed", "epochs", *NUMBERS),
     *("seconds", "place", "retries", "error"),
@@ -50,17 +49,19 @@ def settle(
     kept = folder / PINNED
     if kept.is_file():
         return _pinned(kept), ""
-    found: Coefficients | None = given(setup, fitted.PAPER)
     if plan:
-        found, reason = fit(plan, folder, screen, stop)
-        if found is None:
+        fresh, reason = fit(plan, folder, screen, stop)
+        if fresh is None:
             return None, reason
+        found = fresh
     elif setup.settings.rule in SHAPED:
         stored, note = fitted.find(_home(setup), setup.arch)
         screen.say(note)
         found = given(setup, stored or fitted.PAPER)
         screen.say(f"{label(found[:3])}, {found.origin}" if stored else "")
-    run.write_json(kept, found._asdict() if found else {})
+    else:
+        found = given(setup, fitted.PAPER)
+    run.write_json(kept, found._asdict())
     return found, ""
 
 
@@ -72,16 +73,18 @@ def _pinned(path: Path) -> Coefficients:
     """
     data = run.read_json(path)
     try:
-        return Coefficients(**data)
-    except TypeError as error:
+        return fitted.parsed(data)
+    except (KeyError, TypeError, ValueError) as error:
         raise RunError(
-            f"{path} holds no coefficients ({error}): delete it to have them found again"
+            f"{path} holds no coefficients ({type(error).__name__}: {error}): delete it to have "
+            "them found again"
         ) from error
 
 
 def _home(setup: Setup) -> Path:
-    source = None if setup.source in baselines() else Path(setup.source)
-    return fitted.place(source, setup.project, setup.arch.name)
+    # a path is absolute; what is not is a name, whatever folder is called so
+    path = Path(setup.source)
+    return fitted.place(path if path.is_absolute() else None, setup.project, setup.arch.name)
 
 
 def given(setup: Setup, others: Coefficients) -> Coefficients:
@@ -99,8 +102,21 @@ def given(setup: Setup, others: Coefficients) -> Coefficients:
 def read(folder: Path) -> dict[str, Any] | None:
     """Return the finished fit of a run, None if there is none."""
     path = folder / FIT
-    found: dict[str, Any] = run.read_json(path) if path.is_file() else {}
+    found = _noted(path) if path.is_file() else {}
     return found if found.get("chosen") else None
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """Return what fit.json holds: of a finished fit all, of another its images.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    found = run.read_json(path)
+    whole = isinstance(found, dict) and {"fingerprint", "chosen"} <= set(found)
+    if not whole or (found["chosen"] and not set(found) >= WHOLE):
+        raise RunError(f"{path} holds no fit: delete it, and it is made again from the tables")
+    return dict(found)
 
 
 def fit(plan: Plan, folder: Path, screen: Screen, stop: Stop) -> tuple[Coefficients | None, str]:
@@ -117,15 +133,21 @@ def fit(plan: Plan, folder: Path, screen: Screen, stop: Stop) -> tuple[Coefficie
     _begin(plan, folder)
     for line in (*getattr(plan.evaluator, "notes", ()), *_opening(plan)):
         screen.say(line)
+    told: list[str] = []
+
+    def heard() -> str:
+        told.append(stop())  # it is asked only while a training waits
+        return told[-1]
+
+    table = _Table(plan, folder, screen)
     executor = open_executor(plan.setup, plan.work, folder)
     try:
-        table = _Table(plan, folder, screen)
-        last = _halve(plan, table, executor, stop)
-        standings = _play(plan, table, last, folder, executor, stop) if last else []
+        last = _halve(plan, table, executor, heard)
+        standings = _play(plan, table, last, folder, executor, heard) if last else []
         screen.say(executor.fleet().note)
     finally:
         executor.close()
-    if reason := stop():
+    if reason := next(filter(None, told), ""):
         return None, reason
     found = conclude(plan, table.seen, standings, _spent(folder))
     run.write_json(folder / FIT, found)
@@ -140,6 +162,8 @@ def _coefficients(plan: Plan, found: dict[str, Any], folder: Path) -> Coefficien
     origin = f"fitted to this base on {plan.setup.settings.data} by {folder}"
     if found["within_noise"]:
         origin += f", within the noise of {len(found['alike'])} other candidates"
+    elif found["within_noise"] is None:
+        origin += ", noise unknown"
     return Coefficients(alpha, beta, gamma, origin)
 
 
@@ -153,7 +177,7 @@ def _begin(plan: Plan, folder: Path) -> None:
     data = getattr(plan.evaluator, "fingerprint", "")
     if not path.exists():
         run.write_json(path, {"fingerprint": data, "chosen": None})
-    elif run.read_json(path).get("fingerprint") != data:
+    elif _noted(path)["fingerprint"] != data:
         raise RunError(
             f"the images of {plan.setup.settings.data} are not those that {folder} began with: "
             "bring them back, or fit anew under another --name"
@@ -190,9 +214,10 @@ class _Table:
         path = self.folder / TABLE
         try:
             rows = [{name: row[name] for name in COLUMNS} for row in run.read_csv(path)]
-            # where all failed the fault was not theirs: they get another chance
-            self.rows = rows if any(row["accuracy"] for row in rows) else []
-            _ = self.seen, self._done()
+            self.rows = rows
+            _ = self.seen, self._done(), [float(row["seconds"]) for row in rows]
+            # what failed before gets another chance: the cause may be mended
+            self.rows = [row for row in rows if row["accuracy"]]
         except (KeyError, TypeError, ValueError, OSError) as error:
             raise RunError(
                 f"{path} is damaged ({type(error).__name__}: {error}): delete it, and what is in "
@@ -298,7 +323,7 @@ def _play(
 ) -> list[Standing]:
     """Train the best few with new seeds, and beside them the one nearest the paper's."""
     names = [each.arch.id for each in last[: plan.finalists]]
-    papers = [each.arch.id for each in plan.grid.trained if each.role in (PAPERS, NEAR)]
+    papers = [each.arch.id for each in plan.grid.trained if each.near_papers]
     seen = table.seen
     playing = [
         Finalist(label(each.coefficients), each.arch, list(seen[each.arch.id].values())[-1])
@@ -314,6 +339,7 @@ def _play(
         seeds=plan.final_seeds,
         seed=chosen.seed,
         limit=chosen.trial_time_limit or 0.0,
+        retry=True,
         stop=stop,
         say=table.screen.say,
     )

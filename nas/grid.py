@@ -36,7 +36,7 @@ Point = tuple[float, float, float]
 class Candidate:
     """A network of the grid: the base at phi 1 by the rule formula with these coefficients.
 
-    `rounded` is what rounding left of them, `ratio` its counted FLOPs over the base's, `role` what
+    `rounded` is what rounding left of them, `ratio` its counted FLOPs over the base's, `roles` what
     it stands for ("depth only", "the paper's"), `reason` why it is not trained, "" if it is.
     """
 
@@ -44,13 +44,18 @@ class Candidate:
     rounded: Multipliers
     arch: Arch
     ratio: float
-    role: str = ""
+    roles: tuple[str, ...] = ()
     reason: str = ""
 
     @property
     def product(self) -> float:
         """Return alpha * beta**2 * gamma**2."""
         return product(self.coefficients)
+
+    @property
+    def near_papers(self) -> bool:
+        """Tell whether it stands for the paper's coefficients."""
+        return not {PAPERS, NEAR}.isdisjoint(self.roles)
 
     @property
     def passes(self) -> bool:
@@ -202,17 +207,18 @@ def _alone(axis: int, tolerance: float) -> list[Point]:
 def _with_roles(found: list[Candidate]) -> list[Candidate]:
     """Return the candidates, with what some of them stand for."""
     passing = [each for each in found if each.passes]
-    roles: dict[int, str] = {}
+    roles: dict[int, tuple[str, ...]] = {}
     papers: Point = PAPER.alpha, PAPER.beta, PAPER.gamma
     if passing:
         near = min(passing, key=lambda each: distance(each.coefficients, papers))
-        roles[id(near)] = PAPERS if near.coefficients == papers else NEAR
+        roles[id(near)] = (PAPERS if near.coefficients == papers else NEAR,)
     for axis, name in enumerate(ONLY):
         # by the coefficients: those of the other dimensions are 1 for every phi
         alone = [e for e in passing if e.coefficients == _on(axis, e.coefficients[axis])]
         if alone:
-            roles[id(min(alone, key=_miss))] = f"{name} only"
-    return [replace(each, role=roles.get(id(each), "")) for each in found]
+            corner = id(min(alone, key=_miss))
+            roles[corner] = (*roles.get(corner, ()), f"{name} only")
+    return [replace(each, roles=roles.get(id(each), ())) for each in found]
 
 
 def _spread(passing: list[Candidate], most: int) -> list[Candidate]:
@@ -221,8 +227,8 @@ def _spread(passing: list[Candidate], most: int) -> list[Candidate]:
     What is nearer than APART to one of them is no other network to speak of.
     """
     order = (PAPERS, NEAR, *(f"{name} only" for name in ONLY))
-    named = sorted((e for e in passing if e.role), key=lambda e: order.index(e.role))
-    chosen, rest = named[:most], [e for e in passing if not e.role]
+    named = sorted((e for e in passing if e.roles), key=lambda e: order.index(e.roles[0]))
+    chosen, rest = named[:most], [e for e in passing if not e.roles]
     while rest and len(chosen) < most:
         far = [min(distance(e.rounded, c.rounded) for c in chosen) for e in rest]
         if max(far) < APART:

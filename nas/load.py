@@ -60,6 +60,23 @@ def load_arch(source: str | Path | Arch | Mapping[str, Any]) -> Arch:
     return _read(path)
 
 
+def anchored(source: str) -> str:
+    """Return a path as absolute if there is such a file or folder, and a name as it is.
+
+    What args.yaml holds is then the same from any directory.
+    """
+    path = Path(source).expanduser()
+    try:
+        return str(path.resolve()) if path.exists() else source
+    except OSError:  # such as a name that is too long for a path
+        return source
+
+
+def named(source: str | Path) -> str:
+    """Return a baseline's name as it is, and the path of an arch as absolute."""
+    return str(source) if str(source) in baselines() else anchored(str(source))
+
+
 def latest_search(project: Path) -> Path:
     """Return the latest search run that has a winner.
 

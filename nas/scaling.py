@@ -14,16 +14,19 @@ from nas.prepare import CLUSTER, EXECUTORS
 from nas.settings.scale import ScaleSettings
 
 INTERRUPTED = "interrupted"
+BASE = "baseline.json"  # of a scaling, as it was when it began
 Stop = Callable[[], str]  # the reason to begin nothing more, "" to go on
 
 
 class Screen(Protocol):
     """What a scaling tells a person while it works.
 
-    `patient`: whether a request to stop waits for what is running.
+    `patient`: whether a request to stop waits for what is running. `run`: the folder that it works
+    in, "" before there is one.
     """
 
     patient: bool
+    run: str
 
     def say(self, text: str) -> None:
         """Show one line; "" shows nothing."""

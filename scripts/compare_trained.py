@@ -10,7 +10,7 @@ multiply-adds: scaled by depth, by width, by resolution and by all three (the co
 Le 2019, Table 7, at a size that a laptop can train). Every arch is trained with the same recipe,
 images, epochs and seeds, which no search has used; of each training the weights of its best epoch
 by validation accuracy are tested, once. A row of --out is written as soon as a training is done and
-not repeated.
+not repeated; a table of other data or of another recipe is refused.
 """
 
 from __future__ import annotations
@@ -38,26 +38,53 @@ from nas.training.train import Job, fit
 from nas.training.trained import load_trained
 from nas.training.validation import validate
 
-COLUMNS = ("name", "arch_id", "flops", "params", "seed", "epochs", "val", "test", "seconds")
-ALPHA, BETA = 1.2, 1.1
+COLUMNS = (
+    *("name", "arch_id", "flops", "params", "seed", "epochs", "val", "test", "seconds"),
+    *("data", "recipe"),
+)
+ALPHA, BETA, FIRST = 1.2, 1.1, 10_000
 
 
 def main() -> None:
     """Train what is missing in the table, then print means and spread."""
     asked = _arguments()
     archs = _scaled(asked) if asked.times else _archs(Path(asked.base))
-    done = {(row["name"], int(row["seed"])) for row in run.read_csv(asked.out)}
+    done = _done(asked)
     jobs = [
-        (name, arch.to_dict(), 10_000 + seed, vars(asked))
-        for seed in range(asked.seeds)
+        (name, arch.to_dict(), seed, vars(asked))
+        for seed in range(FIRST, FIRST + asked.seeds)
         for name, arch in archs.items()
-        if (name, 10_000 + seed) not in done
+        if (name, arch.id, str(seed), str(asked.epochs)) not in done
     ]
     with ProcessPoolExecutor(asked.workers) as pool:
         for row in pool.map(_train, jobs):
             _append(asked.out, row)
             print(*row, flush=True)
-    _show(run.read_csv(asked.out))
+    mine = {(name, arch.id, str(asked.epochs)) for name, arch in archs.items()}
+    rows = run.read_csv(asked.out)
+    _show([row for row in rows if (row["name"], row["arch_id"], row["epochs"]) in mine])
+
+
+def _done(asked: argparse.Namespace) -> set[tuple[str, ...]]:
+    """Return name, arch, seed and epochs of the trainings in the table.
+
+    Raises:
+        SystemExit: they are of other data or of another recipe, or do not say of which.
+    """
+    rows = run.read_csv(asked.out)
+    mine = _fingerprint(asked.data, asked.fraction), asked.recipe
+    for row in rows:
+        if (row.get("data"), row.get("recipe")) != mine:
+            raise SystemExit(
+                f"{asked.out} is of data {row.get('data')} and recipe {row.get('recipe')}, not of "
+                f"{mine[0]} and {mine[1]}: name another --out"
+            )
+    return {tuple(row[k] for k in ("name", "arch_id", "seed", "epochs")) for row in rows}
+
+
+def _fingerprint(data: str, fraction: float) -> str:
+    """Return what the images are, and which share of them is trained on."""
+    return f"{open_dataset(data).fingerprint}/{fraction:g}"
 
 
 def _archs(folder: Path) -> dict[str, Arch]:
@@ -111,7 +138,9 @@ def _train(job: tuple[str, dict, int, dict]) -> list[object]:  # type: ignore[ty
     data = open_data(
         carve(open_dataset(asked["data"])), imgsz=arch.resolution, fraction=asked["fraction"]
     )
-    folder = asked["out"].with_suffix("") / f"{name.replace(' ', '-')}-{seed}"
+    folder = asked["out"].with_suffix("") / "-".join(
+        (name.replace(" ", "-"), arch.id, str(seed), str(asked["epochs"]))
+    )
     rows = fit(Job(arch, recipe, asked["epochs"], recipe.batch_size, seed=seed), data, folder)
     model, _ = load_trained(folder)
     model = model.to(memory_format=torch.channels_last)
@@ -119,7 +148,8 @@ def _train(job: tuple[str, dict, int, dict]) -> list[object]:  # type: ignore[ty
     cost, best = count(arch), max(row["val_top1"] for row in rows)
     seconds = round(sum(row["seconds"] for row in rows))
     head = [name, arch.id, cost.flops, cost.params, seed, asked["epochs"]]
-    return [*head, f"{best:.2f}", f"{test.top1:.2f}", seconds]
+    images = _fingerprint(asked["data"], asked["fraction"])
+    return [*head, f"{best:.2f}", f"{test.top1:.2f}", seconds, images, asked["recipe"]]
 
 
 def _append(path: Path, row: list[object]) -> None:

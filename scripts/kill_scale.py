@@ -77,6 +77,7 @@ BASE = Arch(
     resolution=32,
 )
 CLOCK = ("seconds", "place", "retries")
+PLACE = "base"  # of the two lies each in its own folder
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,11 @@ class Place:
             for name in ("fit.csv", "finals.csv")
         }
         kept = json.loads((self.folder / "small.coefficients.json").read_text())
-        return {"fit": {k: v for k, v in fit.items() if k not in CLOCK}, **tables, "kept": kept}
+        return {
+            "fit": {k: v for k, v in fit.items() if k not in (*CLOCK, PLACE)},
+            **tables,
+            "kept": kept,
+        }
 
 
 def kill_once(place: Place, rng: random.Random, early: bool, step: int) -> bool:
@@ -180,12 +185,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--kills", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=4, help="of each training")
+    parser.add_argument("--candidates", type=int, default=4)
+    parser.add_argument("--final-seeds", type=int, default=2)
     parser.add_argument("--fraction", type=float, default=0.2, help="of the digits")
     parser.add_argument("--step", type=int, default=8, help="epochs between two kills, at most")
     parser.add_argument("--seed", type=int, default=0, help="of the kills; the fit has 0")
     given = parser.parse_args(arguments)
-    flags = "--data digits --phi 1 --candidates 4 --finalists 2 --final-seeds 2 --seed 0"
+    flags = "--data digits --phi 1 --finalists 2 --seed 0"
     flags += f" --fit-epochs {given.epochs} --fit-fraction {given.fraction}"
+    flags += f" --candidates {given.candidates} --final-seeds {given.final_seeds}"
     with tempfile.TemporaryDirectory(prefix="nas-kills-") as folder:
         calm, disturbed = places(Path(folder), flags.split())
         beside = calm.start()  # at the same time: it is compared with, not timed

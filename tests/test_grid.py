@@ -43,7 +43,7 @@ def test_no_network_is_there_twice_and_those_that_are_trained_differ(name: str) 
     grid = candidates(BASES[name])
     assert len({each.arch.id for each in grid.candidates}) == len(grid.candidates)
     # one dimension alone is trained however near another is
-    inner = [each for each in grid.trained if not each.role]
+    inner = [each for each in grid.trained if not each.roles]
     for each in inner:
         others = [other for other in grid.trained if other is not each]
         assert min(distance(each.rounded, other.rounded) for other in others) >= APART
@@ -53,9 +53,9 @@ def test_no_network_is_there_twice_and_those_that_are_trained_differ(name: str) 
 def test_the_ends_and_what_is_nearest_the_papers_are_trained(name: str) -> None:
     grid = candidates(BASES[name])
     passing = [each for each in grid.candidates if each.passes]
-    roles = {each.role: each for each in grid.trained if each.role}
+    roles = {role: each for each in grid.trained for role in each.roles}
     near = min(passing, key=lambda each: distance(each.coefficients, (1.2, 1.1, 1.15)))
-    assert near.role in ("the paper's", "nearest the paper's") and near in grid.trained
+    assert near.near_papers and near in grid.trained
     for axis, role in enumerate(("depth only", "width only", "resolution only")):
         alone = [e for e in passing if math.prod(e.coefficients) == e.coefficients[axis]]
         assert bool(alone) == (role in roles)
@@ -77,7 +77,7 @@ def test_what_is_not_trained_says_why() -> None:
 def test_no_more_than_asked_for_and_the_named_ones_first(most: int) -> None:
     grid = candidates(BASES["resnet18"], most=most)
     assert len(grid.trained) == most
-    assert sum(bool(each.role) for each in grid.trained) == min(most, 4)
+    assert sum(bool(each.roles) for each in grid.trained) == min(most, 4)
     assert candidates(BASES["resnet18"], most=most) == grid
 
 

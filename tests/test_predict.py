@@ -225,8 +225,8 @@ def test_val_warns_when_the_images_have_changed(here: Path) -> None:
 def test_bad_input_is_one_line_and_exit_code_2(
     nas: Callable[..., Done], here: Path, words: str, message: str
 ) -> None:
-    (here / "scaled/scale/b").mkdir(parents=True, exist_ok=True)
-    (here / "scaled/scale/b/args.yaml").write_text("base: x\n")
+    (here / "exported/export/e").mkdir(parents=True, exist_ok=True)
+    (here / "exported/export/e/args.yaml").write_text("base: x\n")
     done = nas(*words.split())
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     last = done.stderr.splitlines()[-1]

@@ -1,13 +1,21 @@
 """Scale: the verb: its JSON, its files, its default base, its errors (rules: test_compound)."""
 
+import dataclasses
+import functools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import nas
 from nas import run
+from nas.commands.resume import resume
+from nas.commands.scale import attend
 from nas.errors import ArchError, OptionError, RunError
+from nas.scaling import Setup
+from nas.screens.scale import Lines
+from nas.settings.scale import ScaleSettings, scale_settings_from
 from nas.verbs.scale import COLUMNS, scale
 from nas.verbs.search import search
 
@@ -84,6 +92,14 @@ def test_a_base_may_be_a_baseline_a_run_a_file_or_data(folder: Path) -> None:
         ({"phi": "x"}, "--phi takes numbers and ranges"),
         ({"rule": "formla"}, "did you mean 'formula'"),
         ({"alpha": 0.5}, "alpha"),
+        ({"alpha": 1.3, "rule": "released"}, "rule released reads no --alpha: use --rule formula"),
+        ({"device": "cpu"}, "--device is for trainings: give --fit or --train"),
+        ({"workers": 2}, "--workers is for trainings"),
+        ({"executor": "ray"}, "--executor is for trainings"),
+        ({"trial_time_limit": "9m"}, "--trial-time-limit is for trainings"),
+        ({"seed": 3}, "--seed is for trainings"),
+        ({"accelerator": "cpu"}, "--accelerator is for trainings"),
+        ({"download": True}, "--download is for trainings"),
     ],
 )
 def test_wrong_arguments_are_refused_before_anything_is_written(
@@ -92,6 +108,65 @@ def test_wrong_arguments_are_refused_before_anything_is_written(
     with pytest.raises(OptionError, match=message):
         scale(**{"base": "efficientnet_b0", **arguments})  # type: ignore[arg-type]
     assert not (folder / "runs").exists()
+
+
+def test_what_may_change_is_taken_by_resume_and_the_rest_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: dict[str, Any] = {"fit": True, "data": "digits", "executor": "ray", "address": "h:1"}
+    args = {"base": "resnet18", **dataclasses.asdict(scale_settings_from(began))}
+    place = run.create("scale", "f", folder / "runs", args)
+    began |= {"name": "f", "resume": True}
+    seen: list[ScaleSettings] = []
+
+    def check(setup: Setup) -> None:
+        seen.append(setup.settings)
+        raise OptionError("far enough")
+
+    monkeypatch.setattr("nas.verbs.scale._check", check)
+    with pytest.raises(OptionError, match="far enough"):
+        scale("resnet18", **began, workers=3, accelerator="cpu")
+    assert (seen[0].workers, seen[0].accelerator, seen[0].address) == (3, "cpu", "h:1")
+    local = {**began, "executor": "local", "address": None}
+    with pytest.raises(OptionError, match="far enough"):
+        scale("resnet18", **local)
+    assert (seen[1].executor, seen[1].address) == ("local", None)
+    with pytest.raises(RunError, match="started with seed 0, not 4"):
+        scale("resnet18", **began, seed=4)
+    assert run.read_args(place) == args
+
+
+def test_resume_tells_a_member_from_a_family_by_what_is_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for command in ("train", "scale"):
+        note = functools.partial(lambda name, *_: asked.append(name) or 0, command)
+        monkeypatch.setattr(f"nas.commands.{command}.attend", note)
+    families = [folder / "scale" / "scale" / "f", folder / "runs" / "scale" / "search"]
+    for family in families:
+        run.write_args(family, {"base": "resnet18"})
+        run.write_text(family / "baseline.json", "{}")
+        run.write_args(family / "b1", {"arch": "resnet18"})
+        monkeypatch.chdir(family / "b1")
+        assert resume(Path()) == resume(Path("..")) == resume(family / "b1") == 0
+    assert asked == ["train", "scale", "train"] * 2
+
+
+@pytest.mark.parametrize("pressed", [False, True])
+def test_the_way_to_go_on_names_the_run_that_was_made(
+    folder: Path, capsys: pytest.CaptureFixture[str], pressed: bool
+) -> None:
+    scale("resnet18", phi="1", name="fam")
+
+    def work(screen: Lines, **_: Any) -> dict[str, Any]:
+        found = scale("resnet18", phi="1", name="fam", screen=screen)
+        if pressed:
+            raise KeyboardInterrupt
+        return {**found, "stopped": "interrupted"}
+
+    assert attend(False, False, work) == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "resume with: nas resume runs/scale/fam2"
 
 
 def test_a_base_that_is_no_arch_is_refused(folder: Path) -> None:

@@ -19,22 +19,25 @@ def resume(
 ) -> int:
     """Go on with a run, with the settings of its args.yaml."""
     from nas.run import ARGS, read_args
+    from nas.scaling import BASE
 
-    run = run if run.parent.name else run.resolve()
+    run = run.resolve()
     if not (run / ARGS).is_file():
         raise OptionError(f"{run} is no run: it holds no {ARGS}; `nas ls runs` lists the runs")
-    verb = run.parent.name
+    args = read_args(run)
+    member = "arch" in args and (run.parent / BASE).is_file()
+    verb = "train" if member else run.parent.name
     place: dict[str, Any] = {"project": run.parent.parent, "name": run.name, "resume": True}
     if verb == "search":
         return search.attend(as_json, quiet, **place)
     if verb == "proxy-check":
-        return data.attend_check(as_json, quiet, **place, **read_args(run))
-    if verb == "train" or run.parent.parent.name == "scale":  # a member of a family
+        return data.attend_check(as_json, quiet, **place, **args)
+    if verb == "train":
         from nas.verbs.train import go_on
 
         return train.attend(as_json, quiet, lambda **watched: go_on(run, {}, **watched))
     if verb == "scale":
         from nas.verbs.scale import go_on as scale_on
 
-        return scale.attend(as_json, quiet, lambda **watched: scale_on(run, **watched))
-    raise OptionError(f"{run} is of `nas {verb}`: search, train, scale and proxy-check go on")
+        return scale.attend(as_json, quiet, lambda **watched: scale_on(run, {}, **watched))
+    raise OptionError(f"{run} is of `nas {verb}`: only search, train, scale and proxy-check go on")

@@ -49,11 +49,11 @@ def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> i
     try:
         result = work(screen=lines, interrupted=interrupted)
     except KeyboardInterrupt:
-        say_resume()
+        say_resume(lines.run)
         return INTERRUPTED
     show(result, screen.show_family, as_json)
     if result["stopped"]:
-        say_resume()
+        say_resume(lines.run)
         return INTERRUPTED
     if lacks := screen.missing(result):
         print(f"nas: {lacks}", file=sys.stderr)

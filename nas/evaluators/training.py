@@ -95,6 +95,7 @@ class Training:
         self.fingerprint = self._dataset.fingerprint
         self.rungs = rungs(budget.epochs)
         images = round(len(self._dataset.splits["train"]) * budget.fraction)
+        self.train_images = images  # of an epoch
         # of a whole trial; a forward pass alone is a third of a training step
         self.images = budget.epochs * images + len(self.rungs) * self._validated() / 3
         self.title = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.fit_results import label, noise_said, point_of
+from nas.fit_results import label, noise_said, ordered, point_of
 from nas.pages.charts import figure
 from nas.pages.charts_fit import Cell, fit_chart
 from nas.pages.drawing import Html, escape, table, tag
@@ -89,9 +89,7 @@ def _table(fit: Fit) -> Html:
     timed = any(each["latency_ms"] for each in fit["candidates"])
     head += ["latency (ms)"] * timed
     head += [_epochs(rung) for rung in fit["rungs"]] + ["finals", ""]
-    trained = [each for each in fit["candidates"] if not each["reason"]]
-    # those of the finals first, then whoever came furthest
-    trained.sort(key=lambda e: (-(e["final_mean"] or 0), -e["epochs"], -(e["accuracy"] or 0)))
+    trained = ordered(fit)
     rows = [_row(fit, each, timed) for each in trained]
     marked = [at for at, e in enumerate(trained) if point_of(e) == point_of(fit["chosen"])]
     last = len(head) - 1

@@ -25,14 +25,13 @@ from nas.pages.drawing import (
     tag,
 )
 from nas.run import ARGS
+from nas.settings.scale import COEFFICIENTS, SHAPED
 from nas.units import format_bytes, format_count
 
-COEFFICIENTS = ("alpha", "beta", "gamma")
 GROWTH = (
     "FLOPs over the base's against 2<sup>φ</sup>; on the dashed line both are equal, per cent: off "
     "that line."
 )
-SHAPED = ("formula", "exact")  # the rules that read the coefficients
 
 
 def page(

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from nas.fit_results import label, noise_said, point_of
+from nas.fit_results import label, noise_said, ordered, point_of
 
 TITLES = ("candidate", "α·β²·γ²", "× base", "epochs", "accuracy %", "finals", "")
 
@@ -20,9 +20,7 @@ def show_fit(fit: Mapping[str, Any], console: Console) -> None:
     for title in TITLES:
         left = title in ("candidate", "")
         table.add_column(title, justify="left" if left else "right", no_wrap=True)
-    trained = [each for each in fit["candidates"] if not each["reason"]]
-    order = sorted(trained, key=lambda e: (-(e["final_mean"] or 0), -e["epochs"]))
-    for each in order:
+    for each in ordered(fit):
         table.add_row(*_candidate(fit, each))
     console.print(table)
     chosen, paper = fit["chosen"], fit["paper"]

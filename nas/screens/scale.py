@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 class Lines:
     """One line for each thing that is told."""
 
-    patient = True
+    patient, run = True, ""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -51,10 +51,13 @@ def show(data: Any, screen: Callable[[Any, Any], None], as_json: bool) -> None:
         screen(data, console())
 
 
-def say_resume() -> None:
-    """Print the command that goes on with this run."""
+def say_resume(run: str = "") -> None:
+    """Print the command that goes on with this run: by its folder, or as it was called."""
     from nas.run import arguments
 
+    if run:
+        print(f"resume with: {shlex.join(['nas', 'resume', run])}", file=sys.stderr)
+        return
     words = [a for a in arguments() if a != "--resume"]
     again = [] if words[:1] == ["resume"] else ["--resume"]
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # torchrun's

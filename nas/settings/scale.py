@@ -111,6 +111,8 @@ FREE = {
     "grad_checkpointing",
     "trial_time_limit",
 }
+COEFFICIENTS = ("alpha", "beta", "gamma")
+SHAPED = ("formula", "exact")  # the rules that read them
 _LEAST = {
     "candidates": 2,
     "fit_epochs": 1,
@@ -122,12 +124,22 @@ _LEAST = {
     "workers": 1,
     "seed": 0,
 }
-_NUMBERS = ("alpha", "beta", "gamma", "target_memory", "cpus_per_trial", "gpus_per_trial")
+_NUMBERS = (*COEFFICIENTS, "target_memory", "cpus_per_trial", "gpus_per_trial")
+_DEFAULTS = dataclasses.asdict(ScaleSettings())
 _FIT = ("candidates", "fit_epochs", "fit_fraction", "fit_recipe", "finalists", "final_seeds")
+_WORK = (
+    *("device", "accelerator", "executor", "executor_options", "workers", "address"),
+    *("cpus_per_trial", "gpus_per_trial", "trial_time_limit", "seed", "download"),
+)
 _TRAIN = (
     *("epochs", "batch_size", "recipe", "recipe_options", "member_gpus"),
     *("accumulate", "grad_checkpointing"),
 )
+
+
+def changeable(chosen: ScaleSettings) -> set[str]:
+    """Return the names of FREE; the device too, where the fit does not choose by its latency."""
+    return FREE if chosen.target_latency else FREE | {"device"}
 
 
 def scale_settings_from(given: Mapping[str, Any]) -> ScaleSettings:
@@ -173,6 +185,11 @@ def _check_together(values: Mapping[str, Any]) -> None:
             if values.get(key) and not values.get(lead):
                 raise OptionError(f"{flag_name(key)} belongs to --{lead}: give that too")
     works = values.get("fit") or values.get("train")
+    idle = [key for key in _WORK if values.get(key) and values[key] != _DEFAULTS[key]]
+    if idle and not works:
+        raise OptionError(
+            f"{flag_name(idle[0])} is for trainings: give --fit or --train, or leave it out"
+        )
     if works and not values.get("data"):
         lead = "--fit" if values.get("fit") else "--train"
         raise OptionError(
@@ -181,6 +198,6 @@ def _check_together(values: Mapping[str, Any]) -> None:
         )
     if values.get("data") and not works:
         raise OptionError("--data is for --fit or --train: give one of them, or leave it out")
-    fitted = [flag_name(k) for k in ("alpha", "beta", "gamma") if k in values]
+    fitted = [flag_name(k) for k in COEFFICIENTS if k in values]
     if values.get("fit") and fitted:
         raise OptionError(f"--fit finds {fitted[0]} itself: leave one of the two out")

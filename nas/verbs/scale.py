@@ -10,16 +10,23 @@ from typing import Any
 
 from nas import compound, cost, fitted, fitting, report, run
 from nas.arch import Arch
-from nas.errors import NasError, RunError
-from nas.fit_setup import SHAPED, Plan, prepare_fit
-from nas.load import latest_search, load_arch
-from nas.scaling import INTERRUPTED, Screen, Setup, executor_options
+from nas.errors import NasError, OptionError, RunError
+from nas.fit_setup import Plan, prepare_fit
+from nas.load import anchored, latest_search, load_arch, named
+from nas.prepare import CLUSTER
+from nas.scaling import BASE, INTERRUPTED, Screen, Setup, executor_options
 from nas.screens.scale import silent
-from nas.settings.scale import FREE, scale_settings_from
+from nas.settings.scale import (
+    COEFFICIENTS,
+    SHAPED,
+    ScaleSettings,
+    changeable,
+    scale_settings_from,
+)
 from nas.units import parse_phis
 
 SCHEMA = 1
-RESULT, FAMILY, BASE = "result.json", "family.csv", "baseline.json"
+RESULT, FAMILY = "result.json", "family.csv"
 COLUMNS = (
     "name",
     "phi",
@@ -58,46 +65,82 @@ def scale(
     `nas.compound.RULES`. Writes project/scale/name with b1/arch.json and so on, family.csv and
     report.html. `fit` finds the coefficients on images first, `train` trains every member;
     `resume` goes on with the run of that name, or with the latest one, of this base and these
-    settings.
+    settings; what says where and how much at once may be changed.
 
     Raises:
         OptionError: no such base, rule or phi, a coefficient below 1, or a wrong setting.
         RunError: the folder is in use, damaged or cannot be written.
     """
-    chosen, project = scale_settings_from(settings), Path(project)
+    chosen, project = _anchored(scale_settings_from(settings)), Path(project)
     source = latest_search(project) if base is None else base
     arch = load_arch(source)
-    named = str(source) if isinstance(source, str | Path) else arch.name
-    setup = Setup(chosen, arch, named, project)
-    arguments = {"base": named, **dataclasses.asdict(chosen)}
+    base_name = named(source) if isinstance(source, str | Path) else arch.name
+    setup = Setup(chosen, arch, base_name, project)
+    arguments = {"base": base_name, **dataclasses.asdict(chosen)}
     screen, folder = screen or silent(), None
     if resume:
         folder = _found(project, name, arguments, arch)
         again = f"going on with {folder}" if folder else "no run of these settings to go on with"
         screen.say(again if folder else f"{again}: starting a new one")
     if folder:
-        return go_on(folder, screen=screen, interrupted=interrupted)
+        given = {k for k, value in settings.items() if value is not None} & changeable(chosen)
+        changed = {key: getattr(chosen, key) for key in given}
+        return go_on(folder, changed, screen=screen, interrupted=interrupted)
     plan = _check(setup)
     folder = run.create("scale", name, project, arguments)
     run.write_text(folder / BASE, arch.to_json() + "\n")
+    screen.run = str(folder)
     return _scale(setup, plan, folder, screen, interrupted)
 
 
 def go_on(
-    folder: Path, *, screen: Screen | None = None, interrupted: Callable[[], bool] = lambda: False
+    folder: Path,
+    changed: Mapping[str, Any],
+    *,
+    screen: Screen | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Go on with a scaling, with the base and the settings that it was started with.
+
+    `changed`: other values of settings of `nas.settings.scale.FREE`, in force from now on.
 
     Raises:
         RunError: the folder is in use or damaged.
     """
-    arguments = run.read_args(folder)
-    source = str(arguments.pop("base"))
+    before = run.read_args(folder)
+    arguments = {**before, **_elsewhere(before, changed), **changed}
+    source = str(arguments.pop("base", ""))
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
     plan = _check(setup)
-    return _scale(setup, plan, folder, screen or silent(), interrupted)
+    screen = screen or silent()
+    screen.run = str(folder)
+    if before != {"base": source, **arguments}:
+        with run.lease(folder):
+            run.write_args(folder, {"base": source, **arguments})
+    return _scale(setup, plan, folder, screen, interrupted)
+
+
+def _elsewhere(before: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what goes when another executor takes over: the options of the one before."""
+    if changed.get("executor", before.get("executor")) == before.get("executor"):
+        return {}
+    return {**dict.fromkeys(CLUSTER), "executor_options": {}}
+
+
+def _anchored(chosen: ScaleSettings) -> ScaleSettings:
+    """Return the settings with absolute paths, so that the run goes on from any directory."""
+    return dataclasses.replace(
+        chosen,
+        data=chosen.data and anchored(chosen.data),
+        recipe=_recipe(chosen.recipe),
+        fit_recipe=_recipe(chosen.fit_recipe),
+    )
+
+
+def _recipe(name: str | None) -> str | None:
+    return anchored(name) if name and name.endswith(".py") else name
 
 
 def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch) -> Path | None:
@@ -106,11 +149,12 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch
     Raises:
         RunError: the run of that name was started with other settings, or from another base.
     """
+    free = changeable(scale_settings_from({k: v for k, v in given.items() if k != "base"}))
     for folder in reversed(run.runs("scale", project)):
         if name not in (None, folder.name):
             continue
         theirs = run.read_args(folder)
-        changed = [k for k, v in given.items() if k not in FREE and theirs.get(k) != v]
+        changed = [k for k, v in given.items() if k not in free and theirs.get(k) != v]
         same = not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id
         if not changed and same:
             return folder
@@ -131,12 +175,27 @@ def _check(setup: Setup) -> Plan | None:
     """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
     executor_options(setup.settings)
     family = _members(setup, fitting.given(setup, fitted.PAPER))
+    _check_coefficients(setup.settings)
     if setup.settings.train:
         from nas import member_setup  # numpy and more: only where something is trained
 
         member_setup.check_names(setup.settings, [member.name for member in family])
         member_setup.fitted_to_data(setup)
     return prepare_fit(setup) if setup.settings.fit else None
+
+
+def _check_coefficients(chosen: ScaleSettings) -> None:
+    """Refuse coefficients that the rule does not read.
+
+    Raises:
+        OptionError: there is one; the message names it.
+    """
+    typed = [name for name in COEFFICIENTS if getattr(chosen, name) is not None]
+    if typed and chosen.rule not in SHAPED:
+        raise OptionError(
+            f"rule {chosen.rule} reads no --{typed[0]}: use --rule {' or '.join(SHAPED)}, or leave "
+            "it out"
+        )
 
 
 def _members(setup: Setup, found: fitted.Coefficients) -> list[compound.Member]:
@@ -231,7 +290,6 @@ def _costs(arch: Arch, base: Arch) -> dict[str, Any]:
 
 
 def _write(folder: Path, result: dict[str, Any]) -> None:
-    run.write_environment(folder)
     for member in result["members"]:
         arch = Arch.from_dict(member["arch"])
         run.write_text(folder / member["name"] / "arch.json", arch.to_json() + "\n")
@@ -254,7 +312,7 @@ def _refresh(folder: Path, source: str) -> None:
     for other in report.families_beside(folder, run.read_json(folder / RESULT)):
         with contextlib.suppress(NasError):
             report.write(folder.parent / Path(other["run"]).name)
-    if (Path(source) / "best").is_dir():
+    if Path(source).is_absolute() and (Path(source) / "best").is_dir():
         # a courtesy: the family is complete, and `nas report` says what is wrong with the search
         with contextlib.suppress(NasError):
             report.write(Path(source))

@@ -16,7 +16,7 @@ from nas import run
 from nas.arch import Arch
 from nas.data.loader import Loader
 from nas.errors import NasError, RunError
-from nas.load import baselines, load_arch
+from nas.load import anchored, load_arch, named
 from nas.screens.train import Training, silent
 from nas.settings.train import FREE, TrainSettings, train_settings_from
 from nas.train_results import RESULT, conclude, described_data, earlier, partial, tested
@@ -139,25 +139,16 @@ def _anchored(chosen: TrainSettings) -> TrainSettings:
     """Return the settings with absolute paths, so that the run goes on from any directory."""
     return dataclasses.replace(
         chosen,
-        data=_absolute(chosen.data or ""),
-        init=chosen.init and _absolute(chosen.init),
-        recipe=_absolute(chosen.recipe) if chosen.recipe.endswith(".py") else chosen.recipe,
+        data=anchored(chosen.data or ""),
+        init=chosen.init and anchored(chosen.init),
+        recipe=anchored(chosen.recipe) if chosen.recipe.endswith(".py") else chosen.recipe,
     )
-
-
-def _absolute(source: str) -> str:
-    """Return a path as absolute if there is such a file or folder, and a name as it is."""
-    path = Path(source).expanduser()
-    try:
-        return str(path.resolve()) if path.exists() else source
-    except OSError:  # such as a name that is too long for a path
-        return source
 
 
 def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]:
     """Return what args.yaml says of where the arch came from."""
     if isinstance(arch, str | Path):
-        return str(arch) if str(arch) in baselines() else _absolute(str(arch))
+        return named(arch)
     return arch.to_dict() if isinstance(arch, Arch) else dict(arch)
 
 
