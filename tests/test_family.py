@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import random
 import shutil
 import sys
@@ -237,6 +238,17 @@ def test_a_training_that_fails_says_why_in_its_last_words(
     assert not isinstance(caught.value, FATAL)
 
 
+@pytest.mark.parametrize(("code", "said"), [(-9, ""), (1, "exitcode  : -9 (pid: 7)")])
+def test_a_training_that_was_killed_ends_its_worker_alike(
+    monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
+    killed = []
+    monkeypatch.setattr("os.kill", lambda *given: killed.append(given))
+    with pytest.raises(NasError, match=f"exit code {code}"):  # not reached where a kill is one
+        _fail(code, said)
+    assert killed == [(os.getpid(), 9)]
+
+
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
 
 
@@ -282,7 +294,7 @@ def test_the_augmentation_grows_with_the_member() -> None:
 
 
 @pytest.mark.slow
-def test_kills_change_nothing(
+def test_a_kill_of_the_driver_changes_nothing(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = Path(__file__).parents[1] / "scripts" / "kill_family.py"
@@ -297,6 +309,7 @@ def test_kills_change_nothing(
     calm, killed = (module.Place(tmp_path / name, words) for name in ("calm", "killed"))
     shutil.copytree(home / result["run"] / "b0.5", calm.run / "b0.5")
     killed.folder.mkdir()
-    done, faults = module.disturb(killed, 2, random.Random(0))
-    assert not faults and sum(done.values()) == 2, (killed.folder / "log.txt").read_text()
+    rng = random.Random(0)  # with an epoch on file
+    done, faults = module.disturb(killed, 1, rng, ["driver"])
+    assert not faults and done["driver"] == 1, (killed.folder / "log.txt").read_text()
     assert module.compare(calm, killed) == []
