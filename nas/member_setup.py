@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nas import run
+from nas import catalog, run
 from nas.arch import Arch
 from nas.data.dataset import Dataset, open_dataset
+from nas.data.splits import carve
 from nas.errors import OptionError
 from nas.interfaces import Work
 from nas.scaling import Setup
@@ -30,7 +31,7 @@ def fitted_to_data(setup: Setup) -> Setup:
     """Return a setup whose base has a class for each of the data's; check how it is to be trained.
 
     Raises:
-        OptionError: the data, the recipe or an option of it cannot be used.
+        OptionError: the data, the recipe, an option of it or a device cannot be used.
         MissingError: a package that the data or the recipe needs is not installed.
     """
     recipe = _recipe(setup.settings, {})
@@ -39,9 +40,11 @@ def fitted_to_data(setup: Setup) -> Setup:
             f"{setup.arch.name} takes {setup.arch.in_channels} channels; images have 3"
         )
     check_policy(recipe, setup.arch.resolution)
-    dataset = open_dataset(setup.settings.data or "", download=setup.settings.download)
-    _check_batch(setup.settings, recipe)
-    head = dataclasses.replace(setup.arch.head, classes=len(dataset.classes))
+    _check_devices(setup.settings)
+    _check_gpus(setup.settings)
+    plan = plan_of(setup, Path(), ())
+    _check_batch(plan)
+    head = dataclasses.replace(setup.arch.head, classes=len(plan.dataset.classes))
     return dataclasses.replace(setup, arch=dataclasses.replace(setup.arch, head=head))
 
 
@@ -58,14 +61,32 @@ def check_names(settings: ScaleSettings, names: Sequence[str]) -> None:
             )
 
 
-def _check_batch(settings: ScaleSettings, recipe: Recipe) -> None:
+def _check_devices(settings: ScaleSettings) -> None:
+    """Check what trains and what measures; other machines tell by themselves.
+
+    Raises:
+        OptionError: there is none of that name, or not here.
+    """
+    from nas.machines.hardware import torch_device
+
+    if settings.device:
+        catalog.export("devices", settings.device, "make")
+    if settings.executor != "local":
+        return
+    try:
+        torch_device(settings.accelerator)
+    except OptionError as error:
+        raise OptionError(str(error).replace("--device", "--accelerator")) from error
+    if settings.device:
+        catalog.make("devices", settings.device, options={})
+
+
+def _check_gpus(settings: ScaleSettings) -> None:
     """Check the members' own GPUs.
 
     Raises:
-        OptionError: not a positive number, no GPUs are asked for at all, or a batch that cannot be
-            shared among them.
+        OptionError: not a positive number, no GPUs are asked for at all, or more than there are.
     """
-    batch = settings.batch_size or recipe.batch_size
     for name, value in settings.member_gpus.items():
         gpus = whole(f"member-gpus {name}", value, 1)
         if settings.accelerator in ("cpu", "mps"):
@@ -73,10 +94,33 @@ def _check_batch(settings: ScaleSettings, recipe: Recipe) -> None:
                 f"--member-gpus {name}={gpus} needs CUDA devices, not --accelerator "
                 f"{settings.accelerator}"
             )
-        if batch % gpus:
+        if settings.executor == "local" and gpus > (here := _gpus_here()):
             raise OptionError(
-                f"--member-gpus {name}={gpus}: the batch of {batch} images is shared among the "
-                f"GPUs, and {batch} is no multiple of {gpus}; set --batch-size"
+                f"--member-gpus {name}={gpus}: this machine has {here} GPUs; lower it, or use "
+                "--executor ray"
+            )
+
+
+def _gpus_here() -> int:
+    from nas.machines.facts import accelerators
+
+    return sum(each["device"].startswith("cuda") for each in accelerators()[0])
+
+
+def _check_batch(plan: Plan) -> None:
+    """Check that a step's images can be shared among the GPUs of every member.
+
+    Raises:
+        OptionError: they cannot.
+    """
+    asked = {f"--member-gpus {name}={n}": n for name, n in plan.setup.settings.member_gpus.items()}
+    if plan.share > 1:
+        asked[f"--gpus-per-trial {plan.share}"] = plan.share
+    for flags, gpus in asked.items():
+        if plan.batch % int(gpus):
+            raise OptionError(
+                f"{flags}: the batch of {plan.batch} images is shared among the GPUs, and "
+                f"{plan.batch} is no multiple of {gpus}; set --batch-size"
             )
 
 
@@ -100,18 +144,19 @@ def recipe_options(phi: float, recipe: Recipe) -> dict[str, Any]:
     return {"magnitude": min(30, max(0, round(y0 + (phi - x0) / (x1 - x0) * (y1 - y0))))}
 
 
-def memory_needed(member: Row, batch: int, gpus: int = 1) -> int:
-    """Return the estimated bytes of a training step on each device, in float32."""
-    images = math.ceil(batch / max(1, gpus))
+def memory_needed(member: Row, images: int) -> int:
+    """Return the estimated bytes of training on so many images at a time, in float32."""
     return int(member["training_bytes"] + images * member["training_bytes_per_image"])
 
 
-def advice(member: Row, batch: int, gpus: int, memory: float) -> str:
-    """Return in one line what makes a member fit into so much memory; "" if it fits."""
-    need = memory_needed(member, batch, gpus)
+def advice(member: Row, images: int, memory: float, parts: int = 1) -> str:
+    """Return in one line what makes a member fit into so much memory; "" if it fits.
+
+    `parts`: in which a step goes through the device already.
+    """
+    need = memory_needed(member, images)
     if need <= memory:
         return ""
-    images = math.ceil(batch / max(1, gpus))
     left = memory - member["training_bytes"]
     fit = int(left // member["training_bytes_per_image"]) if left > 0 else 0
     start = (
@@ -120,8 +165,9 @@ def advice(member: Row, batch: int, gpus: int, memory: float) -> str:
     )
     if fit >= 1:
         return (
-            f"{start}: {fit} fit; --accumulate {math.ceil(images / fit)} or --grad-checkpointing "
-            "makes it sure (a single process splits its steps by itself where memory runs out)"
+            f"{start}: {fit} fit; --accumulate {parts * math.ceil(images / fit)} or "
+            "--grad-checkpointing makes it sure (a single process splits its steps by itself where "
+            "memory runs out)"
         )
     return (
         f"{start}: not one image fits; --grad-checkpointing may make it, else a larger device, as "
@@ -144,9 +190,9 @@ class Plan:
 
     @property
     def batch(self) -> int:
-        """Return the images of a step: as asked for, else the recipe's where there are so many."""
-        asked = self.setup.settings.batch_size
-        return asked or min(self.recipe.batch_size, len(self.dataset.splits["train"]))
+        """Return the images of a step: as asked for, else the recipe's; no more than there are."""
+        asked = self.setup.settings.batch_size or self.recipe.batch_size
+        return min(asked, len(self.dataset.splits["train"]))
 
     @property
     def epochs(self) -> int:
@@ -155,6 +201,28 @@ class Plan:
     def gpus(self, name: str) -> int:
         """Return the GPUs that a member has of its own, 0: the executor's share."""
         return int(self.setup.settings.member_gpus.get(name, 0))
+
+    @property
+    def share(self) -> int:
+        """Return the GPUs that train together where a member has none of its own."""
+        chosen = self.setup.settings
+        on_gpu = chosen.accelerator not in ("cpu", "mps")
+        return max(1, int(chosen.gpus_per_trial or 1)) if on_gpu else 1
+
+    def per_step(self, name: str) -> int:
+        """Return the images that a device of a member has at a time."""
+        parts = (self.gpus(name) or self.share) * (self.setup.settings.accumulate or 1)
+        return math.ceil(self.batch / parts)
+
+
+def plan_of(setup: Setup, folder: Path, rows: Sequence[Row]) -> Plan:
+    """Return the plan of a setup, its data opened.
+
+    Raises:
+        OptionError, MissingError: the data cannot be read.
+    """
+    dataset = open_dataset(setup.settings.data or "", download=setup.settings.download)
+    return Plan(setup, folder, rows, carve(dataset))
 
 
 def work_of(plan: Plan) -> Work:
@@ -217,7 +285,6 @@ def warnings(plan: Plan, due: Sequence[Row]) -> list[str]:
     chosen = plan.setup.settings
     if chosen.executor != "local" or chosen.grad_checkpointing:
         return []  # other machines are not asked; of what is computed again there is no estimate
-    memory = training_memory(chosen.accelerator)
-    batch = math.ceil(plan.batch / (chosen.accumulate or 1))
-    lines = (advice(row, batch, plan.gpus(row["name"]), memory) for row in due)
+    memory, parts = training_memory(chosen.accelerator), chosen.accumulate or 1
+    lines = (advice(row, plan.per_step(row["name"]), memory, parts) for row in due)
     return [line for line in lines if line]

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from nas import card, run
-from nas.data.dataset import open_dataset
-from nas.data.splits import carve
-from nas.errors import NasError
+from nas.arch import Arch
+from nas.errors import NasError, RunError
 from nas.interfaces import Executor, Outcome, Task
-from nas.member_setup import Plan, Row, begin, memory_needed, opening, warnings, work_of
+from nas.member_setup import (
+    ARCH,
+    Plan,
+    Row,
+    begin,
+    memory_needed,
+    opening,
+    plan_of,
+    warnings,
+    work_of,
+)
 from nas.progress import Progress
 from nas.scaling import INTERRUPTED, Screen, Setup, Stop, open_executor
 from nas.units import format_seconds
 
 MEMBER, RESULT, LATENCY, CARD, SCHEMA = "member.json", "result.json", "latency.json", "README.md", 1
+DATA = "data.json"  # of a training: the images that it is of
+# numbers that every member.json holds, and what it tells beside them
+METRICS = (
+    *("accuracy", "accuracy_std", "test_accuracy", "test_accuracy_std"),
+    *("latency_ms", "latency_p10_ms", "latency_p90_ms", "latency_unrest"),
+    *("images_per_second", "training_seconds"),
+)
+WHERE = ("device", "latency_device", "place", "retries", "member", "memory_estimate")
 # of a member that was trained, beside what scaling alone tells
 COLUMNS = (
     "accuracy",
@@ -40,42 +58,75 @@ COLUMNS = (
 
 def train_members(
     setup: Setup, folder: Path, rows: Sequence[Row], screen: Screen, stop: Stop
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], NasError | None]:
     """Train every member that is not on file; return what the result of a scaling gains.
 
     `members`: the rows, each with `training` where it is trained; `missing`: the reasons of those
     that failed, by name; `stopped`: the reason to stop before the end, or ""; `trained_on`: what
-    makes accuracies of two families comparable.
+    makes accuracies of two families comparable. Beside it comes the error that no further member
+    would have escaped, as a full disk, to be raised once the rest is written; None: there is none.
 
     Raises:
-        OptionError, RunError, MissingError: none can be trained, as on a full disk.
+        RunError: members on file were trained on other images.
+        OptionError, MissingError: the data cannot be read.
     """
-    chosen = setup.settings
-    dataset = carve(open_dataset(chosen.data or "", download=chosen.download))
-    plan = Plan(setup, folder, rows, dataset)
+    plan = plan_of(setup, folder, rows)
+    _check_images(plan)
     twins = _twins(rows)
     for name, first in twins.items():
         screen.say(f"{name} is the same network as {first}: trained once")
     due = [row for row in rows if row["name"] not in twins and not _kept(plan, row, screen)]
     due.sort(key=lambda row: -row["flops"])
-    missing, reason = _train(plan, due, screen, stop) if due else ({}, "")
+    missing: dict[str, str] = {}
+    reason, error = "", None
+    try:
+        reason = _train(plan, due, missing, screen, stop) if due else ""
+    except NasError as caught:
+        reason, error = str(caught), caught
     found = [
         _with_training(plan, row, twins.get(str(row["name"]), str(row["name"]))) for row in rows
     ]
+    more = {"members": found, "missing": missing, "stopped": reason, "trained_on": _alike(plan)}
+    return more, error
+
+
+def _alike(plan: Plan) -> dict[str, Any]:
+    """Return what two families must have in common for their accuracies to be compared."""
+    dataset, chosen = plan.dataset, plan.setup.settings
     return {
-        "members": found,
-        "missing": missing,
-        "stopped": reason,
-        "trained_on": {
-            "data": dataset.name,
-            "fingerprint": dataset.fingerprint,
-            "splits": {name: len(split) for name, split in dataset.splits.items()},
-            "recipe": plan.recipe.name,
-            "epochs": plan.epochs,
-            "batch_size": plan.batch,
-            "seed": chosen.seed,
-        },
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "recipe": plan.recipe.name,
+        "recipe_options": dict(chosen.recipe_options),
+        "epochs": plan.epochs,
+        "batch_size": plan.batch,
+        "seed": chosen.seed,
     }
+
+
+def _check_images(plan: Plan) -> None:
+    """Check that what is on file was trained on these images.
+
+    Raises:
+        RunError: it was not.
+    """
+    for path in (plan.folder / row["name"] / name for row in plan.rows for name in (MEMBER, DATA)):
+        before = _object(path).get("fingerprint")
+        if before not in (None, plan.dataset.fingerprint):
+            raise RunError(
+                f"the images of {plan.setup.settings.data} are not those that {path.parent} was "
+                "trained on: bring them back, or train the family under another --name"
+            )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds, {} where there is none or it is damaged."""
+    try:
+        found = run.read_json(path) if path.exists() else {}
+    except NasError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _twins(rows: Sequence[Row]) -> dict[str, str]:
@@ -93,44 +144,49 @@ def _twins(rows: Sequence[Row]) -> dict[str, str]:
 def _kept(plan: Plan, row: Row, screen: Screen) -> dict[str, Any]:
     """Return what is on file of a member that is trained, {} if it is not."""
     path = plan.folder / row["name"] / MEMBER
+    found = _object(path)
     if not path.exists():
         return {}
-    try:
-        found = run.read_json(path)
-        if found["schema"] == SCHEMA and found["metrics"]["test_accuracy"] >= 0:
-            return dict(found)
-    except (NasError, LookupError, TypeError):
-        pass
-    screen.say(f"{path} is damaged: measured again; what was trained stays")
-    return {}
+    if not _valid(found):
+        screen.say(f"{path} is damaged: measured again; what was trained stays")
+        return {}
+    return found if found["arch_id"] == _id(row) else {}
+
+
+def _valid(found: Row) -> bool:
+    """Tell whether a member.json holds all that is read of it."""
+    metrics = found.get("metrics")
+    return (
+        found.get("schema") == SCHEMA
+        and all(key in found for key in (*WHERE, "arch_id", "fingerprint"))
+        and isinstance(metrics, dict)
+        and all(isinstance(metrics.get(key), int | float) for key in METRICS)
+    )
+
+
+def _id(row: Row) -> str:
+    return Arch.from_dict(row["arch"]).id
 
 
 def _with_training(plan: Plan, row: Row, name: str) -> dict[str, Any]:
     """Return a row with what the training of the member of this name gave, if it is on file."""
-    path = plan.folder / name / MEMBER
-    if not path.exists():
+    found = _object(plan.folder / name / MEMBER)
+    if not _valid(found) or found["arch_id"] != _id(row):
         return dict(row)
-    found = run.read_json(path)
-    return {**row, "training": {**found["metrics"], **_where(found)}}
-
-
-def _where(found: Row) -> dict[str, Any]:
-    return {
-        key: found[key]
-        for key in ("device", "latency_device", "place", "retries", "member", "memory_estimate")
-    }
+    return {**row, "training": {**found["metrics"], **{key: found[key] for key in WHERE}}}
 
 
 def _train(
-    plan: Plan, due: Sequence[Row], screen: Screen, stop: Stop
-) -> tuple[dict[str, str], str]:
-    """Train members; return the reasons of those that failed, and of a stop."""
+    plan: Plan, due: Sequence[Row], missing: dict[str, str], screen: Screen, stop: Stop
+) -> str:
+    """Train members; put the reasons of those that failed into `missing`; return that of a stop."""
     names = {number: row for number, row in enumerate(due)}
-    missing: dict[str, str] = {}
     reason = stop()
     if reason:
-        return missing, reason
+        return reason
     for row in due:
+        if aside := put_aside(plan.folder / row["name"], _id(row)):
+            screen.say(f"{row['name']} is another network than before, which is kept as {aside}")
         begin(plan, row)
     screen.say(opening(plan, due))
     for line in warnings(plan, due):
@@ -154,7 +210,19 @@ def _train(
         reason = INTERRUPTED
     finally:
         _close(executor, screen)
-    return missing, reason
+    return reason
+
+
+def put_aside(folder: Path, arch_id: str) -> str:
+    """Rename the folder of a member that was trained as another network; return the new name."""
+    before = _trained_as(folder)
+    if before in ("", arch_id):
+        return ""
+    other = folder.with_name(f"{folder.name}-{before}")
+    while other.exists():
+        other = other.with_name(f"{other.name}-2")
+    folder.rename(other)
+    return other.name
 
 
 def _close(executor: Executor, screen: Screen) -> None:
@@ -175,17 +243,28 @@ def _task(plan: Plan, number: int, row: Row) -> Task:
     )
 
 
+def _trained_as(folder: Path) -> str:
+    """Return the id of the network that was or is being trained there, "" for none."""
+    if not (folder / run.ARGS).exists():
+        return ""
+    with contextlib.suppress(NasError):
+        found = _object(folder / MEMBER).get("arch_id")
+        return str(found or Arch.from_dict(_object(folder / ARCH)).id)
+    return ""
+
+
 def _keep(plan: Plan, row: Row, outcome: Outcome) -> None:
     """Write what came of a member, which says that it is trained and measured."""
     folder = plan.folder / row["name"]
-    gpus = plan.gpus(row["name"])
     run.write_json(
         folder / MEMBER,
         {
             "schema": SCHEMA,
             "member": row["name"],
+            "arch_id": _id(row),
+            "fingerprint": plan.dataset.fingerprint,
             "metrics": outcome.metrics,
-            "memory_estimate": memory_needed(row, plan.batch, gpus),
+            "memory_estimate": memory_needed(row, plan.per_step(row["name"])),
             "device": run.read_json(folder / RESULT)["device"],
             "latency_device": run.read_json(folder / LATENCY)["device"],
             "place": outcome.place,

@@ -19,7 +19,7 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-from nas.errors import OptionError
+from nas.errors import NasError, OptionError
 from nas.evaluation import FATAL, make_evaluator, perform
 from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
 from nas.processes import follow_parent
@@ -62,6 +62,7 @@ class Processes:
         self._tries: dict[int, int] = {}
         self._retries = 0
         self._workers: list[Worker | None] = [None] * self.slots
+        self._fatal: NasError | None = None
 
     def submit(self, task: Task) -> None:
         """Give a task to a worker, or queue it.
@@ -79,8 +80,14 @@ class Processes:
         self._fill()
 
     def wait(self) -> list[Outcome]:
-        """Return the outcomes that are ready; block until there is one."""
+        """Return the outcomes that are ready; block until there is one.
+
+        Raises:
+            OptionError, RunError, MissingError: no task could be done; what is ready comes first.
+        """
         while True:
+            if self._fatal:
+                raise self._fatal
             self._fill()
             busy = {w.pipe: w for w in self._workers if w and w.task}
             first = min(worker.deadline for worker in busy.values())
@@ -111,8 +118,10 @@ class Processes:
             if worker and worker.task:
                 continue
             gpus = self._assigned(slot, self._queue[0].gpus)
-            if gpus is None:
+            if gpus is None and self._queue[0].gpus:
                 return
+            if gpus is None:  # another slot's share may be free
+                continue
             if worker is None or worker.gpus != gpus:
                 worker = self._opened(slot, gpus)
             task = self._queue.popleft()
@@ -146,6 +155,9 @@ class Processes:
         tries = self._tries[task.number]
         try:
             return dataclasses.replace(read(take(worker)), retries=tries - 1)
+        except FATAL as error:
+            self._fatal = error
+            return None
         except Died as death:
             self._discard(worker)
             if tries == TRIES:

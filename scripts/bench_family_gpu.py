@@ -6,6 +6,7 @@ Each net trains at its own resolution on random images: some steps of AdamW (fus
 first two are not timed. Where a batch does not fit it is halved, and the table says which fitted.
 The estimate is in float32, without what the convolution library takes. `--device cpu --archs ...
 --batch 2` rehearses it: the bytes are then what torch allocates on the way.
+`gpu_suite.py --parts family` runs it too.
 """
 
 from __future__ import annotations

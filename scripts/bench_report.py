@@ -130,6 +130,20 @@ def memory_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return grid("arch | batch | inference, MiB | estimate | training, MiB | estimate", rows)
 
 
+def family_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = []
+    for line in lines:
+        cells = [line["arch"], str(line["pixels"]), str(line["batch"])]
+        if line["batch"]:
+            peak, guess = line["peak_bytes"], line["estimate_bytes"]
+            speed = f"{line['images_per_second']:,.1f}"
+            cells += [f"{peak / 2**20:,.0f}", f"{guess / peak - 1:+.1%}", speed]
+        else:
+            cells += [line["reason"], "", ""]
+        rows.append(cells)
+    return grid("arch | pixels | batch | training, MiB | estimate | images a second", rows)
+
+
 def search_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     shown = []
     for line in lines:
@@ -154,6 +168,7 @@ STATES = ("done", "stopped", "failed", "duplicate", "rejected")
 TABLES: dict[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] = {
     "ratios": training_tables,
     "peaks": memory_tables,
+    "pixels": family_tables,
     "proposals": search_tables,
     "tried": tried_tables,
 }

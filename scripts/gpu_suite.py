@@ -3,6 +3,8 @@
     training  `bench_training.py` at 224 pixels in bfloat16: our loop, the fixed batch, timm's loop
     policy    the same with the recipe's AutoAugment
     memory    peak memory of some nets in inference and training, beside `nas.cost`'s estimate
+    family    `bench_family_gpu.py`, B0 to B7 each at its own size; only where --parts names it, as
+              it takes up to three minutes from the search
     search    `nas search` with 60 trials on all of CIFAR-10, as many at once as the device bears
 
 Each part is a process of its own with a time of its own; one that fails or takes too long leaves
@@ -68,6 +70,7 @@ class Scale:
     training: str
     policy: str
     memory: str
+    family: str
     search: str
     trials: int
     images: tuple[int, int]  # of the stand-in, to train and to test on
@@ -78,6 +81,7 @@ FULL = Scale(
     training=f"{TRAINING} --rounds 7 --seconds 80 --recipe-option policy=none",
     policy=f"{TRAINING} --rounds 4 --seconds 50",
     memory="--device cuda --batch 32",
+    family="--device cuda --batch 64 --amp",
     search="--space mbconv_small --target-flops 30M --epochs 4 --batch-size 256 "
     "--trials-per-device auto",
     trials=60,
@@ -88,6 +92,7 @@ SMOKE = Scale(
     training=f"{TINY} --recipe-option policy=none",
     policy=TINY,
     memory="--device cpu --batch 4 --archs mobilenet_v3_small",
+    family="--device cpu --batch 1 --steps 3 --archs mobilenet_v3_small",
     search="--space mbconv_small --target-flops 3M --epochs 1 --batch-size 32 "
     "--trials-per-device 1",
     trials=2,
@@ -195,6 +200,7 @@ PARTS: dict[str, Maker] = {
     "training": measuring("training", "bench_training.py", 120),
     "memory": measuring("memory", "bench_memory_gpu.py", 80),
     "policy": measuring("policy", "bench_training.py", 90),
+    "family": measuring("family", "bench_family_gpu.py", 180),
     "search": search_part,
 }
 

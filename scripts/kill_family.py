@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,14 +116,16 @@ def strike(place: Place, driver: subprocess.Popen[bytes], kind: str, rng: random
     return True
 
 
-def disturb(place: Place, kills: int, rng: random.Random) -> tuple[Counter[str], list[str]]:
+def disturb(
+    place: Place, kills: int, rng: random.Random, kinds: Sequence[str] = KINDS
+) -> tuple[Counter[str], list[str]]:
     """Kill a family's processes so often, and have it finished; return the kills and the faults."""
     done: Counter[str] = Counter()
     faults: list[str] = []
     known: dict[str, int] = {}
     driver = place.start()
     for number in range(kills):
-        kind = KINDS[number % len(KINDS)]
+        kind = kinds[number % len(kinds)]
         done[kind] += strike(place, driver, kind, rng)
         again = [name for name, when in known.items() if place.members().get(name) != when]
         faults += [f"{name} was written again after it was on file" for name in again]

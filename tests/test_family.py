@@ -2,62 +2,50 @@
 
 import importlib.util
 import json
+import os
+import random
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Cli, Nodes, parse
+import torch
+from conftest import parse
 from digits import TINY
 
 from nas import catalog, members, report, run
-from nas.errors import OptionError
-from nas.executors.local import _share
+from nas.cli import main
+from nas.commands import member as command
+from nas.errors import NasError, OptionError, RunError
+from nas.evaluation import FATAL
+from nas.evaluators.member import _fail
 from nas.flags import given
-from nas.interfaces import Executor, Outcome, Task, Work
-from nas.member_setup import advice, memory_needed, recipe_options
+from nas.member_setup import memory_needed, recipe_options
 from nas.pages import family as pages
 from nas.settings.scale import scale_settings_from
+from nas.settings.train import train_settings_from
 from nas.training.recipe import load_recipe
-from nas.verbs.scale import scale
-from nas.workers import VISIBLE, Processes
+from nas.verbs.scale import go_on, scale
 
-# says which GPUs it sees, and writes down when it begins and ends
-SEEN = """
-import os, time
-
-TRAINS = True
+LOST = """
+from nas.errors import OptionError
 
 def make():
-    return Seen()
-
-class Seen:
-    title, rungs = "seen", (1,)
-
-    def check(self, arch):
-        pass
-
-    def train(self, arch, *, seed, epochs, folder):
-        ids = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        with open(os.path.join(os.path.dirname(__file__), "seen.txt"), "a") as file:
-            file.write(f"{seed} begins {ids}\\n")
-            file.flush()
-            time.sleep(0.3)
-            file.write(f"{seed} ends\\n")
-        return {"accuracy": 50.0, "gpus": float(len([i for i in ids.split(",") if i]))}
+    raise OptionError("it is not here")
 """
+ON_RAY = {"executor": "ray", "accelerator": "auto"}
 DIGITS = {"data": "digits", "recipe": "proxy", "epochs": 1, "accelerator": "cpu"}
 
 
 @pytest.fixture
 def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working directory with tiny.json and seen.py; one thread, a cache of its own."""
+    """A working directory with tiny.json; one thread, a cache of its own."""
     monkeypatch.setenv("NAS_CACHE", str(folder / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (folder / "tiny.json").write_text(TINY.to_json())
-    (folder / "seen.py").write_text(SEEN)
     return folder
 
 
@@ -68,18 +56,14 @@ def family(place: Path, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A family that was trained once, and its result."""
+    """A family that was trained once, for two epochs, and its result."""
     home = tmp_path_factory.mktemp("family")
     (home / "tiny.json").write_text(TINY.to_json())
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_CACHE", str(home / "cache"))
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.chdir(home)
-        yield home, family(home)
-
-
-def lines(text: str) -> list[list[str]]:
-    return [line.split() for line in text.splitlines()]
+        yield home, family(home, epochs=2)
 
 
 def test_every_member_is_a_train_run_with_its_measurements(
@@ -87,6 +71,7 @@ def test_every_member_is_a_train_run_with_its_measurements(
 ) -> None:
     home, result = trained
     assert (result["missing"], result["stopped"]) == ({}, "")
+    images = result["trained_on"]["fingerprint"]
     for member in result["members"]:
         folder = home / result["run"] / member["name"]
         found, theirs = member["training"], run.read_json(folder / "result.json")
@@ -94,6 +79,7 @@ def test_every_member_is_a_train_run_with_its_measurements(
         assert found["test_accuracy"] == theirs["test"]["top1"]
         assert (theirs["flops"], theirs["imgsz"]) == (member["flops"], member["resolution"])
         assert found["memory_estimate"] == memory_needed(member, 64)
+        assert run.read_json(folder / "member.json")["fingerprint"] == images
         assert found["latency_ms"] > 0 and found["images_per_second"] > 0
         for name in ("args.yaml", "results.csv", "weights/best.safetensors", "config.json"):
             assert (folder / name).is_file()
@@ -115,7 +101,8 @@ def test_families_of_one_base_trained_alike_are_drawn_beside_each_other(
     home, result = trained
     shutil.copytree(home / "runs", tmp_path / "runs")
     place = tmp_path / "runs" / "scale"
-    for name, changed in (("wide", {}), ("longer", {"epochs": 9})):
+    more = {"recipe_options": {"lr": 9}}
+    for name, changed in (("wide", {}), ("longer", {"epochs": 9}), ("fast", more)):
         shutil.copytree(place / "f", place / name)
         on = {**result["trained_on"], **changed}
         rule = {"rule": "width", "run": f"runs/scale/{name}", "trained_on": on}
@@ -145,38 +132,124 @@ def test_members_that_are_one_network_are_trained_once() -> None:
 def test_what_is_on_file_is_not_trained_again(trained: tuple[Path, dict[str, Any]]) -> None:
     home, result = trained
     before = {path: path.stat().st_mtime_ns for path in home.glob("runs/scale/f/*/member.json")}
-    again = family(home, resume=True)
+    again = family(home, epochs=2, resume=True)
     assert again["members"] == json.loads(json.dumps(result["members"]))
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
-def test_a_damaged_member_is_measured_again_and_lost_weights_are_told(
+@pytest.fixture
+def copied(
     trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home, _ = trained
+) -> Path:
+    """A copy of the trained family's run folder, two folders below the working directory."""
     monkeypatch.chdir(tmp_path)
-    shutil.copytree(home / "runs", tmp_path / "runs")
-    place = tmp_path / "runs" / "scale" / "f"
-    (place / "b1" / "member.json").write_text("{")
-    (place / "b0.5" / "member.json").unlink()
-    (place / "b0.5" / "weights" / "best.safetensors").unlink()
-    epochs = (place / "b1" / "results.csv").read_text()
-    result = family(home, resume=True, project=str(tmp_path / "runs"))
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(trained[0] / "runs", tmp_path / "runs")
+    return Path("runs") / "scale" / "f"
+
+
+def test_a_damaged_member_is_measured_again_and_lost_weights_end_in_one_line(
+    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (copied / "b1" / "member.json").write_text('{"schema": 1, "metrics": {"test_accuracy": 9}}')
+    (copied / "b0.5" / "member.json").unlink()
+    (copied / "b0.5" / "weights" / "best.safetensors").unlink()
+    epochs = (copied / "b1" / "results.csv").read_text()
+    monkeypatch.setattr(sys, "argv", ["nas", "resume", str(copied), "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 1, said.err
+    result = json.loads(said.out)
     assert list(result["missing"]) == ["b0.5"]
     assert "has lost its weights: delete the folder" in result["missing"]["b0.5"]
     assert "training" in result["members"][1] and "training" not in result["members"][0]
-    assert (place / "b1" / "results.csv").read_text() == epochs
+    assert (copied / "b1" / "results.csv").read_text() == epochs
+    assert "b1/member.json is damaged: measured again" in said.err
+    last = said.err.splitlines()[-1]
+    assert last.startswith("nas: 1 of 2 members are missing (b0.5: ")
+    assert last.endswith(f"`nas resume {copied}` tries them again")
 
 
-def test_a_family_that_lacks_a_member_ends_with_one_line(place: Path, cli: Cli) -> None:
-    words = "scale tiny.json --phi 1 --train --data digits --recipe proxy --epochs 1 --device fake"
-    done = cli(*words.split(), "--recipe-option", "lr=900", "--accelerator", "cpu", "--json")
-    assert done.returncode == 1, done.stderr
-    result = json.loads(done.stdout)
-    assert result["missing"]["b1"].startswith("the loss is ")
-    last = done.stderr.splitlines()[-1]
-    assert last.startswith("nas: 1 of 1 members are missing (b1: the loss is ")
-    assert last.endswith("`nas resume runs/scale/scale` tries them again")
+def test_members_that_were_trained_on_other_images_are_refused(copied: Path) -> None:
+    data = run.read_json(copied / "b1" / "data.json")
+    run.write_json(copied / "b1" / "data.json", {**data, "fingerprint": "another"})
+    with pytest.raises(RunError, match=r"not those that runs/scale/f/b1 was trained on: bring"):
+        go_on(copied)
+
+
+def test_what_is_trained_is_told_before_a_fatal_error(copied: Path) -> None:
+    (copied / "b0.5" / "member.json").unlink()
+    (copied / "b0.5" / "args.yaml").unlink()
+    (copied / "b0.5" / "args.yaml").mkdir()  # cannot be written, as on a full disk
+    (copied / "family.csv").unlink()
+    with pytest.raises(RunError, match=r"args\.yaml"):
+        go_on(copied)
+    rows = {row["name"]: row for row in run.read_csv(copied / "family.csv")}
+    assert float(rows["b1"]["test_accuracy"]) > 0 and rows["b0.5"]["test_accuracy"] == ""
+
+
+def test_a_member_that_became_another_network_is_kept_aside(copied: Path) -> None:
+    found = run.read_json(copied / "b1" / "member.json")
+    assert members.put_aside(copied / "b1", found["arch_id"]) == ""
+    assert members.put_aside(copied / "b1", "other") == f"b1-{found['arch_id']}"
+    (copied / "b0.5" / "member.json").unlink()  # not finished: arch.json tells
+    assert members.put_aside(copied / "b0.5", "other").startswith("b0.5-")
+    assert not (copied / "b1").exists() and not (copied / "b0.5").exists()
+
+
+def test_every_part_of_a_member_on_file_is_needed(trained: tuple[Path, dict[str, Any]]) -> None:
+    home, result = trained
+    whole = run.read_json(home / result["run"] / "b1" / "member.json")
+    assert members._valid(whole)
+    assert not any(members._valid({k: v for k, v in whole.items() if k != key}) for key in whole)
+    for key in members.METRICS:
+        assert not members._valid({**whole, "metrics": {**whole["metrics"], key: "x"}})
+
+
+def test_a_device_that_cannot_be_used_costs_a_member_no_training(place: Path) -> None:
+    (place / "lost.py").write_text(LOST)
+    options = {**DIGITS, "latency_on": str(place / "lost.py")}
+    evaluator = catalog.make("evaluators", "member", options=options)
+    with pytest.raises(NasError, match="no latency can be measured: it is not here") as caught:
+        evaluator.train(TINY, seed=0, epochs=1, folder=str(place / "one"))
+    assert not isinstance(caught.value, FATAL) and not (place / "one").exists()
+
+
+def test_a_training_that_fails_says_why_in_its_last_words(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = {"recipe_options": {"lr": 900}, "device": "cpu", "batch_size": 64, "arch": "tiny.json"}
+    given = {k: v for k, v in DIGITS.items() if k != "accelerator"}
+    run.write_args(
+        place / "bad", {**asdict(train_settings_from({**given, "device": "cpu"})), **more}
+    )
+    code = command._trained(place / "bad")
+    said = capsys.readouterr().err
+    assert code == 1 and said.splitlines()[-1].startswith("NasError: the loss is ")
+    with pytest.raises(NasError, match=r"^the loss is "):
+        _fail(code, f"RuntimeError: of a library\nOptionError: of a rank\n{said}")
+    with pytest.raises(OptionError, match=r"^no data"):
+        _fail(2, "Traceback\nValueError: x\nOptionError: no data\nChildFailedError: y\n")
+    with pytest.raises(RunError, match="No space left"):
+        _fail(2, "RunError: cannot write: No space left on device\n")
+    with pytest.raises(NasError) as caught:
+        _fail(2, "RunError: the folder is damaged\n")
+    assert not isinstance(caught.value, FATAL)
+
+
+@pytest.mark.parametrize(("code", "said"), [(-9, ""), (1, "exitcode  : -9 (pid: 7)")])
+def test_a_training_that_was_killed_ends_its_worker_alike(
+    monkeypatch: pytest.MonkeyPatch, code: int, said: str
+) -> None:
+    killed = []
+    monkeypatch.setattr("os.kill", lambda *given: killed.append(given))
+    with pytest.raises(NasError, match=f"exit code {code}"):  # not reached where a kill is one
+        _fail(code, said)
+    assert killed == [(os.getpid(), 9)]
+
+
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="of machines without a GPU")
 
 
 @pytest.mark.parametrize(
@@ -186,8 +259,11 @@ def test_a_family_that_lacks_a_member_ends_with_one_line(place: Path, cli: Cli) 
         ({"member_gpus": {"b9": 2}, "accelerator": "auto"}, "the family has no b9; it has b0.5"),
         ({"member_gpus": {"b1": 0}, "accelerator": "auto"}, "at least 1, not 0"),
         ({"member_gpus": {"b1": 2}}, "needs CUDA devices, not --accelerator cpu"),
-        ({"member_gpus": {"b1": 3}, "accelerator": "auto"}, "no multiple of 3"),
-        ({"member_gpus": {"b1": 64}, "accelerator": "auto"}, "64 GPUs for one training"),
+        ({**ON_RAY, "member_gpus": {"b1": 3}}, "--member-gpus b1=3: the batch of 64 images"),
+        ({**ON_RAY, "gpus_per_trial": 3}, "64 is no multiple of 3; set --batch-size"),
+        ({"member_gpus": {"b1": 64}, "accelerator": "auto"}, "b1=64: this machine has"),
+        pytest.param({"device": "cuda"}, "--device cuda:0: torch", marks=NO_GPU),
+        pytest.param({"accelerator": "cuda"}, "; use --accelerator cpu", marks=NO_GPU),
         ({"recipe_options": {"nope": 1}}, "has no option 'nope'"),
         ({"recipe": "nope"}, "no recipe named 'nope'"),
         ({"device": "nope"}, "no device named 'nope'"),
@@ -200,6 +276,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     with pytest.raises(OptionError) as caught:
         family(place, **more)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+    assert not (place / "runs").exists()
 
 
 def test_own_gpus_are_given_by_name() -> None:
@@ -216,96 +293,9 @@ def test_the_augmentation_grows_with_the_member() -> None:
     assert recipe_options(7, load_recipe("efficientnet", {})) == {}
 
 
-def test_a_member_that_does_not_fit_says_what_would() -> None:
-    member = {"name": "b7", "training_bytes": 10, "training_bytes_per_image": 100}
-    assert advice(member, 4, 1, 410) == advice(member, 8, 2, 410) == ""
-    assert "2 fit; --accumulate 2 or --grad-checkpointing" in advice(member, 4, 1, 210)
-    assert "not one image fits" in advice(member, 4, 1, 100)
-    assert "pipeline stages (GPipe) are not built" in advice(member, 4, 1, 5)
-
-
-def done(executor: Executor, tasks: list[Task]) -> dict[int, Outcome]:
-    for task in tasks:
-        executor.submit(task)
-    found: dict[int, Outcome] = {}
-    while len(found) < len(tasks):
-        found |= {outcome.number: outcome for outcome in executor.wait()}
-    return found
-
-
-def seen_tasks(*gpus: int) -> list[Task]:
-    return [Task(n, TINY.to_dict(), n, 1, gpus=count) for n, count in enumerate(gpus)]
-
-
-def test_a_task_gets_its_own_gpus_and_waits_for_them(place: Path) -> None:
-    shares = [{VISIBLE: gpu} for gpu in "01"]
-    executor = Processes(Work(str(place / "seen.py")), shares, ["0", "1", "2"])
-    try:
-        found = done(executor, seen_tasks(2, 3, 1, 0))
-    finally:
-        executor.close()
-    assert [found[n].metrics["gpus"] for n in range(4)] == [2, 3, 1, 1]
-    begun = [line for line in lines((place / "seen.txt").read_text()) if line[1] == "begins"]
-    assert [line[2] for line in begun][:2] == ["0,1", "0,1,2"]
-    events = [line[:2] for line in lines((place / "seen.txt").read_text())]
-    assert events.index(["0", "ends"]) < events.index(["1", "begins"])
-    assert events.index(["1", "ends"]) < events.index(["2", "begins"])
-
-
-def test_gpus_that_are_not_there_are_no_shares(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VISIBLE, "0,1")
-    assert _share(0, 1, [])[VISIBLE] == ""
-    assert _share(1, 2, ["4", "5"])[VISIBLE] == "5"
-    monkeypatch.delenv(VISIBLE)
-    assert VISIBLE not in _share(0, 1, [])
-
-
 @pytest.mark.slow
-def test_a_task_gets_its_own_gpus_on_a_cluster(place: Path, cluster: Nodes) -> None:
-    node = cluster.add(num_gpus=2)
-    try:
-        for through in ("tasks", "tune"):
-            options = {"address": cluster.address, "patience": 10.0, "through": through}
-            work = Work(str(place / "seen.py"))
-            executor = catalog.make("executors", "ray", work, options=options, folder=place)
-            try:
-                found = done(executor, seen_tasks(2, 1, 0))
-            finally:
-                executor.close()
-            assert [found[n].metrics["gpus"] for n in range(3)] == [2, 1, 0]
-            assert ["gpu 0,1" in found[0].place, "gpu" in found[2].place] == [True, False]
-    finally:
-        cluster.remove(node)
-
-
-@pytest.mark.slow
-def test_gpus_that_no_node_has_are_refused_in_one_line(place: Path, cluster: Nodes) -> None:
-    options = {"address": cluster.address, "patience": 0.0, "through": "tasks"}
-    work = Work(str(place / "seen.py"))
-    executor = catalog.make("executors", "ray", work, options=options, folder=place)
-    try:
-        with pytest.raises(OptionError, match=r"no node can hold .* 9 GPUs.*--member-gpus"):
-            executor.submit(Task(9, TINY.to_dict(), 0, 1, gpus=9))
-    finally:
-        executor.close()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(sys.platform == "win32", reason="gloo by torchrun")
-def test_several_gpus_train_together(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(VISIBLE, "0,1")  # pretended: the two processes meet by gloo
-    options = {**DIGITS, "accelerator": "auto", "latency_on": "fake", "batch_size": 64}
-    evaluator = catalog.make("evaluators", "member", options=options)
-    found = evaluator.train(TINY, seed=0, epochs=1, folder=str(place / "two"))
-    assert found["accuracy"] > 0 and found["epochs"] == 1
-    log = (place / "two" / "log.txt").read_text()
-    assert log.count("epoch 1/1") == 1  # one of the two tells
-    assert run.read_json(place / "two" / "result.json")["splits"]["test"] == 359
-
-
-@pytest.mark.slow
-def test_kills_change_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_kill_of_the_driver_changes_nothing(
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     script = Path(__file__).parents[1] / "scripts" / "kill_family.py"
     spec = importlib.util.spec_from_file_location("kill_family", script)
@@ -313,5 +303,13 @@ def test_kills_change_nothing(
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "kill_family", module)  # dataclasses look their module up
     spec.loader.exec_module(module)
-    code = module.main(["--kills", "2", "--phi", "0", "--epochs", "2"])
-    assert code == 0, capsys.readouterr().out
+    home, result = trained
+    flags = f"{home / 'tiny.json'} --phi 0.5 --train --data digits --recipe proxy --epochs 2"
+    words = (*flags.split(), "--device", "fake", "--accelerator", "cpu")
+    calm, killed = (module.Place(tmp_path / name, words) for name in ("calm", "killed"))
+    shutil.copytree(home / result["run"] / "b0.5", calm.run / "b0.5")
+    killed.folder.mkdir()
+    rng = random.Random(0)  # with an epoch on file
+    done, faults = module.disturb(killed, 1, rng, ["driver"])
+    assert not faults and done["driver"] == 1, (killed.folder / "log.txt").read_text()
+    assert module.compare(calm, killed) == []

@@ -18,6 +18,7 @@ from nas.data.splits import carve
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+import bench_family_gpu  # noqa: E402
 import bench_memory_gpu  # noqa: E402
 import bench_report  # noqa: E402
 import bench_training  # noqa: E402
@@ -147,6 +148,18 @@ def test_memory_estimates_stand_beside_what_is_allocated() -> None:
     assert bench_memory_gpu.shown(found).count("|") == 6
     lost = bench_memory_gpu.row("no_such_net", 2, "cpu")
     assert not lost["peaks"] and "no_such_net" in bench_memory_gpu.shown(lost)
+
+
+def test_the_nets_of_a_family_are_trained_beside_the_estimate(
+    tiny: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--archs", tiny, "--batch", "2", "--steps", "3", "--device", "cpu", "--json"]
+    bench_family_gpu.main(flags)
+    found = json.loads(capsys.readouterr().out)
+    assert found["batch"] == 2 and found["images_per_second"] > 0
+    assert found["estimate_bytes"] == pytest.approx(found["peak_bytes"], rel=0.3)
+    table = bench_report.family_tables([found, {**found, "batch": 0, "reason": "not one fits"}])
+    assert table[2].startswith(f"| {tiny} | 32 | 2 |") and "not one fits" in table[3]
 
 
 # --- the suite

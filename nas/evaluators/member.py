@@ -8,6 +8,7 @@ its peak is its own.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -17,16 +18,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from nas import catalog, errors, run
 from nas.arch import Arch
 from nas.cost import count
 from nas.errors import EvaluatorError, NasError, RunError
+from nas.evaluation import FATAL
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.settings.train import train_settings_from
 from nas.training.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from nas.machines.latency import Cached
 
 TRAINS = True
 ARCH, RESULT, RESULTS = "arch.json", "result.json", "results.csv"
@@ -101,12 +107,16 @@ class Member:
 
         `accuracy` is the best on the val split, `test_accuracy` that of the same weights on the
         test split. `memory_bytes`: the peak on the GPU, or what the process has grown by on a CPU.
+        The device of the latency is asked for first, before a training is paid for.
 
         Raises:
-            NasError: the training failed; the message is its own.
+            NasError: the training or the measurement failed; the message is its own.
             Preempted: SIGTERM came, which the training was told of.
         """
         place = Path(folder)
+        with _for_this_one():
+            if self._latency_on:
+                _device(self._latency_on)
         if not (place / run.ARGS).exists():
             arguments = {"arch": str(place / ARCH), **self._settings, "seed": seed}
             run.write_args(place, arguments)
@@ -119,13 +129,12 @@ class Member:
 
     def _latency(self, place: Path) -> Metrics:
         """Return the time of the network as it was trained, of one image."""
-        from nas.machines.latency import Cached, cache_file
-
         arch = Arch.from_dict(run.read_json(place / ARCH))
         trained_on = str(run.read_json(place / RESULT)["device"])
         name = self._latency_on or ("cuda" if trained_on.startswith("cuda") else "cpu")
-        device = catalog.make("devices", name, options={})
-        timing = Cached(device, cache_file()).measure(arch)
+        with _for_this_one():
+            device = _device(name)
+            timing = device.measure(arch)
         run.write_json(place / LATENCY, {"device": device.title, **dataclasses.asdict(timing)})
         return {
             "latency_ms": timing.median_ms,
@@ -133,6 +142,25 @@ class Member:
             "latency_p90_ms": timing.p90_ms,
             "latency_unrest": timing.unrest,
         }
+
+
+@contextlib.contextmanager
+def _for_this_one() -> Iterator[None]:
+    """Have what is raised cost one member only, as another worker may have the device.
+
+    Raises:
+        NasError: in place of what would end the whole family.
+    """
+    try:
+        yield
+    except FATAL as error:
+        raise NasError(f"no latency can be measured: {error}") from error
+
+
+def _device(name: str) -> Cached:
+    from nas.machines.latency import Cached, cache_file
+
+    return Cached(catalog.make("devices", name, options={}), cache_file())
 
 
 def _processes(accelerator: str) -> int:
@@ -190,12 +218,12 @@ def _fail(code: int, said: str) -> NoReturn:
         NasError: what it said; of the kinds that no other training would escape either where the
             data, the device or the disk is at fault.
     """
-    found = re.search(r"^(\w*Error): (.+)$", said, re.MULTILINE)
-    kind = getattr(errors, found[1], None) if found else None
-    if found and kind:
-        full = os.strerror(errno.ENOSPC) in found[2]
-        fatal = kind is not RunError or full
-        raise (kind if fatal else NasError)(found[2])
+    lines = re.findall(r"^(\w*Error): (.+)$", said, re.MULTILINE)
+    ours = [(vars(errors)[kind], text) for kind, text in lines if kind in vars(errors)]
+    if ours:  # the last line is the process's own, earlier ones may be of a library
+        kind, text = ours[-1]
+        fatal = kind is not RunError or os.strerror(errno.ENOSPC) in text
+        raise (kind if fatal else NasError)(text)
     died = re.search(r"exitcode\s*: -(\d+)", said)  # torchrun's words
     number = -code if code < 0 else int(died[1]) if died else 0
     if number:  # the executor tries again what lost its worker, and counts how often

@@ -34,7 +34,7 @@ def section(result: Result, beside: Sequence[Result]) -> list[Html]:
     on = result["trained_on"]
     items = [
         ("Data", f"{on['data']}: {', '.join(f'{n} {k}' for k, n in on['splits'].items())} images"),
-        ("Recipe", f"{on['recipe']}, {on['epochs']} epochs, {on['batch_size']} images a step"),
+        ("Recipe", _recipe(on)),
         ("Seed", on["seed"]),
         ("Latency", "; ".join(sorted(_devices(result)))),
     ]
@@ -56,6 +56,11 @@ def section(result: Result, beside: Sequence[Result]) -> list[Html]:
         )
     notes_html = [tag("p", note, class_="quiet") for note in notes]
     return [*body, _table(result), *notes_html, tag("div", *figures, class_="two")]
+
+
+def _recipe(on: Mapping[str, Any]) -> str:
+    options = "".join(f", {k}={v}" for k, v in on.get("recipe_options", {}).items())
+    return f"{on['recipe']}{options}, {on['epochs']} epochs, {on['batch_size']} images a step"
 
 
 def _trained(result: Result) -> list[Mapping[str, Any]]:

@@ -228,12 +228,18 @@ def _scale(
 
             setup = member_setup.fitted_to_data(setup)
         result = _result(setup, folder, found, _members(setup, found))
+        error: NasError | None = None
         if setup.settings.train:
             from nas import members
 
-            result |= members.train_members(setup, folder, result["members"], screen, stop)
-        _write(folder, result)
-        _refresh(folder, setup.source)
+            more, error = members.train_members(setup, folder, result["members"], screen, stop)
+            result |= more
+        # whatever no other member would have escaped, what is trained is told first
+        with contextlib.suppress(*([NasError] if error else [])):
+            _write(folder, result)
+            _refresh(folder, setup.source)
+        if error:
+            raise error
     return result
 
 
