@@ -228,8 +228,8 @@ def plan_of(setup: Setup, folder: Path, rows: Sequence[Row]) -> Plan:
 def work_of(plan: Plan) -> Work:
     chosen = plan.setup.settings
     options = {
-        "data": _absolute(chosen.data or ""),
-        "recipe": _absolute(chosen.recipe or RECIPE),
+        "data": chosen.data or "",
+        "recipe": chosen.recipe or RECIPE,
         "epochs": plan.epochs,
         "batch_size": plan.batch,
         "accelerator": chosen.accelerator,
@@ -243,10 +243,10 @@ def begin(plan: Plan, row: Row) -> None:
     folder, chosen = (plan.folder / row["name"]).resolve(), plan.setup.settings
     arguments = train_settings_from(
         {
-            "data": _absolute(chosen.data or ""),
+            "data": chosen.data or "",
             "download": chosen.download,
             "imgsz": row["resolution"],
-            "recipe": _absolute(chosen.recipe or RECIPE),
+            "recipe": chosen.recipe or RECIPE,
             "recipe_options": {
                 **recipe_options(row["phi"], plan.recipe),
                 **chosen.recipe_options,
@@ -261,13 +261,6 @@ def begin(plan: Plan, row: Row) -> None:
     )
     run.write_args(folder, {"arch": str(folder / ARCH), **dataclasses.asdict(arguments)})
     run.write_text(folder / ARCH, Arch.from_dict(row["arch"]).to_json() + "\n")
-
-
-def _absolute(source: str) -> str:
-    """Return a path as absolute if it is one, so that any worker finds it; a name as it is."""
-    path = Path(source).expanduser()
-    is_path = path.exists() and (source.endswith(".py") or "/" in source or path.is_dir())
-    return str(path.resolve()) if is_path else source
 
 
 def opening(plan: Plan, due: Sequence[Row]) -> str:

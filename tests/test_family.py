@@ -168,14 +168,14 @@ def test_a_damaged_member_is_measured_again_and_lost_weights_end_in_one_line(
     assert "b1/member.json is damaged: measured again" in said.err
     last = said.err.splitlines()[-1]
     assert last.startswith("nas: 1 of 2 members are missing (b0.5: ")
-    assert last.endswith(f"`nas resume {copied}` tries them again")
+    assert last.endswith(f"`nas resume {copied.resolve()}` tries them again")
 
 
 def test_members_that_were_trained_on_other_images_are_refused(copied: Path) -> None:
     data = run.read_json(copied / "b1" / "data.json")
     run.write_json(copied / "b1" / "data.json", {**data, "fingerprint": "another"})
     with pytest.raises(RunError, match=r"not those that runs/scale/f/b1 was trained on: bring"):
-        go_on(copied)
+        go_on(copied, {})
 
 
 def test_what_is_trained_is_told_before_a_fatal_error(copied: Path) -> None:
@@ -184,7 +184,7 @@ def test_what_is_trained_is_told_before_a_fatal_error(copied: Path) -> None:
     (copied / "b0.5" / "args.yaml").mkdir()  # cannot be written, as on a full disk
     (copied / "family.csv").unlink()
     with pytest.raises(RunError, match=r"args\.yaml"):
-        go_on(copied)
+        go_on(copied, {})
     rows = {row["name"]: row for row in run.read_csv(copied / "family.csv")}
     assert float(rows["b1"]["test_accuracy"]) > 0 and rows["b0.5"]["test_accuracy"] == ""
 
