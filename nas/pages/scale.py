@@ -40,8 +40,8 @@ def page(
     """Return the title and the sections of a family; `beside`: comparable ones, by other rules."""
     base, members = result["baseline"], result["members"]
     phis = [member["phi"] for member in members]
-    reach = f"φ {_phi(min(phis))} to {_phi(max(phis))}"
-    title = f"Family of {base['name']}: {len(members)} nets, {reach}"
+    reach = f"{len(members)} nets, φ {_phi(min(phis))} to {_phi(max(phis))}"
+    title = f"Family of {base['name']}: {reach if len(phis) > 1 else f'φ {_phi(phis[0])}'}"
     items = [
         ("Base", result["base"]),
         (
