@@ -76,12 +76,8 @@ def export(
     arguments |= {"batch_size": batch_size, **options, "seed": seed}
     path, folder = _place(exporter, output, Path(project), name, arguments)
     say(f"writing {path}")
-    try:
+    with _kept_if_written(folder):
         _write(exporter, subject, path)
-    except BaseException:
-        if folder:  # there is nothing in it
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
     say("comparing it with the network")
     rows = _compare(exporter, subject, path, [batch_size] if batch_size else batches)
     result = {
@@ -189,6 +185,17 @@ def _place(
     if suffix and path.suffix != suffix:
         raise OptionError(f"--output must end in {suffix}, not {path.name!r}")
     return path, None
+
+
+@contextlib.contextmanager
+def _kept_if_written(folder: Path | None) -> Iterator[None]:
+    """Remove a run folder in which nothing could be written."""
+    try:
+        yield
+    except BaseException:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _write(exporter: ModuleType, subject: Subject, path: Path) -> None:
