@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-# two processes of tests share the cores, and so do those that they start
+# processes of tests share the cores, and so do those that they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 START = [sys.executable, "-c", "from nas.cli import main; main()"]

@@ -331,4 +331,4 @@ def test_the_suite_needs_nothing_but_python_to_start(tmp_path: Path) -> None:
     command = [sys.executable, "-S", str(SCRIPTS / "gpu_suite.py"), "--parts", "tests"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 2
-    assert "--parts takes some of training, memory, policy, search, not tests" in done.stderr
+    assert "--parts takes some of training, memory, policy, family, search, not tests" in done.stderr
