@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from nas import run
-from nas.engine import Goal
 from nas.interfaces import SPENT, TRAINING_FLOPS, Metrics, Trial
-from nas.objective import reward
+from nas.objective import Goal, reward
 
 RUNGS = "rungs.csv"
 COLUMNS = (

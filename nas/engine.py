@@ -30,10 +30,10 @@ from nas.interfaces import (
     Task,
     Trial,
 )
-from nas.objective import Objective, broken_limit, metric_of, reward
+from nas.objective import Goal, broken_limit, reward
 from nas.points import cost_metrics, decode
 from nas.samplers import distributions
-from nas.studies.study import Direction, Heir, Log
+from nas.studies.study import Heir, Log
 
 # proposals in a row that bring nothing new before a search ends
 PATIENCE = 500
@@ -41,24 +41,6 @@ PATIENCE = 500
 FAILURES = 20
 # seconds between two looks at what other drivers do, where there is nothing else to do
 POLL = 0.25
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What a study is told: a reward, or accuracy against one cost (`pareto`)."""
-
-    objective: Objective
-    pareto: str | None = None  # the cost metric of a two-objective search
-
-    @property
-    def directions(self) -> list[Direction]:
-        return ["maximize", "minimize"] if self.pareto else ["maximize"]
-
-    def values(self, metrics: Metrics) -> tuple[float, ...]:
-        """Return what the study is told for these metrics."""
-        if self.pareto:
-            return metrics["accuracy"], metric_of(metrics, self.pareto)
-        return (reward(metrics, self.objective),)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from nas.errors import OptionError, did_you_mean
 
@@ -38,6 +39,24 @@ class Objective:
     beta: float = -1.0
     targets: tuple[Bound, ...] = ()
     limits: tuple[Bound, ...] = ()
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a study is told: a reward, or accuracy against one cost (`pareto`)."""
+
+    objective: Objective
+    pareto: str | None = None  # the cost metric of a two-objective search
+
+    @property
+    def directions(self) -> list[Literal["maximize", "minimize"]]:
+        return ["maximize", "minimize"] if self.pareto else ["maximize"]
+
+    def values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
+        """Return what the study is told for these metrics."""
+        if self.pareto:
+            return metrics["accuracy"], metric_of(metrics, self.pareto)
+        return (reward(metrics, self.objective),)
 
 
 def make_objective(

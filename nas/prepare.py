@@ -10,11 +10,11 @@ from typing import Any
 
 from nas import catalog
 from nas.arch import Arch
-from nas.engine import Budget, Goal
+from nas.engine import Budget
 from nas.errors import EvaluatorError, NasError, OptionError
 from nas.evaluation import make_evaluator, rungs
 from nas.interfaces import Choices, Evaluator, Space, Work
-from nas.objective import Bound, make_objective
+from nas.objective import Bound, Goal, make_objective
 from nas.packing import check_asked
 from nas.reach import check_reach, check_space
 from nas.samplers import no_excess
@@ -99,7 +99,7 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     evaluator = make_evaluator(work)
     space, notes = _space(settings, evaluator)
     controller = settings.controller or ("nsga2" if goal.pareto else "tpe")
-    _check_controller(controller, settings, space)
+    _check_controller(controller, settings, space, goal)
     pruner = _pruner(settings, goal, evaluator)
     arch = check_space(space)
     if strict:
@@ -202,7 +202,7 @@ def _goal(settings: Settings) -> Goal:
     return Goal(objective, targets[0].metric if targets else "flops")
 
 
-def _check_controller(controller: str, settings: Settings, space: Space) -> None:
+def _check_controller(controller: str, settings: Settings, space: Space, goal: Goal) -> None:
     objectives = catalog.export("controllers", controller, "OBJECTIVES")
     if settings.objective not in objectives:
         others = [
@@ -215,7 +215,7 @@ def _check_controller(controller: str, settings: Settings, space: Space) -> None
             f"use one of {', '.join(others)}"
         )
     options = settings.controller_options
-    fixed = {"seed": settings.seed, "excess": no_excess}
+    fixed = {"seed": settings.seed, "excess": no_excess, "goal": goal}
     catalog.make("controllers", controller, space, options=options, **fixed)
 
 

@@ -14,12 +14,11 @@ from typing import Any
 from nas import run
 from nas.arch import Arch
 from nas.curves import write_rungs
-from nas.engine import Goal
 from nas.errors import EvaluatorError, RunError
 from nas.finals import Finalist, Standing, entry, hand_over
 from nas.interfaces import SPENT, TRAINING_FLOPS, Executor, Fleet, Metrics, Task, Trial
 from nas.load import baselines
-from nas.objective import describe, hypervolume, meets, pareto_front, reward
+from nas.objective import Goal, describe, hypervolume, meets, pareto_front, reward
 from nas.points import cost_metrics
 from nas.prepare import Setup
 from nas.studies.study import RANDOM, SEARCH, Log

@@ -18,7 +18,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import OptionError
-from nas.interfaces import Choices, Option, Space
+from nas.interfaces import Choices, Option, Space, Trial
+from nas.studies.study import trial_of
 
 # How far a point is above the hard limits of a search; at most 0 where it may be evaluated.
 Excess = Callable[[Choices], float]
@@ -30,10 +31,22 @@ def no_excess(choices: Choices) -> float:
 
 
 class Past(NamedTuple):
-    """What a proposal may depend on: the evaluated points with their rewards, by trial number."""
+    """What a proposal may depend on, in the order in which the trials finished.
+
+    `done`: the evaluated points with their rewards (of two objectives the first), `seen`: the
+    same points. `trials`: these, and those that were stopped early, with all that they showed.
+    `flying`: the points that were proposed and have no result yet.
+    """
 
     done: list[tuple[Choices, float]]
     seen: set[tuple[Option, ...]]
+    trials: list[Trial]
+    flying: list[Choices]
+
+
+def no_past() -> Past:
+    """Return the past of a search that begins."""
+    return Past([], set(), [], [])
 
 
 Propose = Callable[[Past, random.Random], Choices]
@@ -109,7 +122,7 @@ class Proposer(BaseSampler):
     def __init__(self, space: Space, propose: Propose, seed: int) -> None:
         self._propose, self._seed = propose, seed
         self._distributions = distributions(space)
-        self._past, self._last = Past([], set()), -1
+        self._past, self._order = no_past(), list[int]()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -119,7 +132,7 @@ class Proposer(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        self._read(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
+        self._read(study, trial.number)
         return self._propose(self._past, random.Random(trial_seed(self._seed, trial.number)))
 
     def sample_independent(
@@ -130,15 +143,30 @@ class Proposer(BaseSampler):
     def reseed_rng(self) -> None:
         """Do nothing: every trial is seeded by its number."""
 
-    def _read(self, finished: list[FrozenTrial]) -> None:
+    def _read(self, study: Study, number: int) -> None:
         """Bring the past up to date: read what is new, or all again if one came in between."""
-        known = len(self._past.done)
-        if known > len(finished) or (known and finished[known - 1].number != self._last):
-            self._past, known = Past([], set()), 0
-        for trial in finished[known:]:
-            self._past.done.append((trial.params, trial.values[0]))
-            self._past.seen.add(tuple(trial.params.values()))
-            self._last = trial.number
+        every = study.get_trials(deepcopy=False)
+        finished = [t for t in every if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        finished.sort(key=lambda t: (t.datetime_complete, t.number))
+        known = len(self._order)
+        if [t.number for t in finished[:known]] != self._order:
+            self._past, self._order, known = no_past(), [], 0
+        for frozen in finished[known:]:
+            self._order.append(frozen.number)
+            _add(self._past, frozen)
+        flying = (t for t in every if t.state is TrialState.RUNNING and t.number != number)
+        self._past.flying[:] = [dict(t.params) for t in flying if t.params]
+
+
+def _add(past: Past, frozen: FrozenTrial) -> None:
+    """Add a finished trial to the past; what was rejected teaches nothing."""
+    trial = trial_of(frozen)
+    if frozen.state is TrialState.COMPLETE:
+        past.done.append((frozen.params, frozen.values[0]))
+        past.seen.add(tuple(frozen.params.values()))
+    elif not trial.rungs:
+        return
+    past.trials.append(trial)
 
 
 def at_least(least: int, **options: int) -> None:

@@ -104,9 +104,9 @@ def run(job: Job) -> Row:
     import torch
 
     from nas import catalog
-    from nas.engine import Engine, Goal
+    from nas.engine import Engine
     from nas.interfaces import Trial, Work
-    from nas.objective import Bound, make_objective
+    from nas.objective import Bound, Goal, make_objective
     from nas.samplers import distributions
     from nas.studies.study import SEARCH, Journal
 

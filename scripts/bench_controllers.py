@@ -81,9 +81,9 @@ def run(job: Job) -> list[Row]:
     import torch
 
     from nas import catalog
-    from nas.engine import Engine, Goal
+    from nas.engine import Engine
     from nas.interfaces import Trial, Work
-    from nas.objective import Bound, make_objective, reward
+    from nas.objective import Bound, Goal, make_objective, reward
     from nas.samplers import distributions
     from nas.studies.study import SEARCH, Journal
 

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from nas import run
 from nas.curves import COLUMNS, RUNGS, write_rungs
-from nas.engine import Goal
 from nas.interfaces import TRAINING_FLOPS, Metrics, Rung, Trial
-from nas.objective import make_objective
+from nas.objective import Goal, make_objective
 
 GOAL = Goal(make_objective("hard", None, (), ()))
 

@@ -16,11 +16,11 @@ import nas
 from nas import catalog
 from nas.arch import Arch
 from nas.durations import SPREAD, arch_of, estimate, features, observed, read_times
-from nas.engine import Engine, Goal
+from nas.engine import Engine
 from nas.errors import MissingError, OptionError
 from nas.executors.simulated import Cluster
 from nas.interfaces import Outcome, Task, Trial, Work
-from nas.objective import Bound, make_objective
+from nas.objective import Bound, Goal, make_objective
 from nas.samplers import distributions, random_choices
 from nas.studies.study import SEARCH, Journal
 

@@ -299,8 +299,8 @@ def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
     if name == RANDOM:
         controller, options, seed = "random", {}, trial_seed(seed, -1)
     allowed = excess(setup.space, setup.goal.objective)
-    given: dict[str, Any] = {"options": options, "seed": seed, "excess": allowed}
-    return catalog.make("controllers", controller, setup.space, **given), seed
+    given: dict[str, Any] = {"seed": seed, "excess": allowed, "goal": setup.goal}
+    return catalog.make("controllers", controller, setup.space, options=options, **given), seed
 
 
 def _pursue(
