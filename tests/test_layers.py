@@ -17,8 +17,8 @@ ROWS = (
     "nas.catalog nas.cluster.* nas.compound nas.cost nas.crosscheck nas.data.* nas.durations "
     "nas.evaluation nas.explaining nas.exporting nas.fitted nas.grid nas.layers "
     "nas.machines.* nas.model nas.modules nas.objective nas.onnx_graph nas.ops.* nas.plain "
-    "nas.points nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.training.* "
-    "nas.tries nas.workers",
+    "nas.points nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.tables "
+    "nas.training.* nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* "
     "nas.recipes.* nas.trackers.* search_spaces.*",
     "baselines.* nas.evaluators.* nas.executors.*",
