@@ -31,6 +31,8 @@ RECORD = ("state", "arch_id", "reason", "seconds", "rungs", "place", "retries")
 VIRTUAL = "virtual"
 # the states of a trial that was evaluated, and counts against the number of trials
 SPENT = ("done", "stopped", "failed")
+# the states of a trial whose accuracy is known in full, each network once
+SCORED = ("done", "earlier")
 # multiply-adds that a training has cost so far: what searches of equal cost are compared by
 TRAINING_FLOPS = "training_flops"
 
