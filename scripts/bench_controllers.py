@@ -6,7 +6,7 @@ a table of the user's (--table, docs/extend.md). Every controller runs through t
 journal as `nas search`. What counts is the *true* reward, without the noise: of the arch that
 looked best so far, of the arch that is handed over (the best by the posterior mean of all trials),
 and the best of all that were evaluated. With --objective pareto it is the area under the front of
-accuracy and FLOPs, as a share of the whole.
+accuracy and the logarithm of FLOPs, as a share of the whole.
 
 With --out every search that has ended is on file, and the same command goes on with the others:
 take a controller's rows out of the file to measure it again. All that is on file is shown.
@@ -44,16 +44,30 @@ NAMES = f"{EMBEDDED},{SYNTHETIC}"
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run what is not on file; print the tables; return 1 if a search failed."""
+    """Compare; return 1 if a search failed."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded; searches share cores
     from nas.errors import NasError
 
     given = arguments(words)
     try:
-        jobs = list(jobs_of(given))
-        kept = read(given.out) if given.out else []
-    except NasError as error:
+        return bench(given)
+    except (NasError, OSError) as error:
         raise SystemExit(f"bench_controllers: {error}") from error
+    except KeyboardInterrupt:
+        more = "the same command goes on" if given.out else "nothing is kept without --out"
+        print(f"interrupted: {more}", file=sys.stderr)
+        return 130
+
+
+def bench(given: argparse.Namespace) -> int:
+    """Run the searches that are not on file, and show all that are.
+
+    Raises:
+        NasError: what is asked for cannot be.
+        OSError: a file cannot be written.
+    """
+    jobs = list(jobs_of(given))
+    kept = read(given.out) if given.out else []
     done = {row.key for row in kept}
     left = [job for job in jobs if job.key not in done]
     print(f"{len(jobs)} searches, {len(jobs) - len(left)} of them on file", file=sys.stderr)
@@ -80,7 +94,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--landscapes", help=f"(default: {NAMES}, or the --table alone)")
     parser.add_argument("--table", type=Path, help="a .csv or .parquet table of the user's")
     parser.add_argument("--space", help="of the table: a name or a .py file")
-    parser.add_argument("--target-flops", type=float, help="of the table (default: the median)")
+    parser.add_argument("--target-flops", help="of the table, as 30M (default: the median)")
     parser.add_argument("--rewards", default="hard,soft", help="hard, soft, absolute, accuracy")
     parser.add_argument("--objective", default="reward", choices=("reward", PARETO))
     parser.add_argument("--seeds", type=int, default=20)
@@ -98,6 +112,8 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     given = parser.parse_args(words)
     if bool(given.table) != bool(given.space):
         parser.error("--table and --space belong together")
+    if given.target_flops and not given.table:
+        parser.error("--target-flops is of a --table; the others have their own")
     if min(given.seeds, given.trials, given.workers, given.processes) < 1:
         parser.error("--seeds, --trials, --workers and --processes are 1 or more")
     given.folder = given.out.parent if given.out else Path(tempfile.mkdtemp(prefix="bench-"))
@@ -110,12 +126,15 @@ def jobs_of(given: argparse.Namespace) -> Iterator[Job]:
     Raises:
         NasError: an unknown controller, option, landscape or reward, or no such table.
     """
+    from nas.settings.fields import whole
+
     rewards = [PARETO] if given.objective == PARETO else given.rewards.split(",")
-    places = places_of(given)
     options = options_of(given.option)
-    caps = CAPS | {name: int(most) for name, most in map(split, given.cap)}
-    points = tuple(map(int, given.points.split(","))) if given.points else POINTS
+    caps = CAPS | {name: whole("cap", most, 1) for name, most in map(split, given.cap)}
+    counts = given.points.split(",") if given.points else POINTS
+    points = [whole("points", count, 1) for count in counts]
     names = controllers(given, options, rewards)
+    places = places_of(given)
     tops = {
         (place, reward): landscapes.ceiling(place, reward, given.folder)
         for place, reward in product(places, rewards)
@@ -139,10 +158,13 @@ def places_of(given: argparse.Namespace) -> list[Landscape]:
         OptionError: an unknown one, or no such table.
     """
     from nas.errors import OptionError
+    from nas.units import parse_count
 
     found = []
     if given.table:
-        found.append(landscapes.of_table(given.table, given.space, given.target_flops))
+        asked = given.target_flops
+        target = parse_count(asked, "--target-flops") if asked else None
+        found.append(landscapes.of_table(given.table, given.space, target))
     for name in (given.landscapes or ("" if given.table else NAMES)).split(","):
         if name == EMBEDDED:
             found.append(landscapes.embedded(given.noise))

@@ -90,9 +90,7 @@ def of_table(path: Path, space: str, target: float | None) -> Landscape:
     options = (("path", str(path)), ("space", space))
     catalog.make("evaluators", "table", options=dict(options))
     if target is None:
-        points = _some_points(space_of(space))
-        flops = statistics.median(cost_metrics(decode(space_of(space), p))["flops"] for p in points)
-        target = float(f"{flops:.2g}")
+        target = float(f"{statistics.median(_some_flops(space)):.2g}")
     return Landscape(path.stem, space, "table", options, target, "", _digest(path))
 
 
@@ -147,12 +145,15 @@ def ceiling(landscape: Landscape, name: str, folder: Path) -> Ceiling:
 
 
 def area(points: Sequence[Metrics], reference: tuple[float, float]) -> float:
-    """Return the hypervolume of true points, in percent points × millions of multiply-adds."""
+    """Return the hypervolume of points, in percent points × e-folds of multiply-adds.
+
+    The logarithm, so that a tenth less cost counts the same for small networks and large ones.
+    """
     return hypervolume([_pair(metrics) for metrics in points], reference)
 
 
 def _pair(metrics: Metrics) -> tuple[float, float]:
-    return metrics["accuracy"], -metrics["flops"] / 1e6
+    return metrics["accuracy"], -math.log(metrics["flops"])
 
 
 def _enumerated(landscape: Landscape, name: str) -> Ceiling:
@@ -244,8 +245,7 @@ def _climbed(landscape: Landscape, name: str) -> Ceiling:
 def _front_climbed(landscape: Landscape, name: str) -> Ceiling:
     """Return the front of all that local searches for many targets have looked at."""
     climb = _Climb(landscape)
-    points = _some_points(space_of(landscape.space))
-    flops = [cost_metrics(decode(space_of(landscape.space), p))["flops"] for p in points]
+    flops = _some_flops(landscape.space)
     low, high = math.log(min(flops)), math.log(max(flops))
     for step in range(TARGETS):
         target = math.exp(low + (high - low) * step / (TARGETS - 1))
@@ -254,6 +254,13 @@ def _front_climbed(landscape: Landscape, name: str) -> Ceiling:
     reference = _reference(every)
     how = f"the front of {len(every):,} points that local searches for {TARGETS} targets looked at"
     return Ceiling(area(every, reference), how, reference)
+
+
+@lru_cache(maxsize=4)
+def _some_flops(name: str) -> list[float]:
+    """Return the multiply-adds of some points of a space."""
+    space = space_of(name)
+    return [cost_metrics(decode(space, point))["flops"] for point in _some_points(space)]
 
 
 def _some_points(space: Space) -> list[Choices]:
