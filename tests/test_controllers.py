@@ -37,6 +37,7 @@ OPTIONS = {
     "nsga2": {"population": 6},
     "gp": {"startup": 5},
     "tpe": {"startup": 5},
+    "reinforce": {"batch": 5},
 }
 
 
