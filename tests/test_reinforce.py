@@ -22,7 +22,7 @@ from nas.errors import OptionError
 from nas.interfaces import Choices, Space
 from nas.samplers import Past, no_past, random_choices
 
-RECIPE = Recipe(5, 3, 0.005, 0.05, 50)
+RECIPE = Recipe(5, 3, 0.005, 0.05, True)
 SPACE = Space(
     "small",
     {"a": (1, 2, 3), "only": ("this",), "b": (False, True), "c": (0.5, 0.25, 0.75, 1.0)},
@@ -55,7 +55,7 @@ def weights(state: State) -> list[torch.Tensor]:
 
 def same(a: State, b: State) -> bool:
     pairs = zip(weights(a), weights(b), strict=True)
-    return (a.mean, a.variance) == (b.mean, b.variance) and all(torch.equal(x, y) for x, y in pairs)
+    return a.mean == b.mean and all(torch.equal(x, y) for x, y in pairs)
 
 
 def test_the_policy_draws_with_the_probabilities_that_it_trains() -> None:
@@ -95,14 +95,16 @@ def test_an_update_favours_what_was_rewarded_and_leaves_the_old_state() -> None:
     assert likelihood(after, good) > before[0]
     assert likelihood(after, bad) < before[1]
     assert (likelihood(state, good), likelihood(state, bad)) == before
-    assert (after.mean, after.variance) == (60, 100)
+    assert after.mean == 60
+    assert learned(after, good, [80.0], RECIPE).mean == pytest.approx(0.95 * 60 + 0.05 * 80)
     equal = learned(state, torch.cat([good, bad]), [60.0, 60.0], RECIPE)
     assert all(parameter.isfinite().all() for parameter in weights(equal))
 
 
 def test_ranks_do_not_depend_on_the_scale() -> None:
-    assert ranks([1, -1e9, 3, 2]) == [0.375, 0.125, 0.875, 0.625]
-    assert ranks([5, 5]) == [0.5, 0.5]
+    shares = [rank / 12**0.5 for rank in ranks([3, -1e9, 2], [1, -1e9, 3, 2])]
+    assert shares == pytest.approx([0.875, 0.125, 0.625])
+    assert ranks([5], [5, 5]) == pytest.approx([0.5 * 12**0.5])
 
 
 def test_the_policy_is_a_function_of_the_finished_trials() -> None:
@@ -201,4 +203,4 @@ def test_options_are_checked(options: dict[str, object], message: str) -> None:
 def test_the_paper_preset_has_the_numbers_of_the_paper() -> None:
     paper = PRESETS["paper"]
     assert (paper.batch, paper.rate, paper.entropy) == (20, 0.00035, 0.00001)
-    assert paper.window == 0
+    assert not paper.ranked

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 OBJECTIVES = ("reward",)
 HIDDEN, WIDTH = 100, 0.1  # units of the LSTM; its weights begin uniform in -0.1..0.1
 CLIP, DECAY = 0.2, 0.95  # of PPO's ratio (its paper's); of the moving averages of the reward
-DRAWS, ROUNDS = 8, 3  # points drawn at once; how often, until one is new
+DRAWS, MUTATIONS = 8, 20  # points drawn at once; how often, where none is new, one is mutated
 NEVER = -1e9  # logit of an absent option; with infinity the gradient of the entropy is no number
 KEPT = 16  # states of the policy: a result that comes late needs no replay from the first
 
@@ -35,17 +35,20 @@ KEPT = 16  # states of the policy: a result that comes late needs no replay from
 class Recipe(NamedTuple):
     """How the policy learns: finished trials an update, PPO's epochs, Adam's rate, entropy.
 
-    `window`: a reward counts by its rank among the last so many; 0: by itself.
+    `ranked`: a reward counts by its rank among all that finished before, not by itself.
     """
 
     batch: int
     epochs: int
     rate: float
     entropy: float
-    window: int
+    ranked: bool
 
 
-PRESETS = {"tuned": Recipe(10, 4, 0.002, 0.1, 200), "paper": Recipe(20, 4, 0.00035, 0.00001, 0)}
+PRESETS = {
+    "tuned": Recipe(10, 4, 0.002, 0.1, True),
+    "paper": Recipe(20, 4, 0.00035, 0.00001, False),
+}
 
 
 def make(
@@ -65,8 +68,9 @@ def make(
     or `paper`, NASNet's for 20,000 (batch 20, rate 0.00035, entropy 0.00001; it names no epochs: 4
     here). The others replace one number of the preset; 0, of entropy -1, leaves it. batch: finished
     trials, in the order of finishing, that one update learns from. epochs: Adam's steps on them.
-    rate: Adam's. entropy: weight of the entropy of a choice, in nats, beside an advantage of
-    deviation 1: the greater, the longer it explores.
+    rate: Adam's. entropy: weight of the mean entropy of a choice, in nats: the greater, the longer
+    it explores. `tuned` learns from the ranks of rewards, `paper` from rewards themselves; both
+    from what exceeds a moving mean (decay 0.95).
 
     Raises:
         OptionError: an unknown preset, or a number out of its range.
@@ -88,7 +92,7 @@ def make(
             epochs or known.epochs,
             rate or known.rate,
             known.entropy if entropy < 0 else entropy,
-            known.window,
+            known.ranked,
         ),
     )
 
@@ -191,15 +195,14 @@ def fresh_policy(sizes: Sequence[int], seed: int) -> Policy:
 
 @dataclass(frozen=True)
 class State:
-    """The policy after some updates, Adam's moments, and the moving mean and variance of rewards.
+    """The policy after some updates, Adam's moments, and the moving mean that rewards must beat.
 
-    Before the first update there is no mean.
+    Before the first update there is none.
     """
 
     policy: Policy
     adam: torch.optim.Adam
     mean: float | None = None
-    variance: float = 0.0
 
 
 def learned(state: State, points: torch.Tensor, rewards: Sequence[float], recipe: Recipe) -> State:
@@ -211,8 +214,9 @@ def learned(state: State, points: torch.Tensor, rewards: Sequence[float], recipe
     import torch
 
     policy, adam = copy.deepcopy((state.policy, state.adam))
-    advantage, mean, variance = _advantage(state, rewards)
-    gain = torch.tensor(advantage)[:, None]
+    average = sum(rewards) / len(rewards)
+    mean = average if state.mean is None else state.mean
+    gain = torch.tensor([reward - mean for reward in rewards])[:, None]
     before: torch.Tensor | None = None
     for _ in range(recipe.epochs):
         scores = policy.given(points)
@@ -225,31 +229,20 @@ def learned(state: State, points: torch.Tensor, rewards: Sequence[float], recipe
         adam.zero_grad()
         (-aim - recipe.entropy * entropy).backward()  # type: ignore[no-untyped-call]
         adam.step()
-    return State(policy, adam, mean, variance)
+    return State(policy, adam, DECAY * mean + (1 - DECAY) * average)
 
 
-def ranks(rewards: Sequence[float]) -> list[float]:
-    """Return for each reward the share of all that are below it; of its equals half count."""
-    ordered = sorted(rewards)
-    places = (bisect_left(ordered, r) + bisect_right(ordered, r) for r in rewards)
-    return [place / 2 / len(ordered) for place in places]
+def ranks(rewards: Sequence[float], among: Sequence[float]) -> list[float]:
+    """Return for each reward the share of `among` that is below it, half of its equals included.
 
-
-def _advantage(state: State, rewards: Sequence[float]) -> tuple[list[float], float, float]:
-    """Return rewards less their moving mean, in deviations, and the mean and variance after them.
-
-    In deviations, so that the entropy's weight means the same for any reward.
+    In deviations of draws that are like `among`, so that the weight of the entropy means the same
+    for every reward; and what hard targets punish most weighs no more than any other bad point.
+    As the policy rises above its past, its own points differ less and less in rank: the entropy
+    gains weight, and noise alone does not make the policy converge.
     """
-    average = sum(rewards) / len(rewards)
-    mean = average if state.mean is None else state.mean
-    square = sum((reward - mean) ** 2 for reward in rewards) / len(rewards)
-    variance = square if state.mean is None else state.variance
-    advantage = [(reward - mean) / (variance**0.5 + 1e-6) for reward in rewards]
-    return (
-        advantage,
-        DECAY * mean + (1 - DECAY) * average,
-        DECAY * variance + (1 - DECAY) * square,
-    )
+    ordered = sorted(among)
+    places = (bisect_left(ordered, r) + bisect_right(ordered, r) for r in rewards)
+    return [place / 2 / len(ordered) * 12**0.5 for place in places]
 
 
 class Fold:
@@ -291,13 +284,14 @@ class Fold:
         """Return the state after the last batch of `done`."""
         import torch
 
-        batch, window = self._recipe.batch, self._recipe.window
         points = [
             [options.index(o) for options, o in zip(self._options, choices.values(), strict=True)]
-            for choices, _ in done[-batch:]
+            for choices, _ in done[-self._recipe.batch :]
         ]
-        rewards = [reward for _, reward in done[-max(batch, window) :]]
-        scores = ranks(rewards)[-batch:] if window else rewards
+        every = [reward for _, reward in done]
+        rewards = every[-self._recipe.batch :]
+        # the paper's rewards are shares, not percent
+        scores = ranks(rewards, every) if self._recipe.ranked else [r / 100 for r in rewards]
         return learned(state, torch.tensor(points), scores, self._recipe)
 
 
@@ -314,27 +308,27 @@ def _new_point(
         key = _key(space, choices)
         return key not in past.seen and key not in flying and excess(choices) <= 0
 
-    points = (point for _ in range(ROUNDS) for point in _drawn(space, policy, rng))
-    first = None
+    points = _drawn(space, policy, rng)
     for point in points:
         if good(point):
             return point
-        first = first or point
-    assert first
-    parent = child = lowered(space, first, rng, excess)
-    for _ in range(20):
+    parent = child = lowered(space, points[0], rng, excess)
+    for _ in range(MUTATIONS):
         child = mutate(space, child if excess(child) <= 0 else parent, rng)
         if good(child):
             return child
     return parent
 
 
-def _drawn(space: Space, policy: Policy, rng: random.Random) -> Iterator[Choices]:
+def _drawn(space: Space, policy: Policy, rng: random.Random) -> list[Choices]:
     import torch
 
     uniform = [[rng.random() for _ in space.choices] for _ in range(DRAWS)]
-    for point in policy.draw(torch.tensor(uniform)).tolist():
-        yield {n: list(o)[i] for (n, o), i in zip(space.choices.items(), point, strict=True)}
+    every = [(name, list(options)) for name, options in space.choices.items()]
+    return [
+        {name: options[place] for (name, options), place in zip(every, point, strict=True)}
+        for point in policy.draw(torch.tensor(uniform)).tolist()
+    ]
 
 
 def _key(space: Space, choices: Choices) -> tuple[Option, ...]:
