@@ -31,6 +31,8 @@ RECORD = ("state", "arch_id", "reason", "seconds", "rungs", "place", "retries")
 VIRTUAL = "virtual"
 # the states of a trial that was evaluated, and counts against the number of trials
 SPENT = ("done", "stopped", "failed")
+# the states of a trial whose accuracy is known in full, each network once
+SCORED = ("done", "earlier")
 # multiply-adds that a training has cost so far: what searches of equal cost are compared by
 TRAINING_FLOPS = "training_flops"
 
@@ -286,7 +288,8 @@ class Trial:
     """One finished proposal.
 
     `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`). Of a
-    study that drivers share also dropped: its driver died, or enough was evaluated without it.
+    study that drivers share also dropped: its driver died, or enough was evaluated without it. Of a
+    search that began with the trials of another one also earlier: evaluated there.
     """
 
     number: int

@@ -12,6 +12,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.study import Study
@@ -28,6 +30,16 @@ Excess = Callable[[Choices], float]
 def no_excess(choices: Choices) -> float:
     """Return 0: there are no limits."""
     return 0.0
+
+
+# What is believed of points before anything is seen: one score a point, in percent accuracy of
+# another task; only its shape counts.
+Prior = Callable[[Sequence[Choices]], npt.NDArray[np.float64]]
+
+
+def no_prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
+    """Return zeros: nothing is believed."""
+    return np.zeros(len(points))
 
 
 class Past(NamedTuple):
