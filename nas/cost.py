@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from typing import NamedTuple
 
 from nas import catalog
@@ -78,6 +79,15 @@ def count(arch: Arch, resolution: int | tuple[int, int] | None = None) -> Cost:
         training_bytes=weights + FLOAT_BYTES * (TRAINING_COPIES - 1) * params,
         inference_bytes=weights + FLOAT_BYTES * peak,
     )
+
+
+def sections(arch: Arch) -> list[Tally]:
+    """Return what the stem, each stage and the head cost at the arch's resolution, in order."""
+    parts = list(_parts(arch, _size(arch, None)))
+    runs = [len(arch.runs(index)) for index in range(len(arch.stages))]
+    ends = accumulate(runs, initial=1)
+    found = [_add(parts[end - run : end]) for run, end in zip(runs, list(ends)[1:], strict=True)]
+    return [parts[0], *found, parts[-1]]
 
 
 def stages(arch: Arch, resolution: int | tuple[int, int] | None = None) -> list[StageCost]:

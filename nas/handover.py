@@ -36,13 +36,7 @@ def judged(setup: Setup, trials: list[Trial]) -> Judged:
     """Return the trials with a model's beliefs; of two objectives the front stays observed."""
     if setup.goal.pareto:
         return Judged(trials)
-    # a trial that was taken over is as good an observation as any
-    evaluated = [_as_done(trial) for trial in trials]
-    return Judged(trials, posterior(setup.space, evaluated))
-
-
-def _as_done(trial: Trial) -> Trial:
-    return dataclasses.replace(trial, state="done") if trial.state in SCORED else trial
+    return Judged(trials, posterior(setup.space, trials))
 
 
 def ranked(trials: Sequence[Trial], goal: Goal, beliefs: Beliefs = {}) -> list[Trial]:  # noqa: B006

@@ -6,14 +6,19 @@ controller with a keyword `prior` starts from it and unlearns it where its own t
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from nas import catalog
+from nas.arch import Arch
 from nas.errors import OptionError
+from nas.features import Features
 from nas.interfaces import Choices, Option, Space
+from nas.posterior import Shown, fitted, learnt
 from nas.prepare import Setup
 from nas.samplers import Prior
 
@@ -95,4 +100,36 @@ def prior_of_run(
 
     `choices`: the earlier run's names and options. What only one of the spaces has is left out.
     """
-    raise NotImplementedError
+    names = common(space, choices)
+    shared = _shared(space, names)
+    known = [Shown(_of(point, names), accuracy, 0.0, accuracy) for point, accuracy in points]
+    features = Features(shared)
+    process = learnt(features, fitted(features, known), known)
+    left = [name for name in {**space.choices, **choices} if name not in names]
+    ignored = f" without {', '.join(left)}" if left else ""
+
+    def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
+        return process(features.rows([_of(point, names) for point in points]))[0]
+
+    return prior, f"believed is what a Gaussian process expects{ignored}; only its shape counts"
+
+
+def _of(point: Choices, names: Sequence[str]) -> Choices:
+    return {name: point[name] for name in names}
+
+
+def _shared(space: Space, names: Sequence[str]) -> Space:
+    """Return a space of some of the choices; the others are held at their middle options."""
+    if len(names) == len(space.choices):
+        return space
+    held = {name: options[len(options) // 2] for name, options in space.choices.items()}
+    valid = space.valid
+
+    def decode(choices: Mapping[str, Any]) -> Arch:
+        return space.decode({**held, **choices})
+
+    def is_valid(choices: Mapping[str, Any]) -> bool:
+        return valid is None or valid({**held, **choices})
+
+    few = {name: space.choices[name] for name in names}
+    return dataclasses.replace(space, choices=few, decode=decode, encode=None, valid=is_valid)

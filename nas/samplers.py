@@ -32,13 +32,12 @@ def no_excess(choices: Choices) -> float:
     return 0.0
 
 
-# What is believed of points before anything is seen: one score a point, in percent accuracy of
-# another task; only its shape counts.
+# What is believed of the accuracy of each point (n,) before the search, as a score of any unit.
 Prior = Callable[[Sequence[Choices]], npt.NDArray[np.float64]]
 
 
 def no_prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
-    """Return zeros: nothing is believed."""
+    """Return 0 for each: nothing is believed."""
     return np.zeros(len(points))
 
 

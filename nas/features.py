@@ -1,0 +1,111 @@
+"""What a model of accuracy sees of a point: its choices in order, and what its network costs.
+
+Numbers are taken by their rank among the options, words as one column each; then the logs of each
+stage's multiply-adds, and of the network's multiply-adds, parameters and activations. Columns of
+one kind (`block1_kernel`, `block2_kernel`) share a group, thus a length scale.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
+from typing import NamedTuple
+
+import numpy as np
+
+from nas.cost import sections
+from nas.errors import ArchError
+from nas.gaussian import Array, Rows
+from nas.interfaces import Choices, Metrics, Option, Space
+from nas.objective import Objective
+from nas.points import decode, excess
+from nas.samplers import Prior, allowed_choices, no_prior
+
+SAMPLE = 500  # random points that tell how large a feature is in a space
+REMEMBERED = 100_000  # points
+Column = tuple[str, Callable[[Choices], float]]  # its kind, and what it reads of a point
+
+
+class Seen(NamedTuple):
+    """What is known of a point without an evaluation: the logs of its costs, and the costs."""
+
+    logs: list[float]  # of the whole network, then of each stage
+    metrics: Metrics  # flops, params, activations
+
+
+class Features:
+    """The features of the points of one space; what a point costs is remembered."""
+
+    def __init__(self, space: Space, prior: Prior = no_prior) -> None:
+        self._space, self._prior = space, prior
+        self._points: dict[tuple[Option, ...], Seen | None] = {}
+        self._columns = [column for name in space.choices for column in _columns(space, name)]
+        rng = random.Random(0)
+        valid = excess(space, Objective())
+        drawn = (allowed_choices(space, rng, valid) for _ in range(SAMPLE))
+        sample = [choices for choices in drawn if self.seen(choices)]
+        self._width = max((len(self._known(c).logs) for c in sample), default=0)
+        raw, believed = self._raw(sample), prior(sample)
+        self._used = raw.std(axis=0) > 1e-9
+        self._mean, self._scale = raw.mean(axis=0)[self._used], raw.std(axis=0)[self._used]
+        self._believed = float(believed.mean()), float(believed.std()) or 1.0
+        kinds = [*(kind for kind, _ in self._columns), "flops", "params", "activations"]
+        kinds += ["stage flops"] * (self._width - 3)
+        used = [kind for kind, use in zip(kinds, self._used, strict=True) if use]
+        self._groups = np.array([list(dict.fromkeys(used)).index(kind) for kind in used])
+
+    def seen(self, choices: Choices) -> Seen | None:
+        """Return what a point costs, None where it is no network."""
+        key = tuple(choices.values())
+        if key not in self._points:
+            if len(self._points) >= REMEMBERED:
+                self._points.clear()
+            self._points[key] = _look(self._space, choices)
+        return self._points[key]
+
+    def rows(self, points: Sequence[Choices]) -> Rows:
+        """Return points, all of them networks, as a process sees them."""
+        features = (self._raw(points)[:, self._used] - self._mean) / self._scale
+        mean, scale = self._believed
+        return Rows(features, self._groups, (self._prior(points) - mean) / scale)
+
+    def _known(self, choices: Choices) -> Seen:
+        found = self.seen(choices)
+        assert found, f"{choices} is no network"
+        return found
+
+    def _raw(self, points: Sequence[Choices]) -> Array:
+        own = [[read(choices) for _, read in self._columns] for choices in points]
+        costs = [_filled(self._known(choices).logs, self._width) for choices in points]
+        return np.array([a + b for a, b in zip(own, costs, strict=True)], dtype=np.float64)
+
+
+def _columns(space: Space, name: str) -> Iterable[Column]:
+    """Return the columns of one choice: its rank, or for words one column each."""
+    options, kind = list(space.choices[name]), re.sub(r"^block\d+_", "", name)
+    if any(isinstance(option, str) for option in options):
+        for option in options:
+            yield kind, lambda choices, option=option: float(choices[name] == option)  # type: ignore[misc]
+    else:
+        rank = {option: float(place) for place, option in enumerate(sorted(options))}
+        yield kind, lambda choices: rank[choices[name]]
+
+
+def _look(space: Space, choices: Choices) -> Seen | None:
+    try:
+        parts = sections(decode(space, choices))
+    except ArchError:
+        return None
+    flops, params = sum(part.flops for part in parts), sum(part.params for part in parts)
+    activations = sum(part.activations for part in parts)
+    stages = [math.log1p(part.flops) for part in parts[1:-1]]
+    logs = [math.log(flops), math.log(params), math.log1p(activations), *stages]
+    return Seen(logs, {"flops": flops, "params": params, "activations": activations})
+
+
+def _filled(values: list[float], width: int) -> list[float]:
+    """Return so many values: spaces may differ in how many stages a point has."""
+    return [value for value, _ in zip_longest(values[:width], range(width), fillvalue=0.0)]

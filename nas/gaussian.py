@@ -1,0 +1,192 @@
+"""A Gaussian process: what a few noisy values tell of points that have none. Arrays in and out.
+
+The kernel is a Matérn 5/2 with one length scale per group of features, plus a line through all of
+them, plus a line along a `trend` that was known before. All of its parameters are fitted, maximum a
+posteriori. scikit-learn's process has no priors on them, with which 10 values are enough, and its
+gradients hold (points x points x features) numbers; here all length scales cost two products of
+matrices.
+
+Source: Rasmussen and Williams 2006, chapters 2, 4 and 5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.optimize import minimize
+
+Array = npt.NDArray[np.float64]
+Groups = npt.NDArray[np.int64]
+
+# what is believed of the logs of the parameters before any value is seen: mean and deviation, for
+# features and values of mean 0 and deviation 1. Length scales; then the variances of the kernel's
+# parts (smooth, line, trend) and of the noise
+LENGTH = (1.0, 1.0)
+PARTS = ((0.0, 1.0), (-0.7, 1.0), (-0.7, 1.5), (-2.3, 1.0))
+CONSTANT = 4.0  # variance of the mean
+JITTER = 1e-8
+STEPS = 60  # of the fit
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Points as a process sees them.
+
+    `features`: (n, d), of mean 0 and deviation 1 over the space. `groups`: (d,), the number of each
+    feature's group, from 0. `trend`: (n,), what was believed before, with mean 0 and deviation 1
+    over the space; zeros where nothing was.
+    """
+
+    features: Array
+    groups: Groups
+    trend: Array
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def and_also(self, others: Rows) -> Rows:
+        """Return these points and then others."""
+        features = np.concatenate([self.features, others.features])
+        return Rows(features, self.groups, np.append(self.trend, others.trend))
+
+
+@dataclass(frozen=True)
+class Process:
+    """A process that has seen values; `noise` is the deviation of one value around its mean."""
+
+    rows: Rows
+    parameters: Array
+    mean: float
+    scale: float
+    factor: Array
+    weights: Array
+
+    @property
+    def noise(self) -> float:
+        return float(np.exp(0.5 * self.parameters[-1]) * self.scale)
+
+    def __call__(self, rows: Rows) -> tuple[Array, Array]:
+        """Return the mean (m,) of points and its deviation (m,), the noise of a value left out."""
+        across = _kernel(self.parameters, rows, self.rows)
+        solved = solve_triangular(self.factor, across.T, lower=True, check_finite=False)
+        variance = _variances(self.parameters, rows) - (solved * solved).sum(axis=0)
+        mean = self.mean + self.scale * (across @ self.weights)
+        return mean, self.scale * np.sqrt(np.maximum(variance, 1e-12))
+
+
+def fit(rows: Rows, values: Array, extra: Array) -> Array:
+    """Return the parameters that values (n,) speak for.
+
+    extra: the deviation (n,) that a value has beyond the common noise, as one that was not measured
+    to the end.
+    """
+    _, scaled, scale = _standard(values)
+    known = (extra / scale) ** 2
+    begin = _prior(rows.groups)[0]
+    # bounds only keep the arithmetic finite; the prior is what holds the parameters
+    bounds = [(centre - 8, centre + 8) for centre in begin]
+    found = minimize(
+        _loss,
+        begin,
+        (rows, scaled, known),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": STEPS},
+    )
+    return np.asarray(found.x, dtype=np.float64)
+
+
+def conditioned(parameters: Array, rows: Rows, values: Array, extra: Array) -> Process:
+    """Return the process of these parameters that has seen values (n,)."""
+    mean, scaled, scale = _standard(values)
+    matrix = _kernel(parameters, rows, rows)
+    matrix[np.diag_indices(len(rows))] += np.exp(parameters[-1]) + JITTER + (extra / scale) ** 2
+    factor = np.tril(cho_factor(matrix, lower=True, check_finite=False)[0])
+    weights = cho_solve((factor, True), scaled, check_finite=False)
+    return Process(rows, parameters, mean, scale, factor, weights)
+
+
+def _standard(values: Array) -> tuple[float, Array, float]:
+    """Return values with mean 0 and deviation 1, and what brings them back."""
+    mean, scale = float(values.mean()), float(values.std()) or 1.0
+    return mean, (values - mean) / scale, scale
+
+
+def _prior(groups: npt.NDArray[np.int64]) -> tuple[Array, Array]:
+    """Return mean and deviation of the logs of the parameters."""
+    rows = np.array([LENGTH] * (int(groups.max()) + 1) + list(PARTS))
+    return rows[:, 0], rows[:, 1]
+
+
+def _distances(parameters: Array, rows: Rows, others: Rows) -> Array:
+    """Return sqrt(5) times the distances, in length scales, of points from others."""
+    near = np.exp(-parameters[:-4])[rows.groups]
+    a, b = rows.features * near, others.features * near
+    square = (a * a).sum(axis=1)[:, None] + (b * b).sum(axis=1) - 2 * (a @ b.T)
+    distance: Array = np.sqrt(5 * np.maximum(square, 0))
+    return distance
+
+
+def _matern(distance: Array) -> Array:
+    found: Array = (1 + distance + distance**2 / 3) * np.exp(-distance)
+    return found
+
+
+def _kernel(parameters: Array, a: Rows, b: Rows) -> Array:
+    smooth, line, trend, _ = np.exp(parameters[-4:])
+    found: Array = smooth * _matern(_distances(parameters, a, b))
+    found += line / a.features.shape[1] * (a.features @ b.features.T)
+    found += trend * np.outer(a.trend, b.trend) + CONSTANT
+    return found
+
+
+def _variances(parameters: Array, rows: Rows) -> Array:
+    smooth, line, trend, _ = np.exp(parameters[-4:])
+    squares = (rows.features**2).mean(axis=1)
+    found: Array = smooth + line * squares + trend * rows.trend**2 + CONSTANT
+    return found
+
+
+def _loss(parameters: Array, rows: Rows, values: Array, known: Array) -> tuple[float, Array]:
+    """Return minus the log of the posterior, and its gradient."""
+    x, count = rows.features, len(rows)
+    smooth, line, trend, noise = np.exp(parameters[-4:])
+    distance = _distances(parameters, rows, rows)
+    shape, products = _matern(distance), x @ x.T / x.shape[1]
+    along = np.outer(rows.trend, rows.trend)
+    matrix = smooth * shape + line * products + trend * along + CONSTANT
+    matrix[np.diag_indices(count)] += noise + JITTER + known
+    try:
+        factor = cho_factor(matrix, lower=True, check_finite=False)
+    except np.linalg.LinAlgError:
+        return 1e10, np.zeros_like(parameters)
+    weights = cho_solve(factor, values, check_finite=False)
+    inverse = cho_solve(factor, np.eye(count), check_finite=False)
+    pull = np.outer(weights, weights) - inverse  # d(loss) = -1/2 sum of pull * d(matrix)
+    slopes = smooth * _lengths(pull, distance, rows, np.exp(-parameters[:-4])[rows.groups])
+    parts = [
+        smooth * (pull * shape).sum(),
+        line * (pull * products).sum(),
+        trend * (pull * along).sum(),
+        noise * np.trace(pull),
+    ]
+    centre, deviation = _prior(rows.groups)
+    strain = (parameters - centre) / deviation
+    loss = 0.5 * values @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * strain @ strain
+    return float(loss), -0.5 * np.concatenate([slopes, parts]) + strain / deviation
+
+
+def _lengths(pull: Array, distance: Array, rows: Rows, near: Array) -> Array:
+    """Return the sums of pull * d(shape) / d(log length scale), one per group.
+
+    d(shape) is 5/3 (1 + r) exp(-r) times the squared distance along the group's features, whose
+    weighted sum needs no (n, n, d) array.
+    """
+    slope = pull * (5 / 3) * (1 + distance) * np.exp(-distance)
+    z = rows.features * near
+    along = 2 * (z * z * slope.sum(axis=1)[:, None]).sum(axis=0) - 2 * ((slope @ z) * z).sum(axis=0)
+    return np.bincount(rows.groups, weights=along).astype(np.float64)
