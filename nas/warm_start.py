@@ -86,14 +86,14 @@ def begun(setup: Setup, folder: Path, data: Mapping[str, Any]) -> Setup:
     if not path.exists():
         run.write_json(path, data or learnt(setup))
     try:
-        return dataclasses.replace(setup, start=_start(setup, run.read_json(path)))
+        return dataclasses.replace(setup, start=start(setup, run.read_json(path)))
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"{path} is damaged ({type(error).__name__}: {error}): start a new run"
         ) from error
 
 
-def _start(setup: Setup, data: Mapping[str, Any]) -> Start:
+def start(setup: Setup, data: Mapping[str, Any]) -> Start:
     """Return what `learnt` found, ready to use."""
     source, kind = data["source"], data["kind"]
     if kind in MAKERS:

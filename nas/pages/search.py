@@ -254,6 +254,8 @@ def _progress(found: data.Found) -> list[Html]:
         return _dominated(found)
     series = {"search": data.best_so_far(found.trials), data.RANDOM: data.best_so_far(found.rivals)}
     series = {name: values for name, values in series.items() if values}
+    if not series:  # all that is known was taken over
+        return []
     levels = {data.title(entry["name"]): entry["reward"] for entry in found.result["references"]}
     compared = ", against random search at equal budget" if len(series) > 1 else ""
     note = (
@@ -271,6 +273,8 @@ def _dominated(found: data.Found) -> list[Html]:
     rows = {"search": data.evaluated(found.trials), data.RANDOM: data.evaluated(found.rivals)}
     pairs = {name: [data.pair(found, row) for row in each] for name, each in rows.items() if each}
     known = [pair for each in pairs.values() for pair in each if pair]
+    if not known:
+        return []
     worst = min(a for a, _ in known), min(b for _, b in known)
     area = math.prod(max(p[i] for p in known) - worst[i] for i in (0, 1)) or 1.0
     series = {name: list(data.areas(each, worst, area)) for name, each in pairs.items()}
