@@ -96,7 +96,10 @@ class Settings:
         None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
     )
     controller: str | None = flag(
-        None, "How", "What proposes archs (`nas ls controllers`); default tpe, pareto: nsga2."
+        None,
+        "How",
+        "What proposes archs (`nas ls controllers`); default with --data predictor, else tpe, or "
+        "nsga2 for pareto.",
     )
     controller_options: dict[str, Any] = flag({}, "How", "Option of the controller, as name=value.")
     evaluator: str | None = flag(
