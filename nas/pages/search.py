@@ -59,7 +59,7 @@ def _head(found: data.Found) -> list[Html]:
     trials = [f"{result['trials']:,} evaluated of {result['proposals']:,} proposed"]
     trials += [
         f"{states[n]} {n}"
-        for n in ("stopped", "duplicate", "rejected", "failed", "dropped")
+        for n in ("stopped", "duplicate", "rejected", "failed", "dropped", "earlier")
         if states.get(n)
     ]
     kind = found.result["evaluator"]
@@ -73,6 +73,7 @@ def _head(found: data.Found) -> list[Html]:
         ("Controller", f"{result['controller']}, seed {found.args.get('seed', 'unknown')}"),
         ("Evaluator", kind["title"]),
         ("Trials", ", ".join(trials)),
+        *[("Warm start", result["warm_start"]["line"])] * bool(result.get("warm_start")),
         ("Evaluation", f"{format_seconds(result['seconds'])}, all trials added up"),
         ("Started", date(found.env)),
         ("Repeat", command("nas", "search", "--config", f"{result['run']}/{run.ARGS}")),

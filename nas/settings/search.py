@@ -106,6 +106,12 @@ class Settings:
         "with --data training.",
     )
     evaluator_options: dict[str, Any] = flag({}, "How", "Option of the evaluator, as name=value.")
+    warm_start: str | None = flag(
+        None,
+        "How",
+        "Begin with what is known: an earlier search run (its evaluations, or what they tell of "
+        "accuracies elsewhere), or surrogate (5,138 ImageNet proxy trainings).",
+    )
     executor: str = flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
     executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
     workers: int | None = flag(

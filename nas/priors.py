@@ -1,0 +1,135 @@
+"""What is believed of the accuracies of points before a search has evaluated any.
+
+A prior gives one score a point, in percent accuracy of another task: only its shape counts. A
+controller with a keyword `prior` starts from it and unlearns it where its own trials disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from nas import catalog
+from nas.arch import Arch
+from nas.errors import OptionError
+from nas.features import Features
+from nas.interfaces import Choices, Option, Space
+from nas.posterior import Shown, fitted, learnt
+from nas.prepare import Setup
+from nas.samplers import Prior
+
+SURROGATE = "surrogate"
+KINDS = ("expansion", "kernel", "layers", "se")  # of each block, as the surrogate's codes have them
+
+
+def surrogate_prior(setup: Setup) -> tuple[Prior, str]:
+    """Return the embedded surrogate's accuracy of the `mbconv` point with the same choices.
+
+    Raises:
+        OptionError: the space lacks choices of `mbconv`, or the surrogate is the evaluator itself.
+    """
+    if setup.work.evaluator == SURROGATE:
+        raise OptionError(
+            f"--warm-start {SURROGATE} would tell the evaluator {SURROGATE} what it knows: leave "
+            "it out, or give --data or another --evaluator"
+        )
+    known: Space = catalog.export("spaces", "mbconv", "SPACE")
+    for name, options in known.choices.items():
+        if not set(setup.space.choices.get(name, ("none",))) <= set(options):
+            raise OptionError(
+                f"--warm-start {SURROGATE} knows the choices of mbconv, and space "
+                f"{setup.space.name} has no such {name}: use mbconv or mbconv_small, or leave it "
+                "out"
+            )
+    surrogate = catalog.make("evaluators", SURROGATE, options={})
+    extra = [name for name in setup.space.choices if name not in known.choices]
+    ignored = f"; {', '.join(extra)} ignored" if extra else ""
+    line = (
+        "believed is the surrogate's ImageNet proxy accuracy of the mbconv net with the same "
+        f"choices (5,138 trainings){ignored}; only its shape counts"
+    )
+    blocks = range(1, len(known.choices) // len(KINDS) + 1)
+
+    def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
+        codes = [[_code(point, block) for block in blocks] for point in points]
+        accuracy: npt.NDArray[np.float64] = surrogate.predict(codes)["accuracy"]
+        return accuracy
+
+    return prior, line
+
+
+def _code(point: Choices, block: int) -> list[int]:
+    expansion, kernel, layers, se = (point[f"block{block}_{kind}"] for kind in KINDS)
+    return [int(expansion), int(kernel), int(layers), int(float(se) > 0)]
+
+
+# what --warm-start takes beside a run: of each what makes its prior, and the line that says so
+MAKERS: Mapping[str, Callable[[Setup], tuple[Prior, str]]] = {SURROGATE: surrogate_prior}
+
+
+def common(space: Space, choices: Mapping[str, Sequence[Option]]) -> list[str]:
+    """Return the names that a space has in common with the choices of another one.
+
+    Raises:
+        OptionError: neither has all of the other's, or their options differ.
+    """
+    names = [name for name in space.choices if name in choices]
+    if len(names) < min(len(space.choices), len(choices)):
+        other = next(name for name in choices if name not in space.choices)
+        raise OptionError(
+            f"--warm-start needs a run whose choices are among those of space {space.name}, or the "
+            f"other way round: {other} is not; name another run"
+        )
+    for name in names:
+        if list(choices[name]) != list(space.choices[name]):
+            raise OptionError(
+                f"--warm-start needs a run with equal options: {name} has {list(choices[name])} "
+                f"there and {list(space.choices[name])} in space {space.name}; name another run"
+            )
+    return names
+
+
+def prior_of_run(
+    space: Space, choices: Mapping[str, Sequence[Option]], points: Sequence[tuple[Choices, float]]
+) -> tuple[Prior, str]:
+    """Return what a model of an earlier run's accuracies (percent) expects at points of a space.
+
+    `choices`: the earlier run's names and options. What only one of the spaces has is left out.
+    """
+    names = common(space, choices)
+    shared = _shared(space, names)
+    known = [Shown(_of(point, names), accuracy, 0.0, accuracy) for point, accuracy in points]
+    features = Features(shared)
+    process = learnt(features, fitted(features, known), known)
+    left = [name for name in {**space.choices, **choices} if name not in names]
+    ignored = f" without {', '.join(left)}" if left else ""
+
+    def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
+        return process(features.rows([_of(point, names) for point in points]))[0]
+
+    return prior, f"believed is what a Gaussian process expects{ignored}; only its shape counts"
+
+
+def _of(point: Choices, names: Sequence[str]) -> Choices:
+    return {name: point[name] for name in names}
+
+
+def _shared(space: Space, names: Sequence[str]) -> Space:
+    """Return a space of some of the choices; the others are held at their middle options."""
+    if len(names) == len(space.choices):
+        return space
+    held = {name: options[len(options) // 2] for name, options in space.choices.items()}
+    valid = space.valid
+
+    def decode(choices: Mapping[str, Any]) -> Arch:
+        return space.decode({**held, **choices})
+
+    def is_valid(choices: Mapping[str, Any]) -> bool:
+        return valid is None or valid({**held, **choices})
+
+    few = {name: space.choices[name] for name in names}
+    return dataclasses.replace(space, choices=few, decode=decode, encode=None, valid=is_valid)
