@@ -52,7 +52,7 @@ def score(arch: Arch, *, seed: int = 0) -> float:
     On a batch of noise as large as the arch's input, but at most SIDE pixels, on the CPU.
 
     Raises:
-        NasError: the network cannot run, or has no activation.
+        NasError: the network cannot run.
     """
     return log_determinant(kernel(arch, noise(arch, seed=seed), seed=seed))
 
@@ -71,7 +71,7 @@ def kernel(arch: Arch, images: Tensor, *, seed: int = 0, weigh: Weigh = by_chann
     its own say nothing in a fresh network. Nothing is dropped. Torch's random state is left alone.
 
     Raises:
-        NasError: the network cannot run on these images, or has no activation.
+        NasError: the network cannot run on these images.
     """
     head = dataclasses.replace(arch.head, dropout=0.0)
     plain = dataclasses.replace(arch, head=head, stochastic_depth=0.0)
@@ -87,8 +87,6 @@ def kernel(arch: Arch, images: Tensor, *, seed: int = 0, weigh: Weigh = by_chann
         except (RuntimeError, ValueError) as error:  # no memory; or one value a channel to norm
             first = str(error).partition("\n")[0]
             raise NasError(f"arch {arch.id} cannot be scored by naswot: {first}") from error
-    if not total.any():
-        raise NasError(f"arch {arch.id} cannot be scored by naswot: it has no activation")
     return np.asarray(total)
 
 

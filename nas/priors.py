@@ -7,23 +7,35 @@ controller with a keyword `prior` starts from it and unlearns it where its own t
 from __future__ import annotations
 
 import dataclasses
+import functools
+import statistics
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nas import catalog
+from nas import catalog, scored
 from nas.arch import Arch
 from nas.errors import OptionError
 from nas.features import Features
 from nas.interfaces import Choices, Option, Space
+from nas.points import decode, excess
 from nas.posterior import Shown, fitted, learnt
 from nas.prepare import Setup
-from nas.samplers import Prior
+from nas.samplers import Prior, no_prior
 
 SURROGATE = "surrogate"
 KINDS = ("expansion", "kernel", "layers", "se")  # of each block, as the surrogate's codes have them
+
+
+class Place(NamedTuple):
+    """Where a prior is made: the run folder, who is told of it, and whether to end early."""
+
+    folder: Path
+    say: Callable[[str], None]
+    stop: Callable[[], bool]
 
 
 def surrogate_prior(setup: Setup) -> tuple[Prior, str]:
@@ -67,8 +79,45 @@ def _code(point: Choices, block: int) -> list[int]:
     return [int(expansion), int(kernel), int(layers), int(float(se) > 0)]
 
 
-# what --warm-start takes beside a run: of each what makes its prior, and the line that says so
-MAKERS: Mapping[str, Callable[[Setup], tuple[Prior, str]]] = {SURROGATE: surrogate_prior}
+def naswot_check(setup: Setup) -> None:
+    """Check that networks of the space can be scored: the first one is.
+
+    Raises:
+        OptionError: they cannot, or there are too few within the limits.
+    """
+    first = _to_score(setup)[0]
+    scored.tried(decode(setup.space, first), _naswot(setup))
+
+
+def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
+    """Return what the NASWOT scores of some random points let expect of the others.
+
+    Raises:
+        OptionError: a network cannot be scored.
+        RunError: the scores cannot be kept in the run folder.
+    """
+    points = _to_score(setup)
+    archs = [decode(setup.space, point) for point in points]
+    path = place.folder / scored.FILE
+    values, seconds = scored.scored(path, archs, _naswot(setup), place.say, place.stop)
+    line = f"naswot: {len(values)} networks scored without training in {seconds:.0f} s"
+    if len(values) < scored.FEW:
+        return no_prior, f"{line}, too few to believe anything"
+    mean, spread = statistics.fmean(values), statistics.pstdev(values) or 1.0
+    pairs = [(point, (v - mean) / spread) for point, v in zip(points, values, strict=False)]
+    prior, believed = prior_of_run(setup.space, setup.space.choices, pairs)
+    return prior, f"{line}; {believed}"
+
+
+def _to_score(setup: Setup) -> list[Choices]:
+    allowed = excess(setup.space, setup.goal.objective)
+    return scored.drawn(setup.space, allowed, setup.settings.seed)
+
+
+def _naswot(setup: Setup) -> scored.Score:
+    from nas.naswot import score  # torch: only where it is asked for
+
+    return functools.partial(score, seed=setup.settings.seed)
 
 
 def common(space: Space, choices: Mapping[str, Sequence[Option]]) -> list[str]:
@@ -133,3 +182,20 @@ def _shared(space: Space, names: Sequence[str]) -> Space:
 
     few = {name: space.choices[name] for name in names}
     return dataclasses.replace(space, choices=few, decode=decode, encode=None, valid=is_valid)
+
+
+class Source(NamedTuple):
+    """What --warm-start takes beside a run.
+
+    `check` raises an OptionError where it can tell nothing, before anything is written; `make`
+    returns its prior, and the line that says so.
+    """
+
+    check: Callable[[Setup], object]
+    make: Callable[[Setup, Place], tuple[Prior, str]]
+
+
+MAKERS: Mapping[str, Source] = {
+    SURROGATE: Source(surrogate_prior, lambda setup, place: surrogate_prior(setup)),
+    "naswot": Source(naswot_check, naswot_prior),
+}

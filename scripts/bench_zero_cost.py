@@ -36,7 +36,6 @@ NAMES = {"e": "expansion", "k": "kernel", "l": "layers", "se": "se"}
 
 def main() -> None:
     given = arguments()
-    torch.set_num_threads(1)
     space: Space = catalog.export("spaces", given.space, "SPACE")
     known = read_table(given.table) if given.table else read_trials(given.trials, space)
     rng = random.Random(given.seed)
@@ -132,4 +131,5 @@ def option(options: Any, text: str) -> Any:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # seconds of a core
     main()
