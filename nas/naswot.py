@@ -102,9 +102,9 @@ def _add(total: Tensor, weigh: Weigh, module: nn.Module, given: tuple[Tensor]) -
     channels, positions = x.shape[1], math.prod(x.shape[2:])
     units = x.flatten(1)
     agree = torch.zeros_like(total)
-    for part in units.split(SLICE, dim=1):
-        on = (part > 0).float()
+    for begin in range(0, units.shape[1], SLICE):
+        on = (units[:, begin : begin + SLICE] > 0).float()
         both, each = (on @ on.T).double(), on.sum(1).double()
         # both on, or both off
-        agree += part.shape[1] - each[:, None] - each + 2 * both
+        agree += on.shape[1] - each[:, None] - each + 2 * both
     total += agree * (weigh(channels, positions) / units.shape[1])

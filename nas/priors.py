@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,14 +80,16 @@ def _code(point: Choices, block: int) -> list[int]:
     return [int(expansion), int(kernel), int(layers), int(float(se) > 0)]
 
 
-def naswot_check(setup: Setup) -> None:
-    """Check that networks of the space can be scored: the first one is.
+def naswot_plan(setup: Setup) -> str:
+    """Score the first network, and return how many there are and how long they will take.
 
     Raises:
-        OptionError: they cannot, or there are too few within the limits.
+        OptionError: it cannot be scored, or there are too few within the limits.
     """
-    first = _to_score(setup)[0]
-    scored.tried(decode(setup.space, first), _naswot(setup))
+    points, start = _to_score(setup), time.perf_counter()
+    scored.tried(decode(setup.space, points[0]), _naswot(setup))
+    seconds = (time.perf_counter() - start) * len(points)
+    return f"naswot: {len(points)} networks are scored without training, about {seconds:.0f} s"
 
 
 def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
@@ -187,15 +190,17 @@ def _shared(space: Space, names: Sequence[str]) -> Space:
 class Source(NamedTuple):
     """What --warm-start takes beside a run.
 
-    `check` raises an OptionError where it can tell nothing, before anything is written; `make`
-    returns its prior, and the line that says so.
+    `check` raises an OptionError where it can tell nothing, before anything is written, and returns
+    the line that a plan shows; `make` returns the prior, and the line that a search shows.
     """
 
-    check: Callable[[Setup], object]
+    check: Callable[[Setup], str]
     make: Callable[[Setup, Place], tuple[Prior, str]]
 
 
 MAKERS: Mapping[str, Source] = {
-    SURROGATE: Source(surrogate_prior, lambda setup, place: surrogate_prior(setup)),
-    "naswot": Source(naswot_check, naswot_prior),
+    SURROGATE: Source(
+        lambda setup: surrogate_prior(setup)[1], lambda setup, _: surrogate_prior(setup)
+    ),
+    "naswot": Source(naswot_plan, naswot_prior),
 }

@@ -86,19 +86,33 @@ def begun(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
     if not path.exists():
         run.write_json(path, data or learnt(setup))
     try:
-        return dataclasses.replace(setup, start=_start(setup, place, run.read_json(path)))
+        return dataclasses.replace(setup, start=_ready(setup, place, run.read_json(path)))
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"{path} is damaged ({type(error).__name__}: {error}): start a new run"
         ) from error
 
 
-def _start(setup: Setup, place: Place, data: Mapping[str, Any]) -> Start:
+def planned(setup: Setup, data: Mapping[str, Any]) -> str:
+    """Return what a search would say of `data` from `learnt`, "" if nothing."""
+    source = MAKERS.get(data.get("kind", ""))
+    if source:
+        return f"warm start: {source.check(setup)}"
+    return start(setup, data).line if data else ""
+
+
+def _ready(setup: Setup, place: Place, data: Mapping[str, Any]) -> Start:
     """Return what `learnt` found, ready to use."""
     source, kind = data["source"], data["kind"]
     if kind in MAKERS:
         prior, line = MAKERS[kind].make(setup, place)
         return Start(source, f"warm start: {line}", prior=prior)
+    return start(setup, data)
+
+
+def start(setup: Setup, data: Mapping[str, Any]) -> Start:
+    """Return what an earlier run lets a search begin with, from the data that `learnt` found."""
+    source, kind = data["source"], data["kind"]
     if kind == "trials":
         return _taken_over(source, data["trials"], setup.goal)
     points = [(each["choices"], each["metrics"]["accuracy"]) for each in data["trials"]]

@@ -24,7 +24,7 @@ from nas.verbs.search import search
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-import bench_zero_cost  # noqa: E402
+import bench_zero_cost
 
 TINY = Arch(
     "tiny",
