@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from nas import catalog
+from nas.arch import Arch, Head, Stage
 from nas.errors import OptionError
 from nas.interfaces import Choices, Space, Trial
+from nas.objective import Bound, Goal, make_objective
+from nas.points import cost_metrics
 from nas.samplers import distributions
-from nas.studies.study import Direction, Journal, Log
+from nas.studies.study import Journal, Log
 
 MBCONV: Space = catalog.export("spaces", "mbconv", "SPACE")
 # a choice without a choice, words, true and false, and few points
@@ -23,7 +26,11 @@ MIXED = Space(
         "flag": (False, True),
         "f": (0.5, 0.25),
     },
-    lambda choices: pytest.fail("a controller must not decode"),
+    lambda c: Arch(
+        "mixed",
+        (Stage("mbconv", 8 * c["a"], 1, 3, 2, se=0.25 * c["flag"]),),
+        head=Head(0, classes=4),
+    ),
 )
 CASES = [
     pytest.param(name, objective, id=f"{name}-{objective}")
@@ -31,11 +38,12 @@ CASES = [
     for objective in catalog.export("controllers", name, "OBJECTIVES")
 ]
 # a proposal of the Gaussian process takes a second, for two objectives of all choices six
-LENGTH = {"gp": 8}
+LENGTH = {"gp": 8, "predictor": 12}
 OPTIONS = {
     "evolution": {"population": 8, "sample": 3},
     "nsga2": {"population": 6},
     "gp": {"startup": 5},
+    "predictor": {"startup": 5, "pool": 3},
     "tpe": {"startup": 5},
 }
 
@@ -51,17 +59,18 @@ class Search:
             space,
             seed,
         )
+        target = Bound("flops", 1e12)  # out of reach: the reward is the accuracy
+        pareto = "flops" if objective == "pareto" else None
+        self.goal = Goal(make_objective("hard", None, (target,), ()), pareto)
         self.reopen()
 
     def reopen(self) -> None:
         options = OPTIONS.get(self.name, {})
         sampler = catalog.make(
-            "controllers", self.name, self.space, options=options, seed=self.seed
+            "controllers", self.name, self.space, options=options, seed=self.seed, goal=self.goal
         )
-        both: list[Direction] = ["maximize", "minimize"]
-        directions = both if self.objective == "pareto" else both[:1]
         journal = Journal(self.path, distributions(self.space))
-        self.log: Log = journal.log("search", directions, sampler)
+        self.log: Log = journal.log("search", self.goal.directions, sampler)
 
     def ask(self) -> tuple[int, Choices]:
         return self.log.ask(distributions(self.space))
@@ -69,11 +78,11 @@ class Search:
     def tell(self, number: int, choices: Choices, state: str = "done") -> None:
         """Record a result that depends on the choices alone."""
         places = [list(self.space.choices[n]).index(v) for n, v in choices.items()]
-        accuracy = sum(p * ((i * 7) % 5 - 1) for i, p in enumerate(places))
-        cost = sum(p * ((i * 3) % 4) for i, p in enumerate(places))
-        values = (float(accuracy), float(cost))[: 2 if self.objective == "pareto" else 1]
-        scored = state in ("done", "duplicate")
-        self.log.tell(Trial(number, state, choices, "id", {}, values if scored else ()))
+        accuracy = 50.0 + sum(p * ((i * 7) % 5 - 1) for i, p in enumerate(places))
+        arch = self.space.decode(choices)
+        metrics = {"accuracy": accuracy, **cost_metrics(arch)}
+        values = self.goal.values(metrics) if state in ("done", "duplicate") else ()
+        self.log.tell(Trial(number, state, choices, arch.id, metrics, values))
 
     def go(self, until: int) -> list[Choices]:
         for trial in self.log.unfinished():
@@ -84,7 +93,7 @@ class Search:
 
 
 def usual(name: str) -> Space:
-    return MIXED if name == "gp" else MBCONV
+    return MIXED if name in LENGTH else MBCONV
 
 
 @pytest.fixture
@@ -166,7 +175,7 @@ def test_nothing_but_failures_are_survived(
 def test_many_trials_in_flight(paths: Iterator[Path], name: str, objective: str) -> None:
     search = Search(next(paths), name, objective, usual(name))
     search.go(OPTIONS.get(name, {}).get("population", 5))
-    flying = [search.ask() for _ in range(20 if name != "gp" else 3)]
+    flying = [search.ask() for _ in range(20 if name not in LENGTH else 3)]
     assert len({tuple(c.values()) for _, c in flying}) > len(flying) // 2
     random.Random(0).shuffle(flying)
     for number, choices in flying:
@@ -180,7 +189,7 @@ def test_many_trials_in_flight(paths: Iterator[Path], name: str, objective: str)
 def test_a_controller_finds_more_than_chance(paths: Iterator[Path], name: str) -> None:
     if name == "random":
         pytest.skip("it is chance")
-    length = {"gp": 14}.get(name, 120)
+    length = {"gp": 14, "predictor": 20}.get(name, 120)
 
     def best(search: Search) -> float:
         search.go(length)

@@ -239,7 +239,8 @@ def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
     space, options = setup.space, setup.settings.controller_options
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.log", distributions(space))
-        sampler = catalog.make("controllers", setup.controller, space, options=options, seed=0)
+        given = {"seed": 0, "goal": setup.goal}
+        sampler = catalog.make("controllers", setup.controller, space, options=options, **given)
         log = journal.log(SEARCH, setup.goal.directions, sampler)
         for _ in range(PROPOSALS):
             start = time.perf_counter()
