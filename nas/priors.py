@@ -104,12 +104,17 @@ def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
     path = place.folder / scored.FILE
     values, seconds = scored.scored(path, archs, _naswot(setup), place.say, place.stop)
     line = f"naswot: {len(values)} networks scored without training in {seconds:.0f} s"
-    if len(values) < scored.FEW:
-        return no_prior, f"{line}, too few to believe anything"
-    mean, spread = statistics.fmean(values), statistics.pstdev(values) or 1.0
-    pairs = [(point, (v - mean) / spread) for point, v in zip(points, values, strict=False)]
-    prior, believed = prior_of_run(setup.space, setup.space.choices, pairs)
+    prior, believed = standing(setup.space, points[: len(values)], values)
     return prior, f"{line}; {believed}"
+
+
+def standing(space: Space, points: Sequence[Choices], scores: Sequence[float]) -> tuple[Prior, str]:
+    """Return what the scores of points let expect of others, in deviations from their mean."""
+    if len(scores) < scored.FEW:
+        return no_prior, "too few to believe anything"
+    mean, spread = statistics.fmean(scores), statistics.pstdev(scores) or 1.0
+    standard = [(value - mean) / spread for value in scores]
+    return prior_of_run(space, space.choices, list(zip(points, standard, strict=True)))
 
 
 def _to_score(setup: Setup) -> list[Choices]:
