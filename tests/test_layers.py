@@ -18,8 +18,8 @@ ROWS = (
     "nas.crosscheck nas.data.* nas.durations nas.evaluation nas.explaining nas.exporting "
     "nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.machines.* nas.model "
     "nas.modules nas.naswot nas.objective nas.onnx_graph nas.ops.* nas.plain nas.points "
-    "nas.posterior nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.training.* "
-    "nas.tries nas.workers",
+    "nas.posterior nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.tables "
+    "nas.training.* nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* "
     "nas.recipes.* nas.trackers.* search_spaces.*",
     "baselines.* nas.evaluators.* nas.executors.*",
