@@ -7,23 +7,36 @@ controller with a keyword `prior` starts from it and unlearns it where its own t
 from __future__ import annotations
 
 import dataclasses
+import functools
+import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from nas import catalog
+from nas import catalog, scored
 from nas.arch import Arch
 from nas.errors import OptionError
 from nas.features import Features
 from nas.interfaces import Choices, Option, Space
+from nas.points import decode, excess
 from nas.posterior import Shown, fitted, learnt
 from nas.prepare import Setup
-from nas.samplers import Prior
+from nas.samplers import Prior, no_prior
 
 SURROGATE = "surrogate"
 KINDS = ("expansion", "kernel", "layers", "se")  # of each block, as the surrogate's codes have them
+
+
+class Place(NamedTuple):
+    """Where a prior is made: the run folder, who is told of it, and whether to end early."""
+
+    folder: Path
+    say: Callable[[str], None]
+    stop: Callable[[], bool]
 
 
 def surrogate_prior(setup: Setup) -> tuple[Prior, str]:
@@ -67,8 +80,52 @@ def _code(point: Choices, block: int) -> list[int]:
     return [int(expansion), int(kernel), int(layers), int(float(se) > 0)]
 
 
-# what --warm-start takes beside a run: of each what makes its prior, and the line that says so
-MAKERS: Mapping[str, Callable[[Setup], tuple[Prior, str]]] = {SURROGATE: surrogate_prior}
+def naswot_plan(setup: Setup) -> str:
+    """Score the first network, and return how many there are and how long they will take.
+
+    Raises:
+        OptionError: it cannot be scored, or there are too few within the limits.
+    """
+    points, start = _to_score(setup), time.perf_counter()
+    scored.tried(decode(setup.space, points[0]), _naswot(setup))
+    seconds = (time.perf_counter() - start) * len(points)
+    return f"naswot: {len(points)} networks are scored without training, about {seconds:.0f} s"
+
+
+def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
+    """Return what the NASWOT scores of some random points let expect of the others.
+
+    Raises:
+        OptionError: a network cannot be scored.
+        RunError: the scores cannot be kept in the run folder.
+    """
+    points = _to_score(setup)
+    archs = [decode(setup.space, point) for point in points]
+    path = place.folder / scored.FILE
+    values, seconds = scored.scored(path, archs, _naswot(setup), place.say, place.stop)
+    line = f"naswot: {len(values)} networks scored without training in {seconds:.0f} s"
+    prior, believed = standing(setup.space, points[: len(values)], values)
+    return prior, f"{line}; {believed}"
+
+
+def standing(space: Space, points: Sequence[Choices], scores: Sequence[float]) -> tuple[Prior, str]:
+    """Return what the scores of points let expect of others, in deviations from their mean."""
+    if len(scores) < scored.FEW:
+        return no_prior, "too few to believe anything"
+    mean, spread = statistics.fmean(scores), statistics.pstdev(scores) or 1.0
+    standard = [(value - mean) / spread for value in scores]
+    return prior_of_run(space, space.choices, list(zip(points, standard, strict=True)))
+
+
+def _to_score(setup: Setup) -> list[Choices]:
+    allowed = excess(setup.space, setup.goal.objective)
+    return scored.drawn(setup.space, allowed, setup.settings.seed)
+
+
+def _naswot(setup: Setup) -> scored.Score:
+    from nas.naswot import score  # torch: only where it is asked for
+
+    return functools.partial(score, seed=setup.settings.seed)
 
 
 def common(space: Space, choices: Mapping[str, Sequence[Option]]) -> list[str]:
@@ -109,7 +166,7 @@ def prior_of_run(
     ignored = f" without {', '.join(left)}" if left else ""
 
     def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
-        return process(features.rows([_of(point, names) for point in points]))[0]
+        return process.means(features.rows([_of(point, names) for point in points]))
 
     return prior, f"believed is what a Gaussian process expects{ignored}; only its shape counts"
 
@@ -133,3 +190,22 @@ def _shared(space: Space, names: Sequence[str]) -> Space:
 
     few = {name: space.choices[name] for name in names}
     return dataclasses.replace(space, choices=few, decode=decode, encode=None, valid=is_valid)
+
+
+class Source(NamedTuple):
+    """What --warm-start takes beside a run.
+
+    `check` raises an OptionError where it can tell nothing, before anything is written, and returns
+    the line that a plan shows; `make` returns the prior, and the line that a search shows.
+    """
+
+    check: Callable[[Setup], str]
+    make: Callable[[Setup, Place], tuple[Prior, str]]
+
+
+MAKERS: Mapping[str, Source] = {
+    SURROGATE: Source(
+        lambda setup: surrogate_prior(setup)[1], lambda setup, _: surrogate_prior(setup)
+    ),
+    "naswot": Source(naswot_plan, naswot_prior),
+}

@@ -22,7 +22,7 @@ from nas.interfaces import SCORED, Metrics, Rung, Space, Trial
 from nas.objective import Goal, broken_limit, reward
 from nas.points import decode
 from nas.prepare import Setup, Start, work_of
-from nas.priors import MAKERS, common, prior_of_run
+from nas.priors import MAKERS, Place, common, prior_of_run
 from nas.settings.search import Settings, settings_from
 from nas.sources import SOURCES, sources
 from nas.studies.study import RANDOM, SEARCH, Kept, read_journal
@@ -55,7 +55,7 @@ def learnt(setup: Setup) -> dict[str, Any]:
         return {}
     if source in MAKERS:
         _check_controller(setup, f"--warm-start {source} is a prior")
-        MAKERS[source](setup)
+        MAKERS[source].check(setup)
         return {"schema": SCHEMA, "kind": source, "source": source}
     folder = Path(source)
     kept, theirs = _earlier(folder, setup)
@@ -71,7 +71,7 @@ def learnt(setup: Setup) -> dict[str, Any]:
     return {**data, "kind": "prior", "reason": reason, "choices": kept.choices}
 
 
-def begun(setup: Setup, folder: Path, data: Mapping[str, Any]) -> Setup:
+def begun(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
     """Return the setup with what the search of a run folder begins with, kept there from now on.
 
     `data`: from `learnt`, {} for a run that is gone on with.
@@ -82,23 +82,37 @@ def begun(setup: Setup, folder: Path, data: Mapping[str, Any]) -> Setup:
     """
     if setup.settings.warm_start is None:
         return setup
-    path = folder / FILE
+    path = place.folder / FILE
     if not path.exists():
         run.write_json(path, data or learnt(setup))
     try:
-        return dataclasses.replace(setup, start=start(setup, run.read_json(path)))
+        return dataclasses.replace(setup, start=_ready(setup, place, run.read_json(path)))
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise RunError(
             f"{path} is damaged ({type(error).__name__}: {error}): start a new run"
         ) from error
 
 
-def start(setup: Setup, data: Mapping[str, Any]) -> Start:
+def planned(setup: Setup, data: Mapping[str, Any]) -> str:
+    """Return what a search would say of `data` from `learnt`, "" if nothing."""
+    source = MAKERS.get(data.get("kind", ""))
+    if source:
+        return f"warm start: {source.check(setup)}"
+    return start(setup, data).line if data else ""
+
+
+def _ready(setup: Setup, place: Place, data: Mapping[str, Any]) -> Start:
     """Return what `learnt` found, ready to use."""
     source, kind = data["source"], data["kind"]
     if kind in MAKERS:
-        prior, line = MAKERS[kind](setup)
+        prior, line = MAKERS[kind].make(setup, place)
         return Start(source, f"warm start: {line}", prior=prior)
+    return start(setup, data)
+
+
+def start(setup: Setup, data: Mapping[str, Any]) -> Start:
+    """Return what an earlier run lets a search begin with, from the data that `learnt` found."""
+    source, kind = data["source"], data["kind"]
     if kind == "trials":
         return _taken_over(source, data["trials"], setup.goal)
     points = [(each["choices"], each["metrics"]["accuracy"]) for each in data["trials"]]

@@ -45,6 +45,7 @@ OPTIONS = {
     "gp": {"startup": 5},
     "predictor": {"startup": 5, "pool": 3},
     "tpe": {"startup": 5},
+    "reinforce": {"batch": 5},
 }
 
 

@@ -67,7 +67,7 @@ def plan(*, price: str | float | None = None, **given: Any) -> dict[str, Any]:
         "choices": len(space.choices),
         "objective": describe(objective),
         "controller": setup.controller,
-        "warm_start": warm_start.start(setup, learnt).line if learnt else "",
+        "warm_start": warm_start.planned(setup, learnt),
         "evaluator": setup.evaluator.title,
         "problem": problem,
         "reachable": {name: _range(space, _counter(name)) for name in COUNTED}

@@ -15,7 +15,7 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
-from nas import catalog, finals, handover, report, results, resumption, run, warm_start
+from nas import catalog, finals, handover, priors, report, results, resumption, run, warm_start
 from nas.engine import Engine
 from nas.errors import NasError
 from nas.interfaces import Executor, Metrics, Trial
@@ -71,11 +71,12 @@ def search(
             folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
         with run.lease(folder):
             check_sources(folder, setup)
-            setup = warm_start.begun(setup, folder, learnt)
+            screen = screen or silent()
+            place = priors.Place(folder, screen.say, interrupted)
+            setup = warm_start.begun(setup, place, learnt)
             journal = _journal(setup, folder, database)
             run.write_environment(folder)
             run.write_args(folder, dataclasses.asdict(setup.settings))
-            screen = screen or silent()
             for line in (
                 opening,
                 *getattr(setup.evaluator, "notes", ()),
