@@ -118,7 +118,7 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     work = work_of(settings)
     evaluator = make_evaluator(work)
     space, notes = _space(settings, evaluator)
-    controller = settings.controller or ("nsga2" if goal.pareto else "tpe")
+    controller = settings.controller or _controller(goal, evaluator)
     _check_controller(controller, settings, space, goal)
     pruner = _pruner(settings, goal, evaluator)
     arch = check_space(space)
@@ -126,6 +126,13 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
         _check_evaluator(evaluator, work.evaluator, arch)
         check_reach(space, arch, goal.objective, evaluator)
     return Setup(settings, space, goal, evaluator, work, controller, pruner, notes)
+
+
+def _controller(goal: Goal, evaluator: Evaluator) -> str:
+    """Return the name of the best controller: where trials train, a proposal may take its time."""
+    if rungs(evaluator):
+        return "predictor"
+    return "nsga2" if goal.pareto else "tpe"
 
 
 def _check_storage(settings: Settings) -> None:

@@ -82,7 +82,7 @@ def _other(
     way = "resume it with its own settings, or name another run"
     if asked and AIM.issuperset(asked):
         flags = " ".join(_typed(key, given[key]) for key in asked)
-        command = f"nas search --config {folder / run.ARGS} {flags} --warm-start {folder.name}"
+        command = f"nas search --config {folder / run.ARGS} {flags} --warm-start {folder}"
         way = f"`{command}` begins a new search with all that this one has evaluated"
     return RunError(
         f"{folder} was started with {changed} {theirs[changed]!r}, not {mine[changed]!r}: {way}"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import catalog, run
-from nas.errors import NasError, OptionError, RunError
+from nas.errors import NasError, OptionError, RunError, did_you_mean
 from nas.interfaces import SCORED, Metrics, Rung, Space, Trial
 from nas.objective import Goal, broken_limit, reward
 from nas.points import decode
@@ -144,11 +144,10 @@ def _earlier(folder: Path, setup: Setup) -> tuple[Kept, Settings]:
         OptionError: it is no search run, or cannot be used with --storage.
         RunError: it is damaged.
     """
-    known = ", ".join(MAKERS)
     if not (folder / run.ARGS).is_file():
         raise OptionError(
-            f"--warm-start takes a search run or {known}; there is no run {folder}: "
-            "`nas ls runs` lists the runs"
+            f"--warm-start takes a search run or {', '.join(MAKERS)}; there is no run {folder}"
+            f"{did_you_mean(folder.name, MAKERS)}: `nas ls runs` lists the runs"
         )
     if setup.settings.storage:
         raise OptionError(
@@ -164,17 +163,14 @@ def _earlier(folder: Path, setup: Setup) -> tuple[Kept, Settings]:
 
 
 def _scored(kept: Kept) -> list[tuple[str, Trial]]:
-    """Return the evaluated trials with what each is called, one of each network.
-
-    The search's come last: what a controller forgets is what is oldest.
-    """
+    """Return the evaluated trials with what each is called, one of each network."""
     found = {
         trial.arch_id: (f"trial {trial.number} of the {name}", trial)
-        for name in (SEARCH, RANDOM)
-        for trial in reversed(kept.studies.get(name, []))
+        for name in (RANDOM, SEARCH)
+        for trial in kept.studies.get(name, [])
         if trial.state in SCORED
     }
-    return list(reversed(found.values()))
+    return list(found.values())
 
 
 def _stored(name: str, trial: Trial) -> dict[str, Any]:
@@ -188,27 +184,26 @@ def _stored(name: str, trial: Trial) -> dict[str, Any]:
 
 
 def _taken_over(source: str, rows: Sequence[Mapping[str, Any]], goal: Goal) -> Start:
-    """Return the trials with their rewards under a new goal, but for those above its limits."""
-    trials = [
-        Trial(
-            number,
-            "earlier",
-            row["choices"],
-            row["arch_id"],
-            row["metrics"],
-            goal.values(row["metrics"]),
-            row["from"],
-            rungs=tuple(_rung(rung, goal) for rung in row["rungs"]),
-        )
-        for number, row in enumerate(rows)
-    ]
-    within = tuple(t for t in trials if not broken_limit(t.metrics, goal.objective))
-    above = f", {len(trials) - len(within)} are above the limits" if len(within) < len(rows) else ""
+    """Return the trials with their rewards under a new goal, but for those above its limits.
+
+    The best come last: aging evolution begins with the latest, and forgets the oldest.
+    """
+    objective = goal.objective
+    within = [row for row in rows if not broken_limit(row["metrics"], objective)]
+    within.sort(key=lambda row: reward(row["metrics"], objective))
+    above = f", {len(rows) - len(within)} are above the limits" if len(within) < len(rows) else ""
     line = (
         f"taken over: {len(within)} of {len(rows)} evaluated trials of {source}{above}; they are "
         "learnt from, may win, and are not counted as trials"
     )
-    return Start(source, f"warm start: {line}", within)
+    trials = tuple(_earlier_trial(number, row, goal) for number, row in enumerate(within))
+    return Start(source, f"warm start: {line}", trials)
+
+
+def _earlier_trial(number: int, row: Mapping[str, Any], goal: Goal) -> Trial:
+    metrics, rungs = row["metrics"], tuple(_rung(rung, goal) for rung in row["rungs"])
+    told = row["choices"], row["arch_id"], metrics, goal.values(metrics), row["from"]
+    return Trial(number, "earlier", *told, rungs=rungs)
 
 
 def _rung(row: Mapping[str, Any], goal: Goal) -> Rung:

@@ -19,6 +19,7 @@ from nas.prepare import Setup, prepare
 from nas.priors import prior_of_run, surrogate_prior
 from nas.samplers import Prior, no_prior, random_choices
 from nas.settings.search import settings_from
+from nas.studies.journal import read_only
 from nas.verbs.plan import plan
 from nas.verbs.search import search
 from nas.warm_start import FILE, anchored, learnt, start
@@ -146,7 +147,15 @@ def test_every_controller_learns_from_it(
     table = rows(found)
     before = [float(row["reward"]) for row in table if row["state"] == "earlier"]
     after = [float(row["reward"]) for row in table if row["state"] == "done"]
-    assert np.mean(after) > np.mean(before) + 0.5 * np.std(before)
+    assert np.mean(after) > np.mean(before) + 0.3 * np.std(before)
+
+
+def test_nsga2_breeds_from_what_was_taken_over(earlier: Path) -> None:
+    options = {"controller": "nsga2", "controller_options": {"population": 20}, "trials": 1}
+    found = search(**SYNTHETIC, **options, warm_start="a")
+    study, *_ = read_only(Path(found["run"], "journal.log")).get_all_studies()
+    parents = study.system_attrs["NSGAIISampler:parent:1"]
+    assert len(parents) == 20 and max(parents) < 40
 
 
 def test_two_objectives_take_over_too(earlier: Path) -> None:
@@ -155,8 +164,9 @@ def test_two_objectives_take_over_too(earlier: Path) -> None:
     assert found["hypervolume"]["search"] > 0
 
 
-@pytest.mark.parametrize("controller", ["evolution", "tpe"])
-@pytest.mark.parametrize("stop", [0, 1, 6])
+@pytest.mark.parametrize(
+    ("controller", "stop"), [("evolution", 0), ("tpe", 1), ("evolution", 6), ("tpe", 6)]
+)
 def test_interrupted_and_resumed_is_uninterrupted(
     earlier: Path, controller: str, stop: int
 ) -> None:
@@ -176,7 +186,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
         assert {**one, "seconds": ""} == {**other, "seconds": ""}
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.97])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.97])
 def test_a_kill_in_the_middle_of_taking_over_changes_nothing(earlier: Path, share: float) -> None:
     options = {**SYNTHETIC, "controller": "evolution", "trials": 3, "target_flops": "300M"}
     calm = search(**options, name="calm", warm_start="a")
@@ -210,7 +220,7 @@ def test_a_new_target_of_a_finished_search_names_the_way_out(earlier: Path) -> N
         search(name="a", resume=True, target_flops="300M", reward="soft")
     command = re.search(r"`(.*)`", str(error.value))
     assert command and "\n" not in str(error.value)
-    assert parse(shlex.split(command[1]))["warm_start"] == "a"
+    assert parse(shlex.split(command[1]))["warm_start"] == "runs/search/a"
     given = {"target_flops": "300M", "trials": 2, "warm_start": "a"}
     found = search(**{**run.read_args(Path("runs/search/a")), **given})
     assert found["states"]["earlier"] == 40
@@ -220,6 +230,7 @@ def test_a_new_target_of_a_finished_search_names_the_way_out(earlier: Path) -> N
 
 REFUSED = {
     "nowhere": ({"warm_start": "nowhere"}, "there is no run .*runs/search/nowhere"),
+    "mistyped": ({"warm_start": "surogate"}, "did you mean 'surrogate'"),
     "no search": ({"warm_start": "folder"}, "journal.log, which .*folder lacks"),
     "storage": ({"storage": "sqlite:///x.db"}, "leave one of them out"),
     "controller": ({"evaluator_options": {"landscape": 1}}, "landscape 0, not 1.*--controller"),

@@ -96,7 +96,10 @@ class Settings:
         None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
     )
     controller: str | None = flag(
-        None, "How", "What proposes archs (`nas ls controllers`); default tpe, pareto: nsga2."
+        None,
+        "How",
+        "What proposes archs (`nas ls controllers`); default with --data predictor, else tpe, or "
+        "nsga2 for pareto.",
     )
     controller_options: dict[str, Any] = flag({}, "How", "Option of the controller, as name=value.")
     evaluator: str | None = flag(
@@ -110,7 +113,8 @@ class Settings:
         None,
         "How",
         "Begin with what is known: an earlier search run (its evaluations, or what they tell of "
-        "accuracies elsewhere), or surrogate (5,138 ImageNet proxy trainings).",
+        "accuracies elsewhere), surrogate (5,138 ImageNet proxy trainings), or naswot (scores "
+        "without training).",
     )
     executor: str = flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
     executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
