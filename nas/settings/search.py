@@ -113,7 +113,8 @@ class Settings:
         None,
         "How",
         "Begin with what is known: an earlier search run (its evaluations, or what they tell of "
-        "accuracies elsewhere), or surrogate (5,138 ImageNet proxy trainings).",
+        "accuracies elsewhere), surrogate (5,138 ImageNet proxy trainings), or naswot (scores "
+        "without training).",
     )
     executor: str = flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
     executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
