@@ -138,6 +138,12 @@ def option_defaults(room: str, name: str) -> dict[str, Any]:
     }
 
 
+def keywords(room: str, name: str) -> tuple[str, ...]:
+    """Return all keywords of a part's `make`, the engine's too."""
+    parameters = inspect.signature(export(room, name, "make")).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
 def _folder(room: str) -> Path:
     spec = importlib.util.find_spec(ROOMS[room])
     if spec is None or not spec.submodule_search_locations:

@@ -18,6 +18,7 @@ from pathlib import Path
 from nas.arch import Arch
 from nas.errors import ArchError, NasError
 from nas.interfaces import (
+    SCORED,
     SPENT,
     TRAINING_FLOPS,
     Choices,
@@ -332,9 +333,11 @@ class Engine:
         self._proposed.add(tuple(trial.choices.values()))
         if trial.state in ("failed", "stopped"):
             self._broken[trial.arch_id] = trial.reason
-        if trial.state == "done":
+        if trial.state in SCORED:
             self._seen.add(trial.arch_id)
             self._known[trial.arch_id] = trial.metrics
+        if trial.state == "earlier":  # nobody proposed it here
+            return
         if trial.state in SPENT:
             self._spent += 1
             self._idle = 0

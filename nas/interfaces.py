@@ -288,7 +288,8 @@ class Trial:
     """One finished proposal.
 
     `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`). Of a
-    study that drivers share also dropped: its driver died, or enough was evaluated without it.
+    study that drivers share also dropped: its driver died, or enough was evaluated without it. Of a
+    search that began with the trials of another one also earlier: evaluated there.
     """
 
     number: int

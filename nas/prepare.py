@@ -13,11 +13,11 @@ from nas.arch import Arch
 from nas.engine import Budget
 from nas.errors import EvaluatorError, NasError, OptionError
 from nas.evaluation import make_evaluator, rungs
-from nas.interfaces import Choices, Evaluator, Space, Work
+from nas.interfaces import Choices, Evaluator, Space, Trial, Work
 from nas.objective import Bound, Goal, make_objective
 from nas.packing import check_asked
 from nas.reach import check_reach, check_space
-from nas.samplers import no_excess
+from nas.samplers import Prior, no_excess, no_prior
 from nas.settings.search import Settings
 
 FINALISTS, FINAL_SEEDS = 3, 3
@@ -41,6 +41,25 @@ EXECUTORS = ("workers", "isolate", "folder", "seconds")
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a search begins with; `source` and `line` say from where, "" where with nothing.
+
+    `trials`: evaluated elsewhere, to be taken over. `prior`: believed accuracies of points.
+    """
+
+    source: str = ""
+    line: str = ""
+    trials: tuple[Trial, ...] = ()
+    prior: Prior = no_prior
+
+    def told(self) -> dict[str, Any] | None:
+        """Return what the result says of it."""
+        if not self.source:
+            return None
+        return {"source": self.source, "taken_over": len(self.trials), "line": self.line}
+
+
+@dataclass(frozen=True)
 class Setup:
     """A search that has been checked and can start."""
 
@@ -52,6 +71,7 @@ class Setup:
     controller: str
     pruner: str
     notes: tuple[str, ...]  # what was chosen for the user, and why
+    start: Start = Start()
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -95,10 +115,10 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     catalog.check_options("executors", settings.executor, options, EXECUTORS)
     _check_storage(settings)
     goal = _goal(settings)
-    work = _work(settings)
+    work = work_of(settings)
     evaluator = make_evaluator(work)
     space, notes = _space(settings, evaluator)
-    controller = settings.controller or ("nsga2" if goal.pareto else "tpe")
+    controller = settings.controller or _controller(goal, evaluator)
     _check_controller(controller, settings, space, goal)
     pruner = _pruner(settings, goal, evaluator)
     arch = check_space(space)
@@ -106,6 +126,13 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
         _check_evaluator(evaluator, work.evaluator, arch)
         check_reach(space, arch, goal.objective, evaluator)
     return Setup(settings, space, goal, evaluator, work, controller, pruner, notes)
+
+
+def _controller(goal: Goal, evaluator: Evaluator) -> str:
+    """Return the name of the best controller: where trials train, a proposal may take its time."""
+    if rungs(evaluator):
+        return "predictor"
+    return "nsga2" if goal.pareto else "tpe"
 
 
 def _check_storage(settings: Settings) -> None:
@@ -225,7 +252,7 @@ def executor_options(settings: Settings) -> dict[str, Any]:
     return {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
 
 
-def _work(settings: Settings) -> Work:
+def work_of(settings: Settings) -> Work:
     """Return what workers make: the evaluator with its options, and a device that measures."""
     name = settings.evaluator or ("training" if settings.data else "surrogate")
     options = {**settings.evaluator_options, **_data_options(settings, name)}

@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from nas import run
+from nas import handover, run
 from nas.arch import Arch
 from nas.curves import write_rungs
 from nas.errors import EvaluatorError, RunError
-from nas.finals import Finalist, Standing, entry, hand_over
-from nas.interfaces import SPENT, TRAINING_FLOPS, Executor, Fleet, Metrics, Task, Trial
+from nas.finals import Standing, entry, hand_over
+from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Executor, Fleet, Metrics, Task, Trial
 from nas.load import baselines
-from nas.objective import Goal, describe, hypervolume, meets, pareto_front, reward
+from nas.objective import Goal, describe, hypervolume, pareto_front, reward
 from nas.points import cost_metrics
 from nas.prepare import Setup
 from nas.studies.study import RANDOM, SEARCH, Log
@@ -68,7 +68,7 @@ class Table:
             raise RunError(f"cannot write {self._path}: {error.strerror}") from error
 
     def _write_rows(self, final: bool) -> None:
-        named = next((t for t in self._waiting if t.state == "done"), None)
+        named = next((t for t in self._waiting if t.state in SCORED), None)
         if not self._columns and self._waiting and (named or final):
             first = named or self._waiting[0]
             self._columns = [*first.metrics, *first.choices]
@@ -104,12 +104,14 @@ def conclude(
     `chance` is the random search, `standings` the finals of a search that trains; `reason` says
     why the search ended early, or is empty; `fleet` did the work.
     """
-    trials, random_trials = log.trials(), chance.trials() if chance else []
-    leaders, lucky = ranked(trials, setup.goal), ranked(random_trials, setup.goal)
+    found = handover.judged(setup, log.trials())
+    rival = handover.judged(setup, chance.trials() if chance else [])
+    trials, random_trials = found.trials, rival.trials
+    leaders, lucky = handover.leaders(found, setup.goal), handover.leaders(rival, setup.goal)
     front = _front(leaders, setup.goal)
     final = {standing.finalist.arch.id: standing for standing in standings}
-    best = _winner(setup, "best", leaders, final)
-    luckiest = _winner(setup, "random search", lucky, final)
+    best = handover.winner(setup, "best", found, final)
+    luckiest = handover.winner(setup, "random search", rival, final)
     shown = [_final(setup, row, final) for row in references]
     company = [*shown, luckiest] if luckiest else shown
     result = {
@@ -117,17 +119,21 @@ def conclude(
         "run": str(folder),
         **_description(setup),
         "trials": spent(trials),
-        "proposals": len(trials),
+        "proposals": sum(trial.state != "earlier" for trial in trials),
         "states": _states(trials),
         "seconds": sum(trial.seconds for trial in trials),
         "retries": sum(trial.retries for trial in (*trials, *random_trials)),
         "fleet": dataclasses.asdict(fleet),
         "stopped": reason,
-        "met": bool(leaders) and within(leaders[0], setup.goal),
+        "met": bool(leaders) and handover.within(leaders[0], setup.goal),
         "training_flops": training_flops(trials),
         "data": setup.settings.data,
         "best": best,
-        "leaders": [_entry(setup, f"#{t.number}", t) for t in _shown(leaders, front, setup.goal)],
+        "observed_best": handover.observed_best(setup, found, best),
+        "leaders": [
+            handover.entry(setup, f"#{t.number}", t, found.beliefs)
+            for t in _shown(leaders, front, setup.goal)
+        ],
         "references": shown,
         "random": luckiest
         and {
@@ -151,54 +157,16 @@ def conclude(
 
 
 def _standing(setup: Setup, standing: Standing) -> dict[str, Any]:
-    metrics = _fresh(standing.finalist.metrics, standing)
+    metrics = handover.fresh(standing.finalist.metrics, standing)
     return {**entry(standing), "reward": reward(metrics, setup.goal.objective)}
-
-
-def _winner(
-    setup: Setup, name: str, leaders: list[Trial], final: Mapping[str, Standing]
-) -> dict[str, Any] | None:
-    """Return the best of the leaders: by the finals for those that were in them."""
-    played = [_retold(trial, final) for trial in leaders if trial.arch_id in final]
-    best = ranked(played, setup.goal) or leaders
-    return _entry(setup, name, best[0]) if best else None
-
-
-def _retold(trial: Trial, final: Mapping[str, Standing]) -> Trial:
-    """Return a trial with the accuracy that the finals found."""
-    return dataclasses.replace(trial, metrics=_fresh(trial.metrics, final[trial.arch_id]))
-
-
-def _fresh(metrics: Metrics, standing: Standing) -> Metrics:
-    # with one seed each the spread is unknown: the evaluator's own stands
-    known = {"accuracy_std": standing.error} if standing.deviation else {}
-    return {**metrics, "accuracy": standing.mean, **known}
 
 
 def _final(setup: Setup, row: dict[str, Any], final: Mapping[str, Standing]) -> dict[str, Any]:
     """Return a reference's row with the accuracy that the finals found, if it was in them."""
     if row["arch_id"] not in final:
         return row
-    metrics = _fresh(row["metrics"], final[row["arch_id"]])
+    metrics = handover.fresh(row["metrics"], final[row["arch_id"]])
     return {**row, "metrics": metrics, "reward": reward(metrics, setup.goal.objective)}
-
-
-def finalists(
-    setup: Setup, trials: list[Trial], chance: list[Trial], references: list[dict[str, Any]]
-) -> list[Finalist]:
-    """Return the best few of the search and of random search, and the references; none twice."""
-    top = setup.finalists
-    named = [("search", t) for t in ranked(trials, setup.goal)[:top]]
-    named += [("random search", t) for t in ranked(chance, setup.goal)[:top]]
-    found = [
-        Finalist(f"{name} #{trial.number}", setup.space.decode(trial.choices), trial.metrics)
-        for name, trial in named
-    ]
-    found += [
-        Finalist(row["name"], Arch.from_dict(row["arch"]), row["metrics"]) for row in references
-    ]
-    first = {finalist.arch.id: finalist for finalist in reversed(found)}
-    return [finalist for finalist in found if first[finalist.arch.id] is finalist]
 
 
 def training_flops(trials: Sequence[Trial]) -> float:
@@ -216,6 +184,7 @@ def _description(setup: Setup) -> dict[str, Any]:
     return {
         "space": {"name": setup.space.name, "size": setup.space.size},
         "controller": setup.controller,
+        "warm_start": setup.start.told(),
         "evaluator": {"name": setup.work.evaluator, "title": setup.evaluator.title},
         "objective": describe(objective),
         "reward": objective.kind,
@@ -240,36 +209,6 @@ def compare(mine: Metrics, other: Metrics) -> dict[str, Any]:
 def _gain(best: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     accuracy = compare(best["metrics"], other["metrics"])
     return {"over": other["name"], "reward": best["reward"] - other["reward"], **accuracy}
-
-
-def ranked(trials: list[Trial], goal: Goal) -> list[Trial]:
-    """Return the evaluated trials by reward, best first; ties by number.
-
-    The hard reward means a limit: what keeps to its targets comes first.
-    """
-    done = [trial for trial in trials if trial.state == "done"]
-    return sorted(
-        done,
-        key=lambda t: (not within(t, goal), -reward(t.metrics, goal.objective), t.number),
-    )
-
-
-def within(trial: Trial, goal: Goal) -> bool:
-    """Tell whether a trial keeps to the targets of a hard reward; other rewards set no limit."""
-    return goal.objective.kind != "hard" or meets(trial.metrics, goal.objective)
-
-
-def _entry(setup: Setup, name: str, trial: Trial) -> dict[str, Any]:
-    arch = setup.space.decode(trial.choices)
-    return {
-        "name": name,
-        "number": trial.number,
-        "reward": reward(trial.metrics, setup.goal.objective),
-        "metrics": trial.metrics,
-        "choices": trial.choices,
-        "arch": arch.to_dict(),
-        "arch_id": arch.id,
-    }
 
 
 def reference_rows(
@@ -306,7 +245,7 @@ def _reference(
         say(f"no reference row for {name}: {outcome.error}")
         return None
     trial = Trial(-1, "done", choices, arch.id, {**outcome.metrics, **cost_metrics(arch)})
-    return _entry(setup, name, trial)
+    return handover.entry(setup, name, trial)
 
 
 def _knows(setup: Setup, arch: Arch) -> bool:
@@ -320,8 +259,9 @@ def _knows(setup: Setup, arch: Arch) -> bool:
 def _states(trials: list[Trial]) -> dict[str, int]:
     names = ("done", "duplicate", "stopped", "rejected", "failed")
     found = {name: sum(trial.state == name for trial in trials) for name in names}
-    dropped = sum(trial.state == "dropped" for trial in trials)  # of shared studies only
-    return found | ({"dropped": dropped} if dropped else {})
+    # of shared studies only, and of those that took over an earlier search
+    rare = {name: sum(t.state == name for t in trials) for name in ("dropped", "earlier")}
+    return found | {name: count for name, count in rare.items() if count}
 
 
 def _cost(goal: Goal) -> str:
@@ -378,14 +318,17 @@ def _card(setup: Setup, result: dict[str, Any]) -> str:
     """Return the winner's card: what it is, how it was found, how to use it."""
     best = result["best"]
     metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in best["metrics"].items())
+    taken = ", taken over from an earlier search" if best["state"] == "earlier" else ""
     return f"""# The best arch of {setup.space.name}
 
-Arch {best["arch_id"]}, trial {best["number"]} of {result["proposals"]} proposals,
+Arch {best["arch_id"]}, trial {best["number"]}{taken}; {result["proposals"]} proposals,
 {result["trials"]} evaluated by controller {setup.controller} with seed {setup.settings.seed}.
 
 - objective: {result["objective"]}
 - reward: {best["reward"]:.4f}
 {metrics}
+
+{handover.why(result)}
 
 FLOPs are multiply-adds. Accuracy comes from this evaluator: {setup.evaluator.title}.
 

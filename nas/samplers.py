@@ -44,20 +44,22 @@ def no_prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
 class Past(NamedTuple):
     """What a proposal may depend on, in the order in which the trials finished.
 
-    `done`: the evaluated points with their rewards (of two objectives the first), `seen`: the
-    same points. `trials`: these, and those that were stopped early, with all that they showed.
-    `flying`: the points that were proposed and have no result yet.
+    `done`: the evaluated points with their rewards (of two objectives the first). `seen`: all that
+    have finished, failed and rejected ones too, and `archs` the ids of their networks. `trials`:
+    those that were evaluated or stopped early, with all that they showed. `flying`: the points that
+    were proposed and have no result yet.
     """
 
     done: list[tuple[Choices, float]]
     seen: set[tuple[Option, ...]]
+    archs: set[str]
     trials: list[Trial]
     flying: list[Choices]
 
 
 def no_past() -> Past:
     """Return the past of a search that begins."""
-    return Past([], set(), [], [])
+    return Past([], set(), set(), [], [])
 
 
 Propose = Callable[[Past, random.Random], Choices]
@@ -157,7 +159,7 @@ class Proposer(BaseSampler):
     def _read(self, study: Study, number: int) -> None:
         """Bring the past up to date: read what is new, or all again if one came in between."""
         every = study.get_trials(deepcopy=False)
-        finished = [t for t in every if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        finished = [t for t in every if t.state.is_finished()]
         finished.sort(key=lambda t: (t.datetime_complete, t.number))
         known = len(self._order)
         if [t.number for t in finished[:known]] != self._order:
@@ -170,14 +172,16 @@ class Proposer(BaseSampler):
 
 
 def _add(past: Past, frozen: FrozenTrial) -> None:
-    """Add a finished trial to the past; what was rejected teaches nothing."""
+    """Add a finished trial to the past."""
     trial = trial_of(frozen)
+    if trial.state == "dropped":
+        return  # another driver goes on with it
+    past.seen.add(tuple(trial.choices.values()))
+    past.archs.add(trial.arch_id)
     if frozen.state is TrialState.COMPLETE:
-        past.done.append((frozen.params, frozen.values[0]))
-        past.seen.add(tuple(frozen.params.values()))
-    elif not trial.rungs:
-        return
-    past.trials.append(trial)
+        past.done.append((trial.choices, trial.values[0]))
+    if frozen.state is TrialState.COMPLETE or trial.rungs:
+        past.trials.append(trial)
 
 
 def at_least(least: int, **options: int) -> None:

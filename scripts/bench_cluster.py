@@ -117,7 +117,9 @@ def run(job: Job) -> Row:
     work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
     options = {"seed": job.seed, **FORTUNES[job.fortune]}
     cluster = catalog.make("executors", "simulated", work, options=options, workers=job.workers)
-    sampler = catalog.make("controllers", job.controller, space, options={}, seed=job.seed)
+    sampler = catalog.make(
+        "controllers", job.controller, space, options={}, seed=job.seed, goal=goal
+    )
     seen: list[tuple[float, Trial]] = []
 
     def watch(trial: Trial) -> None:

@@ -2,15 +2,20 @@
 
 import random
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import optuna
 import pytest
 
 from nas import catalog
+from nas.arch import Arch, Head, Stage
 from nas.errors import OptionError
 from nas.interfaces import Choices, Space, Trial
-from nas.samplers import distributions
-from nas.studies.study import Direction, Journal, Log
+from nas.objective import Bound, Goal, make_objective
+from nas.points import cost_metrics
+from nas.samplers import distributions, random_choices
+from nas.studies.study import Journal, Log
 
 MBCONV: Space = catalog.export("spaces", "mbconv", "SPACE")
 # a choice without a choice, words, true and false, and few points
@@ -23,7 +28,11 @@ MIXED = Space(
         "flag": (False, True),
         "f": (0.5, 0.25),
     },
-    lambda choices: pytest.fail("a controller must not decode"),
+    lambda c: Arch(
+        "mixed",
+        (Stage("mbconv", 8 * c["a"], 1, 3, 2, se=0.25 * c["flag"]),),
+        head=Head(0, classes=4),
+    ),
 )
 CASES = [
     pytest.param(name, objective, id=f"{name}-{objective}")
@@ -31,12 +40,14 @@ CASES = [
     for objective in catalog.export("controllers", name, "OBJECTIVES")
 ]
 # a proposal of the Gaussian process takes a second, for two objectives of all choices six
-LENGTH = {"gp": 8}
+LENGTH = {"gp": 8, "predictor": 12}
 OPTIONS = {
     "evolution": {"population": 8, "sample": 3},
     "nsga2": {"population": 6},
     "gp": {"startup": 5},
+    "predictor": {"startup": 5, "pool": 3},
     "tpe": {"startup": 5},
+    "reinforce": {"batch": 5},
 }
 
 
@@ -51,17 +62,18 @@ class Search:
             space,
             seed,
         )
+        target = Bound("flops", 1e12)  # out of reach: the reward is the accuracy
+        pareto = "flops" if objective == "pareto" else None
+        self.goal = Goal(make_objective("hard", None, (target,), ()), pareto)
         self.reopen()
 
     def reopen(self) -> None:
         options = OPTIONS.get(self.name, {})
         sampler = catalog.make(
-            "controllers", self.name, self.space, options=options, seed=self.seed
+            "controllers", self.name, self.space, options=options, seed=self.seed, goal=self.goal
         )
-        both: list[Direction] = ["maximize", "minimize"]
-        directions = both if self.objective == "pareto" else both[:1]
         journal = Journal(self.path, distributions(self.space))
-        self.log: Log = journal.log("search", directions, sampler)
+        self.log: Log = journal.log("search", self.goal.directions, sampler)
 
     def ask(self) -> tuple[int, Choices]:
         return self.log.ask(distributions(self.space))
@@ -69,11 +81,11 @@ class Search:
     def tell(self, number: int, choices: Choices, state: str = "done") -> None:
         """Record a result that depends on the choices alone."""
         places = [list(self.space.choices[n]).index(v) for n, v in choices.items()]
-        accuracy = sum(p * ((i * 7) % 5 - 1) for i, p in enumerate(places))
-        cost = sum(p * ((i * 3) % 4) for i, p in enumerate(places))
-        values = (float(accuracy), float(cost))[: 2 if self.objective == "pareto" else 1]
-        scored = state in ("done", "duplicate")
-        self.log.tell(Trial(number, state, choices, "id", {}, values if scored else ()))
+        accuracy = 50.0 + sum(p * ((i * 7) % 5 - 1) for i, p in enumerate(places))
+        arch = self.space.decode(choices)
+        metrics = {"accuracy": accuracy, **cost_metrics(arch)}
+        values = self.goal.values(metrics) if state in ("done", "duplicate") else ()
+        self.log.tell(Trial(number, state, choices, arch.id, metrics, values))
 
     def go(self, until: int) -> list[Choices]:
         for trial in self.log.unfinished():
@@ -84,7 +96,7 @@ class Search:
 
 
 def usual(name: str) -> Space:
-    return MIXED if name == "gp" else MBCONV
+    return MIXED if name in LENGTH else MBCONV
 
 
 @pytest.fixture
@@ -166,7 +178,8 @@ def test_nothing_but_failures_are_survived(
 def test_many_trials_in_flight(paths: Iterator[Path], name: str, objective: str) -> None:
     search = Search(next(paths), name, objective, usual(name))
     search.go(OPTIONS.get(name, {}).get("population", 5))
-    flying = [search.ask() for _ in range(20 if name != "gp" else 3)]
+    flying = [search.ask() for _ in range(64 if name != "gp" else 3)]
+    # two thirds of a space of 96 points cannot be had without repeating some
     assert len({tuple(c.values()) for _, c in flying}) > len(flying) // 2
     random.Random(0).shuffle(flying)
     for number, choices in flying:
@@ -176,11 +189,42 @@ def test_many_trials_in_flight(paths: Iterator[Path], name: str, objective: str)
     search.tell(*search.ask())
 
 
+@pytest.fixture(scope="module")
+def long_past() -> optuna.Study:
+    """A study of 5,000 trials, in memory: to write and read a journal of them takes longer."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study, rng = optuna.create_study(direction="maximize"), random.Random(0)
+    now = datetime(2026, 1, 1)
+    for number in range(5000):
+        choices = random_choices(MBCONV, rng)
+        accuracy = 60.0 + choices["block3_layers"] - choices["block5_kernel"]
+        trial = optuna.trial.create_trial(
+            params=choices,
+            distributions=distributions(MBCONV),
+            value=accuracy,
+            user_attrs={"state": "done", "arch_id": str(number), "accuracy": accuracy},
+        )
+        trial.datetime_complete = now + timedelta(seconds=number)
+        study.add_trial(trial)
+    return study
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.names("controllers") if n != "gp"])
+def test_five_thousand_trials_are_borne(long_past: optuna.Study, name: str) -> None:
+    goal = Goal(make_objective("hard", None, (), ()))
+    long_past.sampler = catalog.make("controllers", name, MBCONV, options={}, seed=0, goal=goal)
+    for _ in range(2):
+        trial = long_past.ask(distributions(MBCONV))
+        assert list(trial.params) == list(MBCONV.choices)
+        assert all(value in MBCONV.choices[key] for key, value in trial.params.items())
+        long_past.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
 @pytest.mark.parametrize("name", catalog.names("controllers"))
 def test_a_controller_finds_more_than_chance(paths: Iterator[Path], name: str) -> None:
     if name == "random":
         pytest.skip("it is chance")
-    length = {"gp": 14}.get(name, 120)
+    length = {"gp": 14, "predictor": 20}.get(name, 120)
 
     def best(search: Search) -> float:
         search.go(length)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import run
-from nas.interfaces import SPENT
+from nas.interfaces import SCORED, SPENT
 from nas.objective import hypervolume, pareto_front
 from nas.pages.charts import Axis, Point
 from nas.pages.drawing import escape
@@ -84,7 +84,7 @@ def points(found: Found, rows: list[dict[str, str]]) -> list[Point]:
     found_points = []
     for row in rows:
         accuracy, cost = number(row.get("accuracy")), number(row.get(found.cost))
-        if row.get("state") == "done" and math.isfinite(accuracy) and math.isfinite(cost):
+        if row.get("state") in SCORED and math.isfinite(accuracy) and math.isfinite(cost):
             reward = number(row.get("reward"))
             choices = {name: row.get(name) for name in names}
             hover = _hover(found, f"trial {row['number']}", accuracy, cost, reward, choices)
@@ -135,8 +135,12 @@ def evaluated(rows: list[dict[str, str]]) -> list[dict[str, str]]:
 
 
 def best_so_far(rows: list[dict[str, str]]) -> list[float]:
-    """Return the best reward after each evaluation, nan before the first that succeeded."""
-    best, values = math.nan, []
+    """Return the best reward after each evaluation, nan before the first that succeeded.
+
+    It begins with the best of what was taken over from an earlier search.
+    """
+    taken = (number(row.get("reward")) for row in rows if row.get("state") == "earlier")
+    best, values = max(taken, default=math.nan), []
     for row in evaluated(rows):
         reward = number(row.get("reward"))
         # a comparison with nan is false

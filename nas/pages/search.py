@@ -8,6 +8,7 @@ from typing import Any
 
 from nas import run
 from nas.arch import Arch
+from nas.handover import why
 from nas.pages import charts, data, training
 from nas.pages.charts import Point, figure
 from nas.pages.drawing import (
@@ -59,7 +60,7 @@ def _head(found: data.Found) -> list[Html]:
     trials = [f"{result['trials']:,} evaluated of {result['proposals']:,} proposed"]
     trials += [
         f"{states[n]} {n}"
-        for n in ("stopped", "duplicate", "rejected", "failed", "dropped")
+        for n in ("stopped", "duplicate", "rejected", "failed", "dropped", "earlier")
         if states.get(n)
     ]
     kind = found.result["evaluator"]
@@ -73,6 +74,11 @@ def _head(found: data.Found) -> list[Html]:
         ("Controller", f"{result['controller']}, seed {found.args.get('seed', 'unknown')}"),
         ("Evaluator", kind["title"]),
         ("Trials", ", ".join(trials)),
+        *[
+            ("Warm start", warmed["line"].removeprefix("warm start: "))
+            for warmed in [result.get("warm_start")]
+            if warmed
+        ],
         ("Evaluation", f"{format_seconds(result['seconds'])}, all trials added up"),
         ("Started", date(found.env)),
         ("Repeat", command("nas", "search", "--config", f"{result['run']}/{run.ARGS}")),
@@ -145,6 +151,8 @@ def _device(found: data.Found) -> str:
 
 
 def _accuracy(metrics: dict[str, float]) -> str:
+    if "accuracy" not in metrics:
+        return "–"
     std = metrics.get("accuracy_std")
     return f"{metrics['accuracy']:.2f}" + (f" ± {std:.2f}" if std else "")
 
@@ -153,7 +161,9 @@ def _gains(found: data.Found) -> list[str]:
     """Return what the winner gains over the references and random search, in sentences."""
     result = found.result
     others = {entry["name"]: entry for entry in _company(result)}
-    notes = [
+    reason = why(result)
+    notes = [reason] if reason else []
+    notes += [
         _gain(found, gain, others[gain["over"]])
         for gain in result["gains"]
         if gain["over"] in others
@@ -248,6 +258,8 @@ def _progress(found: data.Found) -> list[Html]:
         return _dominated(found)
     series = {"search": data.best_so_far(found.trials), data.RANDOM: data.best_so_far(found.rivals)}
     series = {name: values for name, values in series.items() if values}
+    if not series:  # all that is known was taken over
+        return []
     levels = {data.title(entry["name"]): entry["reward"] for entry in found.result["references"]}
     compared = ", against random search at equal budget" if len(series) > 1 else ""
     note = (
@@ -265,6 +277,8 @@ def _dominated(found: data.Found) -> list[Html]:
     rows = {"search": data.evaluated(found.trials), data.RANDOM: data.evaluated(found.rivals)}
     pairs = {name: [data.pair(found, row) for row in each] for name, each in rows.items() if each}
     known = [pair for each in pairs.values() for pair in each if pair]
+    if not known:
+        return []
     worst = min(a for a, _ in known), min(b for _, b in known)
     area = math.prod(max(p[i] for p in known) - worst[i] for i in (0, 1)) or 1.0
     series = {name: list(data.areas(each, worst, area)) for name, each in pairs.items()}
@@ -318,16 +332,19 @@ def _leaders(found: data.Found) -> list[Html]:
     result = found.result
     entries = [*result["leaders"], *_company(result)]
     extra = ["latency_ms"] * ("latency_ms" in result["best"]["metrics"])
-    head = ["net", "reward", "accuracy (%)", "FLOPs (M)", "params (M)"]
+    judged = any(entry.get("posterior") for entry in entries)
+    head = ["net", "reward", "accuracy (%)", *["posterior (%)"] * judged, "FLOPs (M)", "params (M)"]
     head += ["latency (ms)"] * len(extra) + ["activations (M)", "arch"]
     rows = []
     for place, entry in enumerate(entries, 1):
         metrics = entry["metrics"]
         rank = f"{place}. trial {entry['number']}"
+        rank += " (earlier)" if entry.get("state") == "earlier" else ""
         name = rank if place <= len(result["leaders"]) else _rival_name(entry)
         millions = [_millions(metrics, key) for key in ("flops", "params")]
         slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
-        numbers = [f"{entry['reward']:.2f}", _accuracy(metrics), *millions, *slow]
+        believed = [_accuracy(entry.get("posterior") or {})] * judged
+        numbers = [f"{entry['reward']:.2f}", _accuracy(metrics), *believed, *millions, *slow]
         rows.append([name, *numbers, _millions(metrics, "activations"), code(entry["arch_id"])])
     title = "The best trial" if len(result["leaders"]) == 1 else "The best trials"
     others = ["references"] if result["references"] else []

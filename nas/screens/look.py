@@ -29,6 +29,8 @@ def show_plan(found: Row, console: Console) -> None:
         )
     console.print(f"reward = {found['objective']}")
     console.print(f"evaluator: {found['evaluator']}")
+    if found["warm_start"]:
+        console.print(found["warm_start"])
     for line in _projection(found):
         console.print(line)
 

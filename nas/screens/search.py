@@ -10,7 +10,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nas.interfaces import SPENT, Fleet, Trial
+from nas.handover import why
+from nas.interfaces import SCORED, SPENT, Fleet, Trial
 from nas.objective import Objective, reward
 from nas.units import format_count
 
@@ -83,7 +84,7 @@ class Progressing:
     def _count(self, trial: Trial) -> None:
         if trial.state in SPENT:
             self._done += 1
-        if trial.state == "done":
+        if trial.state in SCORED:
             self._rank(trial)
 
     def _rank(self, trial: Trial) -> None:
@@ -139,7 +140,9 @@ def silent() -> Progressing:
 
 
 def accuracy(metrics: Mapping[str, float]) -> str:
-    """Return accuracy with its standard deviation, in percent."""
+    """Return accuracy with its standard deviation, in percent; a dash where there is none."""
+    if "accuracy" not in metrics:
+        return "–"
     deviation = metrics.get("accuracy_std")
     shown = f"{metrics['accuracy']:.2f}"
     return f"{shown} ±{deviation:.2f}" if deviation else shown
@@ -150,14 +153,17 @@ def leaderboard(rows: Sequence[Row]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("arch")
     latency = any("latency_ms" in row["metrics"] for row in rows)
-    for title in ("accuracy %", "FLOPs (MACs)", "params", *["latency"] * latency, "reward"):
+    judged = any(row.get("posterior") for row in rows)
+    heads = ["accuracy %", *["posterior %"] * judged, "FLOPs (MACs)", "params"]
+    for title in (*heads, *["latency"] * latency, "reward"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         metrics = row["metrics"]
-        costs = [format_count(metrics["flops"]), format_count(metrics["params"])]
+        cells = [accuracy(row.get("posterior") or {})] if judged else []
+        cells += [format_count(metrics["flops"]), format_count(metrics["params"])]
         if latency:
-            costs.append(f"{metrics['latency_ms']:.3g} ms")
-        table.add_row(row["name"], accuracy(metrics), *costs, f"{row['reward']:.3f}")
+            cells.append(f"{metrics['latency_ms']:.3g} ms")
+        table.add_row(row["name"], accuracy(metrics), *cells, f"{row['reward']:.3f}")
     return table
 
 
@@ -166,7 +172,8 @@ def show_search(result: Row, console: Console) -> None:
     leaders = result["leaders"]
     company = [*result["references"], *([result["random"]] if result["random"] else [])]
     rows = [
-        {**row, "name": f"{place}. trial {row['number']}"} for place, row in enumerate(leaders, 1)
+        {**row, "name": f"{place}. trial {row['number']}{_taken(row)}"}
+        for place, row in enumerate(leaders, 1)
     ]
     if company:
         budget = f" ({result['random']['trials']} trials)" if result["random"] else ""
@@ -180,6 +187,8 @@ def show_search(result: Row, console: Console) -> None:
         f"space {space['name']}: {space['size']:,} archs; controller {result['controller']}"
     )
     console.print(f"{result['proposals']} proposals: {states}. {result['evaluator']['title']}")
+    if warmed := result.get("warm_start"):
+        console.print(warmed["line"])
     if result["pareto"]:
         console.print(f"objectives: accuracy up, {result['pareto']} down")
     console.print(f"reward = {result['objective']}")
@@ -191,6 +200,8 @@ def show_search(result: Row, console: Console) -> None:
         console.print("no arch was evaluated: every proposal was rejected or failed")
     else:
         console.print(leaderboard(rows))
+        if reason := why(result):
+            console.print(reason)
     if result["finals"]:
         console.print(finals_board(result))
         deviation = result["finals"][0]["seed_deviation"]
@@ -214,6 +225,10 @@ def show_search(result: Row, console: Console) -> None:
         print_training(result, console)
     elif result["best"]:
         console.print(f"next    nas scale {result['run']} --phi 1..7")
+
+
+def _taken(row: Row) -> str:
+    return " (earlier)" if row.get("state") == "earlier" else ""
 
 
 def print_training(result: Row, console: Console) -> None:

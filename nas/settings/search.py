@@ -96,7 +96,10 @@ class Settings:
         None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
     )
     controller: str | None = flag(
-        None, "How", "What proposes archs (`nas ls controllers`); default tpe, pareto: nsga2."
+        None,
+        "How",
+        "What proposes archs (`nas ls controllers`); default with --data predictor, else tpe, or "
+        "nsga2 for pareto.",
     )
     controller_options: dict[str, Any] = flag({}, "How", "Option of the controller, as name=value.")
     evaluator: str | None = flag(
@@ -106,6 +109,13 @@ class Settings:
         "with --data training.",
     )
     evaluator_options: dict[str, Any] = flag({}, "How", "Option of the evaluator, as name=value.")
+    warm_start: str | None = flag(
+        None,
+        "How",
+        "Begin with what is known: an earlier search run (its evaluations, or what they tell of "
+        "accuracies elsewhere), surrogate (5,138 ImageNet proxy trainings), or naswot (scores "
+        "without training).",
+    )
     executor: str = flag("local", "How", "Who runs the evaluations (`nas ls executors`).")
     executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
     workers: int | None = flag(

@@ -9,10 +9,11 @@ lock file that a kill could leave stale.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from nas.errors import RunError
 # operation codes of optuna 5's journal format
 _CODES, _STUDY_CODES = range(0, 10), range(0, 4)
 _CREATE_STUDY, _CREATE_TRIAL, _SET_PARAM, _SET_STATE = 0, 4, 5, 6
+_RUNNING = 0  # the state of a trial that has none yet
 _START = b'{"op_code'
 
 
@@ -69,6 +71,21 @@ class GroupedFile(BaseJournalBackend):
         self._written = len(self._logs)
 
 
+class _Read(BaseJournalBackend):
+    """The whole lines that a journal file holds now."""
+
+    def __init__(self, path: Path) -> None:
+        lines = path.read_bytes().splitlines(keepends=True)
+        parsed = (_parse(path, n, line, n == len(lines)) for n, line in enumerate(lines, 1))
+        self._logs = [log for log in parsed if log]
+
+    def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
+        return self._logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._logs += logs
+
+
 def _write_whole(file: FileIO, data: bytes) -> None:
     """Append all of it or nothing: a disk that fills up takes a part without an error."""
     start, rest = file.seek(0, os.SEEK_END), memoryview(data)
@@ -88,11 +105,28 @@ def open_journal(path: Path, choices: int) -> tuple[JournalStorage, GroupedFile]
     Raises:
         RunError: the file is no Optuna journal, or is damaged before its end.
     """
-    try:
+    with _replaying(path):
         path.touch()
         _repair(path, choices)
         backend = GroupedFile(path)
         return JournalStorage(backend), backend
+
+
+def read_only(path: Path) -> JournalStorage:
+    """Return the storage of a journal file as it is now; what is written there stays in memory.
+
+    Raises:
+        RunError: there is none, it is no Optuna journal, or is damaged.
+    """
+    with _replaying(path):
+        return JournalStorage(_Read(path))
+
+
+@contextlib.contextmanager
+def _replaying(path: Path) -> Iterator[None]:
+    """Turn what reading a journal may raise into one line."""
+    try:
+        yield
     except OSError as error:
         raise RunError(f"cannot open {path}: {error.strerror}") from error
     except (LookupError, AttributeError, TypeError, ValueError, AssertionError) as error:
@@ -120,16 +154,22 @@ def _repair(path: Path, choices: int) -> None:
         if number == 1 and code != _CREATE_STUDY:
             raise RunError(f"{path} begins with no study, its head is lost: name another run")
         if code == _CREATE_TRIAL:
-            asking, params = True, 0
+            asking, params = not _finished(log), 0
         params += code == _SET_PARAM
         complete = code == _SET_PARAM and params == choices
         asking = asking and not complete
-        if complete or code == _SET_STATE or (code in _STUDY_CODES and not asking):
+        whole = complete or code == _SET_STATE or (code == _CREATE_TRIAL and not asking)
+        if whole or (code in _STUDY_CODES and not asking):
             safe = length
     if safe < path.stat().st_size:
         with path.open("r+b") as file:
             file.truncate(safe)
             os.fsync(file.fileno())
+
+
+def _finished(log: dict[str, Any]) -> bool:
+    """Tell whether a trial was written with all that came of it, in one record."""
+    return bool(log.get("state", _RUNNING) != _RUNNING)
 
 
 def _parse(path: Path, number: int, line: bytes, is_last: bool) -> dict[str, Any] | None:

@@ -20,8 +20,8 @@ from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.errors import RunError
-from nas.interfaces import RECORD, VIRTUAL, Choices, Metrics, Rung, Trial
-from nas.studies.journal import GroupedFile, open_journal
+from nas.interfaces import RECORD, SCORED, VIRTUAL, Choices, Metrics, Option, Rung, Trial
+from nas.studies.journal import GroupedFile, open_journal, read_only
 
 Direction = Literal["maximize", "minimize"]
 SEARCH, RANDOM = "search", "random search"
@@ -30,11 +30,14 @@ SEARCH, RANDOM = "search", "random search"
 STATES = {
     "done": TrialState.COMPLETE,
     "duplicate": TrialState.COMPLETE,
+    "earlier": TrialState.COMPLETE,
     "stopped": TrialState.PRUNED,
     "rejected": TrialState.PRUNED,
     "failed": TrialState.FAIL,
     "dropped": TrialState.FAIL,
 }
+# Optuna's NSGA-II breeds from trials with a generation only: tests/test_warm_start.py proves it
+FIRST_GENERATION = {"NSGAIISampler:generation": 0}
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Journal:
 
     def known(self) -> dict[str, Metrics]:
         """Return the metrics of every arch that any study of the journal has evaluated."""
-        return {t.arch_id: t.metrics for t in self._complete() if t.state == "done"}
+        return {t.arch_id: t.metrics for t in self._complete() if t.state in SCORED}
 
     def seconds(self) -> list[float]:
         """Return what each task of the evaluated trials has taken."""
@@ -122,19 +125,7 @@ class Journal:
         Raises:
             RunError: the study is there with other directions or of another space.
         """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        parts: dict[str, Any] = {
-            "storage": self.storage,
-            "study_name": name,
-            "sampler": sampler,
-            "pruner": pruner or NopPruner(),
-        }
-        there = any(name == study.study_name for study in self.storage.get_all_studies())
-        study = (
-            optuna.load_study(**parts)
-            if there
-            else optuna.create_study(**parts, directions=directions)
-        )
+        study = self._study(name, directions, sampler=sampler, pruner=pruner or NopPruner())
         found = [direction.name.lower() for direction in study.directions]
         if found != list(directions):
             raise RunError(f"the journal's study {name!r} has objectives {found}, not {directions}")
@@ -146,6 +137,70 @@ class Journal:
                 )
         self.backend.flush()
         return JournalLog(study, self.storage, self.backend)
+
+    def _study(self, name: str, directions: Sequence[Direction], **parts: Any) -> optuna.Study:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        parts = {**parts, "storage": self.storage, "study_name": name}
+        if any(name == study.study_name for study in self.storage.get_all_studies()):
+            return optuna.load_study(**parts)
+        return optuna.create_study(**parts, directions=directions)
+
+    def take_over(
+        self, name: str, directions: Sequence[Direction], trials: Sequence[Trial]
+    ) -> None:
+        """Begin the study of that name with finished trials, in this order and before any other.
+
+        What is there already is left: after a kill in the middle of it the rest is added. `number`
+        is theirs no more: they count from 0.
+        """
+        study = self._study(name, directions)
+        for trial in trials[len(study.get_trials(deepcopy=False)) :]:
+            study.add_trial(self._frozen(trial))
+        self.backend.flush()
+
+    def _frozen(self, trial: Trial) -> FrozenTrial:
+        return optuna.trial.create_trial(
+            state=STATES[trial.state],
+            values=list(trial.values),
+            params=trial.choices,
+            distributions=self._distributions,
+            user_attrs={
+                **attributes_of(trial),
+                "rungs": list(map(dataclasses.asdict, trial.rungs)),
+            },
+            system_attrs=FIRST_GENERATION,
+        )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a journal holds: the choices of its space, and the trials of each study by its name.
+
+    Trials are in the order in which they finished.
+    """
+
+    choices: dict[str, tuple[Option, ...]]
+    studies: dict[str, list[Trial]]
+
+
+def read_journal(path: Path) -> Kept:
+    """Return what a journal holds that another process may be writing; nothing is changed in it.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    storage = read_only(path)
+    choices: dict[str, tuple[Option, ...]] = {}
+    studies: dict[str, list[Trial]] = {}
+    for study in storage.get_all_studies():
+        trials = storage.get_all_trials(study._study_id, deepcopy=False)
+        finished = [t for t in trials if t.state.is_finished() and t.datetime_complete]
+        finished.sort(key=lambda t: (t.datetime_complete, t.number))
+        studies[study.study_name] = [trial_of(trial) for trial in finished]
+        for trial in finished:
+            found = trial.distributions.items()
+            choices = choices or {name: tuple(getattr(d, "choices", ())) for name, d in found}
+    return Kept(choices, studies)
 
 
 class JournalLog:

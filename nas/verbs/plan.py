@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nas import catalog
+from nas import catalog, warm_start
 from nas.arch import Arch
 from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import Measured, make_evaluator, perform
@@ -36,6 +36,7 @@ from nas.settings.search import settings_from
 from nas.studies.study import SEARCH, Journal
 from nas.units import parse_number
 
+RUNS = Path("runs")  # where a run to begin with is looked for by its name
 SAMPLES = 1000
 PROPOSALS = 30
 PROBE = 1000  # images that a training is timed on
@@ -52,7 +53,8 @@ def plan(*, price: str | float | None = None, **given: Any) -> dict[str, Any]:
         OptionError: a setting or the price is wrong.
     """
     rate = _rate(price)
-    setup = prepare(settings_from(given), strict=False)
+    setup = prepare(settings_from(warm_start.anchored(given, RUNS)), strict=False)
+    learnt = warm_start.learnt(setup)
     space, objective = setup.space, setup.goal.objective
     archs = _sample(space, setup.settings.seed)
     bounds = (*objective.targets, *objective.limits)
@@ -65,6 +67,7 @@ def plan(*, price: str | float | None = None, **given: Any) -> dict[str, Any]:
         "choices": len(space.choices),
         "objective": describe(objective),
         "controller": setup.controller,
+        "warm_start": warm_start.planned(setup, learnt),
         "evaluator": setup.evaluator.title,
         "problem": problem,
         "reachable": {name: _range(space, _counter(name)) for name in COUNTED}
@@ -236,7 +239,8 @@ def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
     space, options = setup.space, setup.settings.controller_options
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.log", distributions(space))
-        sampler = catalog.make("controllers", setup.controller, space, options=options, seed=0)
+        given = {"seed": 0, "goal": setup.goal}
+        sampler = catalog.make("controllers", setup.controller, space, options=options, **given)
         log = journal.log(SEARCH, setup.goal.directions, sampler)
         for _ in range(PROPOSALS):
             start = time.perf_counter()

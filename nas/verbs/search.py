@@ -15,9 +15,9 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
-from nas import catalog, finals, report, results, run
+from nas import catalog, finals, handover, priors, report, results, resumption, run, warm_start
 from nas.engine import Engine
-from nas.errors import NasError, RunError
+from nas.errors import NasError
 from nas.interfaces import Executor, Metrics, Trial
 from nas.packing import trainings_at_once
 from nas.points import excess
@@ -25,26 +25,12 @@ from nas.prepare import Setup, executor_options, prepare
 from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
 from nas.screens.search import Progressing, silent
-from nas.settings.search import Settings, settings_from
+from nas.settings.search import settings_from
 from nas.sources import check_sources, sources
 from nas.studies.database import opened, split
 from nas.studies.shared import Shared
 from nas.studies.study import RANDOM, SEARCH, Journal, Log
 
-# what is told to one executor, and means nothing to another
-EXECUTOR = {
-    *("executor", "executor_options", "workers", "trials_per_device"),
-    *("address", "cpus_per_trial", "gpus_per_trial"),
-}
-# may differ between a run and its resumption; everything else must not
-FREE = {
-    "trials",
-    "time_limit",
-    "random_search",
-    "finalists",
-    "final_seeds",
-    *EXECUTOR,
-}
 INTERRUPTED, EQUAL_COST = "interrupted", "equal cost"
 # random search may take this many times the trials, where most of its trainings are stopped early
 MANY = 10
@@ -72,32 +58,34 @@ def search(
         RunError: the run folder is in use, damaged or cannot be written.
     """
     settings, password = _without_password(settings, name)
-    folder = _found(Path(project), name, settings) if resume else None
-    if folder and not settings.keys() - FREE:
-        settings = {**_kept(run.read_args(folder), settings), **settings}
+    settings = warm_start.anchored(settings, Path(project))
+    folder = resumption.found(Path(project), name, settings) if resume else None
+    if folder and not settings.keys() - resumption.FREE:
+        settings = {**resumption.kept(run.read_args(folder), settings), **settings}
     setup = prepare(settings_from(settings))
-    opening = _opening(folder, resume)
+    opening = resumption.opening(folder, resume)
     fresh = folder is None
+    learnt = warm_start.learnt(setup) if fresh else {}
     with opened(setup.settings.storage, password) as database:
         if folder is None:
             folder = run.create("search", name, Path(project), dataclasses.asdict(setup.settings))
         with run.lease(folder):
             check_sources(folder, setup)
+            screen = screen or silent()
+            place = priors.Place(folder, screen.say, interrupted)
+            setup = warm_start.begun(setup, place, learnt)
             journal = _journal(setup, folder, database)
             run.write_environment(folder)
             run.write_args(folder, dataclasses.asdict(setup.settings))
-            screen = screen or silent()
-            for line in (opening, *getattr(setup.evaluator, "notes", ()), *setup.notes):
+            for line in (
+                opening,
+                *getattr(setup.evaluator, "notes", ()),
+                *setup.notes,
+                setup.start.line,
+            ):
                 screen.say(line)
             executor = _executor(setup, folder, journal, screen, fresh=fresh)
             return _search(setup, folder, journal, executor, screen, interrupted)
-
-
-def _kept(stored: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run that hold still; with another executor not those of its own."""
-    if given.get("executor", stored.get("executor")) == stored.get("executor"):
-        return stored
-    return {key: value for key, value in stored.items() if key not in EXECUTOR}
 
 
 def _without_password(
@@ -129,48 +117,9 @@ def _common(setup: Setup) -> dict[str, Any]:
     """
     digests = sources(setup.settings)
     apart = {"storage", "study", "download", "data"}
-    fixed = {k: v for k, v in _fixed(setup.settings).items() if k not in apart}
+    fixed = {k: v for k, v in resumption.fixed(setup.settings).items() if k not in apart}
     same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
     return {**same, "the data": getattr(setup.evaluator, "fingerprint", "")}
-
-
-def _opening(folder: Path | None, resume: bool) -> str:
-    if folder:
-        return f"going on with {folder}"
-    return "no run of these settings to go on with: starting a new one" if resume else ""
-
-
-def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
-    """Return the run to go on with: of that name, or the latest; with the given settings if any.
-
-    Settings that may change between a run and its resumption do not tell runs apart.
-
-    Raises:
-        RunError: the run of that name was started with other settings.
-    """
-    mine = _fixed(settings_from(given)) if given.keys() - FREE else None
-    for folder in reversed(run.runs("search", project)):
-        if name not in (None, folder.name):
-            continue
-        try:
-            theirs = _fixed(settings_from(run.read_args(folder)))
-        except NasError:
-            if name:
-                raise
-            continue  # another run's damage
-        if mine in (None, theirs):
-            return folder
-        if name and mine:
-            changed = next(key for key in mine if theirs[key] != mine[key])
-            raise RunError(
-                f"{folder} was started with {changed} {theirs[changed]!r}, not "
-                f"{mine[changed]!r}: resume it with its own settings, or name another run"
-            )
-    return None
-
-
-def _fixed(settings: Settings) -> dict[str, Any]:
-    return {key: v for key, v in dataclasses.asdict(settings).items() if key not in FREE}
 
 
 @dataclass(frozen=True)
@@ -219,6 +168,8 @@ def _search(
 ) -> dict[str, Any]:
     chosen = setup.settings
     try:
+        if setup.start.trials and isinstance(journal, Journal):
+            journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
         references = results.reference_rows(folder, setup, executor, screen.say)
         known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
         active = _Active(setup, folder, journal, executor, screen, known, references)
@@ -276,8 +227,9 @@ def _finals(
     active: _Active, log: Log, chance: Log | None, stop: Callable[[], str]
 ) -> tuple[list[finals.Standing], str]:
     setup = active.setup
-    lucky = chance.trials() if chance else []
-    playing = results.finalists(setup, log.trials(), lucky, active.references)
+    found = handover.judged(setup, log.trials())
+    lucky = handover.judged(setup, chance.trials() if chance else [])
+    playing = handover.finalists(setup, found, lucky, active.references)
     standings = finals.play(
         active.folder,
         playing,
@@ -300,6 +252,7 @@ def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
         controller, options, seed = "random", {}, trial_seed(seed, -1)
     allowed = excess(setup.space, setup.goal.objective)
     given: dict[str, Any] = {"seed": seed, "excess": allowed, "goal": setup.goal}
+    given["prior"] = setup.start.prior
     return catalog.make("controllers", controller, setup.space, options=options, **given), seed
 
 

@@ -121,6 +121,7 @@ def _part_row(room: str, name: str) -> dict[str, Any]:
 # what `nas ls runs` tells of a run's arguments
 TOLD = (
     *("arch", "space", "data", "target_flops", "controller", "trials", "recipe", "epochs"),
+    "warm_start",
     *("base", "rule", "phi"),
     *("source", "format"),
 )

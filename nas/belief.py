@@ -1,0 +1,141 @@
+"""What is thought of points that were not evaluated: accuracy, other metrics, reward, front.
+
+Only what must be evaluated is uncertain. FLOPs, params and activations are counted, so the reward
+of a point is as uncertain as its accuracy alone. A metric that cannot be counted, as a latency, has
+a process of its own, of which the mean is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from nas.acquisition import improvement, staircase, volume
+from nas.features import Features
+from nas.gaussian import Array, Process, Rows, conditioned, fit
+from nas.interfaces import SCORED, Choices, Metrics, Trial
+from nas.objective import Goal, metric_of, pareto_front, reward
+from nas.posterior import MOST_FITTED, fitted, learnt, shown
+
+COUNTED = ("flops", "params", "activations")
+SPREAD = 10  # leaders of a front
+# an accuracy of which only a prior is known: its mean in percent, and one deviation of the prior
+SUPPOSED = (50.0, 10.0)
+Parameters = dict[str, Array]  # of the processes, by metric
+# of points (n,): what is hoped of each, and what is believed, which decides between equal hopes
+Hope = Callable[[Sequence[Choices]], tuple[Array, Array]]
+
+
+@dataclass(frozen=True)
+class Belief:
+    """What processes that have seen the trials say of any point."""
+
+    features: Features
+    goal: Goal
+    accuracy: Process
+    others: Mapping[str, Process]  # of the logs of metrics
+
+    def costs(self, points: Sequence[Choices]) -> list[Metrics]:
+        """Return what each point costs: counted, or expected where that is all there is."""
+        found = [dict(seen.metrics) for seen in map(self.features.seen, points) if seen]
+        for name, process in self.others.items():
+            for metrics, log in zip(found, process.means(self.features.rows(points)), strict=True):
+                metrics[name] = float(np.exp(log))
+        return found
+
+    def rewards(self, points: Sequence[Choices]) -> tuple[Array, Array]:
+        """Return the mean reward of points, (n,), and its deviation."""
+        mean, deviation = self.accuracy(self.features.rows(points))
+        return rewarded(self.costs(points), mean, deviation, self.goal)
+
+    def means(self, points: Sequence[Choices]) -> Array:
+        """Return the mean reward of points, (n,)."""
+        mean = self.accuracy.means(self.features.rows(points))
+        return rewarded(self.costs(points), mean, np.zeros(len(points)), self.goal)[0]
+
+    def pairs(self, points: Sequence[Choices]) -> tuple[Array, Array, Array]:
+        """Return the accuracies of points, their deviations, and the cost of a two-sided search."""
+        mean, deviation = self.accuracy(self.features.rows(points))
+        cost = [metric_of(metrics, self.goal.pareto or "flops") for metrics in self.costs(points)]
+        return mean, deviation, np.array(cost)
+
+
+def believed(
+    features: Features,
+    goal: Goal,
+    trials: Sequence[Trial],
+    parameters: Parameters,
+    flying: Sequence[Choices],
+) -> Belief:
+    """Return what trials speak for, with parameters that may be of an earlier part of them."""
+    accuracy = learnt(features, parameters["accuracy"], shown(trials), flying)
+    others = {
+        name: conditioned(found, *_logs(features, trials, name))
+        for name, found in parameters.items()
+        if name != "accuracy"
+    }
+    return Belief(features, goal, accuracy, others)
+
+
+def parameters_of(features: Features, goal: Goal, trials: Sequence[Trial]) -> Parameters:
+    """Return the parameters of all processes that a goal needs."""
+    wanted = {bound.metric for bound in goal.objective.targets} | {goal.pareto or "flops"}
+    found = {name: fit(*_logs(features, trials, name)) for name in sorted(wanted - {*COUNTED})}
+    return {"accuracy": fitted(features, shown(trials)), **found}
+
+
+def _logs(features: Features, trials: Sequence[Trial], name: str) -> tuple[Rows, Array, Array]:
+    """Return the logs of a metric of the latest trials."""
+    scored = [trial for trial in trials if trial.state in SCORED][-MOST_FITTED:]
+    values = np.log([max(metric_of(trial.metrics, name), 1e-12) for trial in scored])
+    return features.rows([trial.choices for trial in scored]), values, np.zeros(len(scored))
+
+
+def rewarded(
+    costs: Sequence[Metrics], mean: Array, deviation: Array, goal: Goal
+) -> tuple[Array, Array]:
+    """Return mean and deviation of rewards: a reward is linear in the accuracy."""
+    base = np.array([reward({**each, "accuracy": 0.0}, goal.objective) for each in costs])
+    unit = np.array([reward({**each, "accuracy": 1.0}, goal.objective) for each in costs]) - base
+    return base + unit * mean, unit * deviation
+
+
+def reward_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[int]]:
+    """Return what is hoped of the reward, and the evaluated points, best mean first."""
+    known = belief.means(scored)
+
+    def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
+        mean, deviation = belief.rewards(points)
+        return improvement(mean, deviation, known.max()), mean
+
+    return hope, np.argsort(-known, kind="stable").tolist()
+
+
+def front_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[int]]:
+    """Return what is hoped of the area under the front, and the front's points, spread over it."""
+    known, _, costs = belief.pairs(scored)
+    points = list(zip(known.tolist(), costs.tolist(), strict=True))
+    steps, corner = staircase(points), (float(known.min()), float(costs.max()))
+
+    def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
+        mean, deviation, cost = belief.pairs(points)
+        return volume(mean, deviation, cost, steps, corner), mean
+
+    front = pareto_front([(value, -cost) for value, cost in points])
+    return hope, front[:: max(1, len(front) // SPREAD)]
+
+
+def prior_hope(features: Features, goal: Goal) -> Hope:
+    """Return what is hoped where nothing is known but a prior, on a scale that is supposed."""
+
+    def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
+        mean = SUPPOSED[0] + SUPPOSED[1] * features.rows(points).trend
+        costs = [seen.metrics for seen in map(features.seen, points) if seen]
+        counted = tuple(b for b in goal.objective.targets if b.metric in COUNTED)
+        reduced = Goal(replace(goal.objective, targets=counted))
+        worth, _ = rewarded(costs, mean, np.zeros(len(points)), reduced)
+        return worth, mean
+
+    return hope

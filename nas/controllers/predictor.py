@@ -1,0 +1,183 @@
+"""A model of accuracy proposes: a Gaussian process on choices and counted costs, and what it hopes.
+
+The proposal is the point of the largest expected improvement over the best mean so far (for two
+objectives: of hypervolume), found among random points, mutants and crossings of the leaders and,
+step by step, the neighbours of the best of these. What a network costs is counted, so points above
+a hard limit are never proposed. Of points in flight it expects what it believes of them, so that
+the next is another one. A training that was stopped early counts by what it showed until then
+(`nas.posterior.shown`).
+
+For trials that are expensive: a proposal takes about a tenth of a second of one core.
+
+Sources: Jones et al. 1998 (expected improvement); Emmerich et al. 2006 (of hypervolume); White et
+al. 2021 (BANANAS), the mutation of leaders; Ginsbourger et al. 2010, points in flight.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+from optuna.samplers import BaseSampler
+
+from nas.belief import (
+    Belief,
+    Hope,
+    Parameters,
+    believed,
+    front_hope,
+    parameters_of,
+    prior_hope,
+    reward_hope,
+)
+from nas.features import Features
+from nas.interfaces import SCORED, Choices, Option, Space
+from nas.objective import Goal, broken_limit
+from nas.points import decode
+from nas.samplers import (
+    Excess,
+    Past,
+    Prior,
+    Proposer,
+    allowed_choices,
+    at_least,
+    mutate,
+    no_excess,
+    no_prior,
+    random_choices,
+)
+
+OBJECTIVES = ("reward", "pareto")
+LEADERS = 10
+GROWTH = 1.1  # parameters are fitted anew when there are so many times the trials
+CLIMBERS, CLIMBS = 2, 4  # of how many points all neighbours are tried, and how often
+STEPS = 3  # mutations of a leader, at most
+TRIES = 50  # of the most hopeful points, to find a network that is new
+_Key = tuple[Option, ...]
+
+
+def make(
+    space: Space,
+    *,
+    seed: int,
+    goal: Goal,
+    excess: Excess = no_excess,
+    prior: Prior = no_prior,
+    startup: int = 10,
+    pool: int = 50,
+) -> BaseSampler:
+    """Return the predictor.
+
+    startup: trials before the model is used; they are random, and with --warm-start every other one
+    is what the prior thinks best. pool: how many random points, mutants of each number of steps and
+    crossings are looked at for a proposal.
+    """
+    at_least(2, startup=startup)
+    at_least(1, pool=pool)
+    return Proposer(space, _Mind(space, goal, excess, prior, startup, pool).propose, seed)
+
+
+class _Mind:
+    """The proposals of one search; what it remembers can be had again from the past."""
+
+    def __init__(
+        self, space: Space, goal: Goal, excess: Excess, prior: Prior, startup: int, pool: int
+    ) -> None:
+        self._space, self._goal, self._excess, self._prior = space, goal, excess, prior
+        self._startup, self._pool = startup, pool
+        self._fitted: tuple[tuple[int, ...], Parameters] = (), {}
+
+    @cached_property
+    def _features(self) -> Features:
+        return Features(self._space, self._prior)
+
+    def propose(self, past: Past, rng: random.Random) -> Choices:
+        """Return the most hopeful point that is new and within the limits."""
+        scored = [trial.choices for trial in past.trials if trial.state in SCORED]
+        if len(scored) >= self._startup:
+            belief = self._belief(past)
+            hope, order = (front_hope if self._goal.pareto else reward_hope)(belief, scored)
+            return self._search(past, [scored[i] for i in order[:LEADERS]], hope, rng)
+        drawn = allowed_choices(self._space, rng, self._excess)
+        if self._prior is no_prior or (len(past.seen) + len(past.flying)) % 2:
+            return drawn
+        return self._search(past, [drawn], prior_hope(self._features, self._goal), rng)
+
+    def _belief(self, past: Past) -> Belief:
+        """Return what the past speaks for, with the parameters of an earlier part of it.
+
+        The parts grow by a tenth, so that most proposals fit nothing, and a resumed search fits
+        the same.
+        """
+        until = self._startup
+        scored = [i for i, trial in enumerate(past.trials) if trial.state in SCORED]
+        while (more := max(until + 1, int(until * GROWTH))) <= len(scored):
+            until = more
+        part = past.trials[: scored[until - 1] + 1]
+        key = tuple(trial.number for trial in part)
+        if key != self._fitted[0]:
+            self._fitted = key, parameters_of(self._features, self._goal, part)
+        return believed(self._features, self._goal, past.trials, self._fitted[1], past.flying)
+
+    def _search(
+        self, past: Past, leaders: list[Choices], hope: Hope, rng: random.Random
+    ) -> Choices:
+        """Return the most hopeful new network that is found from the leaders."""
+        taken = past.seen | {_key(choices) for choices in past.flying}
+        found = dict[_Key, tuple[float, float]]()
+        points = self._fresh(_candidates(self._space, leaders, self._pool, rng), taken)
+        for _ in range(CLIMBS + 1):
+            fresh = [choices for choices in points if _key(choices) not in found]
+            if not fresh:
+                break
+            for choices, *worth in zip(fresh, *hope(fresh), strict=True):
+                found[_key(choices)] = (float(worth[0]), float(worth[1]))
+            best = sorted(found, key=lambda key: found[key], reverse=True)[:CLIMBERS]
+            near = (n for key in best for n in _neighbours(self._space, self._point(key)))
+            points = self._fresh(near, taken)
+        return self._new(past, sorted(found, key=lambda key: found[key], reverse=True), rng)
+
+    def _fresh(self, points: Iterator[Choices], taken: set[_Key]) -> list[Choices]:
+        """Return the points that are networks, within the limits and not taken; none twice."""
+        found = {_key(choices): choices for choices in points}
+        return [c for key, c in found.items() if key not in taken and self._allowed(c)]
+
+    def _allowed(self, choices: Choices) -> bool:
+        seen = self._features.seen(choices)
+        return seen is not None and not broken_limit(seen.metrics, self._goal.objective)
+
+    def _new(self, past: Past, order: Sequence[_Key], rng: random.Random) -> Choices:
+        """Return the first point whose network is not another point's: choices may not matter."""
+        archs = past.archs | {decode(self._space, choices).id for choices in past.flying}
+        for key in order[:TRIES]:
+            if decode(self._space, self._point(key)).id not in archs:
+                return self._point(key)
+        return allowed_choices(self._space, rng, self._excess)
+
+    def _point(self, key: _Key) -> Choices:
+        return dict(zip(self._space.choices, key, strict=True))
+
+
+def _key(choices: Choices) -> _Key:
+    return tuple(choices.values())
+
+
+def _candidates(
+    space: Space, leaders: Sequence[Choices], count: int, rng: random.Random
+) -> Iterator[Choices]:
+    """Yield random points, mutants of the leaders and crossings of two of them."""
+    for _ in range(count):
+        yield random_choices(space, rng)
+        mutant = rng.choice(leaders)
+        for _ in range(STEPS):
+            mutant = mutate(space, mutant, rng)
+            yield mutant
+        one, other = rng.choice(leaders), rng.choice(leaders)
+        yield {name: rng.choice((one, other))[name] for name in space.choices}
+
+
+def _neighbours(space: Space, choices: Choices) -> Iterator[Choices]:
+    """Yield the points that differ in one choice."""
+    for name, options in space.choices.items():
+        yield from ({**choices, name: option} for option in options if option != choices[name])

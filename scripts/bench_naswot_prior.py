@@ -1,0 +1,154 @@
+"""What `--warm-start naswot` saves: the predictor with it and without, on the embedded evaluator.
+
+    python scripts/bench_naswot_prior.py --seeds 10 --trials 60 --points 64
+
+Space mbconv, T = 400M multiply-adds, the surrogate's prediction plus a fixed normal draw per arch
+as one training shows it. What counts is the true reward (without the draw) of the arch that
+looked best so far; and how many evaluations that takes to come within 0.5 points of the best that
+any of the runs has found. `naswot`: the prior that a search makes; `channels`: one that counts
+the roots of the channels, without a network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from nas import catalog, scored
+from nas.engine import Engine
+from nas.gaussian import Array
+from nas.interfaces import Space, Trial, Work
+from nas.naswot import kernel, noise, score
+from nas.objective import Bound, Goal, make_objective, reward
+from nas.points import decode
+from nas.priors import standing
+from nas.samplers import Prior, distributions, no_excess, no_prior
+from nas.studies.study import SEARCH, Journal
+
+TARGET = 400_000_000
+BUDGETS = (5, 10, 15, 20, 30, 50, 100)
+NEAR = 0.5  # points of reward from the best found
+
+
+class Job(NamedTuple):
+    prior: str
+    reward: str
+    seed: int
+    trials: int
+    noise: float
+    scores: dict[str, list[float]]
+
+
+def main() -> None:
+    given = arguments()
+    torch.set_num_threads(1)
+    known = scores(given.points)
+    jobs = [
+        Job(prior, kind, seed, given.trials, given.noise, known)
+        for kind, seed, prior in product(("hard", "soft"), range(given.seeds), ("none", *known))
+    ]
+    with ProcessPoolExecutor(given.processes) as pool:
+        found = dict(zip((job[:3] for job in jobs), pool.map(run, jobs), strict=True))
+    print(f"{given.seeds} seeds, noise {given.noise}; true reward, median (quartiles)")
+    for kind in ("hard", "soft"):
+        table(kind, {key: curve for key, curve in found.items() if key[1] == kind})
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--seeds", type=int, default=10)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--points", type=int, default=scored.POINTS, help="that are scored")
+    parser.add_argument("--noise", type=float, default=0.3)
+    parser.add_argument("--processes", type=int, default=2)
+    return parser.parse_args()
+
+
+def scores(points: int) -> dict[str, list[float]]:
+    """Return what some random points score, by NASWOT and by their channels alone."""
+    space: Space = catalog.export("spaces", "mbconv", "SPACE")
+    archs = [decode(space, point) for point in scored.drawn(space, no_excess, 0, points)]
+    start = time.perf_counter()
+    naswot = [score(arch) for arch in archs]
+    print(f"{points} networks scored in {time.perf_counter() - start:.0f} s")
+    counts = [math.log(kernel(arch, noise(arch, images=2, side=32))[0, 0]) for arch in archs]
+    return {"naswot": naswot, "channels": counts}
+
+
+def prior_of(job: Job, space: Space) -> Prior:
+    if job.prior == "none":
+        return no_prior
+    values = job.scores[job.prior]
+    return standing(space, scored.drawn(space, no_excess, 0, len(values)), values)[0]
+
+
+def run(job: Job) -> Array:
+    """Return the true reward of the arch that looked best after each evaluation."""
+    torch.set_num_threads(1)
+    space: Space = catalog.export("spaces", "mbconv", "SPACE")
+    goal = Goal(make_objective(job.reward, None, (Bound("flops", TARGET),), ()))
+    truth = catalog.make("evaluators", "surrogate", options={})
+    work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
+    fixed: dict[str, Any] = {"seed": job.seed, "goal": goal, "prior": prior_of(job, space)}
+    sampler = catalog.make("controllers", "predictor", space, options={}, **fixed)
+    finished: list[Trial] = []
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.log", distributions(space))
+        Engine(
+            journal.log(SEARCH, ["maximize"], sampler),
+            space,
+            goal,
+            catalog.make("executors", "local", work, options={}),
+            seed=job.seed,
+            finished=[],
+            known={},
+            stop=lambda: "",
+            watch=lambda trial: finished.append(trial) if trial.state == "done" else None,
+        ).run(job.trials)
+    curve, best = [], finished[0]
+    for trial in finished:
+        best = max(best, trial, key=lambda each: each.values[0])
+        accuracy = truth.evaluate(decode(space, best.choices))["accuracy"]
+        curve.append(reward({**best.metrics, "accuracy": accuracy}, goal.objective))
+    return np.array(curve)
+
+
+def table(kind: str, found: dict[Any, Array]) -> None:
+    """Print what each prior had found by when, and when it had come near the best."""
+    best = max(float(curve.max()) for curve in found.values())
+    shortest = min(len(curve) for curve in found.values())
+    budgets = [budget for budget in BUDGETS if budget <= shortest]
+    print(f"\n{kind} reward, the best found {best:.2f}\n")
+    print("| prior |", " | ".join(map(str, budgets)), f"| evaluations to {best - NEAR:.2f} |")
+    print("|---|" + "---|" * (len(budgets) + 1))
+    for prior in dict.fromkeys(key[0] for key in found):
+        curves = [curve for key, curve in found.items() if key[0] == prior]
+        cells = [spread([float(curve[budget - 1]) for curve in curves], 2) for budget in budgets]
+        first = [reached(curve, best - NEAR) for curve in curves]
+        print(f"| {prior} |", " | ".join(cells), f"| {spread(first, 0)} |")
+
+
+def reached(curve: Array, level: float) -> float:
+    """Return after how many evaluations a level was reached, one more than all if it was not."""
+    above = np.flatnonzero(curve >= level)
+    return float(above[0] + 1 if len(above) else len(curve) + 1)
+
+
+def spread(values: list[float], digits: int) -> str:
+    """Return median (quartiles)."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+
+
+if __name__ == "__main__":
+    main()

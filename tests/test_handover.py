@@ -1,0 +1,177 @@
+"""What is handed over: the best that is expected, with what was observed beside it."""
+
+import io
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from nas import report
+from nas.finals import Finalist, Standing
+from nas.handover import Judged, finalists, judged, leaders, observed_best, ranked, why, winner
+from nas.interfaces import Trial
+from nas.points import cost_metrics, decode
+from nas.prepare import Setup, prepare
+from nas.samplers import random_choices
+from nas.screens.search import show_search
+from nas.settings.search import settings_from
+from nas.verbs.search import search
+
+NOISY = {"evaluator": "synthetic", "evaluator_options": {"noise": 0.5}, "target_flops": "400M"}
+
+
+def setup_of(**settings: Any) -> Setup:
+    return prepare(settings_from({"evaluator": "synthetic", **settings}))
+
+
+@pytest.fixture(scope="module")
+def setup() -> Setup:
+    return setup_of(target_flops="500M")
+
+
+def trials_of(setup: Setup, accuracies: list[float]) -> list[Trial]:
+    """Return trials of networks within the target, with these accuracies."""
+    rng, found = random.Random(0), list[Trial]()
+    while len(found) < len(accuracies):
+        choices = random_choices(setup.space, rng)
+        arch = decode(setup.space, choices)
+        metrics = {"accuracy": accuracies[len(found)], **cost_metrics(arch)}
+        if metrics["flops"] <= 450e6:
+            values = setup.goal.values(metrics)
+            found.append(Trial(len(found), "done", choices, arch.id, metrics, values))
+    return found
+
+
+def test_the_best_expected_is_handed_over_and_the_best_observed_told(setup: Setup) -> None:
+    trials = trials_of(setup, [60.0, 70.0, 66.0])
+    study = Judged(trials, {0: (61.0, 0.5), 1: (65.0, 0.4), 2: (66.5, 0.3)})
+    assert [trial.number for trial in leaders(study, setup.goal)] == [2, 1, 0]
+    best = winner(setup, "best", study, {})
+    assert best and (best["number"], best["reward"]) == (2, 66.0)
+    assert best["metrics"] == trials[2].metrics  # as observed
+    assert best["posterior"] == {"accuracy": 66.5, "accuracy_std": 0.3, "reward": 66.5}
+    other = observed_best(setup, study, best)
+    assert (other["number"], other["reward"]) == (1, 70.0)
+    assert other["posterior"]["accuracy"] == 65.0
+    said = why({"best": best, "observed_best": other})
+    assert "trial 2 (reward 66.000, accuracy 66.00 observed, 66.50 ±0.30 posterior)" in said
+    assert "trial 1 (reward 70.000, accuracy 70.00 observed, 65.00 ±0.40 posterior)" in said
+    assert "winner's curse" in said
+
+
+def test_where_the_two_are_one_it_is_told_so(setup: Setup) -> None:
+    study = Judged(trials_of(setup, [60.0, 70.0]), {0: (61.0, 0.5), 1: (69.0, 0.4)})
+    best = winner(setup, "best", study, {})
+    assert best and best["number"] == 1 and observed_best(setup, study, best) is None
+    assert why({"best": best, "observed_best": None}).endswith("and best observed.")
+
+
+def test_without_beliefs_the_best_observed_is_handed_over(setup: Setup) -> None:
+    study = Judged(trials_of(setup, [60.0, 70.0, 66.0]))
+    best = winner(setup, "best", study, {})
+    assert best and (best["number"], best["posterior"]) == (1, None)
+    assert observed_best(setup, study, best) is None and why({"best": best}) == ""
+    assert winner(setup, "best", Judged([]), {}) is None and why({"best": None}) == ""
+
+
+def test_the_reward_is_counted_at_the_believed_accuracy_and_the_known_cost() -> None:
+    setup = setup_of(target_flops="300M", reward="soft")
+    trials = trials_of(setup, [70.0, 70.0])
+    study = Judged(trials, {0: (68.0, 0.1), 1: (68.0, 0.1)})
+    best = winner(setup, "best", study, {})
+    cheaper = min(trials, key=lambda trial: trial.metrics["flops"])
+    assert best and best["number"] == cheaper.number
+    worth = 68.0 * (cheaper.metrics["flops"] / 300e6) ** -0.07
+    assert best["posterior"]["reward"] == pytest.approx(worth)
+
+
+def test_what_keeps_to_a_hard_target_comes_first_whatever_is_believed() -> None:
+    setup = setup_of(target_flops="300M")
+    trials = trials_of(setup, [50.0] * 12)
+    inside = {trial.number for trial in trials if trial.metrics["flops"] <= 300e6}
+    assert 0 < len(inside) < len(trials)
+    beliefs = {t.number: (10.0 if t.number in inside else 90.0, 0.1) for t in trials}
+    found = [trial.number for trial in ranked(trials, setup.goal, beliefs)]
+    assert set(found[: len(inside)]) == inside
+
+
+def test_finalists_are_chosen_by_belief_and_the_finals_name_the_winner() -> None:
+    setup = setup_of(target_flops="500M", evaluator_options={"epochs": 2}, finalists=2)
+    study = Judged(
+        trials_of(setup, [60.0, 70.0, 66.0]), {0: (67.0, 0.5), 1: (65.0, 0.4), 2: (66.5, 0.3)}
+    )
+    playing = finalists(setup, study, Judged([]), [])
+    assert [finalist.name for finalist in playing] == ["search #0", "search #2"]
+    scores = {playing[0].arch.id: 61.0, playing[1].arch.id: 64.0}
+    final = {
+        finalist.arch.id: Standing(finalist, (scores[finalist.arch.id],), 0.0, "")
+        for finalist in playing
+    }
+    best = winner(setup, "best", study, final)
+    assert best and (best["number"], best["metrics"]["accuracy"]) == (2, 64.0)
+    assert best["posterior"]["accuracy"] == 66.5
+    assert "finalists were chosen by posterior mean" in why({"best": best, "finals": [{}]})
+    assert isinstance(playing[0], Finalist)
+
+
+def test_a_model_is_asked_from_ten_trials_on_and_never_for_a_front(setup: Setup) -> None:
+    trials = trials_of(setup, [60 + i / 10 for i in range(12)])
+    trials[3] = Trial(**{**vars(trials[3]), "state": "earlier"})
+    assert judged(setup, trials[:9]).beliefs == {}
+    beliefs = judged(setup, trials).beliefs
+    assert set(beliefs) == set(range(12))
+    assert all(55 < mean < 65 and deviation > 0 for mean, deviation in beliefs.values())
+    assert judged(setup_of(objective="pareto"), trials).beliefs == {}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return search(**NOISY, trials=40, project=tmp_path_factory.mktemp("runs"))
+
+
+def test_a_search_hands_over_by_its_own_posterior(found: dict[str, Any]) -> None:
+    best, rival = found["best"], found["random"]
+    assert best["posterior"]["reward"] == max(r["posterior"]["reward"] for r in found["leaders"])
+    assert found["leaders"][0]["number"] == best["number"]
+    assert rival["posterior"]["accuracy_std"] > 0
+    rows = [row for row in found["leaders"] if row["metrics"]["flops"] <= 400e6]
+    if found["observed_best"]:
+        assert found["observed_best"]["reward"] >= max(row["reward"] for row in rows)
+        assert found["observed_best"]["posterior"]["reward"] <= best["posterior"]["reward"]
+
+
+def shown(result: dict[str, Any]) -> str:
+    console = Console(width=300, record=True, file=io.StringIO())
+    show_search(result, console)
+    return console.export_text()
+
+
+def test_screen_card_and_report_say_both(found: dict[str, Any]) -> None:
+    text, run = why(found), Path(found["run"])
+    assert text
+    assert text in shown(found) and "posterior %" in shown(found)
+    assert text in (run / "best" / "README.md").read_text()
+    page = report.write(run).read_text()
+    assert "best by posterior mean" in page and "posterior (%)" in page
+
+
+def test_a_run_of_an_older_version_still_shows_and_reports(found: dict[str, Any]) -> None:
+    run = Path(found["run"])
+    kept = (run / "result.json").read_text()
+    old = json.loads(kept)
+    for row in (old["best"], old["random"], *old["leaders"], *old["references"]):
+        del row["posterior"], row["state"]
+    del old["observed_best"], old["warm_start"]
+    (run / "result.json").write_text(json.dumps(old))
+    page = report.write(run).read_text()
+    assert "posterior" not in page and "posterior" not in shown(old)
+    (run / "result.json").write_text(kept)
+
+
+def test_a_front_stays_observed_and_says_so(tmp_path: Path) -> None:
+    found = search(evaluator="synthetic", objective="pareto", trials=15, project=tmp_path)
+    assert found["best"]["posterior"] is None and found["observed_best"] is None
+    assert "The front is of observed accuracies" in shown(found)
