@@ -5,8 +5,8 @@
 Space mbconv, T = 400M multiply-adds, the surrogate's prediction plus a fixed normal draw per arch
 as one training shows it. What counts is the true reward (without the draw) of the arch that looked
 best so far; and how many evaluations that takes to come within 0.5 points of the best that any of
-the runs has found. `naswot`: the prior that a search makes; `channels`: one that counts the roots of the
-channels, without a network.
+the runs has found. `naswot` is the prior that a search makes, `channels` counts the roots of
+the channels without a network.
 """
 
 from __future__ import annotations
