@@ -41,7 +41,7 @@ class Belief:
         """Return what each point costs: counted, or expected where that is all there is."""
         found = [dict(seen.metrics) for seen in map(self.features.seen, points) if seen]
         for name, process in self.others.items():
-            for metrics, log in zip(found, process(self.features.rows(points))[0], strict=True):
+            for metrics, log in zip(found, process.means(self.features.rows(points)), strict=True):
                 metrics[name] = float(np.exp(log))
         return found
 
@@ -49,6 +49,11 @@ class Belief:
         """Return the mean reward of points, (n,), and its deviation."""
         mean, deviation = self.accuracy(self.features.rows(points))
         return rewarded(self.costs(points), mean, deviation, self.goal)
+
+    def means(self, points: Sequence[Choices]) -> Array:
+        """Return the mean reward of points, (n,)."""
+        mean = self.accuracy.means(self.features.rows(points))
+        return rewarded(self.costs(points), mean, np.zeros(len(points)), self.goal)[0]
 
     def pairs(self, points: Sequence[Choices]) -> tuple[Array, Array, Array]:
         """Return the accuracies of points, their deviations, and the cost of a two-sided search."""
@@ -99,7 +104,7 @@ def rewarded(
 
 def reward_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[int]]:
     """Return what is hoped of the reward, and the evaluated points, best mean first."""
-    known, _ = belief.rewards(scored)
+    known = belief.means(scored)
 
     def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
         mean, deviation = belief.rewards(points)

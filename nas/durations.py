@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 from collections import defaultdict
@@ -14,7 +13,8 @@ from typing import Any
 from nas import catalog
 from nas.arch import Arch
 from nas.cost import count
-from nas.errors import MissingError, NasError, OptionError
+from nas.errors import NasError, OptionError
+from nas.tables import read_rows
 
 # Seconds per unit of `features`, fitted by scripts/fit_times.py to the training times of
 # Accel-NASBench (Ahmad et al. 2024, Apache-2.0): ImageNet, a short proxy training on its authors'
@@ -70,24 +70,6 @@ def read_times(path: Path) -> dict[str, float]:
     return {name: mean(seconds) for name, seconds in found.items()}
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a .csv or .parquet file.
-
-    Raises:
-        OptionError: no such file, or it cannot be read as a table.
-        MissingError: a .parquet file without pyarrow.
-    """
-    if not path.is_file():
-        raise OptionError(f"no table of times {path}: give a .csv or .parquet file")
-    try:
-        if path.suffix == ".parquet":
-            return _parquet(path)
-        with path.open(newline="", encoding="utf-8") as file:
-            return list(csv.DictReader(file))
-    except (OSError, ValueError, csv.Error) as error:
-        raise OptionError(f"{path} is no table that can be read: {error}") from error
-
-
 def arch_of(row: Mapping[str, Any]) -> Arch:
     """Return the arch of a row of Accel-NASBench.
 
@@ -104,15 +86,6 @@ def arch_of(row: Mapping[str, Any]) -> Arch:
         choices[name] = 0.25 * on if gene == "se" else int(value)
     arch: Arch = space.decode(choices)
     return arch
-
-
-def _parquet(path: Path) -> list[dict[str, Any]]:
-    try:
-        from pyarrow import parquet
-    except ImportError as error:
-        raise MissingError(f"{path} needs pyarrow: pip install 'nas[parquet]'") from error
-    rows: list[dict[str, Any]] = parquet.read_table(path).to_pylist()
-    return rows
 
 
 def _named(path: Path, rows: list[dict[str, Any]]) -> Iterable[tuple[str, float]]:

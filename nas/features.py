@@ -11,7 +11,6 @@ import math
 import random
 import re
 from collections.abc import Callable, Iterable, Sequence
-from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -30,9 +29,9 @@ Column = tuple[str, Callable[[Choices], float]]  # its kind, and what it reads o
 
 
 class Seen(NamedTuple):
-    """What is known of a point without an evaluation: the logs of its costs, and the costs."""
+    """What is known of a point without an evaluation: its own columns and costs, and the costs."""
 
-    logs: list[float]  # of the whole network, then of each stage
+    raw: list[float]  # what is chosen; the logs of what the network costs, then of each stage
     metrics: Metrics  # flops, params, activations
 
 
@@ -47,13 +46,13 @@ class Features:
         valid = excess(space, Objective())
         drawn = (allowed_choices(space, rng, valid) for _ in range(SAMPLE))
         sample = [choices for choices in drawn if self.seen(choices)]
-        self._width = max((len(self._known(c).logs) for c in sample), default=0)
+        self._width = max((len(self._known(choices).raw) for choices in sample), default=0)
         raw, believed = self._raw(sample), prior(sample)
         self._used = raw.std(axis=0) > 1e-9
         self._mean, self._scale = raw.mean(axis=0)[self._used], raw.std(axis=0)[self._used]
         self._believed = float(believed.mean()), float(believed.std()) or 1.0
         kinds = [*(kind for kind, _ in self._columns), "flops", "params", "activations"]
-        kinds += ["stage flops"] * (self._width - 3)
+        kinds += ["stage flops"] * (self._width - len(kinds))
         used = [kind for kind, use in zip(kinds, self._used, strict=True) if use]
         self._groups = np.array([list(dict.fromkeys(used)).index(kind) for kind in used])
 
@@ -63,7 +62,7 @@ class Features:
         if key not in self._points:
             if len(self._points) >= REMEMBERED:
                 self._points.clear()
-            self._points[key] = _look(self._space, choices)
+            self._points[key] = _look(self._space, self._columns, choices)
         return self._points[key]
 
     def rows(self, points: Sequence[Choices]) -> Rows:
@@ -78,9 +77,8 @@ class Features:
         return found
 
     def _raw(self, points: Sequence[Choices]) -> Array:
-        own = [[read(choices) for _, read in self._columns] for choices in points]
-        costs = [_filled(self._known(choices).logs, self._width) for choices in points]
-        return np.array([a + b for a, b in zip(own, costs, strict=True)], dtype=np.float64)
+        found = [_filled(self._known(choices).raw, self._width) for choices in points]
+        return np.array(found, dtype=np.float64)
 
 
 def _columns(space: Space, name: str) -> Iterable[Column]:
@@ -94,7 +92,7 @@ def _columns(space: Space, name: str) -> Iterable[Column]:
         yield kind, lambda choices: rank[choices[name]]
 
 
-def _look(space: Space, choices: Choices) -> Seen | None:
+def _look(space: Space, columns: Sequence[Column], choices: Choices) -> Seen | None:
     try:
         parts = sections(decode(space, choices))
     except ArchError:
@@ -102,10 +100,13 @@ def _look(space: Space, choices: Choices) -> Seen | None:
     flops, params = sum(part.flops for part in parts), sum(part.params for part in parts)
     activations = sum(part.activations for part in parts)
     stages = [math.log1p(part.flops) for part in parts[1:-1]]
-    logs = [math.log(flops), math.log(params), math.log1p(activations), *stages]
-    return Seen(logs, {"flops": flops, "params": params, "activations": activations})
+    chosen = [read(choices) for _, read in columns]
+    logs = [math.log(flops), math.log(params), math.log1p(activations)]
+    return Seen(
+        [*chosen, *logs, *stages], {"flops": flops, "params": params, "activations": activations}
+    )
 
 
 def _filled(values: list[float], width: int) -> list[float]:
-    """Return so many values: spaces may differ in how many stages a point has."""
-    return [value for value, _ in zip_longest(values[:width], range(width), fillvalue=0.0)]
+    """Return so many values: the points of a space may differ in their number of stages."""
+    return values[:width] + [0.0] * (width - len(values))

@@ -24,8 +24,8 @@ Groups = npt.NDArray[np.int64]
 # what is believed of the logs of the parameters before any value is seen: mean and deviation, for
 # features and values of mean 0 and deviation 1. Length scales; then the variances of the kernel's
 # parts (smooth, line, trend) and of the noise
-LENGTH = (1.0, 1.0)
-PARTS = ((0.0, 1.0), (-0.7, 1.0), (-0.7, 1.5), (-2.3, 1.0))
+LENGTH = (1.6, 1.0)
+PARTS = ((0.0, 1.0), (-0.7, 1.0), (-0.7, 1.5), (-2.3, 2.0))
 CONSTANT = 4.0  # variance of the mean
 JITTER = 1e-8
 STEPS = 60  # of the fit
@@ -59,7 +59,7 @@ class Process:
 
     rows: Rows
     parameters: Array
-    mean: float
+    centre: float
     scale: float
     factor: Array
     weights: Array
@@ -71,10 +71,15 @@ class Process:
     def __call__(self, rows: Rows) -> tuple[Array, Array]:
         """Return the mean (m,) of points and its deviation (m,), the noise of a value left out."""
         across = _kernel(self.parameters, rows, self.rows)
+        mean = self.centre + self.scale * (across @ self.weights)
         solved = solve_triangular(self.factor, across.T, lower=True, check_finite=False)
         variance = _variances(self.parameters, rows) - (solved * solved).sum(axis=0)
-        mean = self.mean + self.scale * (across @ self.weights)
         return mean, self.scale * np.sqrt(np.maximum(variance, 1e-12))
+
+    def means(self, rows: Rows) -> Array:
+        """Return the mean (m,) of points alone, which takes far less time."""
+        found: Array = _kernel(self.parameters, rows, self.rows) @ self.weights
+        return self.centre + self.scale * found
 
 
 def fit(rows: Rows, values: Array, extra: Array) -> Array:
@@ -112,7 +117,8 @@ def conditioned(parameters: Array, rows: Rows, values: Array, extra: Array) -> P
 
 def _standard(values: Array) -> tuple[float, Array, float]:
     """Return values with mean 0 and deviation 1, and what brings them back."""
-    mean, scale = float(values.mean()), float(values.std()) or 1.0
+    mean, scale = float(values.mean()), float(values.std())
+    scale = scale if scale > 1e-9 else 1.0
     return mean, (values - mean) / scale, scale
 
 

@@ -88,7 +88,7 @@ def learnt(
     if not flying:
         return process
     ahead = features.rows(flying)
-    values, extra = np.append(values, process(ahead)[0]), np.append(extra, np.zeros(len(ahead)))
+    values, extra = np.append(values, process.means(ahead)), np.append(extra, np.zeros(len(ahead)))
     return conditioned(parameters, rows.and_also(ahead), values, extra)
 
 

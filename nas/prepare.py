@@ -256,7 +256,10 @@ def work_of(settings: Settings) -> Work:
     """Return what workers make: the evaluator with its options, and a device that measures."""
     name = settings.evaluator or ("training" if settings.data else "surrogate")
     options = {**settings.evaluator_options, **_data_options(settings, name)}
-    takes_device = "device" in catalog.option_defaults("evaluators", name)
+    known = catalog.option_defaults("evaluators", name)
+    takes_device = "device" in known
+    if settings.space and "space" in known:
+        options = {"space": settings.space, **options}
     if settings.target_latency and not settings.device:
         raise OptionError(
             "--target-latency needs a --device to say whose latency: "

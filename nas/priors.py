@@ -166,7 +166,7 @@ def prior_of_run(
     ignored = f" without {', '.join(left)}" if left else ""
 
     def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
-        return process(features.rows([_of(point, names) for point in points]))[0]
+        return process.means(features.rows([_of(point, names) for point in points]))
 
     return prior, f"believed is what a Gaussian process expects{ignored}; only its shape counts"
 

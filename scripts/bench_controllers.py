@@ -1,178 +1,264 @@
-"""Compare controllers on the embedded evaluator, with the noise of one training per arch.
+"""Compare controllers on landscapes whose truth is known, with the noise of one training per arch.
 
-Each arch's accuracy is the surrogate's prediction plus a fixed normal draw (--noise, points), as
-one training would show it. What counts is the true reward (without the draw) of the arch that
-looked best so far, and its FLOPs. Every controller runs through the same engine and journal as
-`nas search`.
+Landscapes: `embedded`, the surrogate's prediction on the space mbconv plus a fixed normal draw for
+each arch (--noise, points); `synthetic`, a table of 6,561 networks that is made up from a seed; and
+a table of the user's (--table, docs/extend.md). Every controller runs through the same engine and
+journal as `nas search`. What counts is the *true* reward, without the noise: of the arch that
+looked best so far, of the arch that is handed over (the best by the posterior mean of all trials),
+and the best of all that were evaluated. With --objective pareto it is the area under the front of
+accuracy and FLOPs, as a share of the whole.
 
-    python scripts/bench_controllers.py --seeds 20 --trials 1000 --out controllers.csv
+With --out every search that has ended is on file, and the same command goes on with the others:
+take a controller's rows out of the file to measure it again. All that is on file is shown.
+
+    python scripts/bench_controllers.py --out bench/rewards.csv --picture bench/rewards.png
+    python scripts/bench_controllers.py --objective pareto --trials 400 --out bench/pareto.csv
+    python scripts/bench_controllers.py --table my.parquet --space my_space.py --out bench/my.csv
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
-import statistics
+import io
+import multiprocessing
+import os
+import sys
 import tempfile
-import time
-from collections import defaultdict
-from collections.abc import Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-TARGET = 400_000_000
-POINTS = (25, 50, 100, 200, 300, 400, 1000)
+import controller_tables
+import landscapes
+from controller_search import Job, tried
+from controller_tables import Row
+from landscapes import EMBEDDED, PARETO, SYNTHETIC, Landscape
 
-
-class Job(NamedTuple):
-    controller: str
-    reward: str
-    seed: int
-    trials: int
-    noise: float
-    options: tuple[tuple[str, int], ...]
+POINTS = (25, 50, 100, 200, 300, 400, 1000, 2000, 4000, 8000)
+CAPS = {"gp": 100}  # trials: its proposals take longer and longer
+NAMES = f"{EMBEDDED},{SYNTHETIC}"
 
 
-class Row(NamedTuple):
-    controller: str
-    reward: str
-    seed: int
-    trials: int
-    observed: float
-    true: float
-    flops: float
-    seconds: float
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what is not on file; print the tables; return 1 if a search failed."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded; searches share cores
+    from nas.errors import NasError
+
+    given = arguments(words)
+    try:
+        jobs = list(jobs_of(given))
+        kept = read(given.out) if given.out else []
+    except NasError as error:
+        raise SystemExit(f"bench_controllers: {error}") from error
+    done = {row.key for row in kept}
+    left = [job for job in jobs if job.key not in done]
+    print(f"{len(jobs)} searches, {len(jobs) - len(left)} of them on file", file=sys.stderr)
+    failed = 0
+    for number, (job, rows, error) in enumerate(results(left, given.processes), 1):
+        kept += rows
+        failed += bool(error)
+        if given.out:
+            append(given.out, rows)
+        what = f"{job.landscape.name} {job.reward} {job.controller} seed {job.seed}"
+        told = f"FAILED: {error}" if error else f"{rows[-1].ms:.1f} ms a trial"
+        print(f"{number}/{len(left)} {what}: {told}", file=sys.stderr)
+    for line in controller_tables.lines(kept):
+        print(line)
+    if given.picture and kept:
+        controller_tables.draw(given.picture, kept)
+    return int(bool(failed))
 
 
-def main() -> None:
-    given = arguments()
-    names = given.controllers.split(",")
-    options = tuple((k, int(v)) for k, v in (pair.split("=") for pair in given.option))
-    jobs = [
-        Job(name, reward, seed, given.trials, given.noise, options)
-        for reward, seed, name in product(given.rewards.split(","), range(given.seeds), names)
-    ]
-    with ProcessPoolExecutor(given.processes) as pool:
-        rows = [row for rows in pool.map(run, jobs) for row in rows]
-    if given.out:
-        with given.out.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerows([Row._fields, *rows])
-    print_tables(rows, given.seeds)
-
-
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--controllers", default="random,evolution,nsga2,tpe")
-    parser.add_argument("--rewards", default="hard,soft")
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    shown = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown)
+    parser.add_argument("--controllers", help="names or paths, by commas (default: all)")
+    parser.add_argument("--landscapes", help=f"(default: {NAMES}, or the --table alone)")
+    parser.add_argument("--table", type=Path, help="a .csv or .parquet table of the user's")
+    parser.add_argument("--space", help="of the table: a name or a .py file")
+    parser.add_argument("--target-flops", type=float, help="of the table (default: the median)")
+    parser.add_argument("--rewards", default="hard,soft", help="hard, soft, absolute, accuracy")
+    parser.add_argument("--objective", default="reward", choices=("reward", PARETO))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--noise", type=float, default=0.3)
-    parser.add_argument("--option", action="append", default=[], help="of the controllers, k=v")
-    parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--out", type=Path)
-    return parser.parse_args()
-
-
-def run(job: Job) -> list[Row]:
-    """Run one controller with one seed; return what it had found by each of POINTS."""
-    import torch
-
-    from nas import catalog
-    from nas.engine import Engine
-    from nas.interfaces import Trial, Work
-    from nas.objective import Bound, Goal, make_objective, reward
-    from nas.samplers import distributions
-    from nas.studies.study import SEARCH, Journal
-
-    torch.set_num_threads(1)
-    space = catalog.export("spaces", "mbconv", "SPACE")
-    objective = make_objective(job.reward, None, (Bound("flops", TARGET),), ())
-    truth = catalog.make("evaluators", "surrogate", options={})
-    work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
-    executor = catalog.make("executors", "local", work, options={})
-    sampler = catalog.make(
-        "controllers", job.controller, space, options=dict(job.options), seed=job.seed
+    parser.add_argument("--points", help="evaluations to look at, by commas")
+    parser.add_argument("--noise", type=float, default=0.3, help="percent points (0.3)")
+    parser.add_argument("--option", action="append", default=[], metavar="CONTROLLER.NAME=VALUE")
+    parser.add_argument(
+        "--cap", action="append", default=[], help="CONTROLLER=TRIALS at most (gp=100)"
     )
-    finished: list[Trial] = []
-
-    def watch(trial: Trial) -> None:
-        if trial.state == "done":
-            finished.append(trial)
-
-    start = time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "journal.log", distributions(space))
-        log = journal.log(SEARCH, ["maximize"], sampler)
-        Engine(
-            log,
-            space,
-            Goal(objective),
-            executor,
-            seed=job.seed,
-            finished=[],
-            known={},
-            stop=lambda: "",
-            watch=watch,
-        ).run(job.trials)
-    seconds = time.process_time() - start
-    rows = []
-    for count in (point for point in POINTS if point <= len(finished)):
-        best = max(finished[:count], key=lambda trial: trial.values[0])
-        accuracy = truth.evaluate(space.decode(best.choices))["accuracy"]
-        true = reward({**best.metrics, "accuracy": accuracy}, objective)
-        shown = best.values[0], true, best.metrics["flops"]
-        rows.append(Row(job.controller, job.reward, job.seed, count, *shown, seconds))
-    return rows
+    parser.add_argument("--workers", type=int, default=1, help="evaluations in flight (virtual)")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--out", type=Path, help="a .csv file that is gone on with")
+    parser.add_argument("--picture", type=Path, help="a .png file")
+    given = parser.parse_args(words)
+    if bool(given.table) != bool(given.space):
+        parser.error("--table and --space belong together")
+    if min(given.seeds, given.trials, given.workers, given.processes) < 1:
+        parser.error("--seeds, --trials, --workers and --processes are 1 or more")
+    given.folder = given.out.parent if given.out else Path(tempfile.mkdtemp(prefix="bench-"))
+    return given
 
 
-def print_tables(rows: Iterable[Row], seeds: int) -> None:
-    """Print per reward: the median true reward at each point with its quartiles, and the end."""
-    groups: dict[tuple[str, str, int], list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[row.reward, row.controller, row.trials].append(row)
-    for kind in dict.fromkeys(reward for reward, _, _ in groups):
-        points = sorted({trials for reward, _, trials in groups if reward == kind})
-        print(
-            f"\n{kind} reward, T = 400M multiply-adds, {seeds} seeds: true reward of the best seen"
+def jobs_of(given: argparse.Namespace) -> Iterator[Job]:
+    """Yield all searches, those of one seed together.
+
+    Raises:
+        NasError: an unknown controller, option, landscape or reward, or no such table.
+    """
+    rewards = [PARETO] if given.objective == PARETO else given.rewards.split(",")
+    places = places_of(given)
+    options = options_of(given.option)
+    caps = CAPS | {name: int(most) for name, most in map(split, given.cap)}
+    points = tuple(map(int, given.points.split(","))) if given.points else POINTS
+    names = controllers(given, options, rewards)
+    tops = {
+        (place, reward): landscapes.ceiling(place, reward, given.folder)
+        for place, reward in product(places, rewards)
+    }
+    for (place, reward), top in tops.items():
+        print(f"{place.name}, {reward}: {top.value:.2f}; {top.how}", file=sys.stderr)
+    for seed, (place, reward), name in product(range(given.seeds), tops, names):
+        trials = min(given.trials, caps.get(name, given.trials))
+        mine = tuple(sorted(options.get(name, {}).items()))
+        yield Job(
+            *(place, reward, name, mine, trials, given.workers, seed),
+            points=tuple(sorted({*(p for p in points if p <= trials), trials})),
+            ceiling=tops[place, reward],
         )
-        print(b0(kind))
-        print("| controller |", " | ".join(map(str, points)), "| FLOPs at the end | CPU s |")
-        print("|---|" + "---|" * (len(points) + 2))
-        for name in dict.fromkeys(c for r, c, _ in groups if r == kind):
-            cells = [spread([r.true for r in groups[kind, name, p]], 2) for p in points]
-            last = groups[kind, name, points[-1]]
-            flops = spread([row.flops / 1e6 for row in last], 0)
-            seconds = statistics.median(row.seconds for row in last)
-            print(f"| {name} |", " | ".join(cells), f"| {flops}M | {seconds:.0f} |")
 
 
-def b0(kind: str) -> str:
-    """Return the reward of EfficientNet-B0's own choices."""
+def places_of(given: argparse.Namespace) -> list[Landscape]:
+    """Return the landscapes that are asked for.
+
+    Raises:
+        OptionError: an unknown one, or no such table.
+    """
+    from nas.errors import OptionError
+
+    found = []
+    if given.table:
+        found.append(landscapes.of_table(given.table, given.space, given.target_flops))
+    for name in (given.landscapes or ("" if given.table else NAMES)).split(","):
+        if name == EMBEDDED:
+            found.append(landscapes.embedded(given.noise))
+        elif name == SYNTHETIC:
+            found.append(landscapes.synthetic(given.folder, given.noise))
+        elif name:
+            raise OptionError(f"--landscapes takes {NAMES}, not {name!r}; --table adds your own")
+    return found
+
+
+def split(text: str) -> tuple[str, str]:
+    """Return NAME and VALUE of NAME=VALUE.
+
+    Raises:
+        OptionError: it is no such text.
+    """
+    from nas.errors import OptionError
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(f"{text!r} is no NAME=VALUE")
+    return name, value
+
+
+def options_of(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the options of each controller."""
+    import yaml
+
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in map(split, texts):
+        controller, _, option = name.rpartition(".")
+        found.setdefault(controller, {})[option] = yaml.safe_load(value)
+    return found
+
+
+def controllers(
+    given: argparse.Namespace, options: Mapping[str, Mapping[str, Any]], rewards: Sequence[str]
+) -> list[str]:
+    """Return the controllers to compare: those asked for, or all that can pursue the objective.
+
+    Raises:
+        OptionError: an unknown controller or option, or one that cannot pursue it.
+    """
     from nas import catalog
-    from nas.load import load_arch
-    from nas.objective import Bound, make_objective, reward
-    from nas.points import cost_metrics
+    from nas.errors import OptionError
 
-    arch = load_arch("efficientnet_b0")
-    objective = make_objective(kind, None, (Bound("flops", TARGET),), ())
-    metrics = catalog.make("evaluators", "surrogate", options={}).evaluate(arch)
-    value = reward({**metrics, **cost_metrics(arch)}, objective)
-    error = f"{metrics['accuracy']:.2f} ±{metrics['accuracy_std']:.2f} %"
-    return (
-        f"EfficientNet-B0's own choices: reward {value:.2f} (predicted proxy top-1 {error}, 385.8M)"
-    )
+    objective = PARETO if rewards == [PARETO] else "reward"
+    asked = given.controllers.split(",") if given.controllers else None
+    names = []
+    for name in asked or catalog.names("controllers"):
+        catalog.check_options(
+            "controllers", name, options.get(name, {}), ("seed", "excess", "goal")
+        )
+        if objective in catalog.export("controllers", name, "OBJECTIVES"):
+            names.append(name)
+        elif asked:
+            raise OptionError(f"controller {name} cannot pursue --objective {objective}")
+    for name in options:
+        if name not in names:
+            raise OptionError(f"--option {name or '?'}.NAME=VALUE: no such controller is compared")
+    return names
 
 
-def spread(values: list[float], digits: int) -> str:
-    """Return median (quartiles)."""
-    if len(values) < 2:
-        return f"{values[0]:.{digits}f}"
-    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
-    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+def results(jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, list[Row], str]]:
+    """Yield each search with its rows, or with why it failed, in the order in which they end."""
+    if processes == 1 or len(jobs) < 2:
+        yield from ((job, *tried(job)) for job in jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(processes, context) as pool:
+        futures = {pool.submit(tried, job): job for job in jobs}
+        try:
+            for future in as_completed(futures):
+                error = future.exception()  # a process that was killed
+                yield (futures[future], *(([], repr(error)) if error else future.result()))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def read(path: Path) -> list[Row]:
+    """Return the searches on file; what a kill has left of one is cut off.
+
+    Raises:
+        OptionError: the file is no such file.
+    """
+    from nas.errors import OptionError
+
+    if not path.exists():
+        return []
+    head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
+    if head.strip() != ",".join(Row._fields):
+        raise OptionError(f"{path} is of something else, or of an earlier version: name another")
+    told = [Row.of(cells) for cells in csv.reader(line for line in lines if line.endswith("\n"))]
+    rows = [row for row in told if row]
+    counts = Counter(row.key for row in rows)
+    whole = [row for row in rows if counts[row.key] == row.rows]
+    if len(whole) < len(lines):
+        text = head + "".join(map(line_of, whole))
+        path.with_suffix(".part").write_text(text, encoding="utf-8")
+        path.with_suffix(".part").replace(path)
+    return whole
+
+
+def append(path: Path, rows: Sequence[Row]) -> None:
+    """Add a search to the file, in one write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = "" if path.exists() else ",".join(Row._fields) + "\n"
+    with path.open("a", encoding="utf-8") as file:
+        file.write(head + "".join(map(line_of, rows)))
+
+
+def line_of(row: Row) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(row)
+    return text.getvalue()
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

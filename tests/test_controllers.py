@@ -2,8 +2,10 @@
 
 import random
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import optuna
 import pytest
 
 from nas import catalog
@@ -12,7 +14,7 @@ from nas.errors import OptionError
 from nas.interfaces import Choices, Space, Trial
 from nas.objective import Bound, Goal, make_objective
 from nas.points import cost_metrics
-from nas.samplers import distributions
+from nas.samplers import distributions, random_choices
 from nas.studies.study import Journal, Log
 
 MBCONV: Space = catalog.export("spaces", "mbconv", "SPACE")
@@ -45,6 +47,7 @@ OPTIONS = {
     "gp": {"startup": 5},
     "predictor": {"startup": 5, "pool": 3},
     "tpe": {"startup": 5},
+    "reinforce": {"batch": 5},
 }
 
 
@@ -175,7 +178,8 @@ def test_nothing_but_failures_are_survived(
 def test_many_trials_in_flight(paths: Iterator[Path], name: str, objective: str) -> None:
     search = Search(next(paths), name, objective, usual(name))
     search.go(OPTIONS.get(name, {}).get("population", 5))
-    flying = [search.ask() for _ in range(20 if name not in LENGTH else 3)]
+    flying = [search.ask() for _ in range(64 if name != "gp" else 3)]
+    # two thirds of a space of 96 points cannot be had without repeating some
     assert len({tuple(c.values()) for _, c in flying}) > len(flying) // 2
     random.Random(0).shuffle(flying)
     for number, choices in flying:
@@ -183,6 +187,37 @@ def test_many_trials_in_flight(paths: Iterator[Path], name: str, objective: str)
     assert search.log.unfinished() == []
     search.reopen()
     search.tell(*search.ask())
+
+
+@pytest.fixture(scope="module")
+def long_past() -> optuna.Study:
+    """A study of 5,000 trials, in memory: to write and read a journal of them takes longer."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study, rng = optuna.create_study(direction="maximize"), random.Random(0)
+    now = datetime(2026, 1, 1)
+    for number in range(5000):
+        choices = random_choices(MBCONV, rng)
+        accuracy = 60.0 + choices["block3_layers"] - choices["block5_kernel"]
+        trial = optuna.trial.create_trial(
+            params=choices,
+            distributions=distributions(MBCONV),
+            value=accuracy,
+            user_attrs={"state": "done", "arch_id": str(number), "accuracy": accuracy},
+        )
+        trial.datetime_complete = now + timedelta(seconds=number)
+        study.add_trial(trial)
+    return study
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.names("controllers") if n != "gp"])
+def test_five_thousand_trials_are_borne(long_past: optuna.Study, name: str) -> None:
+    goal = Goal(make_objective("hard", None, (), ()))
+    long_past.sampler = catalog.make("controllers", name, MBCONV, options={}, seed=0, goal=goal)
+    for _ in range(2):
+        trial = long_past.ask(distributions(MBCONV))
+        assert list(trial.params) == list(MBCONV.choices)
+        assert all(value in MBCONV.choices[key] for key, value in trial.params.items())
+        long_past.tell(trial, state=optuna.trial.TrialState.FAIL)
 
 
 @pytest.mark.parametrize("name", catalog.names("controllers"))

@@ -267,7 +267,7 @@ def test_a_search_says_that_its_seconds_are_virtual(cli: Any) -> None:
         ({"failures": -0.1}, "failures is a share of the tries, 0 to 1, not -0.1"),
         ({"slowdown": 0.5}, "slowdown is a factor of 1 or more"),
         ({"overhead": -1.0}, "overhead is seconds of 0 or more"),
-        ({"times": "lost.csv"}, "no table of times lost.csv"),
+        ({"times": "lost.csv"}, "no table lost.csv"),
     ],
 )
 def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:

@@ -134,6 +134,7 @@ LEARNS = [
     ("evolution", {"population": 20}, 10),
     pytest.param("gp", {}, 2, marks=pytest.mark.slow),
     ("nsga2", {"population": 20}, 10),
+    ("predictor", {}, 3),
     ("tpe", {}, 10),
 ]
 
@@ -165,7 +166,7 @@ def test_two_objectives_take_over_too(earlier: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("controller", "stop"), [("evolution", 0), ("tpe", 1), ("evolution", 6), ("tpe", 6)]
+    ("controller", "stop"), [("evolution", 0), ("tpe", 1), ("evolution", 6), ("predictor", 6)]
 )
 def test_interrupted_and_resumed_is_uninterrupted(
     earlier: Path, controller: str, stop: int
@@ -233,7 +234,10 @@ REFUSED = {
     "mistyped": ({"warm_start": "surogate"}, "did you mean 'surrogate'"),
     "no search": ({"warm_start": "folder"}, "journal.log, which .*folder lacks"),
     "storage": ({"storage": "sqlite:///x.db"}, "leave one of them out"),
-    "controller": ({"evaluator_options": {"landscape": 1}}, "landscape 0, not 1.*--controller"),
+    "controller": (
+        {"evaluator_options": {"landscape": 1}},
+        "landscape 0, not 1.*--controller predictor$",
+    ),
     "surrogate": ({"warm_start": "surrogate"}, "is a prior, which controller tpe does not take"),
     "itself": (
         {"warm_start": "surrogate", "evaluator": "surrogate", "controller": "believer.py"},
@@ -352,6 +356,15 @@ def test_the_surrogate_reaches_the_controller(believer: Path) -> None:
     assert all(30 < float(value) < 80 for value in believed)
     none: Prior = no_prior
     assert not none([{}, {}]).any()
+
+
+def test_the_predictor_goes_on_from_its_prior(folder: Path) -> None:
+    options = {**SYNTHETIC, "space": "mbconv_small", "controller": "predictor", "trials": 4}
+    calm = search(**options, name="calm", warm_start="surrogate")
+    search(**{**options, "trials": 2}, name="broken", warm_start="surrogate")
+    assert unclocked(search(name="broken", resume=True, trials=4)) == unclocked(calm)
+    cold = search(**options, name="cold")
+    assert [row["arch_id"] for row in rows(calm)] != [row["arch_id"] for row in rows(cold)]
 
 
 def test_ls_plan_and_the_report_tell_of_it(earlier: Path, cli: Cli) -> None:

@@ -74,7 +74,11 @@ def _head(found: data.Found) -> list[Html]:
         ("Controller", f"{result['controller']}, seed {found.args.get('seed', 'unknown')}"),
         ("Evaluator", kind["title"]),
         ("Trials", ", ".join(trials)),
-        *[("Warm start", warmed["line"]) for warmed in [result.get("warm_start")] if warmed],
+        *[
+            ("Warm start", warmed["line"].removeprefix("warm start: "))
+            for warmed in [result.get("warm_start")]
+            if warmed
+        ],
         ("Evaluation", f"{format_seconds(result['seconds'])}, all trials added up"),
         ("Started", date(found.env)),
         ("Repeat", command("nas", "search", "--config", f"{result['run']}/{run.ARGS}")),

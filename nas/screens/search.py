@@ -200,7 +200,8 @@ def show_search(result: Row, console: Console) -> None:
         console.print("no arch was evaluated: every proposal was rejected or failed")
     else:
         console.print(leaderboard(rows))
-        console.print(why(result))
+        if reason := why(result):
+            console.print(reason)
     if result["finals"]:
         console.print(finals_board(result))
         deviation = result["finals"][0]["seed_deviation"]

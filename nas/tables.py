@@ -1,0 +1,49 @@
+"""Tables of the user's, .csv or .parquet, as rows of column → value; nothing is unpickled."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from nas.errors import MissingError, OptionError
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Return the rows of a .csv or .parquet file; the values of a .csv are text.
+
+    Raises:
+        OptionError: no such file, or it cannot be read as a table.
+        MissingError: a .parquet file without pyarrow.
+    """
+    if not path.is_file():
+        raise OptionError(f"no table {path}: give a .csv or .parquet file")
+    try:
+        if path.suffix == ".parquet":
+            return _parquet(path)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError, NotImplementedError, csv.Error) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise OptionError(f"{path} is no table that can be read: {reason}") from error
+
+
+def _parquet(path: Path) -> list[Row]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise MissingError(f"{path} needs pyarrow: pip install 'nas[parquet]'") from error
+    rows: list[Row] = parquet.read_table(path).to_pylist()
+    return rows
+
+
+def number(value: object) -> float | None:
+    """Return the finite number that a cell holds, or None."""
+    try:
+        found = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None

@@ -1,0 +1,292 @@
+"""The rows of bench_controllers.py as tables and as a picture."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import cycle
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+PARETO, RANDOM, YARDSTICK = "pareto", "random", "tpe"
+EXPONENTS = {"hard": "w = 0 up to T, −1 above", "soft": "w = −0.07"}
+MEASURES = {
+    "handed": "of the arch handed over (best posterior mean)",
+    "seen": "of the arch that looked best",
+    "best": "of the best arch evaluated",
+}
+FRONTS = {
+    "handed": "front by posterior mean",
+    "seen": "front as observed",
+    "best": "front of all that was evaluated",
+}
+# told apart by people who see fewer colours: Okabe & Ito 2008
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
+GREY = "#777777"
+
+
+class Row(NamedTuple):
+    """What a search had found after so many evaluations.
+
+    Rewards in percent points, or shares of the best front: `observed`: as the search saw it;
+    `seen`, `handed`, `best`: true, of the arch that looked best, that is handed over, of the best.
+    `flops`: of the arch handed over. `arrival`: evaluations until the ceiling was near, inf: never.
+    `ms`: CPU of an evaluated trial, all in all. `ended`: evaluations of the whole search, which
+    keeps what it has found. `rows`: of this search.
+    """
+
+    landscape: str
+    digest: str
+    target: float
+    noise: str
+    reward: str
+    controller: str
+    options: str
+    trials: int
+    workers: int
+    seed: int
+    evaluations: int
+    observed: float
+    seen: float
+    handed: float
+    best: float
+    flops: float
+    arrival: float
+    ms: float
+    ceiling: float
+    ended: int
+    rows: int
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """Return what tells its search from others."""
+        return self[:10]
+
+    @property
+    def group(self) -> tuple[Any, ...]:
+        """Return what is equal where searches can be compared."""
+        return (*self[:5], self.workers)
+
+    @property
+    def label(self) -> str:
+        return f"{self.controller} ({self.options})" if self.options else self.controller
+
+    @staticmethod
+    def of(cells: Sequence[str]) -> Row | None:
+        """Return the row of a line, None if it is damaged."""
+        kinds = [kind for name, kind in get_type_hints(Row).items() if name in Row._fields]
+        try:
+            return Row(*(kind(cell) for kind, cell in zip(kinds, cells, strict=True)))
+        except ValueError:
+            return None
+
+
+Series = dict[int, list[Row]]  # by the number of evaluations, a row for each seed
+
+
+def groups(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Series]]:
+    """Return the rows by what was searched, by controller and by evaluations."""
+    found: dict[tuple[Any, ...], dict[str, Series]] = {}
+    lengths: dict[tuple[Any, ...], set[int]] = defaultdict(set)
+    for row in rows:
+        lengths[*row.group, row.label].add(row.trials)
+    for row in sorted(rows, key=lambda row: (row.group, row.label, row.trials, row.seed)):
+        several = len(lengths[*row.group, row.label]) > 1
+        name = f"{row.label}, {row.trials:,}" if several else row.label
+        series = found.setdefault(row.group, {}).setdefault(name, {})
+        series.setdefault(row.evaluations, []).append(row)
+    return found
+
+
+def lines(rows: Sequence[Row]) -> Iterator[str]:
+    """Yield the tables: medians with quartiles, and the share of the way from random's median."""
+    for series in groups(rows).values():
+        yield from ["", *heading(series)]
+        first = next(iter(next(iter(series.values())).values()))[0]
+        measures = FRONTS if first.reward == PARETO else MEASURES
+        for measure, words in measures.items():
+            yield from ["", f"{what(first)} {words}:", "", *table(series, measure)]
+        yield from paired(series)
+
+
+def what(row: Row) -> str:
+    return "Share of the best front's area," if row.reward == PARETO else "True reward"
+
+
+def title(row: Row) -> str:
+    """Return what was searched."""
+    noise = f", noise {row.noise}" if row.noise else ""
+    flight = f", {row.workers} in flight" if row.workers > 1 else ""
+    if row.reward in (PARETO, "accuracy"):
+        aim = "accuracy against FLOPs" if row.reward == PARETO else "accuracy alone"
+    else:
+        aim = f"{row.reward} reward, T = {row.target / 1e6:g}M"
+    return f"{row.landscape}, {aim}{noise}{flight}"
+
+
+def heading(series: dict[str, Series]) -> list[str]:
+    every = [row for by_count in series.values() for group in by_count.values() for row in group]
+    first, seeds = every[0], {row.seed for row in every}
+    form = (
+        f", accuracy × (FLOPs/T)^w, {EXPONENTS[first.reward]}" if first.reward in EXPONENTS else ""
+    )
+    top = "" if first.reward == PARETO else f"; ceiling {first.ceiling:.2f}"
+    text = f"### {title(first)}"
+    return [text, "", f"{len(seeds)} seeds{form}; FLOPs are multiply-adds{top}."]
+
+
+def table(series: dict[str, Series], measure: str) -> list[str]:
+    """Return a table of one measure, with what a search cost beside it."""
+    counts = sorted({count for by_count in series.values() for count in by_count})
+    is_best, pareto = measure == "best", _is_pareto(series)
+    near = "99 % of the front" if pareto else "within 0.1 of the ceiling"
+    more = [f"evaluations until {near}"] if is_best else ["CPU ms a trial"]
+    more += ["FLOPs, M"] if measure == "handed" and not pareto else []
+    out = [f"| controller | {' | '.join(f'{n:,}' for n in counts)} | {' | '.join(more)} |"]
+    out.append("|---" * (1 + len(counts) + len(more)) + "|")
+    for name, by_count in series.items():
+        cells = [cell(series, by_count, count, measure) for count in counts]
+        last = by_count[max(by_count)]
+        if is_best:
+            cells.append(spread([row.arrival for row in last], 0))
+        else:
+            cells.append(f"{statistics.median(row.ms for row in last):.1f}")
+        if len(more) > 1:
+            cells.append(spread([row.flops / 1e6 for row in last], 0))
+        out.append(f"| {name} | {' | '.join(cells)} |")
+    return out
+
+
+def cell(series: dict[str, Series], by_count: Series, count: int, measure: str) -> str:
+    """Return a median with its quartiles, and the share of the way from random's to the ceiling."""
+    if count not in by_count:
+        return ""
+    values = [getattr(row, measure) for row in by_count[count]]
+    text = spread(values, 3 if _is_pareto(series) else 2)
+    share = way(series, by_count, count, measure)
+    return text if share is None else f"{text} {100 * share:.0f} %"
+
+
+def way(series: dict[str, Series], by_count: Series, count: int, measure: str) -> float | None:
+    """Return the share of the way from random's median to the ceiling, None for random itself."""
+    chance = series.get(RANDOM, {}).get(count)
+    if not chance or by_count is series[RANDOM]:
+        return None
+    low, top = statistics.median(getattr(row, measure) for row in chance), chance[0].ceiling
+    middle = statistics.median(getattr(row, measure) for row in by_count[count])
+    return (middle - low) / (top - low) if top > low else None
+
+
+def paired(series: dict[str, Series]) -> list[str]:
+    """Return how much more each hands over than the yardstick with the same seed."""
+    if YARDSTICK not in series or len(series) < 2:
+        return []
+    mine, digits = series[YARDSTICK], 3 if _is_pareto(series) else 2
+    counts = sorted(mine)
+    out = [
+        "",
+        f"Handed over, less what {YARDSTICK} hands over with the same seed: median, wins:",
+        "",
+    ]
+    out += [f"| controller | {' | '.join(f'{n:,}' for n in counts)} |"]
+    out.append("|---" * (1 + len(counts)) + "|")
+    for name, by_count in series.items():
+        if name != YARDSTICK:
+            cells = [_gain(by_count.get(count, []), mine[count], digits) for count in counts]
+            out.append(f"| {name} | {' | '.join(cells)} |")
+    return out
+
+
+def _gain(rows: Sequence[Row], others: Sequence[Row], digits: int) -> str:
+    theirs = {row.seed: row.handed for row in others}
+    gains = [row.handed - theirs[row.seed] for row in rows if row.seed in theirs]
+    if not gains:
+        return ""
+    wins = sum(gain > 0 for gain in gains)
+    return f"{statistics.median(gains):+.{digits}f}, {wins} of {len(gains)}"
+
+
+def _is_pareto(series: dict[str, Series]) -> bool:
+    return next(iter(next(iter(series.values())).values()))[0].reward == PARETO
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the quartiles; where one lies between a number and never, it is never."""
+    order = sorted(values)
+
+    def at(share: float) -> float:
+        place = share * (len(order) - 1)
+        low, high = order[math.floor(place)], order[math.ceil(place)]
+        if math.isinf(high):
+            return low if place == math.floor(place) else math.inf
+        return low + (high - low) * (place - math.floor(place))
+
+    return at(0.25), at(0.5), at(0.75)
+
+
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return median (quartiles)."""
+    low, middle, high = (f"{v:.{digits}f}" if v < math.inf else "never" for v in quartiles(values))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def draw(path: Path, rows: Sequence[Row]) -> None:
+    """Draw what was handed over by when: a panel for all that can be compared."""
+    from matplotlib.figure import Figure
+
+    found = groups(rows)
+    names = sorted({name for series in found.values() for name in series})
+    others = [name for name in names if name != RANDOM]
+    colours = {RANDOM: GREY, **dict(zip(others, cycle(COLOURS), strict=False))}
+    columns = min(2, len(found))
+    height = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(6.8 * columns, 4.4 * height), layout="constrained")
+    panels = figure.subplots(height, columns, squeeze=False).flat
+    for axis, series in zip(panels, found.values(), strict=False):
+        _panel(axis, series, colours)
+    for axis in list(figure.axes)[len(found) :]:
+        axis.remove()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+
+
+def _panel(axis: Any, series: dict[str, Series], colours: dict[str, str]) -> None:
+    """Draw medians with their quartiles, the ceiling, and the names at the ends of the lines."""
+    ends, lows, counts = [], [], sorted({n for by_count in series.values() for n in by_count})
+    first = next(iter(series.values()))
+    row = first[min(first)][0]
+    for name, by_count in series.items():
+        x = sorted(by_count)
+        low, middle, high = zip(
+            *(quartiles([r.handed for r in by_count[n]]) for n in x), strict=True
+        )
+        axis.plot(x, middle, color=colours[name], marker="o", markersize=3, linewidth=1.6)
+        axis.fill_between(x, low, high, color=colours[name], alpha=0.13, linewidth=0)
+        ends.append((x[-1], middle[-1], name))
+        lows += low[1:] or low
+    axis.axhline(row.ceiling, color="black", linestyle="--", linewidth=1)
+    axis.text(counts[0], row.ceiling, "ceiling", va="bottom", fontsize=8)
+    room = row.ceiling - min(lows)
+    axis.set_ylim(min(lows) - 0.03 * room, row.ceiling + 0.09 * room)
+    axis.set_xscale("log")
+    axis.set_xlim(counts[0] / 1.08, counts[-1] * (counts[-1] / counts[0]) ** 0.3)
+    axis.set_xticks(counts, [f"{n:,}" for n in counts])
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
+    measure = "share of the best front's area" if row.reward == PARETO else "true reward"
+    axis.set(xlabel="evaluations", ylabel=f"{measure}, handed over")
+    axis.set_title(f"{title(row)}\nFLOPs are multiply-adds; median and quartiles", fontsize=10)
+    _names(axis, ends, colours)
+
+
+def _names(axis: Any, ends: list[tuple[int, float, str]], colours: dict[str, str]) -> None:
+    """Write the names beside the ends of the lines, moved apart where they would overlap."""
+    low, high = axis.get_ylim()
+    gap, last = (high - low) * 0.05, -math.inf
+    for x, y, name in sorted(ends, key=lambda end: end[1]):
+        height = last = max(y, last + gap)
+        style: dict[str, Any] = {"color": colours[name], "fontsize": 9, "va": "center"}
+        line = {"arrowstyle": "-", "color": colours[name], "lw": 0.5}
+        axis.annotate(name, (x, y), (x * 1.12, height), arrowprops=line, **style)
