@@ -24,7 +24,7 @@ from nas.points import decode, excess
 from nas.samplers import Prior, allowed_choices, no_prior
 
 SAMPLE = 500  # random points that tell how large a feature is in a space
-REMEMBERED = 100_000  # points
+REMEMBERED = 20_000  # points, of some 2 kB each
 Column = tuple[str, Callable[[Choices], float]]  # its kind, and what it reads of a point
 
 
