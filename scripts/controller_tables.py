@@ -292,9 +292,10 @@ def _panel(axis: Any, series: dict[str, Series], colours: dict[str, str]) -> Non
 def _names(axis: Any, ends: list[tuple[int, float, str]], colours: dict[str, str]) -> None:
     """Write the names beside the ends of the lines, moved apart where they would overlap."""
     low, high = axis.get_ylim()
+    gap = (high - low) * 0.05
     for x in {end[0] for end in ends}:
         mine = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
-        heights = apart([end[1] for end in mine], (high - low) * 0.05, high)
+        heights = apart([end[1] for end in mine], gap, high - gap / 2)
         for (_, y, name), height in zip(mine, heights, strict=True):
             style: dict[str, Any] = {"color": colours[name], "fontsize": 9, "va": "center"}
             line = {"arrowstyle": "-", "color": colours[name], "lw": 0.5}
