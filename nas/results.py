@@ -118,15 +118,10 @@ def conclude(
         "schema": SCHEMA,
         "run": str(folder),
         **_description(setup),
-        "trials": spent(trials),
-        "proposals": sum(trial.state != "earlier" for trial in trials),
-        "states": _states(trials),
-        "seconds": sum(trial.seconds for trial in trials),
-        "retries": sum(trial.retries for trial in (*trials, *random_trials)),
+        **_effort(trials, random_trials),
         "fleet": dataclasses.asdict(fleet),
         "stopped": reason,
         "met": bool(leaders) and handover.within(leaders[0], setup.goal),
-        "training_flops": training_flops(trials),
         "data": setup.settings.data,
         "best": best,
         "observed_best": handover.observed_best(setup, found, best),
@@ -154,6 +149,18 @@ def conclude(
         run.write_text(folder / "best" / "README.md", _card(setup, result))
         hand_over(folder, final.get(arch.id), folder / "best")
     return result
+
+
+def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
+    """Return how many trials there were, and what they took."""
+    return {
+        "trials": spent(trials),
+        "proposals": sum(trial.state != "earlier" for trial in trials),
+        "states": _states(trials),
+        "seconds": sum(trial.seconds for trial in trials),
+        "retries": sum(trial.retries for trial in (*trials, *random_trials)),
+        "training_flops": training_flops(trials),
+    }
 
 
 def _standing(setup: Setup, standing: Standing) -> dict[str, Any]:
