@@ -134,7 +134,11 @@ def heading(series: dict[str, Series]) -> list[str]:
     )
     top = "" if first.reward == PARETO else f"; ceiling {first.ceiling:.2f}"
     text = f"### {title(first)}"
-    return [text, "", f"{len(seeds)} seeds{form}; FLOPs are multiply-adds{top}."]
+    return [
+        text,
+        "",
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)}{form}; FLOPs are multiply-adds{top}.",
+    ]
 
 
 def table(series: dict[str, Series], measure: str) -> list[str]:
@@ -268,7 +272,9 @@ def _panel(axis: Any, series: dict[str, Series], colours: dict[str, str]) -> Non
         axis.fill_between(x, low, high, color=colours[name], alpha=0.13, linewidth=0)
         ends.append((x[-1], middle[-1], name))
         lows += low[1:] or low
-    axis.axhline(row.ceiling, color="black", linestyle="--", linewidth=1)
+    axis.plot(
+        [counts[0], counts[-1]], [row.ceiling] * 2, color="black", linestyle="--", linewidth=1
+    )
     axis.text(counts[0], row.ceiling, "ceiling", va="bottom", fontsize=8)
     room = row.ceiling - min(lows)
     axis.set_ylim(min(lows) - 0.03 * room, row.ceiling + 0.09 * room)
@@ -286,9 +292,22 @@ def _panel(axis: Any, series: dict[str, Series], colours: dict[str, str]) -> Non
 def _names(axis: Any, ends: list[tuple[int, float, str]], colours: dict[str, str]) -> None:
     """Write the names beside the ends of the lines, moved apart where they would overlap."""
     low, high = axis.get_ylim()
-    gap, last = (high - low) * 0.05, -math.inf
-    for x, y, name in sorted(ends, key=lambda end: end[1]):
-        height = last = max(y, last + gap)
-        style: dict[str, Any] = {"color": colours[name], "fontsize": 9, "va": "center"}
-        line = {"arrowstyle": "-", "color": colours[name], "lw": 0.5}
-        axis.annotate(name, (x, y), (x * 1.12, height), arrowprops=line, **style)
+    gap = (high - low) * 0.05
+    for x in {end[0] for end in ends}:
+        mine = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
+        heights = apart([end[1] for end in mine], gap, high - gap / 2)
+        for (_, y, name), height in zip(mine, heights, strict=True):
+            style: dict[str, Any] = {"color": colours[name], "fontsize": 9, "va": "center"}
+            line = {"arrowstyle": "-", "color": colours[name], "lw": 0.5}
+            axis.annotate(name, (x, y), (x * 1.12, height), arrowprops=line, **style)
+
+
+def apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
+    """Return ascending heights moved up until they are apart, and down again from the top."""
+    up: list[float] = []
+    for height in heights:
+        up.append(max(height, up[-1] + gap) if up else height)
+    down: list[float] = []
+    for height in reversed(up):
+        down.append(min(height, down[-1] - gap if down else top))
+    return down[::-1]
