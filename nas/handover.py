@@ -21,7 +21,6 @@ from nas.prepare import Setup
 
 # by trial number: mean and standard deviation of the accuracy, in percent
 Beliefs = Mapping[int, tuple[float, float]]
-CURSE = "the best of many observations is partly luck (the winner's curse)"
 
 
 @dataclass(frozen=True)
@@ -142,28 +141,3 @@ def _posterior(trial: Trial, goal: Goal, beliefs: Beliefs) -> dict[str, float] |
     mean, deviation = beliefs[trial.number]
     worth = reward(_believed(trial, beliefs), goal.objective)
     return {"accuracy": mean, "accuracy_std": deviation, "reward": worth}
-
-
-def why(result: Mapping[str, Any]) -> str:
-    """Return in one sentence why this trial is handed over; "" where no model was asked."""
-    best = result.get("best")
-    if best and result.get("pareto"):
-        return "The front is of observed accuracies: no model was asked which are luck."
-    if not best or not best.get("posterior"):
-        return ""
-    if result.get("finals"):
-        return f"The finalists were chosen by posterior mean, since {CURSE}."
-    mine, other = _told(best), result.get("observed_best")
-    if not other:
-        return f"Handed over is {mine}: best by posterior mean, and best observed."
-    return (
-        f"Handed over is {mine}, best by posterior mean. Observed best was {_told(other)}: {CURSE}."
-    )
-
-
-def _told(row: Mapping[str, Any]) -> str:
-    believed, seen = row["posterior"], row["metrics"]["accuracy"]
-    return (
-        f"trial {row['number']} (reward {row['reward']:.3f}, accuracy {seen:.2f} observed, "
-        f"{believed['accuracy']:.2f} ±{believed['accuracy_std']:.2f} posterior)"
-    )

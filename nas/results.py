@@ -22,6 +22,7 @@ from nas.objective import Goal, describe, hypervolume, pareto_front, reward
 from nas.points import cost_metrics
 from nas.prepare import Setup
 from nas.studies.study import RANDOM, SEARCH, Log
+from nas.verdict import why
 
 SCHEMA = 1
 TRIALS = {SEARCH: "trials.csv", RANDOM: "random.csv"}
@@ -335,7 +336,7 @@ Arch {best["arch_id"]}, trial {best["number"]}{taken}; {result["proposals"]} pro
 - reward: {best["reward"]:.4f}
 {metrics}
 
-{handover.why(result)}
+{why(result)}
 
 FLOPs are multiply-adds. Accuracy comes from this evaluator: {setup.evaluator.title}.
 

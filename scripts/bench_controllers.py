@@ -1,12 +1,13 @@
 """Compare controllers on landscapes whose truth is known, with the noise of one training per arch.
 
-Landscapes: `embedded`, the surrogate's prediction on the space mbconv plus a fixed normal draw for
-each arch (--noise, points); `synthetic`, a table of 6,561 networks that is made up from a seed; and
-a table of the user's (--table, docs/extend.md). Every controller runs through the same engine and
-journal as `nas search`. What counts is the *true* reward, without the noise: of the arch that
-looked best so far, of the arch that is handed over (the best by the posterior mean of all trials),
-and the best of all that were evaluated. With --objective pareto it is the area under the front of
-accuracy and the logarithm of FLOPs, as a share of the whole.
+Landscapes: `embedded`, the surrogate's prediction on the space mbconv plus a fixed normal draw
+for each arch (--noise, points); `synthetic`, a table of 6,561 networks that is made up from a
+seed; and a table of the user's (--table, docs/extend.md). Every controller runs through the same
+engine and journal as `nas search`. What counts is the *true* reward, without the noise: of the
+arch that looked best so far, of the arch that is handed over (the best by the posterior mean of
+all trials), and the best of all that were evaluated; all by reward alone, where `nas search`
+under the hard reward puts what keeps to the target first. With --objective pareto it is the area
+under the front of accuracy and the logarithm of FLOPs, as a share of the whole.
 
 With --out every search that has ended is on file, and the same command goes on with the others:
 take a controller's rows out of the file to measure it again. All that is on file is shown.
@@ -99,7 +100,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--objective", default="reward", choices=("reward", PARETO))
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--trials", type=int, default=1000)
-    parser.add_argument("--points", help="evaluations to look at, by commas")
+    parser.add_argument(
+        "--points", help="evaluations to look at, by commas; of searches that are not on file"
+    )
     parser.add_argument("--noise", type=float, default=0.3, help="percent points (0.3)")
     parser.add_argument("--option", action="append", default=[], metavar="CONTROLLER.NAME=VALUE")
     parser.add_argument(

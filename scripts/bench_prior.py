@@ -60,8 +60,7 @@ def main() -> None:
 
 def pool_of(folder: Path) -> tuple[Space, list[Trial]]:
     """Return the space of a run and its evaluated trials."""
-    name = run.read_args(folder)["space"]
-    space: Space = catalog.export("spaces", name, "SPACE")
+    space: Space = catalog.export("spaces", run.read_args(folder)["space"] or "mbconv", "SPACE")
     trials = read_journal(folder / "journal.log").studies[SEARCH]
     return space, [trial for trial in trials if trial.state == "done"]
 

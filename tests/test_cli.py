@@ -431,6 +431,12 @@ def test_help_imports_nothing_heavy(folder: Path, verb: str) -> None:
     assert "Usage:" in done.stdout
 
 
+def test_to_list_parts_imports_nothing_heavy(folder: Path) -> None:
+    words = [sys.executable, "-c", IMPORTS, "ls", "spaces"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1].split() == ["LOADED", "yaml"]  # of args.yaml
+
+
 @pytest.mark.parametrize("verb", ["search", "train", "proxy-check"])
 def test_every_flag_of_a_verb_is_in_its_help_with_its_default(cli: Cli, verb: str) -> None:
     from nas.settings.proxy import ProxySettings

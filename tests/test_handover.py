@@ -11,7 +11,7 @@ from rich.console import Console
 
 from nas import report
 from nas.finals import Finalist, Standing
-from nas.handover import Judged, finalists, judged, leaders, observed_best, ranked, why, winner
+from nas.handover import Judged, finalists, judged, leaders, observed_best, ranked, winner
 from nas.interfaces import Trial
 from nas.points import cost_metrics, decode
 from nas.prepare import Setup, prepare
@@ -19,6 +19,7 @@ from nas.samplers import random_choices
 from nas.screens.search import show_search
 from nas.settings.search import settings_from
 from nas.verbs.search import search
+from nas.verdict import why
 
 NOISY = {"evaluator": "synthetic", "evaluator_options": {"noise": 0.5}, "target_flops": "400M"}
 

@@ -27,7 +27,7 @@ ROWS = (
     "nas.fitting nas.handover nas.load nas.member_setup nas.members nas.packing nas.pages.* "
     "nas.prepare nas.priors nas.progress nas.proxies nas.proxy_lab nas.reach nas.report "
     "nas.results nas.resumption nas.scaling nas.scored nas.screens.* nas.sources "
-    "nas.train_results nas.train_setup nas.verbs.* nas.warm_start",
+    "nas.train_results nas.train_setup nas.verbs.* nas.verdict nas.warm_start",
     "nas.__main__ nas.cli nas.commands.* nas.flags",
 )
 ROOMS = {name: row for row, names in enumerate(ROWS) for name in names.split()}

@@ -8,7 +8,6 @@ from typing import Any
 
 from nas import run
 from nas.arch import Arch
-from nas.handover import why
 from nas.pages import charts, data, training
 from nas.pages.charts import Point, figure
 from nas.pages.drawing import (
@@ -26,6 +25,7 @@ from nas.pages.drawing import (
     tag,
 )
 from nas.units import format_count, format_seconds
+from nas.verdict import why
 
 # what an accuracy of this evaluator is, beyond its own title
 MEANING = {

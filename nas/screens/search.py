@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from nas.handover import why
 from nas.interfaces import SCORED, SPENT, Fleet, Trial
 from nas.objective import Objective, reward
 from nas.units import format_count
+from nas.verdict import why
 
 SHOWN = 5
 Row = Mapping[str, Any]
