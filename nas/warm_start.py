@@ -68,7 +68,9 @@ def learnt(setup: Setup) -> dict[str, Any]:
         return {**data, "kind": "trials"}
     common(setup.space, kept.choices)
     _check_controller(setup, f"{folder} was evaluated otherwise ({reason}): it is but a prior")
-    return {**data, "kind": "prior", "reason": reason, "choices": kept.choices}
+    data |= {"kind": "prior", "reason": reason, "choices": kept.choices}
+    start(setup, data)  # what it refuses is refused before anything is written
+    return data
 
 
 def begun(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:

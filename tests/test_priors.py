@@ -1,0 +1,82 @@
+"""Priors of earlier runs: points that are no networks here, and runs that are damaged."""
+
+import dataclasses
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import SPACE
+
+from nas import catalog, run
+from nas.errors import ArchError, OptionError, RunError
+from nas.features import Features
+from nas.interfaces import Choices, Space
+from nas.prepare import Setup, prepare
+from nas.priors import prior_of_run
+from nas.settings.search import settings_from
+from nas.verbs.search import search
+from nas.warm_start import anchored, begun, learnt
+
+SMALL = {"space": "space.py", "evaluator": "ledger.py", "random_search": False}
+NARROW = SPACE.rstrip().removesuffix(")") + "    valid=lambda choices: RULE,\n)\n"
+
+
+def setup_of(**settings: Any) -> Setup:
+    return prepare(settings_from(anchored(settings, Path("runs"))), strict=False)
+
+
+def narrow(rule: str, name: str = "narrow.py") -> dict[str, Any]:
+    """Write the small space with a rule of what is valid; return the settings that use it."""
+    Path(name).write_text(NARROW.replace("RULE", rule))
+    return {**SMALL, "space": name, "controller": "predictor"}
+
+
+@pytest.fixture
+def own(folder: Path) -> Path:
+    """A working directory with an earlier search of the small space."""
+    search(**SMALL, trials=12, name="own")
+    return folder
+
+
+def points(space: Space) -> list[Choices]:
+    options = product(*space.choices.values())
+    return [dict(zip(space.choices, each, strict=True)) for each in options]
+
+
+def small(valid: Callable[[Any], bool] | None = None) -> Space:
+    space: Space = catalog.export("spaces", "./space.py", "SPACE")
+    return dataclasses.replace(space, valid=valid)
+
+
+def test_points_that_are_no_networks_here_are_left_out(own: Path) -> None:
+    found = search(**narrow('choices["expansion"] < 6'), trials=3, name="b", warm_start="own")
+    assert found["trials"] == 3 and "believed is what" in found["warm_start"]["line"]
+
+
+def test_a_run_without_a_network_here_is_refused_before_anything_is_written(folder: Path) -> None:
+    search(**narrow('choices["expansion"] < 6'), trials=3, name="own")
+    with pytest.raises(OptionError, match="none of the 3 evaluated there is one: name") as error:
+        search(**narrow('choices["expansion"] == 6', "b.py"), trials=3, name="b", warm_start="own")
+    assert "\n" not in str(error.value) and not Path("runs/search/b").exists()
+
+
+def test_none_of_the_points_and_some_of_them(folder: Path) -> None:
+    here = small(lambda choices: choices["expansion"] == 1)
+    accuracies = [(point, 50.0 + point["channels"] * 1.0) for point in points(small())]  # type: ignore[operator]
+    others = [pair for pair in accuracies if pair[0]["expansion"] != 1]
+    with pytest.raises(OptionError, match="none of the 24 evaluated there is one: name another"):
+        prior_of_run(here, here.choices, others)
+    prior, _ = prior_of_run(here, here.choices, accuracies)
+    asked = prior(points(small()))
+    networks = np.array([point["expansion"] == 1 for point in points(small())])
+    assert np.ptp(asked[~networks]) == 0 < np.ptp(asked[networks])
+    assert np.isclose(asked[~networks][0], np.mean([50 + 16, 50 + 24, 50 + 32]))
+    assert prior([]).shape == (0,)
+
+
+def test_a_space_whose_random_points_are_no_networks_has_features(folder: Path) -> None:
+    nowhere, point = small(lambda choices: False), points(small())[0]
+    assert Features(nowhere).seen(point) is None and len(Features(nowhere).rows([])) == 0
