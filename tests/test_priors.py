@@ -11,14 +11,14 @@ import pytest
 from conftest import SPACE
 
 from nas import catalog, run
-from nas.errors import ArchError, OptionError, RunError
+from nas.errors import OptionError, RunError
 from nas.features import Features
 from nas.interfaces import Choices, Space
 from nas.prepare import Setup, prepare
-from nas.priors import prior_of_run
+from nas.priors import MAKERS, Place, Source, prior_of_run
 from nas.settings.search import settings_from
 from nas.verbs.search import search
-from nas.warm_start import anchored, begun, learnt
+from nas.warm_start import FILE, anchored, begun, learnt
 
 SMALL = {"space": "space.py", "evaluator": "ledger.py", "random_search": False}
 NARROW = SPACE.rstrip().removesuffix(")") + "    valid=lambda choices: RULE,\n)\n"
@@ -80,3 +80,53 @@ def test_none_of_the_points_and_some_of_them(folder: Path) -> None:
 def test_a_space_whose_random_points_are_no_networks_has_features(folder: Path) -> None:
     nowhere, point = small(lambda choices: False), points(small())[0]
     assert Features(nowhere).seen(point) is None and len(Features(nowhere).rows([])) == 0
+
+
+DAMAGED = [
+    ("sources.json", "[]", r"own is damaged \(AttributeError: .*\): name another run$"),
+    ("result.json", "{}", r"own is damaged \(KeyError: 'evaluator'\): name another run$"),
+    ("result.json", "[]", r"own is damaged \(TypeError: .*\): name another run$"),
+]
+
+
+@pytest.mark.parametrize(("file", "text", "message"), DAMAGED)
+def test_a_damaged_file_of_the_earlier_run_is_one_line(
+    own: Path, file: str, text: str, message: str
+) -> None:
+    path = own / "runs/search/own" / file
+    path.write_text(text)
+    setup = setup_of(**SMALL, warm_start="own")
+    if file == "result.json":  # is asked for only where a device measures
+        setup = dataclasses.replace(setup, work=dataclasses.replace(setup.work, device="cpu"))
+        arguments = path.with_name(run.ARGS)
+        arguments.write_text(arguments.read_text().replace("device: null", "device: cpu"))
+    with pytest.raises(RunError, match=message) as error:
+        learnt(setup)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_settings_of_the_earlier_run_name_it(own: Path) -> None:
+    path = own / "runs/search/own" / run.ARGS
+    path.write_text(path.read_text().replace("seed: 0", "seed: -3"))
+    with pytest.raises(OptionError, match=r"search/own/args.yaml: .*-3"):
+        learnt(setup_of(**SMALL, warm_start="own"))
+
+
+def test_what_is_kept_is_checked_and_a_fault_of_a_prior_is_its_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setup = setup_of(**{**SMALL, "evaluator": "synthetic", "space": "mbconv"}, warm_start="naswot")
+    place = Place(folder, lambda line: None, lambda: False)
+    kept = {"schema": 1, "kind": "naswot", "source": "naswot"}
+    for key, value in (("schema", 2), ("kind", "tarot"), ("kind", ["naswot"])):
+        run.write_json(folder / FILE, {**kept, key: value})
+        with pytest.raises(RunError, match=f"{FILE} is damaged .*: start a new run"):
+            begun(setup, place, {})
+
+    def fault(setup: Setup, place: Place) -> Any:
+        raise LookupError("a fault of the scoring")
+
+    monkeypatch.setitem(MAKERS, "naswot", Source(lambda setup: "", fault))  # type: ignore[arg-type]
+    run.write_json(folder / FILE, kept)
+    with pytest.raises(LookupError, match="a fault of the scoring"):
+        begun(setup, place, {})
