@@ -77,12 +77,12 @@ def _of_run(folder: Path, setup: Setup) -> dict[str, Any]:
     if not scored:
         raise OptionError(f"{folder} has no evaluated trial to begin with: name another run")
     reason = _difference(folder, kept, theirs, scored, setup)
-    data = {"schema": SCHEMA, "source": str(folder), "trials": [_stored(*each) for each in scored]}
-    if not reason:
-        return {**data, "kind": "trials"}
-    common(setup.space, kept.choices)
-    _check_controller(setup, f"{folder} was evaluated otherwise ({reason}): it is but a prior")
-    data |= {"kind": "prior", "reason": reason, "choices": kept.choices}
+    data: dict[str, Any] = {"schema": SCHEMA, "source": str(folder), "kind": "trials"}
+    data["trials"] = [_stored(*each) for each in scored]
+    if reason:
+        common(setup.space, kept.choices)
+        _check_controller(setup, f"{folder} was evaluated otherwise ({reason}): it is but a prior")
+        data |= {"kind": "prior", "reason": reason, "choices": kept.choices}
     start(setup, data)  # what it refuses is refused before anything is written
     return data
 

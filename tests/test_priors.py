@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import SPACE
 
-from nas import catalog, run
+from nas import catalog, resumption, run
 from nas.errors import OptionError, RunError
 from nas.features import Features
 from nas.interfaces import Choices, Space
@@ -130,3 +130,25 @@ def test_what_is_kept_is_checked_and_a_fault_of_a_prior_is_its_own(
     run.write_json(folder / FILE, kept)
     with pytest.raises(LookupError, match="a fault of the scoring"):
         begun(setup, place, {})
+
+
+OWN = {"controller": "evolution", "controller_options": {"population": 9}}
+WAYS = [
+    (OWN, {"controller": "random"}, False),
+    (OWN, {"controller": "nsga2", "controller_options": {"population": 8}}, True),
+    (OWN, {"seed": 4}, True),
+    ({"controller": "evolution"}, {"controller": "random"}, True),
+    ({"pruner_options": {"keep": 2}}, {"pruner": "none"}, False),
+    ({"storage": "sqlite:///x.db"}, {"seed": 4}, False),
+]
+
+
+@pytest.mark.parametrize(("theirs", "asked", "offered"), WAYS)
+def test_a_way_out_that_would_be_refused_is_not_offered(
+    folder: Path, theirs: dict[str, Any], asked: dict[str, Any], offered: bool
+) -> None:
+    run.create("search", "own", Path("runs"), dataclasses.asdict(settings_from(theirs)))
+    with pytest.raises(RunError) as error:
+        resumption.found(Path("runs"), "own", {**theirs, **asked})
+    assert ("--warm-start" in str(error.value)) == offered
+    assert offered or "resume it with its own settings, or name another run" in str(error.value)
