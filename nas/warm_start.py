@@ -273,18 +273,25 @@ def _other_work(folder: Path, theirs: Settings, setup: Setup) -> str:
         return "its evaluator is not here any more"
     before = run.read_json(folder / SOURCES) if (folder / SOURCES).exists() else {}
     now, mine = sources(setup.settings), setup.work
-    if before.get(work.evaluator, work.evaluator) != now.get(mine.evaluator, mine.evaluator):
+    if _content(work.evaluator, before) != _content(mine.evaluator, now):
         return f"evaluator {work.evaluator}, not {mine.evaluator}"
     own = _options(mine.evaluator, mine.options)
-    for name in sorted({*options, *own} - PLACES):
+    fingerprint = getattr(setup.evaluator, "fingerprint", "")
+    # of a table `path` is such a place too
+    for name in sorted({*options, *own} - PLACES - ({"path"} if fingerprint else set())):
         old, new = options.get(name), own.get(name)
-        if old != new or before.get(str(old), "") != now.get(str(new), ""):
+        if _content(old, before) != _content(new, now):
             return f"{name} {old!r}, not {new!r}"
-    if before.get("the data", "") != getattr(setup.evaluator, "fingerprint", ""):
-        return "other images"
+    if before.get("the data", "") != fingerprint:
+        return "another table" if "path" in own else "other images"
     if (work.device, work.device_options) != (mine.device, mine.device_options):
         return f"device {work.device}, not {mine.device}"
     return _other_machine(folder, setup) if mine.device else ""
+
+
+def _content(value: object, digests: Mapping[str, str]) -> object:
+    """Return what is compared of an option: the digest of a file of the user's, else itself."""
+    return digests.get(str(value), value)
 
 
 def _other_machine(folder: Path, setup: Setup) -> str:
