@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SPACE
+from conftest import SPACE, Cli
 
-from nas import catalog, resumption, run
+from nas import catalog, features, resumption, run
 from nas.errors import OptionError, RunError
 from nas.features import Features
 from nas.interfaces import Choices, Space
@@ -77,9 +77,12 @@ def test_none_of_the_points_and_some_of_them(folder: Path) -> None:
     assert prior([]).shape == (0,)
 
 
-def test_a_space_whose_random_points_are_no_networks_has_features(folder: Path) -> None:
-    nowhere, point = small(lambda choices: False), points(small())[0]
-    assert Features(nowhere).seen(point) is None and len(Features(nowhere).rows([])) == 0
+def test_a_space_whose_random_points_are_no_networks_has_features(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(features, "SAMPLE", 2)
+    found = Features(small(lambda choices: False))
+    assert found.seen(points(small())[0]) is None and len(found.rows([])) == 0
 
 
 DAMAGED = [
@@ -152,3 +155,11 @@ def test_a_way_out_that_would_be_refused_is_not_offered(
         resumption.found(Path("runs"), "own", {**theirs, **asked})
     assert ("--warm-start" in str(error.value)) == offered
     assert offered or "resume it with its own settings, or name another run" in str(error.value)
+
+
+def test_plan_looks_for_the_run_in_the_project(folder: Path, cli: Cli) -> None:
+    search(evaluator="synthetic", trials=2, random_search=False, name="own", project="there")
+    known = ["plan", "--evaluator", "synthetic", "--warm-start", "own"]
+    assert "taken over: 2 of 2" in cli(*known, "--project", "there").stdout
+    refused = " ".join(cli(*known).stderr.split())
+    assert "there is no run" in refused and "runs/search/own" in refused
