@@ -172,6 +172,8 @@ def prior_of_run(
     process = learnt(features, fitted(features, known), known)
     left = [name for name in {**space.choices, **choices} if name not in names]
     ignored = f" without {', '.join(left)}" if left else ""
+    if len(known) < len(shown):
+        ignored += f", from the {len(known)} points that are networks here"
 
     def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
         asked = [_of(point, names) for point in points]

@@ -69,7 +69,8 @@ def test_none_of_the_points_and_some_of_them(folder: Path) -> None:
     others = [pair for pair in accuracies if pair[0]["expansion"] != 1]
     with pytest.raises(OptionError, match="none of the 24 evaluated there is one: name another"):
         prior_of_run(here, here.choices, others)
-    prior, _ = prior_of_run(here, here.choices, accuracies)
+    prior, line = prior_of_run(here, here.choices, accuracies)
+    assert "from the 12 points that are networks here" in line
     asked = prior(points(small()))
     networks = np.array([point["expansion"] == 1 for point in points(small())])
     assert np.ptp(asked[~networks]) == 0 < np.ptp(asked[networks])
