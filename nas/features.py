@@ -25,6 +25,7 @@ from nas.samplers import Prior, allowed_choices, no_prior
 
 SAMPLE = 500  # random points that tell how large a feature is in a space
 REMEMBERED = 20_000  # points, of some 2 kB each
+COUNTED = 3  # costs of a network: flops, params, activations
 Column = tuple[str, Callable[[Choices], float]]  # its kind, and what it reads of a point
 
 
@@ -47,9 +48,14 @@ class Features:
         drawn = (allowed_choices(space, rng, valid) for _ in range(SAMPLE))
         sample = [choices for choices in drawn if self.seen(choices)]
         self._width = max((len(self._known(choices).raw) for choices in sample), default=0)
-        raw, believed = self._raw(sample), prior(sample)
-        self._used = raw.std(axis=0) > 1e-9
-        self._mean, self._scale = raw.mean(axis=0)[self._used], raw.std(axis=0)[self._used]
+        self._width = self._width or len(self._columns) + COUNTED
+        nothing = np.zeros((1, self._width)), np.zeros(1)
+        raw, believed = (self._raw(sample), prior(sample)) if sample else nothing
+        spread = raw.std(axis=0)
+        # where no feature differs, or no drawn point is a network, all are taken as they are
+        self._used = (spread > 1e-9) | (spread.max() <= 1e-9)
+        self._mean = raw.mean(axis=0)[self._used]
+        self._scale = np.where(spread > 1e-9, spread, 1.0)[self._used]
         self._believed = float(believed.mean()), float(believed.std()) or 1.0
         kinds = [*(kind for kind, _ in self._columns), "flops", "params", "activations"]
         kinds += ["stage flops"] * (self._width - len(kinds))
@@ -78,7 +84,7 @@ class Features:
 
     def _raw(self, points: Sequence[Choices]) -> Array:
         found = [_filled(self._known(choices).raw, self._width) for choices in points]
-        return np.array(found, dtype=np.float64)
+        return np.array(found, dtype=np.float64).reshape(len(found), self._width)
 
 
 def _columns(space: Space, name: str) -> Iterable[Column]:

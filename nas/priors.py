@@ -156,17 +156,33 @@ def prior_of_run(
     """Return what a model of an earlier run's accuracies (percent) expects at points of a space.
 
     `choices`: the earlier run's names and options. What only one of the spaces has is left out.
+
+    Raises:
+        OptionError: the choices differ, or none of the points is a network of this space.
     """
     names = common(space, choices)
-    shared = _shared(space, names)
-    known = [Shown(_of(point, names), accuracy, 0.0, accuracy) for point, accuracy in points]
-    features = Features(shared)
+    features = Features(_shared(space, names))
+    shown = [Shown(_of(point, names), accuracy, 0.0, accuracy) for point, accuracy in points]
+    known = [each for each in shown if features.seen(each.choices)]
+    if not known:
+        raise OptionError(
+            f"--warm-start needs a run with networks of space {space.name}, and none of the "
+            f"{len(points)} evaluated there is one: name another run"
+        )
     process = learnt(features, fitted(features, known), known)
     left = [name for name in {**space.choices, **choices} if name not in names]
     ignored = f" without {', '.join(left)}" if left else ""
+    if len(known) < len(shown):
+        ignored += f", from the {len(known)} points that are networks here"
 
     def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
-        return process.means(features.rows([_of(point, names) for point in points]))
+        asked = [_of(point, names) for point in points]
+        # what is held may make no network of a point that is one
+        here = [place for place, point in enumerate(asked) if features.seen(point)]
+        found = np.full(len(points), process.centre)
+        if here:
+            found[here] = process.means(features.rows([asked[place] for place in here]))
+        return found
 
     return prior, f"believed is what a Gaussian process expects{ignored}; only its shape counts"
 

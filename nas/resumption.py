@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +80,19 @@ def _other(
     asked = [key for key in mine if key in given and theirs[key] != mine[key]]
     changed = asked[0] if asked else next(key for key in mine if theirs[key] != mine[key])
     way = "resume it with its own settings, or name another run"
-    if asked and AIM.issuperset(asked):
+    if asked and AIM.issuperset(asked) and not theirs["storage"] and not _stranded(asked, theirs):
         flags = " ".join(_typed(key, given[key]) for key in asked)
         command = f"nas search --config {folder / run.ARGS} {flags} --warm-start {folder}"
         way = f"`{command}` begins a new search with all that this one has evaluated"
     return RunError(
         f"{folder} was started with {changed} {theirs[changed]!r}, not {mine[changed]!r}: {way}"
     )
+
+
+def _stranded(asked: Collection[str], theirs: Mapping[str, Any]) -> bool:
+    """Tell whether options of the run would be given to another part than they were written for."""
+    parts = {"controller", "pruner"}.intersection(asked)
+    return any(theirs[f"{part}_options"] and f"{part}_options" not in asked for part in parts)
 
 
 def _typed(key: str, value: Any) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ def read_rows(path: Path) -> list[Row]:
     """Return the rows of a .csv or .parquet file; the values of a .csv are text.
 
     Raises:
-        OptionError: no such file, or it cannot be read as a table.
+        OptionError: no such file, or it cannot be read as a table; two columns have one name.
         MissingError: a .parquet file without pyarrow.
     """
     if not path.is_file():
@@ -25,7 +27,9 @@ def read_rows(path: Path) -> list[Row]:
         if path.suffix == ".parquet":
             return _parquet(path)
         with path.open(newline="", encoding="utf-8-sig") as file:
-            return list(csv.DictReader(file))
+            reader = csv.DictReader(file)
+            _check_names(path, reader.fieldnames or ())
+            return list(reader)
     except (OSError, ValueError, NotImplementedError, csv.Error) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise OptionError(f"{path} is no table that can be read: {reason}") from error
@@ -36,8 +40,16 @@ def _parquet(path: Path) -> list[Row]:
         from pyarrow import parquet
     except ImportError as error:
         raise MissingError(f"{path} needs pyarrow: pip install 'nas[parquet]'") from error
-    rows: list[Row] = parquet.read_table(path).to_pylist()
+    table = parquet.read_table(path)
+    _check_names(path, table.column_names)
+    rows: list[Row] = table.to_pylist()
     return rows
+
+
+def _check_names(path: Path, names: Sequence[str]) -> None:
+    """Refuse two columns of one name, of which only the last would be read."""
+    if doubled := [name for name, count in Counter(names).items() if name and count > 1]:
+        raise OptionError(f"{path} has two columns {doubled[0]!r}: rename or remove one")
 
 
 def number(value: object) -> float | None:

@@ -28,6 +28,9 @@ from nas.sources import SOURCES, sources
 from nas.studies.study import RANDOM, SEARCH, Kept, read_journal
 
 FILE, SCHEMA = "warm_start.json", 1
+RUNS = ("trials", "prior")  # kinds of what an earlier run tells
+# what reading a file raises that parses, and holds something else than was written
+DAMAGE = (LookupError, TypeError, AttributeError, ValueError)
 JOURNAL = "journal.log"
 # of an evaluator's options: where its images lie, which are compared by content instead
 PLACES = {"data", "download"}
@@ -49,6 +52,7 @@ def learnt(setup: Setup) -> dict[str, Any]:
     Raises:
         OptionError: there is no such run, or it tells nothing about this space or to this
             controller; the message names the way out.
+        RunError: it is damaged.
     """
     source = setup.settings.warm_start
     if source is None:
@@ -58,17 +62,29 @@ def learnt(setup: Setup) -> dict[str, Any]:
         MAKERS[source].check(setup)
         return {"schema": SCHEMA, "kind": source, "source": source}
     folder = Path(source)
+    try:
+        return _of_run(folder, setup)
+    except DAMAGE as error:
+        raise RunError(
+            f"{folder} is damaged ({type(error).__name__}: {error}): name another run"
+        ) from error
+
+
+def _of_run(folder: Path, setup: Setup) -> dict[str, Any]:
+    """Return as JSON data what an earlier run tells."""
     kept, theirs = _earlier(folder, setup)
     scored = _scored(kept)
     if not scored:
         raise OptionError(f"{folder} has no evaluated trial to begin with: name another run")
     reason = _difference(folder, kept, theirs, scored, setup)
-    data = {"schema": SCHEMA, "source": source, "trials": [_stored(*each) for each in scored]}
-    if not reason:
-        return {**data, "kind": "trials"}
-    common(setup.space, kept.choices)
-    _check_controller(setup, f"{folder} was evaluated otherwise ({reason}): it is but a prior")
-    return {**data, "kind": "prior", "reason": reason, "choices": kept.choices}
+    data: dict[str, Any] = {"schema": SCHEMA, "source": str(folder), "kind": "trials"}
+    data["trials"] = [_stored(*each) for each in scored]
+    if reason:
+        common(setup.space, kept.choices)
+        _check_controller(setup, f"{folder} was evaluated otherwise ({reason}): it is but a prior")
+        data |= {"kind": "prior", "reason": reason, "choices": kept.choices}
+    start(setup, data)  # what it refuses is refused before anything is written
+    return data
 
 
 def begun(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
@@ -85,12 +101,7 @@ def begun(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
     path = place.folder / FILE
     if not path.exists():
         run.write_json(path, data or learnt(setup))
-    try:
-        return dataclasses.replace(setup, start=_ready(setup, place, run.read_json(path)))
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {error}): start a new run"
-        ) from error
+    return dataclasses.replace(setup, start=_ready(setup, place, path))
 
 
 def planned(setup: Setup, data: Mapping[str, Any]) -> str:
@@ -101,13 +112,25 @@ def planned(setup: Setup, data: Mapping[str, Any]) -> str:
     return start(setup, data).line if data else ""
 
 
-def _ready(setup: Setup, place: Place, data: Mapping[str, Any]) -> Start:
-    """Return what `learnt` found, ready to use."""
-    source, kind = data["source"], data["kind"]
-    if kind in MAKERS:
-        prior, line = MAKERS[kind].make(setup, place)
-        return Start(source, f"warm start: {line}", prior=prior)
-    return start(setup, data)
+def _ready(setup: Setup, place: Place, path: Path) -> Start:
+    """Return what `learnt` found, ready to use.
+
+    Raises:
+        RunError: the file is damaged, or of another version.
+    """
+    data = run.read_json(path)
+    try:
+        schema, source, kind = data["schema"], data["source"], data["kind"]
+        if schema != SCHEMA or kind not in {*RUNS, *MAKERS}:
+            raise ValueError(f"schema {schema!r}, kind {kind!r}")
+        if kind in RUNS:
+            return start(setup, data)
+    except DAMAGE as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}): start a new run"
+        ) from error
+    prior, line = MAKERS[kind].make(setup, place)
+    return Start(source, f"warm start: {line}", prior=prior)
 
 
 def start(setup: Setup, data: Mapping[str, Any]) -> Start:
@@ -159,7 +182,11 @@ def _earlier(folder: Path, setup: Setup) -> tuple[Kept, Settings]:
             f"--warm-start takes a search run with a {JOURNAL}, which {folder} lacks (its study is "
             "in a database, or it is no search): name another run"
         )
-    return read_journal(folder / JOURNAL), settings_from(run.read_args(folder))
+    try:
+        theirs = settings_from(run.read_args(folder))
+    except OptionError as error:
+        raise OptionError(f"{folder / run.ARGS}: {error}") from error
+    return read_journal(folder / JOURNAL), theirs
 
 
 def _scored(kept: Kept) -> list[tuple[str, Trial]]:
@@ -246,18 +273,25 @@ def _other_work(folder: Path, theirs: Settings, setup: Setup) -> str:
         return "its evaluator is not here any more"
     before = run.read_json(folder / SOURCES) if (folder / SOURCES).exists() else {}
     now, mine = sources(setup.settings), setup.work
-    if before.get(work.evaluator, work.evaluator) != now.get(mine.evaluator, mine.evaluator):
+    if _content(work.evaluator, before) != _content(mine.evaluator, now):
         return f"evaluator {work.evaluator}, not {mine.evaluator}"
     own = _options(mine.evaluator, mine.options)
-    for name in sorted({*options, *own} - PLACES):
+    fingerprint = getattr(setup.evaluator, "fingerprint", "")
+    # of a table `path` is such a place too
+    for name in sorted({*options, *own} - PLACES - ({"path"} if fingerprint else set())):
         old, new = options.get(name), own.get(name)
-        if old != new or before.get(str(old), "") != now.get(str(new), ""):
+        if _content(old, before) != _content(new, now):
             return f"{name} {old!r}, not {new!r}"
-    if before.get("the data", "") != getattr(setup.evaluator, "fingerprint", ""):
-        return "other images"
+    if before.get("the data", "") != fingerprint:
+        return "another table" if "path" in own else "other images"
     if (work.device, work.device_options) != (mine.device, mine.device_options):
         return f"device {work.device}, not {mine.device}"
     return _other_machine(folder, setup) if mine.device else ""
+
+
+def _content(value: object, digests: Mapping[str, str]) -> object:
+    """Return what is compared of an option: the digest of a file of the user's, else itself."""
+    return digests.get(str(value), value)
 
 
 def _other_machine(folder: Path, setup: Setup) -> str:

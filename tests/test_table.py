@@ -14,6 +14,8 @@ from nas.evaluation import perform
 from nas.interfaces import Space, Task
 from nas.prepare import prepare
 from nas.settings.search import settings_from
+from nas.verbs.search import search
+from nas.warm_start import anchored, learnt
 
 Lines = list[list[Any]]
 
@@ -71,7 +73,7 @@ def test_without_true_values_the_mean_of_the_trainings_counts(space: Space, path
     table, arch = made(path, true="none"), archs(space)[7]
     assert table.truth(arch) == 13.5
     assert table.evaluate(arch)["true"] == 13.5  # a column like any other
-    assert made(path, observed="true").evaluate(arch, seed=5)["accuracy"] == 13.5
+    assert made(path, observed="true", true="none").evaluate(arch, seed=5)["accuracy"] == 13.5
 
 
 def test_an_arch_of_another_resolution_is_refused(space: Space, path: Path) -> None:
@@ -175,3 +177,52 @@ def test_fractions_are_no_percents(space: Space, folder: Path) -> None:
     small = [[*row[:4], *(value / 100 for value in row[4:7]), *row[7:]] for row in rows]
     with pytest.raises(OptionError, match="percents are expected: multiply by 100"):
         made(write(folder / "small.csv", [names, *small]))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"observed": "expansion"}, "expansion is a choice of space small.* observed=NAME$"),
+        ({"true": "kernel"}, "kernel is a choice of space small.* true=NAME$"),
+        ({"observed": "true"}, "true cannot be both what a search sees and .* or true=none$"),
+        ({"true": "accuracy_1"}, "accuracy_1 cannot be both"),
+    ],
+)
+def test_a_column_is_one_thing(path: Path, options: dict[str, str], message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        made(path, **options)
+
+
+def test_two_columns_of_one_name_are_refused(space: Space, folder: Path) -> None:
+    found = lines(space)
+    found[0][7:] = ["latency_ms", "latency_ms"]
+    with pytest.raises(OptionError, match=r"twice.csv has two columns 'latency_ms': rename"):
+        made(write(folder / "twice.csv", found))
+    found[0][7:] = ["", ""]  # as spreadsheets write
+    assert "36 rows" in made(write(folder / "blank.csv", found)).title
+
+
+def test_a_table_in_the_home_folder_is_found(
+    path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    assert made(Path("~/table.csv")).title == made(path).title
+    with pytest.raises(OptionError, match=r"no table ~nobody-here/table.csv"):
+        made(Path("~nobody-here/table.csv"))
+
+
+def test_the_same_table_under_another_path_is_taken_over(path: Path, folder: Path) -> None:
+    given = {"space": "space.py", "evaluator": "table", "random_search": False}
+    search(**given, evaluator_options={"path": "table.csv"}, trials=3, name="own")
+
+    def kind(space: str, file: str) -> tuple[str, str]:
+        options = {"evaluator_options": {"path": file}, "controller": "predictor"}
+        settings = {**given, **options, "space": space, "warm_start": "own"}
+        found = learnt(prepare(settings_from(anchored(settings, Path("runs"))), strict=False))
+        return found["kind"], found.get("reason", "")
+
+    for space in ("space.py", "./space.py", str(folder / "space.py")):
+        for file in ("table.csv", "./table.csv", str(path)):
+            assert kind(space, file) == ("trials", "")
+    (folder / "other.csv").write_text(path.read_text().replace("10.5", "10.25"))
+    assert kind("space.py", "other.csv") == ("prior", "another table")

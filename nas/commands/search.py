@@ -63,6 +63,7 @@ def plan(
             rich_help_panel="Cluster",
         ),
     ] = None,
+    project: Project = RUNS,
     config: Config = None,
     as_json: Json = False,
     **settings: Any,
@@ -71,4 +72,5 @@ def plan(
     from nas.screens.look import show_plan
     from nas.verbs.plan import plan as run_plan
 
-    show(run_plan(price=price, **given(settings, config)), show_plan, as_json)
+    found = run_plan(price=price, project=project, **given(settings, config))
+    show(found, show_plan, as_json)

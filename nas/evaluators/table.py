@@ -10,6 +10,7 @@ every row is a metric, as `latency_ms`.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ def make(
     """
     if not path:
         raise OptionError("evaluator table needs a table: --evaluator-option path=FILE.csv")
-    file = Path(path)
+    file = Path(os.path.expanduser(path))
     return _load(file, _changed(file), space, _changed(Path(space)), observed, true)
 
 
@@ -151,7 +152,7 @@ def _columns(path: Path, rows: list[Row], space: Space, observed: str, true: str
     """Return what the columns are for.
 
     Raises:
-        OptionError: one is missing, or accuracies are in two kinds of columns.
+        OptionError: one is missing, or two things at once; accuracies are in two kinds of columns.
     """
     names = _names(path, rows)
     for choice in space.choices:
@@ -167,11 +168,32 @@ def _columns(path: Path, rows: list[Row], space: Space, observed: str, true: str
             f"{path} has {problem.format(observed)} {observed}_0, ...: give one column, or one for "
             f"each seed, and name it by --evaluator-option observed=NAME; it has {', '.join(names)}"
         )
+    _check_roles(path, space, seeds, true)
     others = [name for name in names if name not in {*space.choices, *seeds, true}]
     metrics = tuple(name for name in others if _is_metric(rows, name))
     useless = tuple(name for name in others if name not in metrics)
     meant = true if true in names else None
     return _Columns(tuple(space.choices), seeds, meant, metrics, useless)
+
+
+def _check_roles(path: Path, space: Space, seeds: Collection[str], true: str) -> None:
+    """Check that no column is two things at once.
+
+    Raises:
+        OptionError: one is.
+    """
+    for name in (*seeds, true):
+        option = "true" if name == true else "observed"
+        if name in space.choices:
+            raise OptionError(
+                f"{path}: {name} is a choice of space {space.name}, and no accuracy: name another "
+                f"column by --evaluator-option {option}=NAME"
+            )
+    if true in seeds:
+        raise OptionError(
+            f"{path}: {true} cannot be both what a search sees and the true accuracy: give another "
+            "--evaluator-option true=NAME, or true=none"
+        )
 
 
 def _names(path: Path, rows: list[Row]) -> list[str]:

@@ -36,24 +36,26 @@ from nas.settings.search import settings_from
 from nas.studies.study import SEARCH, Journal
 from nas.units import parse_number
 
-RUNS = Path("runs")  # where a run to begin with is looked for by its name
 SAMPLES = 1000
 PROPOSALS = 30
 PROBE = 1000  # images that a training is timed on
 
 
-def plan(*, price: str | float | None = None, **given: Any) -> dict[str, Any]:
+def plan(
+    *, price: str | float | None = None, project: str | Path = "runs", **given: Any
+) -> dict[str, Any]:
     """Return the size of the space, what it reaches, and what a search will take.
 
     The settings are those of `nas.search`; nothing is searched or written. Of a space that the
     evaluator does not know, everything but the times is told. price: that of an hour of one GPU
-    where `gpus_per_trial` is given, else of one worker, in any currency.
+    where `gpus_per_trial` is given, else of one worker, in any currency. project: the folder of
+    runs, where the one of `warm_start` is looked for.
 
     Raises:
         OptionError: a setting or the price is wrong.
     """
     rate = _rate(price)
-    setup = prepare(settings_from(warm_start.anchored(given, RUNS)), strict=False)
+    setup = prepare(settings_from(warm_start.anchored(given, Path(project))), strict=False)
     learnt = warm_start.learnt(setup)
     space, objective = setup.space, setup.goal.objective
     archs = _sample(space, setup.settings.seed)
