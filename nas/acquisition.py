@@ -17,9 +17,10 @@ from nas.objective import pareto_front
 
 def improvement(mean: Array, deviation: Array, best: Array | float) -> Array:
     """Return by how much normal values are expected to exceed `best`, 0 where they do not."""
-    z = (mean - best) / deviation
+    gain, deviation = mean - best, np.maximum(deviation, 1e-12)
+    z = np.clip(gain / deviation, -40, 40)  # beyond, both terms are what they are at the ends
     density = np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi)
-    found: Array = np.maximum(deviation * (z * ndtr(z) + density), 0.0)
+    found: Array = np.maximum(gain * ndtr(z) + deviation * density, 0.0)
     return found
 
 

@@ -21,6 +21,7 @@ from nas.posterior import MOST_FITTED, fitted, learnt, shown
 
 COUNTED = ("flops", "params", "activations")
 SPREAD = 10  # leaders of a front
+MARGIN = 0.2  # of the range of costs, beyond the dearest, in which a front may grow
 # an accuracy of which only a prior is known: its mean in percent, and one deviation of the prior
 SUPPOSED = (50.0, 10.0)
 Parameters = dict[str, Array]  # of the processes, by metric
@@ -114,17 +115,24 @@ def reward_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[i
 
 
 def front_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[int]]:
-    """Return what is hoped of the area under the front, and the front's points, spread over it."""
+    """Return what is hoped of the area under the front, and points of it, spread over it.
+
+    The area is that above the logs of costs: a step of a tenth counts alike at either end.
+    """
     known, _, costs = belief.pairs(scored)
-    points = list(zip(known.tolist(), costs.tolist(), strict=True))
-    steps, corner = staircase(points), (float(known.min()), float(costs.max()))
+    logs = np.log(np.maximum(costs, 1e-12))
+    points = list(zip(known.tolist(), logs.tolist(), strict=True))
+    # beyond the dearest so far there must be something to hope for too
+    corner = float(known.min()), float(logs.max() + MARGIN * max(np.ptp(logs), 0.1))
+    steps = staircase(points)
 
     def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
         mean, deviation, cost = belief.pairs(points)
-        return volume(mean, deviation, cost, steps, corner), mean
+        return volume(mean, deviation, np.log(np.maximum(cost, 1e-12)), steps, corner), mean
 
     front = pareto_front([(value, -cost) for value, cost in points])
-    return hope, front[:: max(1, len(front) // SPREAD)]
+    places = np.linspace(0, len(front) - 1, min(len(front), SPREAD)).astype(int)
+    return hope, [front[place] for place in dict.fromkeys(places.tolist())]
 
 
 def prior_hope(features: Features, goal: Goal) -> Hope:

@@ -17,6 +17,7 @@ from nas.interfaces import RECORD, Evaluator, Metrics, Outcome, Task, Trainer, W
 if TYPE_CHECKING:
     from nas.machines.latency import Cached
 
+LARGEST = 1e6  # an accuracy beyond is a mistake, and would blind the models
 FATAL: tuple[type[NasError], ...] = (OptionError, RunError, MissingError)
 
 
@@ -114,4 +115,6 @@ def _problem(metrics: Metrics) -> str:
     if taken:
         return f"the evaluator calls a metric {taken[0]!r}, a name that the journal needs"
     bad = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if not bad and abs(metrics["accuracy"]) > LARGEST:
+        return f"accuracy is {metrics['accuracy']:g}, and is to be in percent"
     return f"{bad[0]} is {metrics[bad[0]]}" if bad else ""

@@ -55,7 +55,7 @@ class Rows:
 
 @dataclass(frozen=True)
 class Process:
-    """A process that has seen values; `noise` is the deviation of one value around its mean."""
+    """A process that has seen values."""
 
     rows: Rows
     parameters: Array
@@ -63,10 +63,6 @@ class Process:
     scale: float
     factor: Array
     weights: Array
-
-    @property
-    def noise(self) -> float:
-        return float(np.exp(0.5 * self.parameters[-1]) * self.scale)
 
     def __call__(self, rows: Rows) -> tuple[Array, Array]:
         """Return the mean (m,) of points and its deviation (m,), the noise of a value left out."""
@@ -105,9 +101,18 @@ def fit(rows: Rows, values: Array, extra: Array) -> Array:
     return np.asarray(found.x, dtype=np.float64)
 
 
-def conditioned(parameters: Array, rows: Rows, values: Array, extra: Array) -> Process:
-    """Return the process of these parameters that has seen values (n,)."""
+def conditioned(
+    parameters: Array, rows: Rows, values: Array, extra: Array, like: Process | None = None
+) -> Process:
+    """Return the process of these parameters that has seen values (n,).
+
+    like: a process whose centre and scale are kept, where some values are only believed: they must
+    not make it surer than it is.
+    """
     mean, scaled, scale = _standard(values)
+    if like:
+        mean, scale = like.centre, like.scale
+        scaled = (values - mean) / scale
     matrix = _kernel(parameters, rows, rows)
     matrix[np.diag_indices(len(rows))] += np.exp(parameters[-1]) + JITTER + (extra / scale) ** 2
     factor = np.tril(cho_factor(matrix, lower=True, check_finite=False)[0])

@@ -72,9 +72,9 @@ def make_objective(
         raise OptionError(f"--reward takes {known}, not {kind!r}{did_you_mean(kind, EXPONENTS)}")
     alpha, beta = EXPONENTS[kind]
     if w is not None:
-        if not -100 <= w <= 0:
+        if not -10 <= w <= 0:
             raise OptionError(
-                f"--w must lie in -100..0, not {w:g}: the reward is accuracy x (cost/T)^w, "
+                f"--w must lie in -10..0, not {w:g}: the reward is accuracy x (cost/T)^w, "
                 "so a positive w would pay for higher cost"
             )
         alpha, beta = (0.0 if kind == "hard" else w), w

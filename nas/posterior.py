@@ -45,7 +45,7 @@ def shown(trials: Sequence[Trial]) -> list[Shown]:
     found = []
     for trial in trials:
         if trial.state in SCORED:
-            found.append(Shown(trial.choices, trial.metrics["accuracy"], 0.0, trial.values[0]))
+            found.append(Shown(trial.choices, trial.metrics["accuracy"], 0.0, _worth(trial)))
         elif trial.state == "stopped" and trial.rungs:
             last = trial.rungs[-1]
             if last.epochs not in lines:
@@ -89,7 +89,12 @@ def learnt(
         return process
     ahead = features.rows(flying)
     values, extra = np.append(values, process.means(ahead)), np.append(extra, np.zeros(len(ahead)))
-    return conditioned(parameters, rows.and_also(ahead), values, extra)
+    return conditioned(parameters, rows.and_also(ahead), values, extra, process)
+
+
+def _worth(trial: Trial) -> float:
+    """Return the reward; of two objectives nothing, as every part of a front matters."""
+    return trial.values[0] if len(trial.values) == 1 else 0.0
 
 
 class _Line(NamedTuple):
@@ -120,10 +125,10 @@ def _line(trials: Sequence[Trial], epochs: int) -> _Line | None:
 
 
 def _telling(known: Sequence[Shown], most: int) -> list[Shown]:
-    """Return at most so many: the best half, and others evenly from all times."""
+    """Return at most so many: the best half, of equals the latest, and others from all times."""
     if len(known) <= most:
         return list(known)
-    order = sorted(range(len(known)), key=lambda i: (-known[i].worth, i))
+    order = sorted(range(len(known)), key=lambda i: (-known[i].worth, -i))
     best, others = order[: most // 2], sorted(order[most // 2 :])
     places = np.linspace(0, len(others) - 1, most - most // 2).astype(int)
     return [known[i] for i in sorted([*best, *(others[place] for place in places)])]

@@ -310,7 +310,8 @@ def _volumes(found: list[Trial], lucky: list[Trial], goal: Goal) -> dict[str, fl
     (low, dear), (high, cheap) = worst, best
     box = (high - low) * (cheap - dear) or 1.0
     names = ("search", "random")
-    return {name: hypervolume(p, (low, dear)) / box for name, p in zip(names, points, strict=True)}
+    both = zip(names, points, strict=True)
+    return {name: hypervolume(p, (low, dear)) / box for name, p in both if p}
 
 
 def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: dict[str, Any]) -> None:

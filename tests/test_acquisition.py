@@ -13,7 +13,8 @@ def test_expected_improvement_is_the_mean_of_what_exceeds() -> None:
     drawn = np.random.default_rng(0).normal(1.0, 2.0, 400_000)
     found = improvement(np.array([1.0]), np.array([2.0]), 2.5)
     assert found[0] == pytest.approx(np.maximum(drawn - 2.5, 0).mean(), rel=0.01)
-    assert improvement(np.array([1.0]), np.array([1e-6]), 2.5)[0] == 0
+    sure = np.array([1e-6, 0.0, 1e-300])
+    assert improvement(np.array([1.0, 1.0, 1e200]), sure, 2.5).tolist() == [0, 0, 1e200]
 
 
 def test_a_staircase_is_the_front_cheapest_first() -> None:

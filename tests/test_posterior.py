@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from nas import catalog
-from nas.belief import believed, parameters_of
+from nas.belief import believed, front_hope, parameters_of
 from nas.features import Features
 from nas.interfaces import Choices, Rung, Space, Trial
 from nas.objective import Bound, Goal, make_objective
-from nas.posterior import _telling, posterior, shown
+from nas.posterior import _telling, fitted, learnt, posterior, shown
 from nas.samplers import random_choices
 
 SPACE: Space = catalog.export("spaces", "mbconv_small", "SPACE")
@@ -106,3 +106,32 @@ def test_what_cannot_be_counted_is_believed_too() -> None:
     accuracies, spread = belief.accuracy(features.rows([slow, fast]))
     assert mean[0] == pytest.approx(accuracies[0] * 2.0 / times[0])
     assert deviation[1] == pytest.approx(spread[1])
+
+
+def test_points_in_flight_make_a_process_no_surer_elsewhere() -> None:
+    features = Features(SPACE)
+    known = shown([done(n, accuracy(c)) for n, c in enumerate(POINTS[:12])])
+    rng = random.Random(7)
+    flying, others = ([random_choices(SPACE, rng) for _ in range(60)] for _ in range(2))
+    parameters = fitted(features, known)
+    calm, busy = learnt(features, parameters, known), learnt(features, parameters, known, flying)
+    rows = features.rows(others)
+    assert busy(rows)[0] == pytest.approx(calm(rows)[0], abs=1e-6)
+    assert busy(rows)[1].mean() > 0.6 * calm(rows)[1].mean()
+    assert busy(features.rows(flying))[1].mean() < calm(features.rows(flying))[1].mean()
+
+
+def test_a_front_may_grow_beyond_the_dearest_and_all_of_it_leads() -> None:
+    goal, features = Goal(make_objective("hard", None, (), ()), "flops"), Features(SPACE)
+    costs = [features.seen(choices).metrics["flops"] for choices in POINTS]  # type: ignore[union-attr]
+    order = sorted(range(len(POINTS)), key=lambda n: costs[n])[:40]
+    # what is dearer is better: all are on the front, and the dearest of all was not seen
+    trials = [
+        Trial(n, "done", POINTS[n], str(n), {"accuracy": 40.0 + i}, (40.0 + i, costs[n]))
+        for i, n in enumerate(order)
+    ]
+    belief = believed(features, goal, trials, parameters_of(features, goal, trials), [])
+    hope, leaders = front_hope(belief, [POINTS[n] for n in order])
+    dearer = [POINTS[n] for n in sorted(range(len(POINTS)), key=lambda n: costs[n])[40:43]]
+    assert max(hope(dearer)[0]) > 0
+    assert len(leaders) <= 10 and min(leaders) < 5 and max(leaders) > 34

@@ -41,7 +41,8 @@ def trials(count: int, space: Space = SPACE) -> list[tuple[Choices, float]]:
 
 
 def past_of(done: list[tuple[Choices, float]], flying: list[Choices]) -> Past:
-    return Past(done, {tuple(choices.values()) for choices, _ in done}, [], flying)
+    seen = {tuple(choices.values()) for choices, _ in done}
+    return no_past()._replace(done=done, seen=seen, flying=flying)
 
 
 def propose(sampler, past: Past, number: int) -> Choices:  # type: ignore[no-untyped-def]

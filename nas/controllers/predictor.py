@@ -94,12 +94,18 @@ class _Mind:
 
     def propose(self, past: Past, rng: random.Random) -> Choices:
         """Return the most hopeful point that is new and within the limits."""
+        # another driver's may be no network, and about to be rejected
+        past = past._replace(flying=[c for c in past.flying if self._features.seen(c)])
         scored = [trial.choices for trial in past.trials if trial.state in SCORED]
         if len(scored) >= self._startup:
             belief = self._belief(past)
             hope, order = (front_hope if self._goal.pareto else reward_hope)(belief, scored)
             return self._search(past, [scored[i] for i in order[:LEADERS]], hope, rng)
-        drawn = allowed_choices(self._space, rng, self._excess)
+        taken = past.seen | {_key(choices) for choices in past.flying}
+        for _ in range(TRIES):
+            drawn = allowed_choices(self._space, rng, self._excess)
+            if _key(drawn) not in taken:
+                break
         if self._prior is no_prior or (len(past.seen) + len(past.flying)) % 2:
             return drawn
         return self._search(past, [drawn], prior_hope(self._features, self._goal), rng)
