@@ -363,7 +363,10 @@ def test_workers_find_the_same_archs_good(folder: Path) -> None:
         ({"w": -0.07, "target_flops": None}, "--w shapes the reward around a target"),
         ({"objective": "pareto", "w": -0.07}, "--w has no effect"),
         ({"objective": "pareto", "target_params": "5M"}, "give one target"),
-        ({"objective": "pareto", "controller": "evolution"}, "use one of gp, nsga2, random, tpe"),
+        (
+            {"objective": "pareto", "controller": "evolution"},
+            "use one of gp, nsga2, predictor, random, tpe",
+        ),
         ({"objective": "front"}, "--objective takes reward or pareto"),
         ({"device": "a100"}, "--device of evaluator synthetic takes one of cpu"),
         ({"pruner": "halving"}, "--pruner belongs to trainings: give --data"),
