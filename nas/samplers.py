@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -135,7 +136,8 @@ class Proposer(BaseSampler):
     def __init__(self, space: Space, propose: Propose, seed: int) -> None:
         self._propose, self._seed = propose, seed
         self._distributions = distributions(space)
-        self._past, self._order = no_past(), list[int]()
+        self._past, self._known = no_past(), set[int]()
+        self._last = datetime.min, -1
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -159,16 +161,22 @@ class Proposer(BaseSampler):
     def _read(self, study: Study, number: int) -> None:
         """Bring the past up to date: read what is new, or all again if one came in between."""
         every = study.get_trials(deepcopy=False)
-        finished = [t for t in every if t.state.is_finished()]
-        finished.sort(key=lambda t: (t.datetime_complete, t.number))
-        known = len(self._order)
-        if [t.number for t in finished[:known]] != self._order:
-            self._past, self._order, known = no_past(), [], 0
-        for frozen in finished[known:]:
-            self._order.append(frozen.number)
+        fresh = [t for t in every if t.number not in self._known and t.number != number]
+        finished = sorted((t for t in fresh if t.state.is_finished()), key=_when)
+        if finished and self._known and _when(finished[0]) < self._last:
+            self._past, self._known = no_past(), set()
+            return self._read(study, number)
+        for frozen in finished:
+            self._known.add(frozen.number)
+            self._last = _when(frozen)
             _add(self._past, frozen)
-        flying = (t for t in every if t.state is TrialState.RUNNING and t.number != number)
+        flying = (t for t in fresh if t.state is TrialState.RUNNING)
         self._past.flying[:] = [dict(t.params) for t in flying if t.params]
+
+
+def _when(frozen: FrozenTrial) -> tuple[datetime, int]:
+    """Return what finished trials are ordered by."""
+    return frozen.datetime_complete or datetime.min, frozen.number
 
 
 def _add(past: Past, frozen: FrozenTrial) -> None:
