@@ -15,7 +15,6 @@ from nas.errors import OptionError, did_you_mean
 
 # (exponent at or under the target, exponent above it); for `absolute` the slope on both sides
 EXPONENTS = {"hard": (0.0, -1.0), "soft": (-0.07, -0.07), "absolute": (-0.1, -0.1)}
-UNITS = {"flops": "multiply-adds", "params": "parameters", "latency_ms": "ms"}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The space for small images: EfficientNet-B0's pattern in it, its range, its maps."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -24,12 +23,7 @@ GOLDEN = {
 }
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def for_classes(arch: Arch, classes: int) -> Arch:

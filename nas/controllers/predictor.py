@@ -101,14 +101,19 @@ class _Mind:
             belief = self._belief(past)
             hope, order = (front_hope if self._goal.pareto else reward_hope)(belief, scored)
             return self._search(past, [scored[i] for i in order[:LEADERS]], hope, rng)
-        taken = past.seen | {_key(choices) for choices in past.flying}
-        for _ in range(TRIES):
-            drawn = allowed_choices(self._space, rng, self._excess)
-            if _key(drawn) not in taken:
-                break
+        drawn = self._drawn(past, rng)
         if self._prior is no_prior or (len(past.seen) + len(past.flying)) % 2:
             return drawn
         return self._search(past, [drawn], prior_hope(self._features, self._goal), rng)
+
+    def _drawn(self, past: Past, rng: random.Random) -> Choices:
+        """Return a random point within the limits, a new one where that is not too rare."""
+        flying = {_key(choices) for choices in past.flying}
+        for _ in range(TRIES):
+            drawn = allowed_choices(self._space, rng, self._excess)
+            if _key(drawn) not in past.seen and _key(drawn) not in flying:
+                break
+        return drawn
 
     def _belief(self, past: Past) -> Belief:
         """Return what the past speaks for, with the parameters of an earlier part of it.
@@ -159,7 +164,7 @@ class _Mind:
         for key in order[:TRIES]:
             if decode(self._space, self._point(key)).id not in archs:
                 return self._point(key)
-        return allowed_choices(self._space, rng, self._excess)
+        return self._drawn(past, rng)
 
     def _point(self, key: _Key) -> Choices:
         return dict(zip(self._space.choices, key, strict=True))
