@@ -58,8 +58,8 @@ def learnt(setup: Setup) -> dict[str, Any]:
     if source is None:
         return {}
     if source in MAKERS:
-        _check_controller(setup, f"--warm-start {source} is a prior")
         MAKERS[source].check(setup)
+        _check_controller(setup, f"--warm-start {source} is a prior")
         return {"schema": SCHEMA, "kind": source, "source": source}
     folder = Path(source)
     try:
