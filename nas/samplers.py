@@ -160,7 +160,8 @@ class Proposer(BaseSampler):
 
     def _read(self, study: Study, number: int) -> None:
         """Bring the past up to date: read what is new, or all again if one came in between."""
-        every = study.get_trials(deepcopy=False)
+        # the study's own list is under Hyperband that of one bracket, of another at each proposal
+        every = study._storage.get_all_trials(study._study_id, deepcopy=False)
         fresh = [t for t in every if t.number not in self._known and t.number != number]
         finished = sorted((t for t in fresh if t.state.is_finished()), key=_when)
         if finished and self._known and _when(finished[0]) < self._last:

@@ -15,7 +15,7 @@ from nas.errors import OptionError
 from nas.interfaces import Choices, Metrics, Rung, Space, Trial
 from nas.objective import Bound, Goal, make_objective
 from nas.points import cost_metrics, decode
-from nas.samplers import Proposer, distributions, random_choices
+from nas.samplers import Past, Proposer, distributions, random_choices
 from nas.studies.study import SEARCH, Journal
 from nas.verbs.search import search
 
@@ -100,12 +100,33 @@ def test_a_controller_learns_from_stopped_trainings_what_it_says(tmp_path: Path,
     assert (begun != moved, begun != better) == LEARNS[learns]
 
 
+def test_a_proposal_under_hyperband_knows_the_trials_of_all_brackets(tmp_path: Path) -> None:
+    known = []
+
+    def propose(past: Past, rng: random.Random) -> Choices:
+        known.append(len(past.trials))
+        return random_choices(SPACE, rng)
+
+    pruner = catalog.make("pruners", "hyperband", options={}, rungs=(1, 2, 4, 8, 16))
+    journal = Journal(tmp_path / "journal.log", distributions(SPACE))
+    log = journal.log(SEARCH, ["maximize"], Proposer(SPACE, propose, 0), pruner)
+    for accuracy in range(12):
+        number, choices = log.ask(distributions(SPACE))
+        found = metrics(choices, float(accuracy))
+        log.report(number, Rung(1, float(accuracy), found, 1.0))  # Optuna now makes the brackets
+        log.tell(Trial(number, "done", choices, f"a{number}", found, GOAL.values(found)))
+    assert known == list(range(12))
+
+
+@pytest.mark.parametrize("pruner", ["halving", "hyperband"])
 @pytest.mark.parametrize("name", NAMES)
-def test_rungs_are_pruned_and_an_interruption_changes_nothing(folder: Path, name: str) -> None:
+def test_rungs_are_pruned_and_an_interruption_changes_nothing(
+    folder: Path, name: str, pruner: str
+) -> None:
     asked = {**TRAINED, "controller": name, "controller_options": options(name), "trials": 16}
-    whole = search(**asked, pruner="halving", name="whole")
+    whole = search(**asked, pruner=pruner, name="whole")
     calls = iter(range(1000))
-    part = search(**asked, pruner="halving", name="part", interrupted=lambda: next(calls) >= 50)
+    part = search(**asked, pruner=pruner, name="part", interrupted=lambda: next(calls) >= 50)
     assert part["stopped"] == "interrupted" and part["trials"] < 16
     again = search(resume=True, name="part")
     assert again["states"] == whole["states"] and again["best"] == whole["best"]
