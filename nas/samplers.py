@@ -77,17 +77,45 @@ def trial_seed(seed: int, number: int) -> int:
     return int.from_bytes(digest, "big")
 
 
+class _Reader:
+    """Reads what a proposal may depend on from a study, each trial once."""
+
+    def __init__(self) -> None:
+        self._past, self._known = no_past(), set[int]()
+        self._last = datetime.min, -1
+
+    def read(self, study: Study, number: int) -> Past:
+        """Return the past of a trial: read what is new, or all again if one came in between."""
+        # the study's own list is under Hyperband that of one bracket, of another at each proposal
+        every = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        fresh = [t for t in every if t.number not in self._known and t.number != number]
+        finished = sorted((t for t in fresh if t.state.is_finished()), key=_when)
+        if finished and self._known and _when(finished[0]) < self._last:
+            self._past, self._known = no_past(), set()
+            return self.read(study, number)
+        for frozen in finished:
+            self._known.add(frozen.number)
+            self._last = _when(frozen)
+            _add(self._past, frozen)
+        flying = (t for t in fresh if t.state is TrialState.RUNNING)
+        self._past.flying[:] = [dict(t.params) for t in flying if t.params]
+        return self._past
+
+
 class Reseeded(BaseSampler):
     """An Optuna sampler whose random state is set anew before each trial.
 
     What it proposes above the hard limits is mutated down to them, so that no trial is wasted on
-    an arch that would be rejected; it then learns from the arch that was evaluated.
+    an arch that would be rejected; and what it has proposed before is mutated until it is new, as
+    Optuna's samplers, once they are sure, propose the same for ever. They then learn from the arch
+    that was evaluated.
     """
 
     def __init__(
         self, space: Space, sampler: BaseSampler, seed: int, excess: Excess = no_excess
     ) -> None:
         self._space, self._inner, self._seed, self._excess = space, sampler, seed, excess
+        self._reader = _Reader()
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         seed = trial_seed(self._seed, trial.number)
@@ -109,12 +137,14 @@ class Reseeded(BaseSampler):
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         found = self._inner.sample_relative(study, trial, search_space)
-        if self._excess is no_excess:
-            return found
         rng = random.Random(trial_seed(self._seed, trial.number))
         if len(found) < len(self._space.choices):
+            if self._excess is no_excess:
+                return found
             return allowed_choices(self._space, rng, self._excess)
-        return lowered(self._space, found, rng, self._excess)
+        past = self._reader.read(study, trial.number)
+        found = {name: found[name] for name in self._space.choices}
+        return _renewed(self._space, found, past, rng, self._excess)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
@@ -135,9 +165,7 @@ class Proposer(BaseSampler):
 
     def __init__(self, space: Space, propose: Propose, seed: int) -> None:
         self._propose, self._seed = propose, seed
-        self._distributions = distributions(space)
-        self._past, self._known = no_past(), set[int]()
-        self._last = datetime.min, -1
+        self._distributions, self._reader = distributions(space), _Reader()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -147,8 +175,8 @@ class Proposer(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        self._read(study, trial.number)
-        return self._propose(self._past, random.Random(trial_seed(self._seed, trial.number)))
+        past = self._reader.read(study, trial.number)
+        return self._propose(past, random.Random(trial_seed(self._seed, trial.number)))
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
@@ -157,22 +185,6 @@ class Proposer(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Do nothing: every trial is seeded by its number."""
-
-    def _read(self, study: Study, number: int) -> None:
-        """Bring the past up to date: read what is new, or all again if one came in between."""
-        # the study's own list is under Hyperband that of one bracket, of another at each proposal
-        every = study._storage.get_all_trials(study._study_id, deepcopy=False)
-        fresh = [t for t in every if t.number not in self._known and t.number != number]
-        finished = sorted((t for t in fresh if t.state.is_finished()), key=_when)
-        if finished and self._known and _when(finished[0]) < self._last:
-            self._past, self._known = no_past(), set()
-            return self._read(study, number)
-        for frozen in finished:
-            self._known.add(frozen.number)
-            self._last = _when(frozen)
-            _add(self._past, frozen)
-        flying = (t for t in fresh if t.state is TrialState.RUNNING)
-        self._past.flying[:] = [dict(t.params) for t in flying if t.params]
 
 
 def _when(frozen: FrozenTrial) -> tuple[datetime, int]:
@@ -231,6 +243,20 @@ def lowered(space: Space, choices: Choices, rng: random.Random, excess: Excess) 
         left = excess(nearer)
         if left <= above:
             choices, above = nearer, left
+    return choices
+
+
+def _renewed(
+    space: Space, choices: Choices, past: Past, rng: random.Random, excess: Excess
+) -> Choices:
+    """Return a point within the limits that was not proposed before, mutated where it was."""
+    flying = {tuple(each.values()) for each in past.flying}
+    for _ in range(100):
+        choices = lowered(space, choices, rng, excess)
+        key = tuple(choices.values())
+        if key not in past.seen and key not in flying:
+            break
+        choices = mutate(space, choices, rng)
     return choices
 
 
