@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
-import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -101,14 +100,12 @@ def jobs_of(given: argparse.Namespace) -> list[Job]:
 
 def run(job: Job) -> Row:
     """Make one search."""
+    import plain_search
     import torch
 
     from nas import catalog
-    from nas.engine import Engine
     from nas.interfaces import Trial, Work
     from nas.objective import Bound, Goal, make_objective
-    from nas.samplers import distributions
-    from nas.studies.study import SEARCH, Journal
 
     torch.set_num_threads(1)
     start = time.process_time()
@@ -125,11 +122,7 @@ def run(job: Job) -> Row:
     def watch(trial: Trial) -> None:
         seen.append((cluster.now / 3600, trial))
 
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "journal.log", distributions(space))
-        log = journal.log(SEARCH, ["maximize"], sampler)
-        parts: dict[str, Any] = {"known": {}, "stop": lambda: "", "watch": watch}
-        Engine(log, space, goal, cluster, seed=job.seed, finished=[], **parts).run(job.trials)
+    plain_search.run(space, goal, sampler, cluster, seed=job.seed, trials=job.trials, watch=watch)
     leaders = leading(seen, goal.objective, space)
     failed = sum(trial.state == "failed" for _, trial in seen)
     reached = tuple(next((h for h, true in leaders if true >= level), None) for level in LEVELS)

@@ -13,26 +13,24 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import tempfile
 import time
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import product
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import plain_search
 import torch
 
 from nas import catalog, scored
-from nas.engine import Engine
 from nas.gaussian import Array
 from nas.interfaces import Space, Trial, Work
 from nas.naswot import kernel, noise, score
 from nas.objective import Bound, Goal, make_objective, reward
 from nas.points import decode
 from nas.priors import standing
-from nas.samplers import Prior, distributions, no_excess, no_prior
-from nas.studies.study import SEARCH, Journal
+from nas.samplers import Prior, no_excess, no_prior
 
 TARGET = 400_000_000
 BUDGETS = (5, 10, 15, 20, 30, 50, 100)
@@ -47,8 +45,8 @@ class Job(NamedTuple):
     scores: dict[str, list[float]]
 
 
-def main() -> None:
-    given = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    given = arguments(words)
     torch.set_num_threads(1)
     known = scores(given.points)
     jobs = [
@@ -62,14 +60,14 @@ def main() -> None:
         table(kind, {key: curve for key, curve in found.items() if key[1] == kind})
 
 
-def arguments() -> argparse.Namespace:
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--points", type=int, default=scored.POINTS, help="that are scored")
     parser.add_argument("--noise", type=float, default=0.3)
     parser.add_argument("--processes", type=int, default=2)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def scores(points: int) -> dict[str, list[float]]:
@@ -100,19 +98,13 @@ def run(job: Job) -> Array:
     fixed: dict[str, Any] = {"seed": job.seed, "goal": goal, "prior": prior_of(job, space)}
     sampler = catalog.make("controllers", "predictor", space, options={}, **fixed)
     finished: list[Trial] = []
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "journal.log", distributions(space))
-        Engine(
-            journal.log(SEARCH, ["maximize"], sampler),
-            space,
-            goal,
-            catalog.make("executors", "local", work, options={}),
-            seed=job.seed,
-            finished=[],
-            known={},
-            stop=lambda: "",
-            watch=lambda trial: finished.append(trial) if trial.state == "done" else None,
-        ).run(job.trials)
+    executor = catalog.make("executors", "local", work, options={})
+
+    def watch(trial: Trial) -> None:
+        if trial.state == "done":
+            finished.append(trial)
+
+    plain_search.run(space, goal, sampler, executor, seed=job.seed, trials=job.trials, watch=watch)
     curve, best = [], finished[0]
     for trial in finished:
         best = max(best, trial, key=lambda each: each.values[0])

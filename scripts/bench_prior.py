@@ -33,12 +33,12 @@ from nas.studies.study import SEARCH, read_journal
 STARTUP = 4  # random picks; with a prior every other one is what it thinks best
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a search run")
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--top", type=int, default=3)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     space, pool = pool_of(given.run)
     told = surrogate_prior(SimpleNamespace(space=space, work=SimpleNamespace(evaluator="")))[0]
     accuracies = [trial.metrics["accuracy"] for trial in pool]

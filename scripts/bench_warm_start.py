@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ NOISE = 0.3
 MARKS = (5, 10, 25, 50, 100, 200, 300)
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Run the searches and print the table."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -36,7 +37,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=300, help="of the earlier search, and cold")
     parser.add_argument("--warm-trials", type=int, default=50)
     parser.add_argument("--output", type=Path, default=Path("bench"))
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(words)
     rows = [
         row
         for controller in chosen.controllers

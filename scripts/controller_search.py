@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import landscapes
 import torch
 from controller_tables import Row
 from landscapes import PARETO, Ceiling, Landscape
+from plain_search import run
 
 from nas import catalog
-from nas.engine import Engine
 from nas.interfaces import Metrics, Space, Trial
 from nas.objective import Goal, pareto_front, reward
 from nas.points import decode
 from nas.posterior import posterior
-from nas.samplers import distributions, no_excess
-from nas.studies.study import SEARCH, Journal
+from nas.samplers import no_excess
 
 NEAR = 0.1  # of the ceiling, where a search has arrived
 NEAR_FRONT = 0.99  # of its area
@@ -91,11 +88,7 @@ def searched(job: Job) -> Found:
             trials.append(trial)
             seconds.append(time.process_time() - start)
 
-    rest: dict[str, Any] = {"finished": [], "known": {}, "stop": lambda: "", "watch": watch}
-    with tempfile.TemporaryDirectory() as folder:
-        journal = Journal(Path(folder) / "journal.log", distributions(space))
-        log = journal.log(SEARCH, goal.directions, sampler)
-        Engine(log, space, goal, executor, seed=job.seed, **rest).run(job.trials)
+    run(space, goal, sampler, executor, seed=job.seed, trials=job.trials, watch=watch)
     executor.close()
     truth = landscapes.truth_of(job.landscape)
     return Found(trials, [truth(decode(space, trial.choices)) for trial in trials], seconds)

@@ -1,0 +1,39 @@
+"""A search as the measurements run it: the engine and a journal of its own, without the verb."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from optuna.samplers import BaseSampler
+
+from nas.engine import Engine
+from nas.interfaces import Executor, Space, Trial
+from nas.objective import Goal
+from nas.samplers import distributions
+from nas.studies.study import SEARCH, Journal
+
+
+def run(
+    space: Space,
+    goal: Goal,
+    sampler: BaseSampler,
+    executor: Executor,
+    *,
+    seed: int,
+    trials: int,
+    watch: Callable[[Trial], None],
+) -> None:
+    """Search until so many trials are evaluated; `watch` sees each as it ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.log", distributions(space))
+        log = journal.log(SEARCH, goal.directions, sampler)
+        Engine(
+            *(log, space, goal, executor),
+            seed=seed,
+            finished=[],
+            known={},
+            stop=lambda: "",
+            watch=watch,
+        ).run(trials)

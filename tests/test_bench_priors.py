@@ -1,0 +1,61 @@
+"""The measurements of what an earlier search, the surrogate or NASWOT saves: small, and judged."""
+
+import csv
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas import catalog, scored
+from nas.interfaces import Space
+from nas.points import decode
+from nas.samplers import no_excess
+from nas.verbs.search import search
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import bench_naswot_prior
+import bench_prior
+import bench_warm_start
+
+
+def test_bench_warm_start_tells_new_evaluations_from_earlier_ones(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ("--seeds", "2", "--controllers", "evolution", "--trials", "26", "--warm-trials", "6")
+    bench_warm_start.main([*small, "--output", str(folder / "out")])
+    with open(folder / "out" / "warm_start.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    marks = {(row["start"], int(row["new"])) for row in rows}
+    assert marks == {("cold", 5), ("cold", 10), ("cold", 25), ("warm", 5)}
+    first = {(r["start"], r["seed"]): float(r["true"]) for r in rows if r["new"] == "5"}
+    for seed in "01":  # 26 trials at 400M hold more below 200M than 5 random points
+        assert first["warm", seed] >= first["cold", seed] - 1
+    assert "| evolution | the earlier trials | " in capsys.readouterr().out
+
+
+def test_bench_prior_unlearns_what_a_prior_says(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool: dict[str, Any] = {"controller": "random", "trials": 16}
+    run = search(space="mbconv_small", evaluator="synthetic", name="pool", **pool)["run"]
+    bench_prior.main([run, "--seeds", "3", "--top", "2"])
+    told = capsys.readouterr().out
+    assert told.startswith("16 trainings, accuracy ") and "Kendall's tau" in told
+    rows = [line.split("|")[1].strip() for line in told.splitlines() if line.startswith("| ")]
+    assert rows == ["prior", "none", "surrogate", "surrogate, turned round"]
+
+
+def test_a_prior_that_knows_is_ahead_from_the_first_evaluations() -> None:
+    space: Space = catalog.export("spaces", "mbconv", "SPACE")
+    truth = catalog.make("evaluators", "surrogate", options={})
+    archs = [decode(space, point) for point in scored.drawn(space, no_excess, 0, 40)]
+    scores = [truth.evaluate(arch)["accuracy"] for arch in archs]
+    job = bench_naswot_prior.Job("truth", "soft", 0, 12, 0.0, {"truth": scores})
+    told = bench_naswot_prior.run(job)
+    alone = bench_naswot_prior.run(job._replace(prior="none"))
+    assert len(told) == len(alone) == 12
+    assert all(later >= before for before, later in pairwise(told))
+    assert told[4] > alone[4]
