@@ -97,6 +97,8 @@ def test_what_was_evaluated_is_taken_over_and_not_evaluated_again(folder: Path) 
     assert re.fullmatch(r"trial \d+ of the (random )?search", table[0]["reason"])
     seconds = sum(float(row["seconds"]) for row in table if row["state"] == "done")
     assert found["seconds"] == pytest.approx(seconds, rel=0.01)
+    page = Path(found["run"], "report.html").read_text()
+    assert "random search at as many new evaluations" in page and "equal budget" not in page
 
 
 def test_rewards_are_counted_anew_and_a_winner_may_be_of_the_past(earlier: Path) -> None:
@@ -110,7 +112,8 @@ def test_rewards_are_counted_anew_and_a_winner_may_be_of_the_past(earlier: Path)
         assert float(row["reward"]) == pytest.approx(float(row["accuracy"]) / ratio)
     assert found["best"]["state"] == "earlier"
     assert "taken over from an earlier search" in Path(found["run"], "best/README.md").read_text()
-    assert "earlier" in Path(found["run"], "report.html").read_text()
+    page = Path(found["run"], "report.html").read_text()
+    assert "earlier" in page and "From 43 trials" in page
 
 
 def test_what_is_above_a_new_limit_is_left(earlier: Path) -> None:

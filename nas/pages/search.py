@@ -170,7 +170,7 @@ def _gains(found: data.Found) -> list[str]:
     ]
     if result["best"]["metrics"].get("accuracy_std") and not result.get("finals"):
         notes.append(
-            f"As the best of {result['trials']:,} uncertain values the winner's accuracy is likely "
+            f"As the best of {_known(result):,} uncertain values the winner's accuracy is likely "
             "too high: confirm it before quoting it."
         )
     return notes
@@ -179,7 +179,7 @@ def _gains(found: data.Found) -> list[str]:
 def _gain(found: data.Found, gain: dict[str, Any], other: dict[str, Any]) -> str:
     mine, theirs = found.result["best"]["metrics"], other["metrics"]
     change = 100 * (mine[found.cost] / theirs[found.cost] - 1)
-    name = "random search at equal budget" if other["name"] == data.RANDOM else other["name"]
+    name = _rival(found.result) if other["name"] == data.RANDOM else other["name"]
     text = f"{signed(gain['accuracy'])} points of accuracy over {data.title(name)}, "
     text += f"{found.axis.name} {abs(change):.1f} % {'lower' if change <= 0 else 'higher'}"
     spread = gain.get("accuracy_std", 0.0)
@@ -190,6 +190,16 @@ def _gain(found: data.Found, gain: dict[str, Any], other: dict[str, Any]) -> str
     if spread:
         return f"{text}; two standard deviations of this {word} are {2 * spread:.2f} points."
     return f"{text}; how large the noise is this evaluator does not say."
+
+
+def _known(result: dict[str, Any]) -> int:
+    """Return how many trials a search knows: its own and those that it took over."""
+    return int(result["trials"]) + int(result["states"].get("earlier", 0))
+
+
+def _rival(result: dict[str, Any]) -> str:
+    equal = "as many new evaluations" if result["states"].get("earlier") else "equal budget"
+    return f"random search at {equal}"
 
 
 def _company(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -261,7 +271,7 @@ def _progress(found: data.Found) -> list[Html]:
     if not series:  # all that is known was taken over
         return []
     levels = {data.title(entry["name"]): entry["reward"] for entry in found.result["references"]}
-    compared = ", against random search at equal budget" if len(series) > 1 else ""
+    compared = f", against {_rival(found.result)}" if len(series) > 1 else ""
     note = (
         "An evaluation is a net that was trained or predicted; duplicates cost none. Double-click "
         "to see the first ones too."
@@ -304,7 +314,7 @@ def _importance(found: data.Found) -> list[Html]:
         "a choice than all trials do. The shares add up to 100 %; they say that a choice matters, "
         "not which option is better."
     )
-    count = found.result["trials"]
+    count = _known(found.result)
     doubt = "; with so few it is mostly chance" if count < FEW else ""
     note += f" From {count:,} trials{doubt}."
     return [heading, figure(charts.importance_chart(shares), note)]
