@@ -21,7 +21,7 @@ from nas.samplers import Prior, no_excess, no_prior
 from nas.settings.search import Settings
 
 FINALISTS, FINAL_SEEDS = 3, 3
-EVALUATIONS, TRAININGS = 1000, 60  # how many trials, where none are asked for
+EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 SMALL = 64  # pixels a side up to which a space with fewer strides fits better
 # settings that are options of an evaluator that trains
 TRAINING = (
@@ -68,7 +68,6 @@ class Setup:
     goal: Goal
     evaluator: Evaluator
     work: Work
-    controller: str
     pruner: str
     notes: tuple[str, ...]  # what was chosen for the user, and why
     start: Start = Start()
@@ -118,21 +117,13 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     work = work_of(settings)
     evaluator = make_evaluator(work)
     space, notes = _space(settings, evaluator)
-    controller = settings.controller or _controller(goal, evaluator)
-    _check_controller(controller, settings, space, goal)
-    pruner = _pruner(settings, goal, evaluator)
     arch = check_space(space)
+    _check_controller(settings, space, goal)
+    pruner = _pruner(settings, goal, evaluator)
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
         check_reach(space, arch, goal.objective, evaluator)
-    return Setup(settings, space, goal, evaluator, work, controller, pruner, notes)
-
-
-def _controller(goal: Goal, evaluator: Evaluator) -> str:
-    """Return the name of the best controller: where trials train, a proposal may take its time."""
-    if rungs(evaluator):
-        return "predictor"
-    return "nsga2" if goal.pareto else "tpe"
+    return Setup(settings, space, goal, evaluator, work, pruner, notes)
 
 
 def _check_storage(settings: Settings) -> None:
@@ -229,7 +220,8 @@ def _goal(settings: Settings) -> Goal:
     return Goal(objective, targets[0].metric if targets else "flops")
 
 
-def _check_controller(controller: str, settings: Settings, space: Space, goal: Goal) -> None:
+def _check_controller(settings: Settings, space: Space, goal: Goal) -> None:
+    controller = settings.controller
     objectives = catalog.export("controllers", controller, "OBJECTIVES")
     if settings.objective not in objectives:
         others = [

@@ -191,7 +191,7 @@ def _description(setup: Setup) -> dict[str, Any]:
     objective = setup.goal.objective
     return {
         "space": {"name": setup.space.name, "size": setup.space.size},
-        "controller": setup.controller,
+        "controller": setup.settings.controller,
         "warm_start": setup.start.told(),
         "evaluator": {"name": setup.work.evaluator, "title": setup.evaluator.title},
         "objective": describe(objective),
@@ -325,13 +325,13 @@ def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: dict[
 
 def _card(setup: Setup, result: dict[str, Any]) -> str:
     """Return the winner's card: what it is, how it was found, how to use it."""
-    best = result["best"]
+    best, settings = result["best"], setup.settings
     metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in best["metrics"].items())
     taken = ", taken over from an earlier search" if best["state"] == "earlier" else ""
     return f"""# The best arch of {setup.space.name}
 
 Arch {best["arch_id"]}, trial {best["number"]}{taken}; {result["proposals"]} proposals,
-{result["trials"]} evaluated by controller {setup.controller} with seed {setup.settings.seed}.
+{result["trials"]} evaluated by controller {settings.controller} with seed {settings.seed}.
 
 - objective: {result["objective"]}
 - reward: {best["reward"]:.4f}

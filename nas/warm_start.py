@@ -150,12 +150,12 @@ def _check_controller(setup: Setup, what: str) -> None:
     Raises:
         OptionError: it does not; the message names those that do.
     """
-    if "prior" in catalog.keywords("controllers", setup.controller):
+    if "prior" in catalog.keywords("controllers", setup.settings.controller):
         return
     shipped = catalog.names("controllers")
     others = [name for name in shipped if "prior" in catalog.keywords("controllers", name)]
     raise OptionError(
-        f"{what}, which controller {setup.controller} does not take: "
+        f"{what}, which controller {setup.settings.controller} does not take: "
         f"give --controller {' or '.join(others)}"
     )
 

@@ -318,7 +318,7 @@ def test_settings_are_read_back_from_a_runs_arguments(folder: Path) -> None:
 
 def test_pareto_gives_the_front_of_its_trials(folder: Path) -> None:
     found = search(evaluator="synthetic", objective="pareto", trials=60)
-    assert found["controller"] == "nsga2" and found["pareto"] == "flops"
+    assert found["controller"] == "predictor" and found["pareto"] == "flops"
     points = [(float(r["accuracy"]), -float(r["flops"])) for r in rows(found)]
     front = rows(found, "pareto.csv")
     assert [int(r["number"]) for r in front] == pareto_front(points)

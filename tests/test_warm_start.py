@@ -238,10 +238,13 @@ REFUSED = {
     "no search": ({"warm_start": "folder"}, "journal.log, which .*folder lacks"),
     "storage": ({"storage": "sqlite:///x.db"}, "leave one of them out"),
     "controller": (
-        {"evaluator_options": {"landscape": 1}},
+        {"evaluator_options": {"landscape": 1}, "controller": "tpe"},
         "landscape 0, not 1.*--controller predictor$",
     ),
-    "surrogate": ({"warm_start": "surrogate"}, "is a prior, which controller tpe does not take"),
+    "surrogate": (
+        {"warm_start": "surrogate", "controller": "tpe"},
+        "is a prior, which controller tpe does not take",
+    ),
     "itself": (
         {"warm_start": "surrogate", "evaluator": "surrogate", "controller": "believer.py"},
         "would tell the evaluator surrogate what it knows",

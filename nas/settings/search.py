@@ -95,11 +95,8 @@ class Settings:
     w: float | None = flag(
         None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
     )
-    controller: str | None = flag(
-        None,
-        "How",
-        "What proposes archs (`nas ls controllers`); default with --data predictor, else tpe, or "
-        "nsga2 for pareto.",
+    controller: str = flag(
+        "predictor", "How", "What proposes archs (`nas ls controllers`), or a path to your .py."
     )
     controller_options: dict[str, Any] = flag({}, "How", "Option of the controller, as name=value.")
     evaluator: str | None = flag(
@@ -147,7 +144,7 @@ class Settings:
     study: str | None = flag(
         None, "Cluster", "Name of the shared study in --storage; default the run's --name."
     )
-    trials: int | None = flag(None, "How", "Archs to evaluate; default 1000, with --data 60.")
+    trials: int | None = flag(None, "How", "Archs to evaluate; default 300, with --data 60.")
     time_limit: float | None = flag(
         None,
         "How",

@@ -68,7 +68,7 @@ def plan(
         "size": space.size,
         "choices": len(space.choices),
         "objective": describe(objective),
-        "controller": setup.controller,
+        "controller": setup.settings.controller,
         "warm_start": warm_start.planned(setup, learnt),
         "evaluator": setup.evaluator.title,
         "problem": problem,
@@ -238,11 +238,12 @@ def _sample(space: Space, seed: int) -> list[Arch]:
 def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
     """Return the time of one ask and tell of the controller, with a few made-up results."""
     times = []
-    space, options = setup.space, setup.settings.controller_options
+    space, settings = setup.space, setup.settings
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.log", distributions(space))
         given = {"seed": 0, "goal": setup.goal}
-        sampler = catalog.make("controllers", setup.controller, space, options=options, **given)
+        options = settings.controller_options
+        sampler = catalog.make("controllers", settings.controller, space, options=options, **given)
         log = journal.log(SEARCH, setup.goal.directions, sampler)
         for _ in range(PROPOSALS):
             start = time.perf_counter()

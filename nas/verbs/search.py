@@ -247,7 +247,7 @@ def _finals(
 def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
     """Return what proposes in one study, and its seed."""
     seed = setup.settings.seed
-    controller, options = setup.controller, setup.settings.controller_options
+    controller, options = setup.settings.controller, setup.settings.controller_options
     if name == RANDOM:
         controller, options, seed = "random", {}, trial_seed(seed, -1)
     allowed = excess(setup.space, setup.goal.objective)
