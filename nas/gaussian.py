@@ -11,12 +11,15 @@ Source: Rasmussen and Williams 2006, chapters 2, 4 and 5.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
@@ -29,6 +32,15 @@ PARTS = ((0.0, 1.0), (-0.7, 1.0), (-0.7, 1.5), (-2.3, 2.0))
 CONSTANT = 4.0  # variance of the mean
 JITTER = 1e-8
 STEPS = 60  # of the fit
+_BLAS = ThreadpoolController()
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _alone(work: Callable[P, R]) -> Callable[P, R]:
+    """Let one thread do it: the matrices are small, and several would mostly wait."""
+    found: Callable[P, R] = _BLAS.wrap(limits=1, user_api="blas")(work)
+    return found
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,7 @@ class Process:
     factor: Array
     weights: Array
 
+    @_alone
     def __call__(self, rows: Rows) -> tuple[Array, Array]:
         """Return the mean (m,) of points and its deviation (m,), the noise of a value left out."""
         across = _kernel(self.parameters, rows, self.rows)
@@ -72,12 +85,14 @@ class Process:
         variance = _variances(self.parameters, rows) - (solved * solved).sum(axis=0)
         return mean, self.scale * np.sqrt(np.maximum(variance, 1e-12))
 
+    @_alone
     def means(self, rows: Rows) -> Array:
         """Return the mean (m,) of points alone, which takes far less time."""
         found: Array = _kernel(self.parameters, rows, self.rows) @ self.weights
         return self.centre + self.scale * found
 
 
+@_alone
 def fit(rows: Rows, values: Array, extra: Array) -> Array:
     """Return the parameters that values (n,) speak for.
 
@@ -101,6 +116,7 @@ def fit(rows: Rows, values: Array, extra: Array) -> Array:
     return np.asarray(found.x, dtype=np.float64)
 
 
+@_alone
 def conditioned(
     parameters: Array, rows: Rows, values: Array, extra: Array, like: Process | None = None
 ) -> Process:

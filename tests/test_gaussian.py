@@ -1,9 +1,12 @@
 """The Gaussian process: gradients, what it learns, and that a prior can be unlearnt."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from nas import gaussian
 from nas.gaussian import Array, Rows, conditioned, fit
@@ -84,3 +87,19 @@ def test_a_misleading_trend_is_unlearnt() -> None:
         return float(np.sqrt(np.mean((process(unseen)[0] - truth(unseen)) ** 2)))
 
     assert error(*wrong) < 1.3 * error(seen, unseen)
+
+
+def test_one_thread_does_it_whatever_the_machine_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, seen = drawn(60), []
+
+    def spy(*asked: Any, **more: Any) -> Any:
+        seen.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return minimize(*asked, **more)
+
+    monkeypatch.setattr(gaussian, "minimize", spy)
+    with threadpool_limits(2, user_api="blas"):
+        found = fit(rows, truth(rows), np.zeros(60))
+        before = [p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"]
+    with threadpool_limits(1, user_api="blas"):
+        assert (fit(rows, truth(rows), np.zeros(60)) == found).all()
+    assert seen and set(seen) == {1} and set(before) == {2}
