@@ -18,10 +18,10 @@ import numpy as np
 from nas.cost import sections
 from nas.errors import ArchError
 from nas.gaussian import Array, Rows
-from nas.interfaces import Choices, Metrics, Option, Space
+from nas.interfaces import Choices, Metrics, Space
 from nas.objective import Objective
 from nas.points import decode, excess
-from nas.samplers import Prior, allowed_choices, no_prior
+from nas.samplers import Key, Prior, allowed_choices, key_of, no_prior
 
 SAMPLE = 500  # random points that tell how large a feature is in a space
 REMEMBERED = 20_000  # points, of some 2 kB each
@@ -41,7 +41,7 @@ class Features:
 
     def __init__(self, space: Space, prior: Prior = no_prior) -> None:
         self._space, self._prior = space, prior
-        self._points: dict[tuple[Option, ...], Seen | None] = {}
+        self._points: dict[Key, Seen | None] = {}
         self._columns = [column for name in space.choices for column in _columns(space, name)]
         rng = random.Random(0)
         valid = excess(space, Objective())
@@ -64,7 +64,7 @@ class Features:
 
     def seen(self, choices: Choices) -> Seen | None:
         """Return what a point costs, None where it is no network."""
-        key = tuple(choices.values())
+        key = key_of(choices)
         if key not in self._points:
             if len(self._points) >= REMEMBERED:
                 self._points.clear()

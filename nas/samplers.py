@@ -42,6 +42,14 @@ def no_prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
     return np.zeros(len(points))
 
 
+Key = tuple[Option, ...]
+
+
+def key_of(choices: Choices) -> Key:
+    """Return what is equal for equal points."""
+    return tuple(choices.values())
+
+
 class Past(NamedTuple):
     """What a proposal may depend on, in the order in which the trials finished.
 
@@ -52,10 +60,14 @@ class Past(NamedTuple):
     """
 
     done: list[tuple[Choices, float]]
-    seen: set[tuple[Option, ...]]
+    seen: set[Key]
     archs: set[str]
     trials: list[Trial]
     flying: list[Choices]
+
+    def taken(self) -> set[Key]:
+        """Return all points that were proposed."""
+        return self.seen | {key_of(choices) for choices in self.flying}
 
 
 def no_past() -> Past:
@@ -197,7 +209,7 @@ def _add(past: Past, frozen: FrozenTrial) -> None:
     trial = trial_of(frozen)
     if trial.state == "dropped":
         return  # another driver goes on with it
-    past.seen.add(tuple(trial.choices.values()))
+    past.seen.add(key_of(trial.choices))
     past.archs.add(trial.arch_id)
     if frozen.state is TrialState.COMPLETE:
         past.done.append((trial.choices, trial.values[0]))
@@ -250,11 +262,10 @@ def _renewed(
     space: Space, choices: Choices, past: Past, rng: random.Random, excess: Excess
 ) -> Choices:
     """Return a point within the limits that was not proposed before, mutated where it was."""
-    flying = {tuple(each.values()) for each in past.flying}
+    taken = past.taken()
     for _ in range(100):
         choices = lowered(space, choices, rng, excess)
-        key = tuple(choices.values())
-        if key not in past.seen and key not in flying:
+        if key_of(choices) not in taken:
             break
         choices = mutate(space, choices, rng)
     return choices

@@ -16,6 +16,7 @@ from nas.samplers import (
     Proposer,
     allowed_choices,
     at_least,
+    key_of,
     mutate,
     no_excess,
 )
@@ -54,7 +55,7 @@ def _child(
     """Mutate until the child is new and within the limits, further from the parent each time."""
     child = mutate(space, parent, rng)
     for _ in range(20):
-        if tuple(child.values()) not in past.seen and excess(child) <= 0:
+        if key_of(child) not in past.seen and excess(child) <= 0:
             break
         # too far above the limits leads nowhere: start from the parent again
         child = mutate(space, child if excess(child) <= 0 else parent, rng)

@@ -32,16 +32,18 @@ from nas.belief import (
     reward_hope,
 )
 from nas.features import Features
-from nas.interfaces import SCORED, Choices, Option, Space
+from nas.interfaces import SCORED, Choices, Space
 from nas.objective import Goal, broken_limit
 from nas.points import decode
 from nas.samplers import (
     Excess,
+    Key,
     Past,
     Prior,
     Proposer,
     allowed_choices,
     at_least,
+    key_of,
     mutate,
     no_excess,
     no_prior,
@@ -54,7 +56,6 @@ GROWTH = 1.1  # parameters are fitted anew when there are so many times the tria
 CLIMBERS, CLIMBS = 2, 4  # of how many points all neighbours are tried, and how often
 STEPS = 3  # mutations of a leader, at most
 TRIES = 50  # of the most hopeful points, to find a network that is new
-_Key = tuple[Option, ...]
 
 
 def make(
@@ -108,10 +109,10 @@ class _Mind:
 
     def _drawn(self, past: Past, rng: random.Random) -> Choices:
         """Return a random point within the limits, a new one where that is not too rare."""
-        flying = {_key(choices) for choices in past.flying}
+        taken = past.taken()
         for _ in range(TRIES):
             drawn = allowed_choices(self._space, rng, self._excess)
-            if _key(drawn) not in past.seen and _key(drawn) not in flying:
+            if key_of(drawn) not in taken:
                 break
         return drawn
 
@@ -135,30 +136,30 @@ class _Mind:
         self, past: Past, leaders: list[Choices], hope: Hope, rng: random.Random
     ) -> Choices:
         """Return the most hopeful new network that is found from the leaders."""
-        taken = past.seen | {_key(choices) for choices in past.flying}
-        found = dict[_Key, tuple[float, float]]()
+        taken = past.taken()
+        found = dict[Key, tuple[float, float]]()
         points = self._fresh(_candidates(self._space, leaders, self._pool, rng), taken)
         for _ in range(CLIMBS + 1):
-            fresh = [choices for choices in points if _key(choices) not in found]
+            fresh = [choices for choices in points if key_of(choices) not in found]
             if not fresh:
                 break
             for choices, *worth in zip(fresh, *hope(fresh), strict=True):
-                found[_key(choices)] = (float(worth[0]), float(worth[1]))
+                found[key_of(choices)] = (float(worth[0]), float(worth[1]))
             best = sorted(found, key=lambda key: found[key], reverse=True)[:CLIMBERS]
             near = (n for key in best for n in _neighbours(self._space, self._point(key)))
             points = self._fresh(near, taken)
         return self._new(past, sorted(found, key=lambda key: found[key], reverse=True), rng)
 
-    def _fresh(self, points: Iterator[Choices], taken: set[_Key]) -> list[Choices]:
+    def _fresh(self, points: Iterator[Choices], taken: set[Key]) -> list[Choices]:
         """Return the points that are networks, within the limits and not taken; none twice."""
-        found = {_key(choices): choices for choices in points}
+        found = {key_of(choices): choices for choices in points}
         return [c for key, c in found.items() if key not in taken and self._allowed(c)]
 
     def _allowed(self, choices: Choices) -> bool:
         seen = self._features.seen(choices)
         return seen is not None and not broken_limit(seen.metrics, self._goal.objective)
 
-    def _new(self, past: Past, order: Sequence[_Key], rng: random.Random) -> Choices:
+    def _new(self, past: Past, order: Sequence[Key], rng: random.Random) -> Choices:
         """Return the first point whose network is not another point's: choices may not matter."""
         archs = past.archs | {decode(self._space, choices).id for choices in past.flying}
         for key in order[:TRIES]:
@@ -166,12 +167,8 @@ class _Mind:
                 return self._point(key)
         return self._drawn(past, rng)
 
-    def _point(self, key: _Key) -> Choices:
+    def _point(self, key: Key) -> Choices:
         return dict(zip(self._space.choices, key, strict=True))
-
-
-def _key(choices: Choices) -> _Key:
-    return tuple(choices.values())
 
 
 def _candidates(
