@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.errors import OptionError, did_you_mean
 from nas.model import Model
@@ -55,12 +55,12 @@ def explain(
     chosen = logits.argmax(1) if classes is None else classes
     taken = "cam" if linear and method != "gradcam" else "gradcam"
     weights = (
-        _classifier(model).weight[chosen].detach()
+        model.get_classifier().weight[chosen].detach()
         if taken == "cam"
         else _gradients(model, last, chosen)
     )
     maps = torch.einsum("nk,nkhw->nhw", weights, last)
-    return Evidence(logits, chosen, maps, _classifier(model).bias[chosen].detach(), taken)
+    return Evidence(logits, chosen, maps, model.get_classifier().bias[chosen].detach(), taken)
 
 
 def check_method(method: str) -> None:
@@ -102,9 +102,3 @@ def _gradients(model: Model, last: Tensor, classes: Tensor) -> Tensor:
 def _before_the_mean(model: Model) -> int:
     """Return how many layers of the head work on the map itself."""
     return 1 if model.arch.head.channels else 0
-
-
-def _classifier(model: Model) -> nn.Linear:
-    last = model.get_classifier()
-    assert isinstance(last, nn.Linear)
-    return last

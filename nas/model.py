@@ -12,7 +12,7 @@ from nas import cost
 from nas.arch import Arch
 from nas.errors import ArchError
 from nas.layers import Layer
-from nas.modules import Residual, initialise
+from nas.modules import Residual, initialise, initialise_classifier
 
 
 class Model(nn.Module):
@@ -31,6 +31,7 @@ class Model(nn.Module):
         self.head = _sequence(cost.head_layers(arch.head, arch.stages[-1].channels, *style))
         self.feature_info = feature_info(arch)
         self.apply(initialise)
+        initialise_classifier(self.get_classifier())
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the last feature map at each stride, as `feature_info` lists them."""
@@ -53,16 +54,17 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
 
-    def get_classifier(self) -> nn.Module:
+    def get_classifier(self) -> nn.Linear:
         """Return the last linear layer."""
-        return self.head[-1]
+        last = self.head[-1]
+        assert isinstance(last, nn.Linear)
+        return last
 
     def reset_classifier(self, classes: int) -> None:
         """Replace the last linear layer by a fresh one with that many outputs."""
-        old = self.head[-1]
-        assert isinstance(old, nn.Linear)
+        old = self.get_classifier()
         self.head[-1] = nn.Linear(old.in_features, classes, device=old.weight.device)
-        initialise(self.head[-1])
+        initialise_classifier(self.get_classifier())
 
 
 class Features(nn.Module):

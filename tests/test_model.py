@@ -11,7 +11,7 @@ from nas import catalog
 from nas.arch import Arch, Head, Norm, Stage, Stem
 from nas.errors import ArchError
 from nas.model import build_model
-from nas.modules import StochasticDepth, initialise
+from nas.modules import StochasticDepth, initialise, initialise_classifier
 
 # the nets here are tiny: threads would wait for each other longer than they work
 torch.set_num_threads(1)
@@ -149,13 +149,13 @@ def test_convolutions_start_with_the_fan_out_rule() -> None:
         assert not conv.bias.any()
 
 
-def test_the_classifier_starts_uniform() -> None:
+def test_linear_layers_start_small_at_the_end_and_keep_the_size_before_it() -> None:
     torch.manual_seed(0)
-    linear = nn.Linear(1280, 100)
-    initialise(linear)
-    assert linear.weight.abs().max().item() == pytest.approx(0.1, rel=0.001)
-    assert linear.weight.std().item() == pytest.approx(0.1 / 3**0.5, rel=0.02)
-    assert not linear.bias.any()
+    for rule, size in ((initialise, 2**0.5), (initialise_classifier, 0.1)):
+        linear = nn.Linear(1280, 100)
+        rule(linear)
+        assert linear.weight.std().item() == pytest.approx(size / 1280**0.5, rel=0.02)
+        assert not linear.bias.any()
 
 
 def test_only_the_gate_and_linear_layers_have_a_bias() -> None:

@@ -26,7 +26,7 @@ from nas.units import format_count
 
 FILE = "standalone"
 MODEL, WEIGHTS, README = "model.py", "model.safetensors", "README.md"
-_NOT_COPIED = {"norm", "initialise"}
+_NOT_COPIED = {"norm", "initialise", "initialise_classifier"}
 
 
 def check(subject: Subject) -> None:
