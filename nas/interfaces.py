@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 Option = bool | int | float | str
 Choices = dict[str, Option]
+Decode = Callable[[Mapping[str, Any]], Arch]
+Fits = Callable[[Arch], bool]  # whether an arch meets the targets and limits of a search
 # `accuracy` in percent; any other name may follow: accuracy_std, latency_ms, throughput, ...
 Metrics = dict[str, float]
 # what the journal keeps of a trial beside its metrics, which must not be called so
@@ -42,17 +44,22 @@ class Space:
     """A set of choices and how a point of it becomes an Arch.
 
     `choices` maps each name to its options, in the order a controller decides them. `decode` must
-    be pure. `encode` finds the choices of an arch, or None if the space cannot express it; without
-    it no reference rows are shown. `valid` tells which points are meant to be networks at all;
-    without it every point is.
+    be pure. `encode` finds the choices of an arch, or None if the space cannot express it. `valid`
+    tells which points are meant to be networks at all; without it every point is.
+
+    `references` names designs that a person would try, as points of the space, which become the
+    first trials of a search, or as archs beside it, which are compared with. It is given a
+    function that tells whether an arch meets the targets and limits of the search; it must be
+    pure, and take milliseconds.
     """
 
     name: str
     choices: Mapping[str, Sequence[Option]]
-    decode: Callable[[Mapping[str, Any]], Arch]
+    decode: Decode
     encode: Callable[[Arch], Choices | None] | None = None
     valid: Callable[[Mapping[str, Any]], bool] | None = None
     source: str = ""
+    references: Callable[[Fits], Mapping[str, Arch | Choices]] | None = None
 
     @property
     def size(self) -> int:

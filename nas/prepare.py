@@ -10,10 +10,11 @@ from typing import Any
 
 from nas import catalog
 from nas.arch import Arch
+from nas.compound import LEAST_PIXELS
 from nas.engine import Budget
 from nas.errors import EvaluatorError, NasError, OptionError
 from nas.evaluation import make_evaluator, rungs
-from nas.interfaces import Choices, Evaluator, Space, Trial, Work
+from nas.interfaces import Choices, Evaluator, Fits, Space, Trial, Work
 from nas.objective import Bound, Goal, make_objective
 from nas.packing import check_asked
 from nas.reach import check_reach, check_space
@@ -172,10 +173,13 @@ def fitted(space: Space, classes: int, imgsz: int | None) -> Space:
     if not classes and not imgsz:
         return space
 
+    def adapted(arch: Arch, resolution: int) -> Arch:
+        head = dataclasses.replace(arch.head, classes=classes or arch.head.classes)
+        return dataclasses.replace(arch, head=head, resolution=resolution)
+
     def decode(choices: Mapping[str, Any]) -> Arch:
         arch = space.decode(choices)
-        head = dataclasses.replace(arch.head, classes=classes or arch.head.classes)
-        return dataclasses.replace(arch, head=head, resolution=imgsz or arch.resolution)
+        return adapted(arch, imgsz or arch.resolution)
 
     def encode(arch: Arch) -> Choices | None:
         """Return the choices of an arch, its classes and its input aside."""
@@ -184,7 +188,23 @@ def fitted(space: Space, classes: int, imgsz: int | None) -> Space:
         plain = dataclasses.replace(arch, head=head, resolution=own.resolution)
         return space.encode(plain) if space.encode else None
 
-    return dataclasses.replace(space, decode=decode, encode=encode if space.encode else None)
+    def references(fits: Fits) -> Mapping[str, Arch | Choices]:
+        """Return the designs with the data's classes, and their pixels in proportion to imgsz."""
+        own = check_space(space).resolution
+
+        def design(arch: Arch) -> Arch:
+            side = max(LEAST_PIXELS, round(imgsz * arch.resolution / own)) if imgsz else 0
+            return adapted(arch, side or arch.resolution)
+
+        given = space.references(lambda arch: fits(design(arch))) if space.references else {}
+        return {n: design(d) if isinstance(d, Arch) else d for n, d in given.items()}
+
+    return dataclasses.replace(
+        space,
+        decode=decode,
+        encode=encode if space.encode else None,
+        references=references if space.references else None,
+    )
 
 
 def _check_evaluator(evaluator: Evaluator, name: str, arch: Arch) -> None:

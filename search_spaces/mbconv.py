@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nas import designs
 from nas.arch import Arch, Head, Stage, Stem
-from nas.interfaces import Choices, Space
+from nas.interfaces import Choices, Fits, Space
 
 # EfficientNet-B0's channels and strides, and the layers to choose from
 BLOCKS = (
@@ -22,6 +23,25 @@ BLOCKS = (
     (192, 2, (1, 2, 3, 4)),
     (320, 1, (1, 2, 3)),
 )
+NAMES = ("expansion", "kernel", "layers", "se")
+B0: Choices = {
+    f"block{b}_{name}": option
+    for b, row in enumerate(
+        (
+            (1, 3, 1, 0.25),
+            (6, 3, 2, 0.25),
+            (6, 5, 2, 0.25),
+            (6, 3, 3, 0.25),
+            (6, 5, 3, 0.25),
+            (6, 5, 4, 0.25),
+            (6, 3, 1, 0.25),
+        ),
+        1,
+    )
+    for name, option in zip(NAMES, row, strict=True)
+}
+# what hand designs share: as in B0, the first block does not expand and is one layer
+FIRST: Choices = {"block1_expansion": 1, "block1_layers": 1}
 
 
 def decode(choices: Mapping[str, Any]) -> Arch:
@@ -48,7 +68,7 @@ def encode(arch: Arch) -> Choices | None:
     choices: Choices = {}
     for b, stage in enumerate(arch.stages, 1):
         values = (stage.expansion, stage.kernel, stage.layers, stage.se)
-        for name, value in zip(("expansion", "kernel", "layers", "se"), values, strict=True):
+        for name, value in zip(NAMES, values, strict=True):
             options = SPACE.choices[f"block{b}_{name}"]
             if value not in options:
                 return None
@@ -56,19 +76,41 @@ def encode(arch: Arch) -> Choices | None:
     return choices if decode(choices).id == arch.id else None
 
 
+def references(fits: Fits) -> dict[str, Arch | Choices]:
+    """Return the hand designs that fit; where nothing is bounded, of at most B0's multiply-adds.
+
+    `b0`: EfficientNet-B0's choices, with fewer layers and smaller expansions where need be; it
+    scaled by width and pixels is no point of the space. `deepest`: one kernel and one expansion
+    above 1 everywhere if that fits. `late`: most parameters in the late blocks.
+    """
+    choices, b0 = SPACE.choices, decode(B0)
+    fits = designs.bounding(fits, decode({n: o[-1] for n, o in choices.items()}), b0)
+
+    def alike(layers: int, expansions: tuple[int, ...]) -> list[Choices]:
+        kinds = {"layers": (layers,), "expansion": expansions, "kernel": (3, 5), "se": (0.0, 0.25)}
+        return [{**point, **FIRST} for point in designs.alike(choices, kinds)]
+
+    depths = [alike(n, wide) for wide in ((4, 6), (1,)) for n in (4, 3, 2, 1)]
+    starts = [alike(1, (4,)), alike(1, (1,))]
+    kinds = ("se", "expansion", "layers", "kernel")
+    found = {
+        "b0": designs.costliest(designs.reduced(B0, (6, 4, 1)), decode, fits),
+        "deepest": designs.first_fitting(depths, decode, fits),
+        "late": designs.latest(starts, choices, kinds, decode, fits),
+        "b0_scaled": designs.scaled(b0, fits),
+    }
+    return {name: design for name, design in found.items() if design}
+
+
 SPACE = Space(
     name="mbconv",
     choices={
         f"block{b}_{name}": options
         for b, (_, _, layers) in enumerate(BLOCKS, 1)
-        for name, options in (
-            ("expansion", (1, 4, 6)),
-            ("kernel", (3, 5)),
-            ("layers", layers),
-            ("se", (0.0, 0.25)),
-        )
+        for name, options in zip(NAMES, ((1, 4, 6), (3, 5), layers, (0.0, 0.25)), strict=True)
     },
     decode=decode,
     encode=encode,
+    references=references,
     source="Tan et al. 2019, section 4.1, with the ranges of Accel-NASBench",
 )

@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nas import designs
 from nas.arch import Arch, Head, Stage, Stem
-from nas.interfaces import Choices, Space
+from nas.interfaces import Choices, Fits, Space
 from nas.rounding import round_channels
 
 # EfficientNet-B0's channels, our strides, the layers to choose from
@@ -48,6 +49,8 @@ B0: Choices = {
     )
     for name, option in zip(NAMES, row, strict=True)
 }
+# what hand designs share: as in B0, the first block does not expand and is one layer
+FIRST: Choices = {"block1_expansion": 1, "block1_layers": 1}
 
 
 def decode(choices: Mapping[str, Any]) -> Arch:
@@ -92,6 +95,38 @@ def encode(arch: Arch) -> Choices | None:
     return choices if decode(choices).id == arch.id else None
 
 
+def references(fits: Fits) -> dict[str, Arch | Choices]:
+    """Return the hand designs that fit; where nothing is bounded, of at most B0's multiply-adds.
+
+    `b0`: EfficientNet-B0's choices at the greatest width that fits; where none does at the least,
+    with fewer layers and smaller expansions. `deepest`: one kernel and one expansion above 1
+    everywhere if that fits. `late`: most parameters in the late blocks. `b0_scaled`: B0 by width
+    and pixels, mostly no point of the space.
+    """
+    choices, b0 = SPACE.choices, decode({"width": 1.0, **B0})
+    fits = designs.bounding(fits, decode({n: o[-1] for n, o in choices.items()}), b0)
+
+    def alike(layers: int, expansions: tuple[int, ...]) -> list[Choices]:
+        kinds = {
+            **{"width": WIDTHS, "layers": (layers,), "expansion": expansions},
+            **{"kernel": (3, 5), "se": (0.0, 0.25)},
+        }
+        return [{**point, **FIRST} for point in designs.alike(choices, kinds)]
+
+    whole = [{"width": width, **B0} for width in WIDTHS]
+    less = [designs.reduced(whole[0], wide) for wide in ((6, 4), (1,))]
+    depths = [alike(n, wide) for wide in ((4, 6), (1,)) for n in (4, 3, 2, 1)]
+    starts = [alike(1, (4,)), alike(1, (1,))]
+    kinds = ("se", "expansion", "layers", "kernel")
+    found = {
+        "b0": designs.first_fitting([whole, *less], decode, fits),
+        "deepest": designs.first_fitting(depths, decode, fits),
+        "late": designs.latest(starts, choices, kinds, decode, fits),
+        "b0_scaled": designs.scaled(b0, fits),
+    }
+    return {name: design for name, design in found.items() if design}
+
+
 SPACE = Space(
     name="mbconv_small",
     choices={"width": WIDTHS}
@@ -102,5 +137,6 @@ SPACE = Space(
     },
     decode=decode,
     encode=encode,
+    references=references,
     source="Tan et al. 2019, section 4.1; Tan and Le 2019; widths and strides for small images",
 )

@@ -13,8 +13,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from nas import designs
 from nas.arch import Arch, Head, Stage, Stem
-from nas.interfaces import Choices, Space
+from nas.interfaces import Choices, Fits, Option, Space
 from nas.rounding import round_channels
 
 # MobileNetV2's filters, layers and strides of the searched blocks
@@ -77,6 +78,39 @@ def encode(arch: Arch) -> Choices | None:
     return choices if legal and decode(choices).id == arch.id else None
 
 
+def _alike(layers: int, **fixed: Option) -> list[Choices]:
+    """Return the points with identity skips whose blocks are all alike."""
+    kinds: dict[str, tuple[Option, ...]] = {
+        **{"op": ("mbconv3", "mbconv6"), "kernel": (3, 5), "se": (0.0, 0.25)},
+        **{"skip": ("identity",), "filters": (0.75, 1.0, 1.25), "layers": (layers,)},
+    }
+    return designs.alike(SPACE.choices, kinds | {name: (o,) for name, o in fixed.items()})
+
+
+def references(fits: Fits) -> dict[str, Arch | Choices]:
+    """Return the hand designs that fit; where nothing is bounded, of MobileNetV2's multiply-adds.
+
+    `v2`: MobileNetV2's blocks with the most filters that fit. `deepest`: one op everywhere, MBConv
+    if that fits. `late`: most parameters in the late blocks. `v2_scaled`: MobileNetV2's blocks by
+    width and pixels, mostly no point of the space.
+    """
+    choices = SPACE.choices
+    plain: Choices = {"op": "mbconv6", "kernel": 3, "se": 0.0}
+    (mobilenet,) = _alike(0, **plain, filters=1.0)
+    largest = decode({name: options[-1] for name, options in choices.items()})
+    fits = designs.bounding(fits, largest, decode(mobilenet))
+    depths = [_alike(n) for n in (1, 0, -1)] + [_alike(n, op="sepconv") for n in (1, 0, -1)]
+    starts = [_alike(-1, **{**plain, "op": "mbconv3"}, filters=w) for w in (1.0, 0.75)]
+    kinds = ("se", "op", "filters", "layers", "kernel")
+    found = {
+        "v2": designs.costliest(_alike(0, **plain), decode, fits),
+        "deepest": designs.first_fitting(depths, decode, fits),
+        "late": designs.latest(starts, choices, kinds, decode, fits),
+        "v2_scaled": designs.scaled(decode(mobilenet), fits),
+    }
+    return {name: design for name, design in found.items() if design}
+
+
 SPACE = Space(
     name="mnasnet",
     choices={
@@ -84,5 +118,6 @@ SPACE = Space(
     },
     decode=decode,
     encode=encode,
+    references=references,
     source="Tan et al. 2019 (MnasNet), section 4.1",
 )

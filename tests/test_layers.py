@@ -15,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.settings.*",
     "nas.acquisition nas.belief nas.catalog nas.cluster.* nas.compound nas.cost "
-    "nas.crosscheck nas.data.* nas.durations nas.evaluation nas.explaining nas.exporting "
-    "nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.machines.* nas.model "
-    "nas.modules nas.naswot nas.objective nas.onnx_graph nas.ops.* nas.plain nas.points "
+    "nas.crosscheck nas.data.* nas.designs nas.durations nas.evaluation nas.explaining "
+    "nas.exporting nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.machines.* "
+    "nas.model nas.modules nas.naswot nas.objective nas.onnx_graph nas.ops.* nas.plain nas.points "
     "nas.posterior nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.tables "
     "nas.training.* nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* "
