@@ -14,7 +14,7 @@ import nas
 from nas import run
 from nas.arch import Arch
 from nas.errors import NasError, RunError
-from nas.pages import charts, data, family, scale, search
+from nas.pages import axes, data, family, scale, search
 from nas.pages.drawing import Html, join, pairs, tag
 
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
@@ -125,7 +125,7 @@ def page_of(title: str, body: Sequence[Html]) -> str:
     """Return a whole page that asks nothing of any other place."""
     inner = join(body)
     drawn = 'class="plot"' in inner
-    scripts = [charts.plotly_js(), _asset("script.js")] if drawn else []
+    scripts = [_library(), tag("script", Html(_asset("script.js")))] if drawn else []
     head = [
         Html('<meta charset="utf-8">'),
         Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
@@ -133,8 +133,15 @@ def page_of(title: str, body: Sequence[Html]) -> str:
         tag("title", title),
         tag("style", Html(_asset("style.css"))),
     ]
-    content = tag("body", tag("main", inner), *(tag("script", Html(text)) for text in scripts))
+    content = tag("body", tag("main", inner), *scripts)
     return f'<!doctype html>\n<html lang="en">\n{tag("head", join(head))}\n{content}\n</html>\n'
+
+
+def _library() -> Html:
+    """Return plotly.js as its authors packed it for charts with two axes (see pages/plotly)."""
+    path = Path(__file__).parent / "pages" / "plotly" / "plotly-cartesian.min.js.gz"
+    script = Html("<noscript><p>The charts need JavaScript; the tables do not.</p></noscript>")
+    return join([script, axes.packed(path.read_bytes(), id="plotly")])
 
 
 def _asset(name: str) -> str:

@@ -1,29 +1,31 @@
-"""The report's figures as plotly JSON, and the script that draws them. Pure functions.
-
-Figures are plain data, so that nothing of plotly is needed but its plotly.js, which the page holds
-once. A colour such as var(--search) is looked up by the script in the page's style sheet, so light,
-dark and print each get their own.
-"""
+"""The figures of a search as plotly JSON. Pure functions: nothing of plotly is needed for them."""
 
 from __future__ import annotations
 
-import json
+import itertools
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.pages.drawing import Html, escape, signed, tag
+from nas.pages.axes import (
+    GROUPS,
+    RANDOM,
+    REFERENCE,
+    SEARCH,
+    WINNER,
+    Axis,
+    Figure,
+    axes_chart,
+    frame,
+    name_lines,
+    rounded,
+)
+from nas.pages.drawing import escape
 
-Figure = dict[str, Any]
-INK, QUIET, RULE, GRID = "var(--ink)", "var(--quiet)", "var(--rule)", "var(--grid)"
-SEARCH, RANDOM, WINNER = "var(--search)", "var(--random)", "var(--winner)"
-REFERENCE = "var(--reference)"
-GROUPS = tuple(f"var(--group{number})" for number in range(1, 9))
 HALO = ", ".join(f"{x}px {y}px 1px var(--paper)" for x in (-1, 1) for y in (-1, 1))
-DASHES = ("dash", "dot", "dashdot")
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-BASE = "base"  # the name of the net that a family was scaled from
+DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
+PATTERNS = ("", "/", "x", ".")
 MOST = 4000  # points of one series; more are thinned
 
 
@@ -37,44 +39,6 @@ class Point:
     reward: float = math.nan
     std: float = 0.0
     hover: str = ""
-
-
-@dataclass(frozen=True)
-class Axis:
-    """A cost as an axis: its name and unit, and how many units of the data one of the axis is."""
-
-    name: str
-    unit: str
-    factor: float
-
-    @property
-    def title(self) -> str:
-        """Return the name with the unit."""
-        name = escape(self.name[:1].upper() + self.name[1:])
-        return f"{name} ({self.unit})" if self.unit else name
-
-
-def plotly_js() -> str:
-    """Return the source of plotly.js."""
-    from plotly.offline import get_plotlyjs
-
-    source: str = get_plotlyjs()
-    return source
-
-
-def plot(chart: Figure) -> Html:
-    """Return the place of a chart in the page, with its data."""
-    text = json.dumps(_finite(chart), ensure_ascii=False, separators=(",", ":"))
-    height = chart["layout"]["height"]
-    # a name may hold a closing tag: inside a script only JSON's own escape protects the page
-    data = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    start = f'<div class="plot" style="min-height:{height}px">'
-    return Html(f'{start}<script type="application/json">{data}</script></div>')
-
-
-def figure(chart: Figure, note: object) -> Html:
-    """Return a chart with its caption."""
-    return tag("figure", plot(chart), tag("figcaption", note))
 
 
 def front_chart(
@@ -98,9 +62,9 @@ def front_chart(
     chart = axes_chart([trace for trace in data if trace["x"]], axis.title, "Accuracy (%)", 480)
     seen = [*trials, *rivals, *references]
     values = [point.accuracy for point in seen]
-    _frame(chart["layout"]["yaxis"], values, [point.accuracy for point in [*references, winner]])
-    for label, value in bounds.items():
-        _line(chart["layout"], value / scale, label)
+    frame(chart["layout"]["yaxis"], values, [point.accuracy for point in [*references, winner]])
+    costs = [point.cost / scale for point in [*seen, winner]]
+    name_lines(chart["layout"], {name: x / scale for name, x in bounds.items()}, costs)
     return chart
 
 
@@ -122,7 +86,7 @@ def curve_chart(
         for name, values in series.items()
     ]
     most = max(len(values) for values in series.values())
-    for (name, level), dash in zip(levels.items(), DASHES, strict=False):
+    for (name, level), dash in zip(levels.items(), itertools.cycle(DASHES), strict=False):
         data.append(_level(name, level, most, dash))
     chart = axes_chart(data, "Evaluations", title, 360)
     chart["layout"]["hovermode"] = "x unified"
@@ -130,27 +94,30 @@ def curve_chart(
         chart["layout"]["xaxis"]["dtick"] = 1
     chart["layout"]["xaxis"]["range"] = [0, most * 1.01 + 1]
     known = [value for values in series.values() for value in values if math.isfinite(value)]
-    _frame(chart["layout"]["yaxis"], known, levels.values())
+    frame(chart["layout"]["yaxis"], known, levels.values())
     return chart
 
 
 def importance_chart(importances: Sequence[tuple[str, str, float]]) -> Figure:
-    """Return one bar per choice, given as (group, attribute, share), coloured by group."""
-    groups = sorted({group for group, _, _ in importances}, key=_natural)
-    data = []
-    for number, group in enumerate(groups):
-        own = [(f"{g} {what}".strip(), share) for g, what, share in importances if g == group]
-        data.append(
-            {
-                "type": "bar",
-                "orientation": "h",
-                "name": escape(f"{group} ({100 * sum(share for _, share in own):.0f} %)"),
-                "x": [rounded(100 * share) for _, share in own],
-                "y": [escape(name) for name, _ in own],
-                "marker": {"color": GROUPS[number % len(GROUPS)]},
-                "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>",
-            }
-        )
+    """Return one bar per choice, given as (group, attribute, share), coloured by group.
+
+    A choice without a group is one of its own.
+    """
+    groups: dict[str, list[tuple[str, float]]] = {}
+    for group, what, share in importances:
+        groups.setdefault(group or what, []).append((f"{group} {what}".strip(), share))
+    data = [
+        {
+            "type": "bar",
+            "orientation": "h",
+            "name": escape(f"{group} ({100 * sum(share for _, share in own):.0f} %)"),
+            "x": [rounded(100 * share) for _, share in own],
+            "y": [escape(name) for name, _ in own],
+            "marker": _fill(number),
+            "hovertemplate": "%{y}: %{x:.1f} %<extra></extra>",
+        }
+        for number, (group, own) in enumerate(sorted(groups.items(), key=lambda g: _natural(g[0])))
+    ]
     chart = axes_chart(data, "Share of the importance (%)", "", 110 + 17 * len(importances))
     order = [escape(f"{group} {what}".strip()) for group, what, _ in importances]
     chart["layout"]["yaxis"] |= {
@@ -164,62 +131,11 @@ def importance_chart(importances: Sequence[tuple[str, str, float]]) -> Figure:
     return chart
 
 
-def growth_chart(names: Sequence[str], ideal: Sequence[float], real: Sequence[float]) -> Figure:
-    """Return FLOPs over the base's against 2**phi for the base and its family, beside equality."""
-    ends = [min(ideal), max(ideal)]
-    line = {
-        "type": "scatter",
-        "mode": "lines",
-        "name": "2<sup>φ</sup>",
-        "x": ends,
-        "y": ends,
-        "line": {"color": QUIET, "width": 1, "dash": "dash"},
-        "hoverinfo": "skip",
-    }
-    off = (signed(100 * (mine / wanted - 1), 1) for mine, wanted in zip(real, ideal, strict=True))
-    labels = [
-        f"{name} {miss} %" if name != BASE else name for name, miss in zip(names, off, strict=True)
-    ]
-    family = _labelled("family", labels, ideal, real)
-    family["hovertemplate"] = "%{text}: %{y:.2f} for %{x:.2f}<extra></extra>"
-    chart = axes_chart([line, family], "2<sup>φ</sup>", "FLOPs over the base's", 360)
-    _logarithmic(chart)
-    return chart
-
-
-def size_chart(names: Sequence[str], flops: Sequence[float], params: Sequence[float]) -> Figure:
-    """Return the parameters of a family against its FLOPs, the base first."""
-    costs, sizes = [value / 1e9 for value in flops], [value / 1e6 for value in params]
-    family = _labelled("family", names, costs, sizes)
-    family["hovertemplate"] = "%{text}: %{y:.2f}M at %{x:.3g}G<extra></extra>"
-    chart = axes_chart([family], "FLOPs (billion multiply-adds)", "Parameters (million)", 360)
-    _logarithmic(chart)
-    return chart
-
-
-def _labelled(
-    name: str, labels: Sequence[str], x: Sequence[float], y: Sequence[float]
-) -> dict[str, Any]:
-    order = sorted(range(len(labels)), key=lambda index: x[index])
-    return {
-        "type": "scatter",
-        "mode": "lines+markers+text",
-        "name": name,
-        "x": [x[index] for index in order],
-        "y": [y[index] for index in order],
-        "text": [escape(labels[index]) for index in order],
-        # beside a rising line both corners are free; the first label would cross the axis
-        "textposition": ["bottom right", *["top left"] * (len(order) - 1)],
-        "textfont": {"color": QUIET, "size": 11},
-        "cliponaxis": False,
-        "line": {"color": SEARCH, "width": 1.5},
-        "marker": {"color": SEARCH, "size": 7},
-    }
-
-
-def _logarithmic(chart: Figure) -> None:
-    for name in ("xaxis", "yaxis"):
-        chart["layout"][name] |= {"type": "log", "dtick": "D2", "minor": {"showgrid": False}}
+def _fill(number: int) -> dict[str, Any]:
+    """Return the look of a group's bars: with a pattern where its colour is another's too."""
+    turn, colour = divmod(number, len(GROUPS))
+    pattern = {"pattern": {"shape": PATTERNS[turn % len(PATTERNS)]}} if turn else {}
+    return {"color": GROUPS[colour], **pattern}
 
 
 def _cloud(
@@ -313,78 +229,6 @@ def _level(name: str, level: float, most: int, dash: str) -> dict[str, Any]:
     }
 
 
-def _line(layout: dict[str, Any], x: float, label: str) -> None:
-    """Add a vertical line with its name at the top."""
-    ends = {"x0": x, "x1": x, "y0": 0, "y1": 1, "yref": "paper", "layer": "below"}
-    line = {"type": "line", **ends, "line": {"color": QUIET, "width": 1, "dash": "dash"}}
-    layout.setdefault("shapes", []).append(line)
-    note = {"x": x, "y": 0, "yref": "paper", "text": escape(label), "showarrow": False}
-    where = {"xanchor": "left", "yanchor": "bottom", "font": {"color": QUIET, "size": 12}}
-    layout.setdefault("annotations", []).append(note | where)
-
-
-def _frame(axis: dict[str, Any], values: Sequence[float], shown: Collection[float] = ()) -> None:
-    """Set the range of an axis so that a long tail below does not flatten what matters.
-
-    What is in `shown` stays within; double-click shows everything.
-    """
-    ordered = sorted(values)
-    if not ordered:
-        return
-    high = max([ordered[-1], *shown])
-    low = min([ordered[len(ordered) // 20], *shown])
-    if ordered[0] < low - (high - low):
-        axis["range"] = [low - 0.25 * (high - low), high + 0.08 * (high - low)]
-
-
 def _natural(name: str) -> tuple[str, int]:
     head = name.rstrip("0123456789")
     return head, int(name[len(head) :] or 0)
-
-
-def rounded(value: float) -> float | None:
-    return float(f"{value:.5g}") if math.isfinite(value) else None
-
-
-def _finite(value: Any) -> Any:
-    """Return data that JSON can hold: no nan, no infinity."""
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def axes_chart(data: list[dict[str, Any]], x: str, y: str, height: int) -> Figure:
-    axis = {
-        "gridcolor": GRID,
-        "linecolor": RULE,
-        "zeroline": False,
-        "ticks": "outside",
-        "tickcolor": RULE,
-        "ticklen": 4,
-        "automargin": True,
-    }
-    clear = "rgba(0,0,0,0)"
-    label = {"bgcolor": "var(--paper)", "bordercolor": RULE, "align": "left"}
-    layout = {
-        "height": height,
-        "autosize": True,
-        "margin": {"l": 8, "r": 16, "t": 8, "b": 8},
-        "paper_bgcolor": clear,
-        "plot_bgcolor": clear,
-        "font": {"family": FONT, "size": 12, "color": INK},
-        "hoverlabel": {**label, "font": {"color": INK, "size": 12}},
-        "hovermode": "closest",
-        "showlegend": len(data) > 1,
-        "legend": {
-            "orientation": "h",
-            "x": 0,
-            "y": 1.02,
-            "yanchor": "bottom",
-            "traceorder": "normal",
-        },
-        "xaxis": {**axis, "title": {"text": x, "standoff": 8}, "showline": True},
-        "yaxis": {**axis, "title": {"text": y, "standoff": 8}},
-    }
-    return {"data": data, "layout": layout}

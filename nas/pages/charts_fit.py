@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.pages.charts import GRID, INK, QUIET, SEARCH, Figure, axes_chart
+from nas.pages.axes import GRID, INK, QUIET, SEARCH, Figure, axes_chart
 from nas.pages.drawing import escape
 
 ROWS, COLUMNS = 26, 16  # of the map at most, where the grid has more

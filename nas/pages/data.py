@@ -11,7 +11,8 @@ from typing import Any
 from nas import run
 from nas.interfaces import SCORED, SPENT
 from nas.objective import hypervolume, pareto_front
-from nas.pages.charts import Axis, Point
+from nas.pages.axes import Axis
+from nas.pages.charts import Point
 from nas.pages.drawing import escape
 from nas.units import format_count
 

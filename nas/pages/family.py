@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.pages.charts import Axis, figure
+from nas.machines.timing import MOST_UNREST
+from nas.pages.axes import Axis, figure
 from nas.pages.charts_family import Spot, accuracy_chart
 from nas.pages.drawing import Html, escape, join, pairs, table, tag
 from nas.units import format_bytes, format_count, format_seconds
@@ -83,7 +84,12 @@ def _figure(result: Result, beside: Sequence[Result], key: str, axis: Axis) -> H
         name = str(family["rule"])
         if spots := _spots(family, key, _devices(result)):
             curves[name if name not in curves else f"{name}, {family['run']}"] = spots
-    words = f"Test accuracy against {axis.name}, logarithmic; one line for each rule."
+    words = f"Test accuracy against {axis.name}, logarithmic; one colour for each rule."
+    if not all(spot.steady for spots in curves.values() for spot in spots):
+        words += (
+            f" Open circles: the measurement was unsteady (by more than {MOST_UNREST:.0%}), so no "
+            "line joins the nets."
+        )
     return figure(accuracy_chart(curves, axis), words)
 
 
@@ -99,10 +105,15 @@ def _spots(family: Result, key: str, devices: set[str]) -> list[Spot]:
             float(member[key] if key in member else member["training"][key]),
             member["training"]["test_accuracy"],
             member["training"]["test_accuracy_std"],
+            steady=key != "latency_ms" or _steady(member["training"]),
         )
         for member in _trained(family)
         if key in member or member["training"]["latency_device"] in devices
     ]
+
+
+def _steady(found: Mapping[str, Any]) -> bool:
+    return float(found.get("latency_unrest", 0.0)) <= MOST_UNREST
 
 
 def _table(result: Result) -> Html:
@@ -118,7 +129,7 @@ def _line(member: Mapping[str, Any]) -> list[object]:
         format_count(member["flops"]),
         f"{found['accuracy']:.2f} ±{found['accuracy_std']:.2f}",
         f"{found['test_accuracy']:.2f} ±{found['test_accuracy_std']:.2f}",
-        f"{found['latency_ms']:.2f}" + (" (unsteady)" if found["latency_unrest"] > 0.1 else ""),
+        f"{found['latency_ms']:.2f}" + (" (unsteady)" * (not _steady(found))),
         f"{found['latency_p10_ms']:.2f} to {found['latency_p90_ms']:.2f}",
         "" if memory is None else format_bytes(memory),
         format_bytes(found["memory_estimate"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.fit_results import label, noise_said, ordered, point_of
-from nas.pages.charts import figure
+from nas.pages.axes import figure
 from nas.pages.charts_fit import Cell, fit_chart
 from nas.pages.drawing import Html, escape, table, tag
 from nas.units import format_count, format_seconds

@@ -10,8 +10,8 @@ from typing import Any
 
 from nas.arch import Arch
 from nas.compound import RULES
-from nas.pages import charts, family, fit
-from nas.pages.charts import figure
+from nas.pages import charts_family, family, fit
+from nas.pages.axes import figure
 from nas.pages.drawing import (
     Html,
     block,
@@ -88,12 +88,12 @@ def _origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
 def members_section(result: Mapping[str, Any]) -> list[Html]:
     """Return the table and the curves of a family."""
     base, members = result["baseline"], result["members"]
-    first = {**base, "name": charts.BASE, "two_to_phi": 1.0}
+    first = {**base, "name": charts_family.BASE, "two_to_phi": 1.0}
     nets = [*([] if any(m["phi"] == 0 for m in members) else [first]), *members]
     keys = ("name", "two_to_phi", "flops_ratio", "flops", "params")
     names, ideal, real, flops, params = ([net[key] for net in nets] for key in keys)
-    growth = charts.growth_chart(names, ideal, real)
-    size = charts.size_chart(names, flops, params)
+    growth = charts_family.growth_chart(names, ideal, real)
+    size = charts_family.size_chart(names, flops, params)
     curves = [
         figure(growth, Html(GROWTH)),
         figure(size, "Parameters against FLOPs; both axes logarithmic."),

@@ -9,7 +9,8 @@ from typing import Any
 from nas import run
 from nas.arch import Arch
 from nas.pages import charts, data, training
-from nas.pages.charts import Point, figure
+from nas.pages.axes import figure
+from nas.pages.charts import Point
 from nas.pages.drawing import (
     Html,
     code,
