@@ -128,7 +128,7 @@ def conclude(
         "observed_best": handover.observed_best(setup, found, best),
         "leaders": [
             handover.entry(setup, f"#{t.number}", t, found.beliefs)
-            for t in _shown(leaders, front, setup.goal)
+            for t in _shown(leaders, front, best, setup.goal)
         ],
         "references": shown,
         "random": luckiest
@@ -289,11 +289,17 @@ def _front(trials: list[Trial], goal: Goal) -> list[Trial]:
     return [trials[index] for index in pareto_front(_points(trials, goal))]
 
 
-def _shown(leaders: list[Trial], front: list[Trial], goal: Goal) -> list[Trial]:
-    """Return the trials of the leaderboard: the best, or some spread over the front."""
-    if not goal.pareto or len(front) <= LEADERS:
-        return (front if goal.pareto else leaders)[:LEADERS]
-    return [front[round(i * (len(front) - 1) / (LEADERS - 1))] for i in range(LEADERS)]
+def _shown(leaders: list[Trial], front: list[Trial], best: Any, goal: Goal) -> list[Trial]:
+    """Return the trials of the leaderboard: the best, or some of the front and what is handed over.
+
+    Of a front as many are spread over it, most accurate first.
+    """
+    if not goal.pareto:
+        return leaders[:LEADERS]
+    step = max(1.0, (len(front) - 1) / (LEADERS - 1))
+    spread = {front[round(i * step)].number for i in range(min(LEADERS, len(front)))}
+    chosen = [t for t in leaders if t.number in spread | {best and best["number"]}]
+    return sorted(chosen, key=lambda trial: -trial.metrics["accuracy"])
 
 
 def _volumes(found: list[Trial], lucky: list[Trial], goal: Goal) -> dict[str, float] | None:

@@ -12,7 +12,7 @@ def why(result: Mapping[str, Any]) -> str:
     """Return in one sentence why this trial is handed over; "" where no model was asked."""
     best = result.get("best")
     if best and result.get("pareto"):
-        return "The front is of observed accuracies: no model was asked which are luck."
+        return _front(result)
     if not best or not best.get("posterior"):
         return ""
     if result.get("finals"):
@@ -22,6 +22,17 @@ def why(result: Mapping[str, Any]) -> str:
         return f"Handed over is {mine}: best by posterior mean, and best observed."
     return (
         f"Handed over is {mine}, best by posterior mean. Observed best was {_told(other)}: {CURSE}."
+    )
+
+
+def _front(result: Mapping[str, Any]) -> str:
+    """Return why a net of a front, of which none beats another in both objectives, is taken."""
+    cost, best = result["pareto"], result["best"]
+    most = "has the best reward" if result.get("targets") else "is the most accurate"
+    return (
+        f"Handed over is trial {best['number']}, which {most}. The nets of the front are not "
+        f"ranked: none is better than another in both accuracy and {cost}. Their accuracies are "
+        "as observed, no model was asked which are luck."
     )
 
 

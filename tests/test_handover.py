@@ -175,4 +175,20 @@ def test_a_run_of_an_older_version_still_shows_and_reports(found: dict[str, Any]
 def test_a_front_stays_observed_and_says_so(tmp_path: Path) -> None:
     found = search(evaluator="synthetic", objective="pareto", trials=15, project=tmp_path)
     assert found["best"]["posterior"] is None and found["observed_best"] is None
-    assert "The front is of observed accuracies" in shown(found)
+    assert "Their accuracies are as observed, no model was asked" in shown(found)
+
+
+@pytest.mark.parametrize("target", [None, "400M"])
+def test_a_front_is_not_ranked_and_shows_what_is_handed_over(
+    tmp_path: Path, target: str | None
+) -> None:
+    settings = {"evaluator": "synthetic", "objective": "pareto", "trials": 30}
+    found = search(**settings, target_flops=target, project=tmp_path)
+    numbers = [row["number"] for row in found["leaders"]]
+    assert found["best"]["number"] in numbers
+    accuracies = [row["metrics"]["accuracy"] for row in found["leaders"]]
+    assert accuracies == sorted(accuracies, reverse=True)
+    text = shown(found)
+    assert f"★ trial {found['best']['number']} " in text and "1. trial" not in text
+    page = (Path(found["run"]) / "report.html").read_text()
+    assert "in bold what is handed over" in page and "1. trial" not in page

@@ -349,7 +349,8 @@ def _leaders(found: data.Found) -> list[Html]:
     rows = []
     for place, entry in enumerate(entries, 1):
         metrics = entry["metrics"]
-        rank = f"{place}. trial {entry['number']}"
+        rank = "" if result.get("pareto") else f"{place}. "
+        rank += f"trial {entry['number']}"
         rank += " (earlier)" if entry.get("state") == "earlier" else ""
         name = rank if place <= len(result["leaders"]) else _rival_name(entry)
         millions = [_millions(metrics, key) for key in ("flops", "params")]
@@ -357,13 +358,25 @@ def _leaders(found: data.Found) -> list[Html]:
         believed = [_accuracy(entry.get("posterior") or {})] * judged
         numbers = [f"{entry['reward']:.2f}", _accuracy(metrics), *believed, *millions, *slow]
         rows.append([name, *numbers, _millions(metrics, "activations"), code(entry["arch_id"])])
-    title = "The best trial" if len(result["leaders"]) == 1 else "The best trials"
+    winner = result["best"]["number"]
+    marked = [at for at, each in enumerate(result["leaders"]) if each["number"] == winner]
     others = ["references"] if result["references"] else []
     others += [data.RANDOM] if result.get("random") else []
+    title = _leaders_title(result)
     return [
         tag("h2", f"{title}, with {' and '.join(others)}" if others else title),
-        table(head, rows, marked={0}, label="Leaderboard"),
+        table(head, rows, marked=marked, label="Leaderboard"),
     ]
+
+
+def _leaders_title(result: dict[str, Any]) -> str:
+    shown = len(result["leaders"])
+    if not result.get("pareto"):
+        return "The best trial" if shown == 1 else "The best trials"
+    some = (
+        f"{shown} nets of the front of {result['front']}" if shown > 1 else "The net of the front"
+    )
+    return f"{some}, most accurate first; in bold what is handed over"
 
 
 def _rival_name(entry: dict[str, Any]) -> str:

@@ -172,7 +172,7 @@ def show_search(result: Row, console: Console) -> None:
     leaders = result["leaders"]
     company = [*result["references"], *([result["random"]] if result["random"] else [])]
     rows = [
-        {**row, "name": f"{place}. trial {row['number']}{_taken(row)}"}
+        {**row, "name": f"{_place(result, place)}trial {row['number']}{_taken(row)}"}
         for place, row in enumerate(leaders, 1)
     ]
     if company:
@@ -225,6 +225,14 @@ def show_search(result: Row, console: Console) -> None:
         print_training(result, console)
     elif result["best"]:
         console.print(f"next    nas scale {result['run']} --phi 1..7")
+
+
+def _place(result: Row, place: int) -> str:
+    """Return the rank of a leader; the nets of a front have none, one of them is handed over."""
+    if not result["pareto"]:
+        return f"{place}. "
+    chosen = result["best"] and result["leaders"][place - 1]["number"] == result["best"]["number"]
+    return "★ " if chosen else "  "
 
 
 def _taken(row: Row) -> str:
