@@ -57,7 +57,8 @@ class Dataset:
     """A data set: `splits` has "train" always, "val" and "test" where the source has them.
 
     `fingerprint` changes when the data does (names, sizes, times: nothing is decoded for it).
-    `notes`: one line for each thing that was understood or left out.
+    `notes`: one line for each thing that was understood or left out; `warnings`: those of them
+    that may mean a mistake.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Dataset:
     splits: Mapping[str, Split]
     fingerprint: str
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def open_dataset(data: str, *, download: bool = False) -> Dataset:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from nas.data.batches import Input
 from nas.data.images import SUFFIXES, Array, decode, quiet, shrink
 from nas.data.loader import stored_side
 from nas.data.pixels import processors, reason_of
+from nas.data.walk import images_below
 from nas.errors import OptionError
 from nas.machines.hardware import torch_device
 from nas.model import Model
@@ -88,22 +89,18 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """Return the files among the paths, and the images in and below the folders, sorted.
 
     Raises:
-        OptionError: a folder holds no images.
+        OptionError: a folder holds no images, or cannot be read.
     """
     return [file for path in paths for file in _files(Path(path))]
 
 
-def _files(path: Path) -> Iterator[Path]:
-    """Yield a file itself, or the images of a folder and those below it, sorted."""
+def _files(path: Path) -> list[Path]:
+    """Return a file itself, or the images of a folder and those below it, sorted."""
     if not path.is_dir():
-        yield path  # if it does not exist, reading it says so
-        return
-    found = sorted(
-        file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
-    )
-    if not found:
+        return [path]  # if it does not exist, reading it says so
+    if not (found := images_below(path)):
         raise OptionError(f"{path} holds no images: {', '.join(SUFFIXES)} are looked for")
-    yield from found
+    return found
 
 
 def read_image(file: Path, taken: Input) -> Array | str:

@@ -1,0 +1,114 @@
+"""Which folders are the classes of a split, and whether val and test have those of train."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.data.dataset import some
+from nas.data.split_names import alike, are_parts, is_plain, split_name
+from nas.data.walk import Tree, label_of, printable
+from nas.errors import OptionError
+
+# folders that share the names of so many folders inside are no classes
+_ALIKE = 4
+
+
+@dataclass(frozen=True)
+class ClassFolder:
+    """The images of a class of a split: those below `folder`, but for the folders of `leave`."""
+
+    label: str
+    folder: Path
+    leave: frozenset[Path] = frozenset()
+
+
+def class_folders(tree: Tree, place: Path) -> list[ClassFolder]:
+    """Return the class folders in a folder; `leave` are those that repeat the classes inside one.
+
+    A folder with nothing else in it is no class.
+    """
+    children = tree.folders(place)
+    names = {label_of(path.name) for path in children}
+    found = [(path, frozenset(_copies(tree, path, names))) for path in children]
+    return [
+        ClassFolder(label_of(path.name), path, leave)
+        for path, leave in found
+        if any(listing.images for _, listing in tree.walk(path, leave))
+    ]
+
+
+def copies(tree: Tree, place: Path) -> list[Path]:
+    """Return the folders below the class folders of a place that repeat its classes."""
+    names = {label_of(path.name) for path in tree.folders(place)}
+    return [copy for path in tree.folders(place) for copy in _copies(tree, path, names)]
+
+
+def _copies(tree: Tree, folder: Path, classes: Collection[str]) -> list[Path]:
+    """Return the folders below a class folder that are named as two classes or more are."""
+    found: list[Path] = []
+    for place, _ in tree.walk(folder):
+        same = [path for path in tree.folders(place) if label_of(path.name) in classes]
+        if len(same) > 1 and not any(place.is_relative_to(path) for path in found):
+            found += same
+    return found
+
+
+def innermost(tree: Tree, place: Path) -> Path:
+    """Return the folder that holds the classes of a split: seg_train/seg_train, train/images."""
+    while True:
+        children = tree.folders(place)
+        if len(children) != 1 or not tree.folders(children[0]):
+            return place
+        name, only = split_name(place.name), children[0]
+        again = alike(only.name) == alike(place.name) or (name and split_name(only.name) == name)
+        if not again and not is_plain(only.name):
+            return place
+        place = only
+
+
+def check_parts(tree: Tree, place: Path, children: Sequence[Path]) -> str:
+    """Check that class folders do not each hold the same folders, which would be the classes.
+
+    Returns a warning where they do and may be classes nevertheless, else "".
+
+    Raises:
+        OptionError: they share many, or their names are those of parts.
+    """
+    inner = [{alike(path.name) for path in tree.folders(folder)} for folder in children]
+    if len(children) < 2 or not all(inner):
+        return ""
+    common, most = set.intersection(*inner), max(map(len, inner))
+    if len(common) < 2 or 2 * len(common) < most:
+        return ""
+    names = some([printable(path.name) for path in children])
+    what = f"{names} each hold folders of the same names ({some(sorted(common))})"
+    parts = len(common) >= _ALIKE or are_parts(path.name for path in children)
+    if parts and len(common) > 0.8 * most:
+        raise OptionError(
+            f"{printable(str(place))}: {what}: parts or kinds of one data set, it seems, and no "
+            f"classes; give one of them (--data {printable(str(children[0]))}), or rename them "
+            "train, val and test"
+        )
+    return f"{what}: if those are the classes, give one of the folders above them as --data"
+
+
+def matched(
+    split: Sequence[ClassFolder], train: Sequence[ClassFolder]
+) -> tuple[list[ClassFolder], list[str]]:
+    """Return class folders with the labels of train, and the labels that train lacks.
+
+    Labels that differ in case, spaces, - and _ only are the same, where that is unambiguous.
+    """
+    exact = {one.label for one in train}
+    counted = Counter(map(alike, exact))
+    near = {alike(label): label for label in exact if counted[alike(label)] == 1}
+    found, lacking = [], []
+    for one in split:
+        label = one.label if one.label in exact else near.get(alike(one.label), "")
+        found.append(dataclasses.replace(one, label=label or one.label))
+        lacking += [] if label else [one.label]
+    return found, sorted(lacking)
