@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nas.quoting import command, markdown
 from nas.training.recipe import Recipe
 from nas.units import format_bytes, format_count
 
@@ -21,16 +22,21 @@ def _head(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
     names = result["classes"]
     more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
     return [
-        f"# {result['arch']} on {result['data']}",
+        f"# {markdown(result['arch'])} on {markdown(result['data'])}",
         "",
-        f"An image classifier of {len(names)} classes: {', '.join(names[:MOST_CLASSES])}{more}.",
+        f"An image classifier of {len(names)} classes: {_listed(names)}{more}.",
         "",
-        f"- arch {result['arch']} (id {result['arch_id']}): {format_count(result['params'])} "
-        f"params, {format_count(result['flops'])} multiply-adds at {result['imgsz']} pixels",
+        f"- arch {markdown(result['arch'])} (id {result['arch_id']}): "
+        f"{format_count(result['params'])} params, "
+        f"{format_count(result['flops'])} multiply-adds at {result['imgsz']} pixels",
         f"- trained {result['epochs']} epochs on {result['splits']['train']} images with the "
         f"recipe {recipe.name} ({recipe.source})",
         f"- the weights are those of epoch {result['best_epoch']}, the best on the val split",
     ]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(markdown(name) for name in names[:MOST_CLASSES])
 
 
 def _scores(result: Mapping[str, Any]) -> list[str]:
@@ -54,13 +60,13 @@ def _use(result: Mapping[str, Any]) -> list[str]:
         "Weights: `weights/best.safetensors`; arch, classes and preprocessing: `config.json`.",
         "",
         "```bash",
-        f"nas predict {result['run']} IMAGE",
+        f"{command('nas', 'predict', result['run'])} IMAGE",
         "```",
         "",
         "```python",
         "from nas.training.trained import load_trained",
         "",
-        f'model, config = load_trained("{result["run"]}")',
+        f"model, config = load_trained({result['run']!r})",
         "```",
     ]
 
@@ -78,7 +84,8 @@ def _family(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[str]:
     return [
         FAMILY,
         "",
-        f"Member {member['name']} (φ = {member['phi']:g}) of the family of {base['name']} by the "
+        f"Member {member['name']} (φ = {member['phi']:g}) of the family of "
+        f"{markdown(base['name'])} by the "
         f"rule {result['rule']}: {others}.",
         "",
         f"- depth × {member['rounded_depth']:.3g}, width × {member['rounded_width']:.3g}, "
@@ -94,6 +101,6 @@ def _family(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[str]:
         "float32",
         "",
         "```bash",
-        f"nas export {home} --format onnx",
+        command("nas", "export", home, "--format", "onnx"),
         "```",
     ]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from nas.errors import NasError, OptionError, did_you_mean
 
@@ -91,13 +93,8 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
     check_options(room, name, options, fixed)
     parameters = inspect.signature(function).parameters
     accepted = {key: value for key, value in fixed.items() if key in parameters}
-    try:
+    with guard(f"{room[:-1]} {name} cannot be made"):
         return function(*given, **accepted, **options)
-    except NasError:
-        raise
-    except Exception as error:  # it may be the user's
-        kind = type(error).__name__
-        raise OptionError(f"{room[:-1]} {name} cannot be made: {kind}: {error}") from error
 
 
 def check_options(room: str, name: str, options: Mapping[str, Any], fixed: Collection[str]) -> None:
@@ -161,10 +158,56 @@ def _load_file(path: Path, changed: int) -> ModuleType:
     # registered first, as dataclasses in the user's file look themselves up there
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with guard(f"{path} cannot be imported"):
+            spec.loader.exec_module(module)
     except NasError as error:
-        raise OptionError(f"{path}: {error}") from error
-    except (Exception, SystemExit) as error:
         del sys.modules[name]
-        raise OptionError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise OptionError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
     return module
+
+
+@contextlib.contextmanager
+def guard(what: str, kind: type[NasError] = OptionError) -> Iterator[None]:
+    """Turn what a user's code raises in here into one line that begins with `what`.
+
+    That it ends the process is an error too, and what it prints goes to stderr: stdout is for
+    results.
+
+    Raises:
+        NasError: of that kind, or as it was raised.
+    """
+    try:
+        with contextlib.redirect_stdout(sys.stderr), _exits_raised():
+            yield
+    except NasError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {said(error)}") from error
+    except SystemExit as error:
+        if type(error) is not SystemExit:  # a training's, for a notice
+            raise
+        raise kind(f"{what}: {said(error)}") from error
+
+
+def said(error: BaseException) -> str:
+    """Return in a few words what was raised."""
+    if isinstance(error, SystemExit):
+        return f"it ends the process (exit code {error.code!r}); let it raise an error instead"
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+@contextlib.contextmanager
+def _exits_raised() -> Iterator[None]:
+    """Let os._exit raise SystemExit, in this process."""
+    real, here = os._exit, os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() != here:  # a child that was forked in here
+            real(status)
+        raise SystemExit(status)
+
+    os._exit = leave
+    try:
+        yield
+    finally:
+        os._exit = real

@@ -5,7 +5,6 @@ Results go to stdout, progress and errors to stderr; every expected error is one
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from typing import Annotated
@@ -13,9 +12,13 @@ from typing import Annotated
 import typer
 
 from nas import __version__
+from nas.catalog import said
 from nas.commands import data, explain, export, look, resume, scale, search, train
 from nas.errors import NasError
-from nas.screens.terminal import INTERRUPTED
+from nas.quoting import visible
+from nas.screens.terminal import FAILED, INTERRUPTED, CannotPrint, settle_streams
+
+MOST_LETTERS = 2000  # of an error
 
 EXAMPLES = (
     "nas search --space mbconv --target-flops 400M",
@@ -42,34 +45,52 @@ def main() -> None:
     # a waiting OpenMP thread that spins takes its core from the thread it waits for: on a busy
     # machine two threads then train 3 times slower than one (docs/results.md)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_streams()
+    arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
-        arguments = [a for a in sys.argv[1:] if a != "--debug"]
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± or φ
-                stream.reconfigure(errors="replace")
         code = app(arguments or ["--help"], prog_name="nas", standalone_mode=False)
         sys.stdout.flush()
-    except NasError as error:
-        if debug:
-            raise
-        code = _fail(str(error), error.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
-    except Exception as error:
-        # typer's usage errors, whatever package they live in
-        if debug or not hasattr(error, "format_message"):
+    except SystemExit as end:
+        if type(end) is not SystemExit:  # a training's, for a notice
             raise
-        code = _fail(f"{error.format_message()}; see `nas --help`", 2)
+        code = _fail(f"a part of this run: {said(end)}", FAILED)
+    except Exception as error:
+        expected = _expected(error)
+        if debug or not expected:
+            raise
+        code = _fail(*expected)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _expected(error: Exception) -> tuple[str, int] | None:
+    """Return what to say of an error that is no fault of ours, and the exit code."""
+    if isinstance(error, NasError):
+        return str(error), error.exit_code
+    if hasattr(error, "format_message"):  # typer's usage errors, whatever package they live in
+        return f"{error.format_message()}; see `nas --help`", 2
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error or 'give a smaller network or batch'}", FAILED
+    if isinstance(error, CannotPrint) and error.unwanted:
+        return "", 0
+    if isinstance(error, CannotPrint):
+        return f"cannot print the result: {error}; what was computed is saved", FAILED
+    if not isinstance(error, OSError):
+        return None
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}", 2
 
 
 def _fail(message: str, code: int) -> int:
     rank = os.environ.get("RANK", "0")  # torchrun's
     who = "nas" if rank == "0" else f"nas (process {rank})"
-    print(f"{who}: {' '.join(message.split())}", file=sys.stderr)
+    if not message:
+        return code
+    line = visible(" ".join(message.split()))
+    if len(line) > MOST_LETTERS:  # what was given is in it, and may be a whole file
+        line = f"{line[: MOST_LETTERS // 2]} ... {line[-MOST_LETTERS // 2 :]}"
+    print(f"{who}: {line}", file=sys.stderr)
     return code
 
 

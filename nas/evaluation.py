@@ -90,8 +90,10 @@ def perform(evaluator: Evaluator, task: Task) -> Outcome:
         problem = _problem(metrics)
     except FATAL:
         raise
-    except Exception as error:
-        metrics, problem = {}, _reason(error)
+    except (Exception, SystemExit) as error:
+        if isinstance(error, SystemExit) and type(error) is not SystemExit:  # a notice was heard
+            raise
+        metrics, problem = {}, catalog.said(error)
     seconds = time.perf_counter() - start
     return Outcome(task.number, {} if problem else metrics, problem, seconds)
 
@@ -102,10 +104,6 @@ def _found(evaluator: Evaluator, task: Task) -> Metrics:
         return evaluator.evaluate(arch, seed=task.seed)
     trainer = cast(Trainer, evaluator)
     return trainer.train(arch, seed=task.seed, epochs=task.epochs, folder=task.folder)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def _problem(metrics: Metrics) -> str:

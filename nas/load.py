@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -52,6 +51,8 @@ def load_arch(source: str | Path | Arch | Mapping[str, Any]) -> Arch:
         raise OptionError(f"cannot read {path}: {error.strerror}") from error
     if is_folder:
         path = _in_folder(path)
+    elif not is_file and path.exists():
+        raise OptionError(f"{path} is a pipe or a device: give the file of an arch")
     elif not is_file:
         raise OptionError(
             f"no baseline, file or run {str(source)!r}{did_you_mean(str(source), baselines())}; "
@@ -103,10 +104,9 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _read(path: Path) -> Arch:
+    text = run.read_text(path)
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise OptionError(f"cannot read {path}: {error.strerror}") from error
+        data = run.parse_json(text)
     except ValueError as error:
         raise ArchError(f"{path} is not JSON: {error}") from error
     try:

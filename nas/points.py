@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from nas.arch import Arch
+from nas.catalog import said
 from nas.cost import count
 from nas.errors import ArchError, NasError, OptionError
 from nas.interfaces import Choices, Fits, Metrics, Space
@@ -31,8 +32,8 @@ def decode(space: Space, choices: Choices) -> Arch:
         arch = space.decode(choices)
     except NasError:
         raise
-    except Exception as error:  # a space is the user's code
-        raise ArchError(f"decode fails on {choices}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a space is the user's code
+        raise ArchError(f"decode fails on {choices}: {said(error)}") from error
     if not isinstance(arch, Arch):
         raise ArchError(f"decode gives no Arch for {choices} but {type(arch).__name__}")
     return arch

@@ -12,7 +12,7 @@ from nas import catalog
 from nas.arch import Arch
 from nas.compound import LEAST_PIXELS
 from nas.engine import Budget
-from nas.errors import EvaluatorError, NasError, OptionError
+from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import make_evaluator, rungs
 from nas.interfaces import Choices, Evaluator, Fits, Space, Trial, Work
 from nas.objective import Bound, Goal, make_objective
@@ -208,13 +208,8 @@ def fitted(space: Space, classes: int, imgsz: int | None) -> Space:
 
 
 def _check_evaluator(evaluator: Evaluator, name: str, arch: Arch) -> None:
-    try:
+    with catalog.guard(f"check of {name} fails", EvaluatorError):
         evaluator.check(arch)
-    except NasError:
-        raise
-    except Exception as error:  # it may be the user's
-        kind = type(error).__name__
-        raise EvaluatorError(f"check of {name} fails: {kind}: {error}") from error
 
 
 def _goal(settings: Settings) -> Goal:

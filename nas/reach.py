@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 
 from nas.arch import Arch
-from nas.errors import ArchError, EvaluatorError, NasError, OptionError
+from nas.catalog import guard
+from nas.errors import ArchError, EvaluatorError, OptionError
 from nas.evaluation import Measured, perform, rungs
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Task
 from nas.objective import Objective, metric_of
@@ -124,20 +125,18 @@ def _probes(space: Space) -> list[Choices]:
 
 
 def _is_valid(space: Space, choices: Choices) -> bool:
-    try:
+    with guard(f"space {space.name}: valid fails on {choices}"):
         return space.valid is None or bool(space.valid(choices))
-    except Exception as error:
-        raise OptionError(
-            f"space {space.name}: valid fails on {choices}: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _decode(space: Space, choices: Choices) -> Arch:
+    what = f"space {space.name} decodes {choices} to no network"
     try:
-        arch = decode(space, choices)
-        cost_metrics(arch)
-    except NasError as error:
-        raise OptionError(f"space {space.name} decodes {choices} to no network: {error}") from error
+        with guard(what):
+            arch = decode(space, choices)
+            cost_metrics(arch)
+    except ArchError as error:
+        raise OptionError(f"{what}: {error}") from error
     return arch
 
 

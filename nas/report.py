@@ -5,7 +5,6 @@ It is made from the run's files alone, so it can be written again at any time.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from nas.arch import Arch
 from nas.errors import NasError, RunError
 from nas.pages import axes, data, family, scale, search
 from nas.pages.drawing import Html, join, pairs, tag
+from nas.quoting import command
 
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
 TABLES = ("trials.csv", "random.csv", "pareto.csv", "importance.csv", "family.csv")
@@ -69,14 +69,7 @@ def _result(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file, an empty one if there is no file."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise RunError(f"{path} is not JSON: {error}") from error
+    data = run.read_json(path) if path.exists() else {}
     return data if isinstance(data, dict) else {}
 
 
@@ -169,5 +162,5 @@ def _environment(env: Mapping[str, Any]) -> list[tuple[object, object]]:
     items: list[tuple[object, object]] = [(name, env[name]) for name in names if env.get(name)]
     items += list((env.get("versions") or {}).items())
     if env.get("command"):
-        items.append(("started as", " ".join(map(str, env["command"]))))
+        items.append(("started as", command(*env["command"])))
     return items

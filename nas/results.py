@@ -21,6 +21,7 @@ from nas.load import baselines
 from nas.objective import Goal, describe, hypervolume, pareto_front, reward
 from nas.points import cost_metrics
 from nas.prepare import Setup
+from nas.quoting import command
 from nas.studies.study import RANDOM, SEARCH, Log
 from nas.verdict import why
 
@@ -347,8 +348,8 @@ Arch {best["arch_id"]}, trial {best["number"]}{taken}; {result["proposals"]} pro
 
 FLOPs are multiply-adds. Accuracy comes from this evaluator: {setup.evaluator.title}.
 
-    nas show {result["run"]}
-    nas scale {result["run"]} --phi 1..7
+    {command("nas", "show", result["run"])}
+    {command("nas", "scale", result["run"], "--phi", "1..7")}
 
     import nas
     model = nas.build_model(nas.load_arch("best/arch.json"))

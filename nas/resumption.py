@@ -9,6 +9,7 @@ from typing import Any
 
 from nas import run
 from nas.errors import NasError, RunError
+from nas.quoting import command
 from nas.settings.fields import flag_name
 from nas.settings.search import Settings, settings_from
 
@@ -81,9 +82,10 @@ def _other(
     changed = asked[0] if asked else next(key for key in mine if theirs[key] != mine[key])
     way = "resume it with its own settings, or name another run"
     if asked and AIM.issuperset(asked) and not theirs["storage"] and not _stranded(asked, theirs):
-        flags = " ".join(_typed(key, given[key]) for key in asked)
-        command = f"nas search --config {folder / run.ARGS} {flags} --warm-start {folder}"
-        way = f"`{command}` begins a new search with all that this one has evaluated"
+        flags = [word for key in asked for word in _typed(key, given[key])]
+        config = ("--config", folder / run.ARGS)
+        again = command("nas", "search", *config, *flags, "--warm-start", folder)
+        way = f"`{again}` begins a new search with all that this one has evaluated"
     return RunError(
         f"{folder} was started with {changed} {theirs[changed]!r}, not {mine[changed]!r}: {way}"
     )
@@ -95,11 +97,12 @@ def _stranded(asked: Collection[str], theirs: Mapping[str, Any]) -> bool:
     return any(theirs[f"{part}_options"] and f"{part}_options" not in asked for part in parts)
 
 
-def _typed(key: str, value: Any) -> str:
-    """Return a setting as it is typed."""
+def _typed(key: str, value: Any) -> list[str]:
+    """Return the words of a setting as it is typed."""
     if isinstance(value, dict):
-        return " ".join(f"{flag_name(key)} {name}={option}" for name, option in value.items())
-    return f"{flag_name(key)} {value}"
+        pairs = ([flag_name(key), f"{name}={option}"] for name, option in value.items())
+        return [word for pair in pairs for word in pair]
+    return [flag_name(key), str(value)]
 
 
 def fixed(settings: Settings) -> dict[str, Any]:

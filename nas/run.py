@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import csv
 import errno
+import io
 import json
 import os
 import platform
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -26,11 +28,12 @@ from typing import IO, Any
 
 import yaml
 
-from nas.errors import OptionError, RunError
+from nas.errors import NasError, OptionError, RunError
 
 # between two looks at a lock that another holds, and until the wait is told of
 LOOK_SECONDS, TELL_SECONDS = 0.1, 5.0
 ARGS, ENVIRONMENT = "args.yaml", "env.json"
+MOST_BYTES = 2**30  # of a file that is read whole: beyond is a mistake, or /dev/zero by a link
 
 
 def create(verb: str, name: str | None, project: Path, arguments: Mapping[str, Any]) -> Path:
@@ -182,6 +185,25 @@ def write_args(path: Path, arguments: Mapping[str, Any]) -> None:
     write_text(path / ARGS, text)
 
 
+def read_text(path: Path) -> str:
+    """Return the text of a file that a person may have given or changed.
+
+    Raises:
+        RunError: it is not there, no regular file, too large, or no UTF-8.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) and not path.is_dir():
+            raise RunError(f"{path} is no regular file, but a pipe or a device: give a file")
+        if found.st_size > MOST_BYTES:
+            raise RunError(f"{path} has {found.st_size:,} bytes; at most {MOST_BYTES:,} are read")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RunError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is no UTF-8 text: {error.reason} at {error.start}") from error
+
+
 def read_args(path: Path) -> dict[str, Any]:
     """Return the arguments of a run folder or of a YAML file.
 
@@ -189,14 +211,20 @@ def read_args(path: Path) -> dict[str, Any]:
         RunError: there are none, or they do not parse.
     """
     file = path / ARGS if path.is_dir() else path
+    text = read_text(file)
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"cannot read {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        first = str(error).splitlines()[0]
+        # a few of them that name each other make a value of a billion parts
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
+            raise RunError(f"{file} holds an alias such as *name: write the value out")
+        data = yaml.safe_load(text)
+    except RecursionError as error:
+        raise RunError(f"{file} is nested too deeply to be arguments") from error
+    except NasError:
+        raise
+    except Exception as error:  # of dates and numbers that cannot be it lets Python's own through
+        first = (str(error) or type(error).__name__).splitlines()[0]
         raise RunError(f"{file} is not YAML: {first}") from error
-    if not isinstance(data, dict):
+    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
         raise RunError(f"{file} holds no arguments: a mapping of names to values is expected")
     return data
 
@@ -241,11 +269,33 @@ def read_json(path: Path) -> Any:
         RunError: it cannot be read, or is no JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"cannot read {path}: {error.strerror}") from error
+        return parse_json(read_text(path))
     except ValueError as error:
         raise RunError(f"{path} is not JSON: {error}; delete it to have it made again") from error
+
+
+def parse_json(text: str) -> Any:
+    """Return the data of JSON text.
+
+    Raises:
+        ValueError: it is none, or nested more deeply than anything that is written here.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file of this run.
+
+    Raises:
+        RunError: it cannot be read, or is no JSON object.
+    """
+    found = read_json(path)
+    if not isinstance(found, dict):
+        raise RunError(f"{path} holds no JSON object, but {found!r:.40}; was it edited?")
+    return found
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -257,11 +307,17 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Return the rows of a CSV file, or none if it does not exist."""
+    """Return the rows of a CSV file, or none if it does not exist.
+
+    Raises:
+        RunError: it cannot be read, or is no CSV.
+    """
     if not path.exists():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+    except csv.Error as error:
+        raise RunError(f"{path} is no CSV: {error}; was it edited?") from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -279,7 +335,8 @@ def _replacing(path: Path) -> Iterator[IO[str]]:
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with beside.open("w", newline="", encoding="utf-8") as file:
+        # a name that is no UTF-8 is written as JSON and YAML escape it
+        with beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
             yield file
         beside.replace(path)
     except OSError as error:

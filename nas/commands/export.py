@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nas.flags import RUNS, Json, Name, Project
-from nas.screens.terminal import show
+from nas.screens.terminal import say, show
 
 
 def export(
@@ -57,6 +56,6 @@ def export(
         seed=seed,
         project=project,
         name=name,
-        say=lambda text: print(text, file=sys.stderr),
+        say=say,
     )
     show(result, screen.show_export, as_json)

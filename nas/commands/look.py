@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from nas.flags import RUNS, ArchName, Json, Project
+from nas.quoting import visible
 from nas.screens.terminal import console, print_json
 from nas.screens.terminal import show as print_result
 
@@ -16,7 +17,7 @@ def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
     """Write report.html of a search or scale run: one page that works offline."""
     from nas import report as page
 
-    print(page.write(run))
+    print(visible(str(page.write(run))))
 
 
 def show(arch: ArchName, as_json: Json = False) -> None:

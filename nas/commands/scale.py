@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
 from nas.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
-from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say_resume, show
+from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say, say_resume, show
 from nas.settings.scale import ScaleSettings
 
 
@@ -56,6 +55,6 @@ def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> i
         say_resume(lines.run)
         return INTERRUPTED
     if lacks := screen.missing(result):
-        print(f"nas: {lacks}", file=sys.stderr)
+        say(f"nas: {lacks}")
         return FAILED
     return 0

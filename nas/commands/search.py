@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated, Any
 
 import typer
 
 from nas.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
-from nas.screens.terminal import INTERRUPTED, NOT_MET, console, on_interrupt, say_resume, show
+from nas.screens.terminal import INTERRUPTED, NOT_MET, console, on_interrupt, say, say_resume, show
 from nas.settings.search import Settings
 
 
@@ -45,7 +44,7 @@ def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
         return INTERRUPTED
     show(result, screen.show_search, as_json)
     if result["stopped"]:
-        print(f"stopped early: {result['stopped']}", file=sys.stderr)
+        say(f"stopped early: {result['stopped']}")
     if result["stopped"] == STOPPED:
         say_resume()
         return INTERRUPTED

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from nas.flags import (
     given,
     with_settings,
 )
-from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say_resume, show
+from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say, say_resume, show
 from nas.settings.train import TrainSettings
 
 Trained = Annotated[
@@ -76,7 +75,7 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> 
             say_resume()
         return INTERRUPTED
     except Preempted as stop:
-        print(stop, file=sys.stderr)
+        say(stop)
         say_resume()
         return INTERRUPTED
     if result:

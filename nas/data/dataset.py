@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas import catalog
-from nas.errors import NasError, OptionError, did_you_mean
+from nas.errors import OptionError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 # what sources call them; `eval` is the test split where no other is, else the val split
@@ -91,13 +91,8 @@ def open_dataset(data: str, *, download: bool = False) -> Dataset:
 
 def _of_user(path: str, download: bool) -> Dataset:
     read = catalog.export("datasets", path, "read")
-    try:
+    with catalog.guard(f"read of {path} gave no Dataset"):
         return settle(read(path, download=download))
-    except NasError:
-        raise
-    except Exception as error:
-        kind = type(error).__name__
-        raise OptionError(f"read of {path} gave no Dataset: {kind}: {error}") from error
 
 
 def _unknown(data: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import json
-import shlex
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from nas.errors import ArchError
 from nas.exporting import Subject, answers_apart, harmless
 from nas.layers import Conv, Dropout, GlobalPool, Layer, Linear, Pool, SqueezeExcite
 from nas.model import feature_info
+from nas.quoting import command
 from nas.training.checkpoint import save_weights
 from nas.units import format_count
 
@@ -57,7 +57,7 @@ def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Te
 def hint(path: Path, subject: Subject) -> list[str]:
     """Return the lines that use the folder."""
     if _sees(subject):
-        return [f"python {shlex.quote(str(path / MODEL))} IMAGE"]
+        return [f"{command('python', path / MODEL)} IMAGE"]
     return ["import sys", f"sys.path.insert(0, {str(path)!r})", *_LOAD]
 
 

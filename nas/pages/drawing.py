@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import html
 import math
-import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import zip_longest
 from typing import Any
 
-from nas import catalog, cost
+from nas import catalog, cost, quoting
 from nas.arch import Arch, Stage
 from nas.units import format_count
 
@@ -29,7 +28,7 @@ def escape(value: object) -> Html:
     """Return a value as HTML; what is HTML already stays. No line breaks before a per cent sign."""
     if isinstance(value, Html):
         return value
-    return Html(html.escape(str(value)).replace(" %", "\u00a0%"))
+    return Html(html.escape(quoting.visible(str(value))).replace(" %", "\u00a0%"))
 
 
 def join(parts: Iterable[object], between: str = "\n") -> Html:
@@ -80,7 +79,7 @@ def code(text: object) -> Html:
 
 def command(*words: str) -> Html:
     """Return a command as a shell reads it."""
-    return tag("code", join((tag("span", shlex.quote(word)) for word in words), " "))
+    return tag("code", join((tag("span", quoting.command(word)) for word in words), " "))
 
 
 def date(environment: Mapping[str, Any]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from nas.quoting import command
 from nas.units import format_bytes, format_count
 
 Row = Mapping[str, Any]
@@ -112,7 +112,7 @@ def show_doctor(result: Row, console: Console, source: str | None) -> None:
     suggestion = result["data"] and result["data"]["suggestion"]
     if suggestion and source:
         console.print(
-            f"next     nas search --data {shlex.quote(source)} --space "
+            f"next     {command('nas', 'search', '--data', source)} --space "
             f"{suggestion['space']} --imgsz {suggestion['imgsz']}",
             markup=False,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.proxies import describe
+from nas.quoting import command
 from nas.units import format_count, format_seconds
 
 Row = Mapping[str, Any]
@@ -79,4 +79,4 @@ def _search(found: Row) -> str:
         words += ["--fraction", f"{fraction:g}"]
     if chosen["imgsz"] != long["imgsz"]:
         words += ["--train-imgsz", str(chosen["imgsz"])]
-    return shlex.join(words)
+    return command(*words)

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.fit_results import label
+from nas.quoting import command
 from nas.screens.fit import show_fit
 from nas.units import format_bytes, format_count, format_seconds
 
@@ -114,7 +115,7 @@ def missing(result: Row) -> str:
     reasons = "; ".join(f"{name}: {reason}" for name, reason in lacks.items())
     return (
         f"{len(lacks)} of {len(result['members'])} members are missing ({reasons}); what is "
-        f"trained stays, and `nas resume {result['run']}` tries them again"
+        f"trained stays, and `{command('nas', 'resume', result['run'])}` tries them again"
     )
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from nas.interfaces import SCORED, SPENT, Fleet, Trial
 from nas.objective import Objective, reward
+from nas.quoting import command
 from nas.units import format_count
 from nas.verdict import why
 
@@ -224,7 +225,7 @@ def show_search(result: Row, console: Console) -> None:
     if result["best"] and result["training_flops"]:
         print_training(result, console)
     elif result["best"]:
-        console.print(f"next    nas scale {result['run']} --phi 1..7")
+        console.print(f"next    {command('nas', 'scale', result['run'], '--phi', '1..7')}")
 
 
 def _place(result: Row, place: int) -> str:
@@ -248,7 +249,8 @@ def print_training(result: Row, console: Console) -> None:
         console.print(
             f"weights {result['run']}/best/model.safetensors: the winner, shortly trained"
         )
-    console.print(f"next    nas train {result['run']} --data {result['data']}")
+    train = command("nas", "train", result["run"], "--data", result["data"])
+    console.print(f"next    {train}")
 
 
 def finals_board(result: Row) -> Table:

@@ -2,28 +2,118 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import os
-import shlex
 import signal
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TextIO
+
+from nas.quoting import command, visible
 
 INTERRUPTED, NOT_MET, FAILED = 130, 3, 1
 
 
-def console(*, stderr: bool = False) -> Any:
-    """Return a console; a pipe gets wide lines, so that tables stay whole."""
-    from rich.console import Console
+class CannotPrint(Exception):
+    """A result cannot be written to stdout; the text tells why.
 
-    found = Console(stderr=stderr, highlight=False, soft_wrap=not stderr)
-    return (
-        found
-        if found.is_terminal
-        else Console(stderr=stderr, highlight=False, soft_wrap=True, width=1000)
-    )
+    `unwanted`: its reader has had enough, as `head -1`.
+    """
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(error.strerror)
+        self.unwanted = isinstance(error, BrokenPipeError)
+
+
+class _Stdout(io.TextIOWrapper):
+    """A stdout whose errors are told from those of files."""
+
+    def write(self, text: str, /) -> int:
+        with _named():
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _named():
+            super().flush()
+
+
+@contextlib.contextmanager
+def _named() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        drop(1)
+        raise CannotPrint(error) from error
+
+
+class _Stderr(io.TextIOWrapper):
+    """A stderr that may lose its reader: what is running is worth more than its progress."""
+
+    def write(self, text: str, /) -> int:
+        try:
+            return super().write(text)
+        except OSError:
+            drop(2)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError:
+            drop(2)
+
+
+def drop(descriptor: int) -> None:
+    """Send what is and will be written there to nowhere: its reader or its disk is gone."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, descriptor)
+    os.close(nowhere)
+
+
+def settle_streams() -> None:
+    """Make stdout and stderr take any text, and an absent one a void one."""
+    if sys.stdout is None:  # closed, as by >&- : the next file opened would get its number
+        sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"), "utf-8")
+    if sys.stderr is None:
+        sys.stderr = io.TextIOWrapper(io.FileIO(os.devnull, "w"), "utf-8")
+    sys.stdout = _own(sys.stdout, sys.__stdout__, _Stdout)
+    sys.stderr = _own(sys.stderr, sys.__stderr__, _Stderr)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that has no ± or φ
+            stream.reconfigure(errors="replace")
+
+
+def _own(stream: TextIO, real: TextIO | None, kind: type[io.TextIOWrapper]) -> TextIO:
+    """Return a stream as one of our own kind if it is the process's own."""
+    if stream is not real or not isinstance(stream, io.TextIOWrapper):
+        return stream
+    buffered, coding = stream.line_buffering, stream.encoding
+    return kind(stream.detach(), coding, line_buffering=buffered)
+
+
+def console(*, stderr: bool = False) -> Any:
+    """Return a console; a pipe gets wide lines, so that tables stay whole.
+
+    All text is shown as it is: none is markup, and control characters are written out.
+    """
+    from rich.console import Console
+    from rich.text import Text
+
+    class Literal(Console):
+        def render_str(self, text: str, **style: Any) -> Text:
+            return super().render_str(visible(text), **style)
+
+    plain: dict[str, Any] = {"stderr": stderr, "highlight": False, "markup": False, "emoji": False}
+    found = Literal(**plain, soft_wrap=not stderr)
+    return found if found.is_terminal else Literal(**plain, soft_wrap=True, width=1000)
+
+
+def say(text: object) -> None:
+    """Print one line to stderr."""
+    print(visible(str(text)), file=sys.stderr)
 
 
 def print_json(data: Any) -> None:
@@ -56,13 +146,12 @@ def say_resume(run: str = "") -> None:
     from nas.run import arguments
 
     if run:
-        print(f"resume with: {shlex.join(['nas', 'resume', run])}", file=sys.stderr)
-        return
+        return say(f"resume with: {command('nas', 'resume', run)}")
     words = [a for a in arguments() if a != "--resume"]
     again = [] if words[:1] == ["resume"] else ["--resume"]
     processes = os.environ.get("LOCAL_WORLD_SIZE", "1")  # torchrun's
     several = ["torchrun", "--nproc-per-node", processes, "-m"] if processes != "1" else []
-    print(f"resume with: {shlex.join([*several, 'nas', *words, *again])}", file=sys.stderr)
+    say(f"resume with: {command(*several, 'nas', *words, *again)}")
 
 
 def on_interrupt(

@@ -13,6 +13,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from nas.quoting import command
 from nas.units import format_count, format_seconds
 
 Row = Mapping[str, Any]
@@ -162,7 +163,7 @@ def show_train(result: Row, console: Console) -> None:
         "results.png, confusion_matrix.png)",
         markup=False,
     )
-    console.print(f"next    nas predict {result['run']} IMAGE", markup=False)
+    console.print(f"next    {command('nas', 'predict', result['run'])} IMAGE", markup=False)
 
 
 def _scores(result: Row) -> Table:

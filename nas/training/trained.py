@@ -13,6 +13,7 @@ from nas.arch import Arch
 from nas.data.loader import Data
 from nas.errors import ArchError, OptionError, RunError
 from nas.model import Model
+from nas.quoting import command
 from nas.training.checkpoint import load_weights
 
 CONFIG = "config.json"
@@ -131,7 +132,7 @@ def _found(source: Path) -> tuple[Path, Path]:
         raise _exported(source)
     raise OptionError(
         f"{source} holds no trained model (config.json and {_PLACES[0]}): train one with "
-        f"`nas train {source} --data ...`"
+        f"`{command('nas', 'train', source)} --data ...`"
     )
 
 

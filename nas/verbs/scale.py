@@ -14,6 +14,7 @@ from nas.errors import NasError, OptionError, RunError
 from nas.fit_setup import Plan, prepare_fit
 from nas.load import anchored, latest_search, load_arch, named
 from nas.prepare import CLUSTER
+from nas.quoting import command
 from nas.scaling import BASE, INTERRUPTED, Screen, Setup, executor_options
 from nas.screens.scale import silent
 from nas.settings.scale import (
@@ -161,7 +162,7 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch
         if name and not changed:
             raise RunError(
                 f"{folder} was started from another network, which {given['base']} was then: go "
-                f"on with it by `nas resume {folder}`, or name another run"
+                f"on with it by `{command('nas', 'resume', folder)}`, or name another run"
             )
         if name:
             raise RunError(
