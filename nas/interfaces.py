@@ -107,7 +107,8 @@ class Controller(Protocol):
     What it proposes must depend only on the seed, the trial's number and the finished trials, so
     that a resumed search goes on as if it had never stopped (`nas.samplers` has the two adapters).
     `OBJECTIVES` names what it can pursue: "reward", "pareto". A `make` with a keyword `excess` is
-    given how far a point is above the hard limits, to propose within them; one with `goal`, the
+    given how far a point is above the hard limits, to propose within them; one with `draw`, what
+    draws a random point that meets the target, to begin with; one with `goal`, the
     `nas.objective.Goal` of the search; one with `prior`, what is believed of accuracies before.
     """
 

@@ -17,8 +17,9 @@ from nas.evaluation import make_evaluator, rungs
 from nas.interfaces import Choices, Evaluator, Fits, Space, Trial, Work
 from nas.objective import Bound, Goal, make_objective
 from nas.packing import check_asked
-from nas.reach import check_reach, check_space
-from nas.samplers import Prior, no_excess, no_prior
+from nas.reach import check_reach, check_space, known_costs
+from nas.samplers import Draw, Prior, no_excess, no_prior, random_choices
+from nas.sampling.region import drawing
 from nas.settings.search import Settings
 
 FINALISTS, FINAL_SEEDS = 3, 3
@@ -72,6 +73,7 @@ class Setup:
     pruner: str
     notes: tuple[str, ...]  # what was chosen for the user, and why
     start: Start = Start()
+    draw: Draw = random_choices  # a random point that meets the target
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -124,7 +126,17 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
         check_reach(space, arch, goal.objective, evaluator)
-    return Setup(settings, space, goal, evaluator, work, pruner, notes)
+    draw = _drawing(space, goal, evaluator, arch)
+    return Setup(settings, space, goal, evaluator, work, pruner, notes, draw=draw)
+
+
+def _drawing(space: Space, goal: Goal, evaluator: Evaluator, arch: Arch) -> Draw:
+    """Return what draws the random points of the search."""
+    try:
+        known, cost_of = known_costs(goal.objective, evaluator, arch)
+    except EvaluatorError:  # it does not know the space, which a plan tells
+        return drawing(space, goal)
+    return drawing(space, goal, known, cost_of)
 
 
 def _check_storage(settings: Settings) -> None:

@@ -72,15 +72,13 @@ def check_reach(space: Space, arch: Arch, objective: Objective, evaluator: Evalu
     Raises:
         OptionError: none does; the message gives the reachable range.
     """
+    known, cost_of = known_costs(objective, evaluator, arch)
     for bound in (*objective.targets, *objective.limits):
-        counted = bound.metric in COUNTED
-        # a measured latency is quick the second time only, as it is remembered
-        costly = bool(rungs(evaluator)) or isinstance(evaluator, Measured)
-        if not counted and (costly or seconds_per_evaluation(evaluator, arch) > CHEAP):
+        if bound.metric not in known:
             continue  # finding the range by evaluation would cost as much as a search
 
-        def value(arch: Arch, metric: str = bound.metric, counted: bool = counted) -> float:
-            return metric_of(cost_metrics(arch) if counted else evaluated(evaluator, arch), metric)
+        def value(arch: Arch, metric: str = bound.metric) -> float:
+            return metric_of((cost_metrics if metric in COUNTED else cost_of)(arch), metric)
 
         least, most = reachable(space, value)
         if bound.value < least or (bound.value > most and bound not in objective.limits):
@@ -90,6 +88,31 @@ def check_reach(space: Space, arch: Arch, objective: Objective, evaluator: Evalu
                 f"{format_count(bound.value)}{unit}: reachable are "
                 f"{format_count(least)}{unit} to {format_count(most)}{unit}"
             )
+
+
+def known_costs(
+    objective: Objective, evaluator: Evaluator, arch: Arch
+) -> tuple[tuple[str, ...], Callable[[Arch], Metrics]]:
+    """Return which metrics of the targets and limits can be had at once, and what gives them.
+
+    Those that are counted; and all of them where an evaluation, timed on `arch`, is as quick.
+
+    Raises:
+        OptionError: the evaluator does not give one of them; the message lists what it gives.
+    """
+    bounds = (*objective.targets, *objective.limits)
+    others = tuple(bound.metric for bound in bounds if bound.metric not in COUNTED)
+    # a measured latency is quick the second time only, as it is remembered
+    costly = bool(rungs(evaluator)) or isinstance(evaluator, Measured)
+    if not others or costly or seconds_per_evaluation(evaluator, arch) > CHEAP:
+        return COUNTED, cost_metrics
+
+    def cost_of(arch: Arch) -> Metrics:
+        return {**evaluated(evaluator, arch), **cost_metrics(arch)}
+
+    for name in others:
+        metric_of(cost_of(arch), name)
+    return (*COUNTED, *others), cost_of
 
 
 def evaluated(evaluator: Evaluator, arch: Arch) -> Metrics:

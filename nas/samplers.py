@@ -76,6 +76,13 @@ def no_past() -> Past:
 
 
 Propose = Callable[[Past, random.Random], Choices]
+# Draws a random point of a space, in a search one of those that its target is about.
+Draw = Callable[[Space, random.Random], Choices]
+
+
+def random_choices(space: Space, rng: random.Random) -> Choices:
+    """Return one point of the space, each option equally likely."""
+    return {name: rng.choice(list(options)) for name, options in space.choices.items()}
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:
@@ -120,14 +127,24 @@ class Reseeded(BaseSampler):
     What it proposes above the hard limits is mutated down to them, so that no trial is wasted on
     an arch that would be rejected; and what it has proposed before is mutated until it is new, as
     Optuna's samplers, once they are sure, propose the same for ever. They then learn from the arch
-    that was evaluated.
+    that was evaluated. What it would draw at random comes from `draw`.
     """
 
     def __init__(
-        self, space: Space, sampler: BaseSampler, seed: int, excess: Excess = no_excess
+        self,
+        space: Space,
+        sampler: BaseSampler,
+        seed: int,
+        excess: Excess = no_excess,
+        draw: Draw = random_choices,
     ) -> None:
         self._space, self._inner, self._seed, self._excess = space, sampler, seed, excess
-        self._reader = _Reader()
+        self._draw, self._reader = draw, _Reader()
+
+    @property
+    def _free(self) -> bool:
+        """Tell whether every point of the space may be proposed, and is as likely at random."""
+        return self._excess is no_excess and self._draw is random_choices
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         seed = trial_seed(self._seed, trial.number)
@@ -141,7 +158,7 @@ class Reseeded(BaseSampler):
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        if self._excess is no_excess:
+        if self._free:
             return self._inner.infer_relative_search_space(study, trial)
         return distributions(self._space)
 
@@ -151,9 +168,9 @@ class Reseeded(BaseSampler):
         found = self._inner.sample_relative(study, trial, search_space)
         rng = random.Random(trial_seed(self._seed, trial.number))
         if len(found) < len(self._space.choices):
-            if self._excess is no_excess:
+            if self._free:
                 return found
-            return allowed_choices(self._space, rng, self._excess)
+            return allowed_choices(self._space, rng, self._excess, self._draw)
         past = self._reader.read(study, trial.number)
         found = {name: found[name] for name in self._space.choices}
         return _renewed(self._space, found, past, rng, self._excess)
@@ -228,27 +245,29 @@ def at_least(least: int, **options: int) -> None:
             raise OptionError(f"controller option {name} must be at least {least}, not {value}")
 
 
-def random_choices(space: Space, rng: random.Random) -> Choices:
-    """Return one point of the space, each option equally likely."""
-    return {name: rng.choice(list(options)) for name, options in space.choices.items()}
-
-
-def allowed_choices(space: Space, rng: random.Random, excess: Excess) -> Choices:
+def allowed_choices(
+    space: Space, rng: random.Random, excess: Excess, draw: Draw = random_choices
+) -> Choices:
     """Return a random point within the limits.
 
     Drawn until one is; where that is too rare, one that is above them is mutated down to them.
     """
     for _ in range(100):
-        choices = random_choices(space, rng)
+        choices = draw(space, rng)
         if excess(choices) <= 0:
             break
     return lowered(space, choices, rng, excess)
 
 
-def lowered(space: Space, choices: Choices, rng: random.Random, excess: Excess) -> Choices:
-    """Return a point within the limits, reached from `choices` by mutations that lead there."""
+def lowered(
+    space: Space, choices: Choices, rng: random.Random, excess: Excess, steps: int = 2000
+) -> Choices:
+    """Return a point within the limits, reached from `choices` by mutations that lead there.
+
+    After so many steps the nearest that was found.
+    """
     above = excess(choices)
-    for _ in range(2000):
+    for _ in range(steps):
         if above <= 0:
             break
         nearer = mutate(space, choices, rng)

@@ -20,6 +20,7 @@ from nas.objective import Goal, pareto_front, reward
 from nas.points import decode
 from nas.posterior import posterior
 from nas.samplers import no_excess
+from nas.sampling.region import drawing
 
 NEAR = 0.1  # of the ceiling, where a search has arrived
 NEAR_FRONT = 0.99  # of its area
@@ -78,6 +79,7 @@ def searched(job: Job) -> Found:
         workers=job.workers,
     )
     told: dict[str, Any] = {"seed": job.seed, "excess": no_excess, "goal": goal}
+    told["draw"] = drawing(space, goal)
     sampler = catalog.make("controllers", job.controller, space, options=dict(job.options), **told)
     trials: list[Trial] = []
     seconds: list[float] = []

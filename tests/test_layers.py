@@ -18,8 +18,8 @@ ROWS = (
     "nas.crosscheck nas.data.* nas.designs nas.durations nas.evaluation nas.explaining "
     "nas.exporting nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.machines.* "
     "nas.model nas.modules nas.naswot nas.objective nas.onnx_graph nas.ops.* nas.plain nas.points "
-    "nas.posterior nas.ranking nas.rounding nas.run nas.samplers nas.studies.* nas.tables "
-    "nas.training.* nas.tries nas.workers",
+    "nas.posterior nas.ranking nas.rounding nas.run nas.samplers nas.sampling.* nas.studies.* "
+    "nas.tables nas.training.* nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* "
     "nas.recipes.* nas.trackers.* search_spaces.*",
     "baselines.* nas.evaluators.* nas.executors.*",
@@ -34,8 +34,8 @@ ROOMS = {name: row for row, names in enumerate(ROWS) for name in names.split()}
 FOLDERS = tuple(name[:-1] for name in ROOMS if name.endswith(".*"))
 # a part is what the catalog finds by name; the other folders are rooms of our own
 OWN = {
-    *("cluster", "commands", "data", "machines", "pages", "screens", "settings", "studies"),
-    *("training", "verbs"),
+    *("cluster", "commands", "data", "machines", "pages", "sampling", "screens", "settings"),
+    *("studies", "training", "verbs"),
 }
 PARTS = tuple(name for name in FOLDERS if name not in {f"nas.{room}." for room in OWN})
 # rows in which modules may build on each other, without a cycle

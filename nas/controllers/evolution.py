@@ -11,6 +11,7 @@ from optuna.samplers import BaseSampler
 
 from nas.interfaces import Choices, Space
 from nas.samplers import (
+    Draw,
     Excess,
     Past,
     Proposer,
@@ -19,6 +20,7 @@ from nas.samplers import (
     key_of,
     mutate,
     no_excess,
+    random_choices,
 )
 
 OBJECTIVES = ("reward",)
@@ -29,6 +31,7 @@ def make(
     *,
     seed: int,
     excess: Excess = no_excess,
+    draw: Draw = random_choices,
     population: int = 50,
     sample: int = 10,
 ) -> BaseSampler:
@@ -41,7 +44,7 @@ def make(
 
     def propose(past: Past, rng: random.Random) -> Choices:
         if len(past.done) < population:
-            return allowed_choices(space, rng, excess)
+            return allowed_choices(space, rng, excess, draw)
         alive = past.done[-population:]
         parent, _ = max((rng.choice(alive) for _ in range(sample)), key=lambda member: member[1])
         return _child(space, parent, past, excess, rng)

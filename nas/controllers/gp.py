@@ -9,12 +9,19 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, GPSampler
 
 from nas.interfaces import Space
-from nas.samplers import Excess, Reseeded, at_least, no_excess
+from nas.samplers import Draw, Excess, Reseeded, at_least, no_excess, random_choices
 
 OBJECTIVES = ("reward", "pareto")
 
 
-def make(space: Space, *, seed: int, excess: Excess = no_excess, startup: int = 10) -> BaseSampler:
+def make(
+    space: Space,
+    *,
+    seed: int,
+    excess: Excess = no_excess,
+    draw: Draw = random_choices,
+    startup: int = 10,
+) -> BaseSampler:
     """Return the GP sampler. startup: random trials before the model is used."""
     at_least(1, startup=startup)
-    return Reseeded(space, GPSampler(seed=seed, n_startup_trials=startup), seed, excess)
+    return Reseeded(space, GPSampler(seed=seed, n_startup_trials=startup), seed, excess, draw)

@@ -8,14 +8,19 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from nas.interfaces import Space
-from nas.samplers import Excess, Reseeded, at_least, no_excess
+from nas.samplers import Draw, Excess, Reseeded, at_least, no_excess, random_choices
 
 OBJECTIVES = ("reward", "pareto")
 
 
 def make(
-    space: Space, *, seed: int, excess: Excess = no_excess, population: int = 50
+    space: Space,
+    *,
+    seed: int,
+    excess: Excess = no_excess,
+    draw: Draw = random_choices,
+    population: int = 50,
 ) -> BaseSampler:
     """Return NSGA-II. population: archs in a generation."""
     at_least(2, population=population)
-    return Reseeded(space, NSGAIISampler(seed=seed, population_size=population), seed, excess)
+    return Reseeded(space, NSGAIISampler(seed=seed, population_size=population), seed, excess, draw)

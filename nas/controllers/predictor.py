@@ -36,6 +36,7 @@ from nas.interfaces import SCORED, Choices, Space
 from nas.objective import Goal, broken_limit
 from nas.points import decode
 from nas.samplers import (
+    Draw,
     Excess,
     Key,
     Past,
@@ -64,6 +65,7 @@ def make(
     seed: int,
     goal: Goal,
     excess: Excess = no_excess,
+    draw: Draw = random_choices,
     prior: Prior = no_prior,
     startup: int = 10,
     pool: int = 50,
@@ -76,16 +78,24 @@ def make(
     """
     at_least(2, startup=startup)
     at_least(1, pool=pool)
-    return Proposer(space, _Mind(space, goal, excess, prior, startup, pool).propose, seed)
+    return Proposer(space, _Mind(space, goal, excess, draw, prior, startup, pool).propose, seed)
 
 
 class _Mind:
     """The proposals of one search; what it remembers can be had again from the past."""
 
     def __init__(
-        self, space: Space, goal: Goal, excess: Excess, prior: Prior, startup: int, pool: int
+        self,
+        space: Space,
+        goal: Goal,
+        excess: Excess,
+        draw: Draw,
+        prior: Prior,
+        startup: int,
+        pool: int,
     ) -> None:
         self._space, self._goal, self._excess, self._prior = space, goal, excess, prior
+        self._random = draw
         self._startup, self._pool = startup, pool
         self._fitted: tuple[tuple[int, ...], Parameters] = (), {}
 
@@ -111,7 +121,7 @@ class _Mind:
         """Return a random point within the limits, a new one where that is not too rare."""
         taken = past.taken()
         for _ in range(TRIES):
-            drawn = allowed_choices(self._space, rng, self._excess)
+            drawn = allowed_choices(self._space, rng, self._excess, self._random)
             if key_of(drawn) not in taken:
                 break
         return drawn

@@ -19,7 +19,18 @@ from optuna.samplers import BaseSampler
 
 from nas.errors import OptionError, did_you_mean
 from nas.interfaces import Choices, Option, Space
-from nas.samplers import Excess, Past, Proposer, at_least, lowered, mutate, no_excess
+from nas.samplers import (
+    Draw,
+    Excess,
+    Past,
+    Proposer,
+    allowed_choices,
+    at_least,
+    lowered,
+    mutate,
+    no_excess,
+    random_choices,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -56,6 +67,7 @@ def make(
     *,
     seed: int,
     excess: Excess = no_excess,
+    draw: Draw = random_choices,
     preset: str = "tuned",
     batch: int = 0,
     epochs: int = 0,
@@ -84,19 +96,18 @@ def make(
     known = PRESETS[preset]
     _within("rate", rate, 0.0)
     _within("entropy", entropy, -1.0)
-    fold = Fold(
-        space,
-        seed,
-        Recipe(
-            batch or known.batch,
-            epochs or known.epochs,
-            rate or known.rate,
-            known.entropy if entropy < 0 else entropy,
-            known.ranked,
-        ),
+    recipe = Recipe(
+        batch or known.batch,
+        epochs or known.epochs,
+        rate or known.rate,
+        known.entropy if entropy < 0 else entropy,
+        known.ranked,
     )
+    fold = Fold(space, seed, recipe)
 
     def propose(past: Past, rng: random.Random) -> Choices:
+        if draw is not random_choices and len(past.done) < recipe.batch:
+            return allowed_choices(space, rng, excess, draw)  # the policy has learnt nothing yet
         return _new_point(space, fold.state(past.done).policy, past, excess, rng)
 
     return Proposer(space, propose, seed)

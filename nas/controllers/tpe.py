@@ -8,13 +8,19 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, TPESampler
 
 from nas.interfaces import Space
-from nas.samplers import Excess, Reseeded, at_least, no_excess
+from nas.samplers import Draw, Excess, Reseeded, at_least, no_excess, random_choices
 
 OBJECTIVES = ("reward", "pareto")
 
 
 def make(
-    space: Space, *, seed: int, excess: Excess = no_excess, startup: int = 10, candidates: int = 24
+    space: Space,
+    *,
+    seed: int,
+    excess: Excess = no_excess,
+    draw: Draw = random_choices,
+    startup: int = 10,
+    candidates: int = 24,
 ) -> BaseSampler:
     """Return TPE over all choices jointly.
 
@@ -26,4 +32,4 @@ def make(
     sampler = TPESampler(
         seed=seed, multivariate=True, n_startup_trials=startup, n_ei_candidates=candidates
     )
-    return Reseeded(space, sampler, seed, excess)
+    return Reseeded(space, sampler, seed, excess, draw)

@@ -252,7 +252,7 @@ def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
         controller, options, seed = "random", {}, trial_seed(seed, -1)
     allowed = excess(setup.space, setup.goal.objective)
     given: dict[str, Any] = {"seed": seed, "excess": allowed, "goal": setup.goal}
-    given["prior"] = setup.start.prior
+    given |= {"draw": setup.draw, "prior": setup.start.prior}
     return catalog.make("controllers", controller, setup.space, options=options, **given), seed
 
 

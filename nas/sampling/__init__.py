@@ -1,0 +1,1 @@
+"""How points of a space are drawn at random within bounds on their cost."""
