@@ -29,7 +29,7 @@ def under(flops: float | None) -> Objective:
 
 
 def targets(space: Space) -> list[float]:
-    """Return multiply-adds from a twelfth of the way up to nearly the most, evenly in their logarithm."""
+    """Return multiply-adds from a twelfth of the way up to nearly the most, evenly in their log."""
     least, most = reachable(space, lambda arch: count(arch).flops)
     return [least * (most / least) ** share for share in (1 / 12, 0.3, 0.5, 0.7, 0.9)]
 
