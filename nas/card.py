@@ -40,19 +40,23 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _scores(result: Mapping[str, Any]) -> list[str]:
-    rows = ["| split | images | top-1 % | top-5 % |", "|---|---|---|---|"]
+    fifth = len(result["classes"]) > 5  # of five or fewer it is 100 %
+    head = ["split", "images", "top-1 %", *["top-5 %"] * fifth]
+    rows = [_line(head), _line(["---"] * len(head))]
     for split in ("val", "test"):
         found = result[split]
-        rows.append(
-            f"| {split} | {found['n']} | {found['top1']:.2f} ±{found['standard_error']:.2f} "
-            f"| {found['top5']:.2f} |"
-        )
+        top1 = f"{found['top1']:.2f} ±{found['standard_error']:.2f}"
+        rows.append(_line([split, found["n"], top1, *[f"{found['top5']:.2f}"] * fifth]))
     return [
         *rows,
         "",
         "± is the standard error from the number of images. The val split chose the epoch; the "
         "test split was read once, at the end.",
     ]
+
+
+def _line(cells: Sequence[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _use(result: Mapping[str, Any]) -> list[str]:

@@ -29,7 +29,10 @@ def show(arch: ArchName, as_json: Json = False) -> None:
 
 
 def cost(
-    arch: ArchName,
+    archs: Annotated[
+        list[str],
+        typer.Argument(help="Baselines, run folders or arch.json files; several are compared."),
+    ],
     resolution: Annotated[
         int | None, typer.Option("--imgsz", "--img-size", help="Pixels a side; default the arch's.")
     ] = None,
@@ -38,11 +41,15 @@ def cost(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Count params, FLOPs, activations and memory of an arch, without building it."""
+    """Count params, FLOPs, activations and memory of an arch, or of several, without building."""
     from nas.screens import look as screen
     from nas.verbs.show import cost as run_cost
 
-    print_result(run_cost(arch, resolution, check), screen.show_cost, as_json)
+    if len(archs) == 1:
+        print_result(run_cost(archs[0], resolution, check), screen.show_cost, as_json)
+        return
+    found = [{"source": arch, **run_cost(arch, resolution, check)} for arch in archs]
+    print_result({"schema": 1, "archs": found}, screen.show_costs, as_json)
 
 
 def list_parts(
@@ -63,5 +70,7 @@ def list_parts(
     found = listing(what, project)
     if as_json:
         print_json({"schema": 1, what: found})
+    elif what == "runs":
+        screen.show_runs(found, console())
     else:
         screen.show_listing(found, console())

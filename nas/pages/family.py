@@ -9,6 +9,7 @@ from nas.machines.timing import MOST_UNREST
 from nas.pages.axes import Axis, figure
 from nas.pages.charts_family import Spot, accuracy_chart
 from nas.pages.drawing import Html, escape, join, pairs, table, tag
+from nas.screens.scale import unsteady
 from nas.units import format_bytes, format_count, format_seconds
 
 Result = Mapping[str, Any]
@@ -105,15 +106,11 @@ def _spots(family: Result, key: str, devices: set[str]) -> list[Spot]:
             float(member[key] if key in member else member["training"][key]),
             member["training"]["test_accuracy"],
             member["training"]["test_accuracy_std"],
-            steady=key != "latency_ms" or _steady(member["training"]),
+            steady=key != "latency_ms" or not unsteady(member["training"]),
         )
         for member in _trained(family)
         if key in member or member["training"]["latency_device"] in devices
     ]
-
-
-def _steady(found: Mapping[str, Any]) -> bool:
-    return float(found.get("latency_unrest", 0.0)) <= MOST_UNREST
 
 
 def _table(result: Result) -> Html:
@@ -129,7 +126,7 @@ def _line(member: Mapping[str, Any]) -> list[object]:
         format_count(member["flops"]),
         f"{found['accuracy']:.2f} ±{found['accuracy_std']:.2f}",
         f"{found['test_accuracy']:.2f} ±{found['test_accuracy_std']:.2f}",
-        f"{found['latency_ms']:.2f}" + (" (unsteady)" * (not _steady(found))),
+        f"{found['latency_ms']:.2f}{unsteady(found)}",
         f"{found['latency_p10_ms']:.2f} to {found['latency_p90_ms']:.2f}",
         "" if memory is None else format_bytes(memory),
         format_bytes(found["memory_estimate"]),

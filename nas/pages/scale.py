@@ -25,6 +25,7 @@ from nas.pages.drawing import (
     tag,
 )
 from nas.run import ARGS
+from nas.screens.scale import rounding_misses
 from nas.settings.scale import COEFFICIENTS, SHAPED
 from nas.units import format_bytes, format_count
 
@@ -103,7 +104,14 @@ def members_section(result: Mapping[str, Any]) -> list[Html]:
         "pixels). Off: FLOPs over the base's against 2<sup>φ</sup>. Training memory "
         "(estimate, float32): the fixed part plus the batch size times the part per image."
     )
-    return [_table(result), tag("p", note, class_="quiet"), tag("div", *curves, class_="two")]
+    lost = rounding_misses(result)
+    alert = [tag("p", f"{lost[:1].upper()}{lost[1:]}.", class_="alert")] if lost else []
+    return [
+        _table(result),
+        *alert,
+        tag("p", note, class_="quiet"),
+        tag("div", *curves, class_="two"),
+    ]
 
 
 def _table(result: Mapping[str, Any]) -> Html:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from nas.quoting import command
+from nas.screens.train import top5_tells
 from nas.units import format_bytes, format_count
 
 Row = Mapping[str, Any]
@@ -32,9 +33,9 @@ def show_val(result: Row, console: Console) -> None:
         markup=False,
     )
     loss = "not finite" if result["loss"] is None else f"{result['loss']:.4f}"
+    fifth = f"top-5 {result['top5']:.2f} %  " if top5_tells(result["classes"]) else ""
     console.print(
-        f"top-1 {result['top1']:.2f} ±{result['standard_error']:.2f} %  "
-        f"top-5 {result['top5']:.2f} %  loss {loss}"
+        f"top-1 {result['top1']:.2f} ±{result['standard_error']:.2f} %  {fifth}loss {loss}"
     )
     hardest = sorted((row for row in result["per_class"] if row["n"]), key=lambda row: row["top1"])
     shown = table("hardest classes", "images", "top-1 %", "taken for")

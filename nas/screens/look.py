@@ -150,6 +150,33 @@ def show_cost(found: Row, console: Console) -> None:
         console.print("torch's operations are halved; thop's extra is batch norm and pooling")
 
 
+def show_costs(found: Row, console: Console) -> None:
+    """Print several archs beside each other, their FLOPs also as shares of the first one's."""
+    rows = found["archs"]
+    first = rows[0]
+    table = Table(box=None, pad_edge=False)
+    titles = ("arch", "pixels", "params", "FLOPs (MACs)", "× the first", "activations")
+    for title in (*titles, "training memory an image", "inference memory"):
+        table.add_column(title, justify="left" if title == "arch" else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(
+            row["source"],
+            str(row["resolution"]),
+            format_count(row["params"]),
+            format_count(row["flops"]),
+            f"{row['flops'] / first['flops']:.3g}",
+            format_count(row["activations"]),
+            format_bytes(row["training_bytes_per_image"]),
+            format_bytes(row["inference_bytes"]),
+        )
+    console.print(table)
+    for row in rows:
+        for name, counts in row.get("counters", {}).items():
+            numbers = ", ".join(f"{key} {value:,}" for key, value in counts.items())
+            console.print(f"{row['source']}, {name}: {numbers}", markup=False)
+    console.print("FLOPs are multiply-adds (MACs); memory is estimated, in float32")
+
+
 def _print_costs(found: Row, console: Console) -> None:
     """Print costs in both conventions of FLOPs."""
     flops = found["flops"]
@@ -178,6 +205,31 @@ def show_listing(rows: list[dict[str, Any]], console: Console) -> None:
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
     console.print(table)
+
+
+def show_runs(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print runs, the latest last, with what they found."""
+    if not rows:
+        console.print("none yet")
+        return
+    table = Table(box=None, pad_edge=False)
+    for title in ("run", "started", "finished", "accuracy %", "FLOPs", "reward", "objective", ""):
+        right = title in ("accuracy %", "FLOPs", "reward")
+        justify: Any = "right" if right else "left"
+        table.add_column(title, justify=justify, no_wrap=right or not console.is_terminal)
+    for row in rows:
+        numbers = (row["accuracy"], row["reward"])
+        accuracy, reward = ("" if value is None else f"{value:.2f}" for value in numbers)
+        flops = "" if row["flops"] is None else format_count(row["flops"])
+        started = row["date"][:16].replace("T", " ")
+        words = (row["name"], started, _cell(row["finished"]))
+        figures = (accuracy, flops, reward, row["objective"] or "")
+        table.add_row(*words, *figures, row["about"])
+    console.print(table)
+    console.print(
+        "times are UTC; accuracy: of a search its winner's by the search's evaluator, of a "
+        "training the test top-1"
+    )
 
 
 def _is_number(value: object) -> bool:

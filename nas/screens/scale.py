@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from nas.compound import AIMED, TOLERANCE
 from nas.fit_results import label
+from nas.machines.timing import MOST_UNREST
 from nas.quoting import command
 from nas.screens.fit import show_fit
 from nas.units import format_bytes, format_count, format_seconds
 
 Row = Mapping[str, Any]
+NEAR = 0.05  # of 2^φ: what a family may be off without a word
 
 
 class Lines:
@@ -72,6 +76,8 @@ def show_family(result: Row, console: Console) -> None:
         "depth and width: asked → after rounding. FLOPs are multiply-adds. Training memory: an "
         "estimate per image in float32; weights, gradients and optimiser come on top"
     )
+    if lost := rounding_misses(result):
+        console.print(lost)
     if result["coefficients"]:
         found = result["coefficients"]
         numbers = (found["alpha"], found["beta"], found["gamma"])
@@ -97,7 +103,7 @@ def _trained(result: Row) -> Table:
             f"{found['accuracy']:.2f} ±{found['accuracy_std']:.2f}",
             f"{found['test_accuracy']:.2f} ±{found['test_accuracy_std']:.2f}",
             f"{found['latency_ms']:.1f} ({found['latency_p10_ms']:.1f}-"
-            f"{found['latency_p90_ms']:.1f})",
+            f"{found['latency_p90_ms']:.1f}{unsteady(found)})",
             "" if memory is None else format_bytes(memory),
             format_bytes(found["memory_estimate"]),
             f"{found['images_per_second']:.0f}",
@@ -105,6 +111,41 @@ def _trained(result: Row) -> Table:
             " ".join(word for word in (found["place"], found["device"]) if word),
         )
     return table
+
+
+def rounding_misses(result: Row) -> str:
+    """Return which members of a rule that aims at 2^φ miss it by rounding, "" for none."""
+    if result["rule"] not in AIMED:
+        return ""
+    ratios = [(each, each["flops_ratio"] / each["two_to_phi"] - 1) for each in result["members"]]
+    lost = [f"{each['name']} {_off(each, miss)}" for each, miss in ratios if abs(miss) > NEAR]
+    if not lost:
+        return ""
+    return (
+        f"rounding misses 2^φ by more than {NEAR:.0%}: {', '.join(lost)}; --rule exact keeps "
+        f"within {TOLERANCE:.0%}, in the shape of the formula"
+    )
+
+
+def _off(member: Row, miss: float) -> str:
+    """Return by how much a member misses 2^φ, and the multiplier that rounding changed most."""
+    powers = {"depth": 1, "width": 2, "resolution": 2}
+    changed = {
+        name: power * abs(math.log(member[f"rounded_{name}"] / member[_asked(name)]))
+        for name, power in powers.items()
+    }
+    most = max(changed, key=lambda name: changed[name])
+    asked, left = member[_asked(most)], member[f"rounded_{most}"]
+    return f"{miss:+.1%} ({most} {asked:.2f} → {left:.2f})"
+
+
+def _asked(name: str) -> str:
+    return "requested_resolution" if name == "resolution" else name
+
+
+def unsteady(found: Row) -> str:
+    """Return a word on a latency that a second measurement would not repeat, else ""."""
+    return "" if found.get("latency_unrest", 0.0) <= MOST_UNREST else ", unsteady"
 
 
 def missing(result: Row) -> str:

@@ -168,14 +168,21 @@ def show_train(result: Row, console: Console) -> None:
 
 def _scores(result: Row) -> Table:
     table = Table(box=None, pad_edge=False)
-    for title in ("split", "images", "top-1 %", "top-5 %", "loss"):
+    fifth = top5_tells(result["classes"])
+    for title in ("split", "images", "top-1 %", *["top-5 %"] * fifth, "loss"):
         table.add_column(title, justify="left" if title == "split" else "right", no_wrap=True)
     for split in ("val", "test"):
         found = result[split]
         top1 = f"{found['top1']:.2f} ±{found['standard_error']:.2f}"
         loss = "not finite" if found["loss"] is None else f"{found['loss']:.4f}"
-        table.add_row(split, str(found["n"]), top1, f"{found['top5']:.2f}", loss)
+        top5 = [f"{found['top5']:.2f}"] * fifth
+        table.add_row(split, str(found["n"]), top1, *top5, loss)
     return table
+
+
+def top5_tells(classes: Sequence[str]) -> bool:
+    """Tell whether a top-5 accuracy says anything: with five classes or fewer it is 100 %."""
+    return len(classes) > 5
 
 
 def _provenance(result: Row) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,8 @@ def listing(what: str, project: Path) -> list[dict[str, Any]]:
         OptionError: there is no such kind.
     """
     if what == "runs":
-        return [
-            _run_row(folder)
-            for verb in ("search", "train", "proxy-check", "scale", "export")
-            for folder in run.runs(verb, project)
-        ]
+        rows = [_run_row(folder) for verb in VERBS for folder in run.runs(verb, project)]
+        return sorted(rows, key=lambda row: row["date"])
     if what == "baselines":
         return [_baseline_row(name, arch) for name, arch in baselines().items()]
     if what not in catalog.ROOMS:
@@ -118,6 +116,7 @@ def _part_row(room: str, name: str) -> dict[str, Any]:
     return row
 
 
+VERBS = ("search", "train", "proxy-check", "scale", "export", "explain")
 # what `nas ls runs` tells of a run's arguments
 TOLD = (
     *("arch", "space", "data", "target_flops", "controller", "trials", "recipe", "epochs"),
@@ -128,10 +127,48 @@ TOLD = (
 
 
 def _run_row(folder: Path) -> dict[str, Any]:
+    row = {"name": str(folder), "date": "", "finished": False, **dict.fromkeys(FIGURES)}
     try:
         arguments = run.read_args(folder)
+        row["date"] = _started(folder)
+        row["finished"] = (folder / "result.json").exists()
+        row |= _figures(run.read_json(folder / "result.json")) if row["finished"] else {}
     except RunError as error:
-        return {"name": str(folder), "finished": False, "about": f"damaged: {error}"}
+        return {**row, "about": f"damaged: {error}"}
     changed = {k: v for k, v in arguments.items() if v not in (None, {}, False)}
-    about = " ".join(f"{key}={changed[key]}" for key in TOLD if key in changed)
-    return {"name": str(folder), "finished": (folder / "result.json").exists(), "about": about}
+    return {**row, "about": " ".join(f"{key}={changed[key]}" for key in TOLD if key in changed)}
+
+
+# numbers of what a run found, as `nas ls runs` tells them; None where a run has none
+FIGURES = ("accuracy", "flops", "reward", "objective")
+
+
+def _figures(result: Any) -> dict[str, Any]:
+    """Return accuracy (percent), multiply-adds, reward and objective of a run's result.
+
+    Of a search its winner's, of a training those of the test images, or of the validation images
+    where it was stopped. An edited or foreign result has none.
+    """
+    found = result if isinstance(result, dict) else {}
+    best, objective = found.get("best"), found.get("objective")
+    if found.get("pareto"):
+        objective = f"front of accuracy and {found['pareto']}, best by {objective}"
+    if isinstance(best, dict):
+        metrics = best.get("metrics") or {}
+        numbers = (metrics.get("accuracy"), metrics.get("flops"), best.get("reward"))
+    else:
+        score = found.get("test") or found.get("val") or {}
+        top1 = score.get("top1") if isinstance(score, dict) else None
+        numbers = (top1, found.get("flops"), None)
+    told = (value if type(value) in (int, float) else None for value in numbers)
+    return dict(zip(FIGURES, (*told, objective and str(objective)), strict=True))
+
+
+def _started(folder: Path) -> str:
+    """Return when a run began, in ISO form and UTC; without its env.json as its files say."""
+    if (folder / run.ENVIRONMENT).exists():
+        environment = run.read_json(folder / run.ENVIRONMENT)
+        if isinstance(environment, dict) and isinstance(environment.get("time"), str):
+            return str(environment["time"])
+    seconds = (folder / run.ARGS).stat().st_mtime
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
