@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import finals, fitted, run
+from nas.data.identity import unchanged
 from nas.errors import NasError, RunError
 from nas.finals import Finalist, Standing
 from nas.fit_results import WHOLE, conclude, label
@@ -177,7 +178,9 @@ def _begin(plan: Plan, folder: Path) -> None:
     data = getattr(plan.evaluator, "fingerprint", "")
     if not path.exists():
         run.write_json(path, {"fingerprint": data, "chosen": None})
-    elif _noted(path)["fingerprint"] != data:
+        return
+    before = _noted(path)["fingerprint"]
+    if before != data and not (data and unchanged(before, plan.evaluator)):
         raise RunError(
             f"the images of {plan.setup.settings.data} are not those that {folder} began with: "
             "bring them back, or fit anew under another --name"

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas import card, run
 from nas.arch import Arch
+from nas.data.identity import unchanged, way_back
 from nas.errors import NasError, RunError
 from nas.interfaces import Executor, Outcome, Task
 from nas.member_setup import (
@@ -113,10 +114,10 @@ def _check_images(plan: Plan) -> None:
     """
     for path in (plan.folder / row["name"] / name for row in plan.rows for name in (MEMBER, DATA)):
         before = _object(path).get("fingerprint")
-        if before not in (None, plan.dataset.fingerprint):
+        if not unchanged(before, plan.dataset):
             raise RunError(
                 f"the images of {plan.setup.settings.data} are not those that {path.parent} was "
-                "trained on: bring them back, or train the family under another --name"
+                f"trained on: {way_back(before, plan.dataset, path)}"
             )
 
 

@@ -6,11 +6,12 @@ import hashlib
 from pathlib import Path
 
 from nas import run
+from nas.data.identity import unchanged, way_back
 from nas.errors import RunError
 from nas.prepare import Setup
 from nas.settings.search import Settings
 
-SOURCES = "sources.json"
+SOURCES, DATA = "sources.json", "the data"
 
 
 def sources(settings: Settings) -> dict[str, str]:
@@ -26,15 +27,25 @@ def sources(settings: Settings) -> dict[str, str]:
 def check_sources(folder: Path, setup: Setup) -> None:
     """Check that the user's files and images are what they were when the run was started.
 
+    Images that an earlier version noted by their times are noted by their content from now on.
+
     Raises:
         RunError: one was changed, so that old and new results would be mixed.
     """
     path, now = folder / SOURCES, sources(setup.settings)
     if fingerprint := getattr(setup.evaluator, "fingerprint", ""):
-        now["the data"] = fingerprint
+        now[DATA] = fingerprint
     if not path.exists():
         run.write_json(path, now)
     before = run.read_json(path)
+    if fingerprint and not unchanged(before.get(DATA), setup.evaluator):
+        raise RunError(
+            f"the data has changed since {folder} was started: results would be mixed; "
+            f"{way_back(before[DATA], setup.evaluator, path, DATA)}"
+        )
+    if fingerprint and before.get(DATA, fingerprint) != fingerprint:
+        before[DATA] = fingerprint
+        run.write_json(path, before)
     for name, digest in now.items():
         if before.get(name, digest) != digest:
             raise RunError(

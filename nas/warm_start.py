@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import catalog, run
+from nas.data.identity import unchanged
 from nas.errors import NasError, OptionError, RunError, did_you_mean
 from nas.interfaces import SCORED, Metrics, Rung, Space, Trial
 from nas.objective import Goal, broken_limit, reward
@@ -24,7 +25,7 @@ from nas.points import decode
 from nas.prepare import Setup, Start, work_of
 from nas.priors import MAKERS, Place, common, prior_of_run
 from nas.settings.search import Settings, settings_from
-from nas.sources import SOURCES, sources
+from nas.sources import DATA, SOURCES, sources
 from nas.studies.study import RANDOM, SEARCH, Kept, read_journal
 
 FILE, SCHEMA = "warm_start.json", 1
@@ -282,7 +283,8 @@ def _other_work(folder: Path, theirs: Settings, setup: Setup) -> str:
         old, new = options.get(name), own.get(name)
         if _content(old, before) != _content(new, now):
             return f"{name} {old!r}, not {new!r}"
-    if before.get("the data", "") != fingerprint:
+    noted = before.get(DATA, "")
+    if noted != fingerprint and not (fingerprint and unchanged(noted, setup.evaluator)):
         return "another table" if "path" in own else "other images"
     if (work.device, work.device_options) != (mine.device, mine.device_options):
         return f"device {work.device}, not {mine.device}"

@@ -248,20 +248,6 @@ def test_an_unreadable_folder_is_named(open_folder: Path, closed: str) -> None:
         (root / closed).chmod(0o755)
 
 
-def test_the_fingerprint_follows_names_sizes_and_times(tmp_path: Path) -> None:
-    tree(tmp_path, "a/1.png", "b/1.png")
-    seen = {open_dataset(str(tmp_path)).fingerprint}
-    assert open_dataset(str(tmp_path) + "/").fingerprint in seen
-    os.utime(tmp_path / "a/1.png", (1, 1))
-    seen.add(open_dataset(str(tmp_path)).fingerprint)
-    (tmp_path / "a/1.png").rename(tmp_path / "a/2.png")
-    seen.add(open_dataset(str(tmp_path)).fingerprint)
-    (tmp_path / "b/1.png").rename(tmp_path / "a/1.png")
-    tree(tmp_path, "b/3.png")
-    seen.add(open_dataset(str(tmp_path)).fingerprint)
-    assert len(seen) == 4
-
-
 def test_a_folder_can_be_given_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -174,7 +174,7 @@ def test_a_damaged_member_is_measured_again_and_lost_weights_end_in_one_line(
 def test_members_that_were_trained_on_other_images_are_refused(copied: Path) -> None:
     data = run.read_json(copied / "b1" / "data.json")
     run.write_json(copied / "b1" / "data.json", {**data, "fingerprint": "another"})
-    with pytest.raises(RunError, match=r"not those that runs/scale/f/b1 was trained on: bring"):
+    with pytest.raises(RunError, match=r"not those that runs/scale/f/b1 was trained on: put"):
         go_on(copied, {})
 
 

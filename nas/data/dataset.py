@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from nas import catalog
+from nas.data import identity
+from nas.data.identity import fingerprint
 from nas.errors import OptionError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -56,9 +57,10 @@ class Split:
 class Dataset:
     """A data set: `splits` has "train" always, "val" and "test" where the source has them.
 
-    `fingerprint` changes when the data does (names, sizes, times: nothing is decoded for it).
-    `notes`: one line for each thing that was understood or left out; `warnings`: those of them
-    that may mean a mistake.
+    `fingerprint` is what the data is, by its content (`nas.data.identity`); of a user's reader it
+    may be "". `former_fingerprint`: what runs of before content was looked at have of this data, by
+    names, sizes and times. `notes`: one line for each thing that was understood or left out;
+    `warnings`: those of them that may mean a mistake.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Dataset:
     fingerprint: str
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    former_fingerprint: str = ""
 
 
 def open_dataset(data: str, *, download: bool = False) -> Dataset:
@@ -85,14 +88,43 @@ def open_dataset(data: str, *, download: bool = False) -> Dataset:
         return _of_user(data, download)
     for name in catalog.names("datasets"):
         if catalog.export("datasets", name, "matches")(data):
-            return settle(catalog.export("datasets", name, "read")(data, download=download))
+            read = catalog.export("datasets", name, "read")
+            return _with_splits_identified(settle(read(data, download=download)))
     raise OptionError(_unknown(data))
+
+
+def _with_splits_identified(dataset: Dataset) -> Dataset:
+    splits = {
+        name: dataclasses.replace(
+            split, fingerprint=split.fingerprint or fingerprint([dataset.fingerprint, name])
+        )
+        for name, split in dataset.splits.items()
+    }
+    return dataclasses.replace(dataset, splits=splits)
 
 
 def _of_user(path: str, download: bool) -> Dataset:
     read = catalog.export("datasets", path, "read")
     with catalog.guard(f"read of {path} gave no Dataset"):
-        return settle(read(path, download=download))
+        return settle(_identified(read(path, download=download), Path(path).read_bytes()))
+
+
+def _identified(dataset: Dataset, code: bytes) -> Dataset:
+    """Return the data set of a user's reader with an identity that no other reader shares.
+
+    The reader's own fingerprint is trusted; without one its images are read for it, and a split of
+    more than are read is not cached.
+    """
+    parts, splits = {}, {}
+    for name, split in dataset.splits.items():
+        known = split.fingerprint or dataset.fingerprint
+        images = known or identity.of_images(split.read, len(split))
+        parts[name] = identity.combined(images, list(split.names), split.labels.tolist())
+        cached = known or len(split) <= identity.SAMPLED
+        key = fingerprint([name, parts[name], code if known else b""]) if cached else ""
+        splits[name] = dataclasses.replace(split, fingerprint=key)
+    own, former = identity.combined(dataset.classes, parts), dataset.fingerprint
+    return dataclasses.replace(dataset, splits=splits, fingerprint=own, former_fingerprint=former)
 
 
 def _unknown(data: str) -> str:
@@ -110,7 +142,7 @@ def _unknown(data: str) -> str:
 
 
 def settle(dataset: Dataset) -> Dataset:
-    """Return the data set checked, its splits with fingerprints, and noted where it is thin.
+    """Return the data set checked, and noted where it is thin.
 
     Raises:
         OptionError: no train split, an empty one, fewer than two classes with images in it, or
@@ -126,14 +158,8 @@ def settle(dataset: Dataset) -> Dataset:
             f"{dataset.name} has {used} class with training images ({only}): "
             "at least two are needed to tell apart"
         )
-    splits = {
-        name: dataclasses.replace(
-            split, fingerprint=split.fingerprint or fingerprint([dataset.fingerprint, name])
-        )
-        for name, split in dataset.splits.items()
-    }
     notes = (*dataset.notes, *_thin(dataset.classes, counts))
-    return dataclasses.replace(dataset, splits=splits, notes=notes)
+    return dataclasses.replace(dataset, notes=notes)
 
 
 def _counts(dataset: Dataset, name: str) -> Index:
@@ -178,14 +204,6 @@ def subset(split: Split, index: Index) -> Split:
         lambda i: split.read(int(index[i])),
         fingerprint([known, index.tobytes().hex()]) if known else "",
     )
-
-
-def fingerprint(facts: Iterable[object]) -> str:
-    """Return a hash of facts that print the same whenever they are the same."""
-    digest = hashlib.blake2b(digest_size=12)
-    for fact in facts:
-        digest.update(f"{fact!r}\n".encode(errors="surrogateescape"))
-    return digest.hexdigest()
 
 
 def shards(path: Path) -> list[Path]:

@@ -22,7 +22,8 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from nas.data.dataset import Split, fingerprint, some
+from nas.data.dataset import Split, some
+from nas.data.identity import fingerprint
 from nas.data.images import Array, decode, quiet, shrink
 from nas.errors import NasError, OptionError
 from nas.run import await_lock

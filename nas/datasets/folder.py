@@ -20,7 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.class_folders import ClassFolder
-from nas.data.dataset import Dataset, Split, fingerprint, shards, some
+from nas.data.dataset import Dataset, Split, shards, some
+from nas.data.identity import File, fingerprint, of_files
 from nas.data.layout import EXPECTED, Layout, find_layout, no_classes
 from nas.data.split_names import is_plain
 from nas.data.walk import Listing, Tree, printable
@@ -29,6 +30,8 @@ from nas.errors import OptionError
 
 @dataclass(frozen=True)
 class _File:
+    """An image. Runs of earlier versions have noted a hash of its repr: fields stay as they are."""
+
     label: str
     path: str  # inside the data set's folder
     size: int
@@ -83,9 +86,12 @@ def _dataset(
         tree.root.resolve().name,
         classes,
         {name: _split(tree.root, found, classes) for name, found in files.items()},
-        fingerprint(facts),
+        of_files(
+            File(tree.root / file.path, (name, file.label, file.path)) for name, file in facts
+        ),
         (*layout.warnings, *layout.notes, *_notes(tree, layout)),
         tuple(layout.warnings),
+        fingerprint(facts),
     )
 
 

@@ -26,11 +26,11 @@ from nas.data.dataset import (
     Dataset,
     Index,
     Split,
-    fingerprint,
     shards,
     some,
     subset,
 )
+from nas.data.identity import File, fingerprint, of_files
 from nas.errors import MissingError, OptionError
 
 # encoded images of a split up to this many bytes stay in memory once they are read
@@ -79,7 +79,16 @@ def read(data: str, *, download: bool) -> Dataset:
             splits[name] = split
     facts = [(f.path.name, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in _all(files)]
     title = root.stem if root.is_file() else root.resolve().name
-    return Dataset(title, classes, splits, fingerprint([columns, *facts]), tuple(notes))
+    former = fingerprint([columns, *facts])
+    own = _identity(root, files, columns)
+    return Dataset(title, classes, splits, own, tuple(notes), former_fingerprint=former)
+
+
+def _identity(root: Path, files: dict[str, list[_File]], columns: _Columns) -> str:
+    home = root if root.is_dir() else root.parent
+    named = ((split, file.path) for split, found in files.items() for file in found)
+    listed = (File(path, (split, str(path.relative_to(home)))) for split, path in named)
+    return of_files(listed, columns)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from nas.data.dataset import Dataset, Index, Split, fingerprint, subset
+from nas.data.dataset import Dataset, Index, Split, subset
+from nas.data.identity import File, fingerprint, of_arrays, of_files
 from nas.data.pixels import cache_folder
 from nas.errors import MissingError, NasError, OptionError
 
@@ -83,7 +84,9 @@ def read(data: str, *, download: bool) -> Dataset:
     classes = _classes(parts["train"], labels["train"])
     splits = {split: _split(root, split, part, labels[split]) for split, part in parts.items()}
     facts = [(split, len(found), *_file_facts(parts[split])) for split, found in splits.items()]
-    return Dataset(name, classes, splits, fingerprint([name, *facts]))
+    former = fingerprint([name, *facts])
+    own = _identity(root, parts, labels)
+    return Dataset(name, classes, splits, own, former_fingerprint=former)
 
 
 def _name(data: str) -> str | None:
@@ -199,6 +202,18 @@ def _images(part: Any) -> Any:
     images = np.asarray(part.data)
     # SVHN and STL10 keep the colours first
     return np.moveaxis(images, 1, -1) if images.ndim == 4 and images.shape[1] == 3 else images
+
+
+def _identity(root: Path, parts: Mapping[str, Any], labels: Mapping[str, Index]) -> str:
+    """Return what a set is by its images and labels, be they files or arrays."""
+    files, arrays = list[File](), list[Any]()
+    for split, part in parts.items():
+        if (paths := _files(part)) is None:
+            arrays += [_images(part), labels[split]]
+            continue
+        known = sorted(zip(paths, labels[split].tolist(), strict=True))
+        files += [File(p, (split, label, str(p.relative_to(root)))) for p, label in known]
+    return of_files(files, *parts, of_arrays(arrays))
 
 
 def _file_facts(part: Any) -> Iterator[tuple[str, int, int]]:

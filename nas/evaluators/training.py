@@ -93,6 +93,7 @@ class Training:
         self.classes = self._dataset.classes
         self.notes = self._dataset.notes
         self.fingerprint = self._dataset.fingerprint
+        self.former_fingerprint = self._dataset.former_fingerprint
         self.rungs = rungs(budget.epochs)
         images = round(len(self._dataset.splits["train"]) * budget.fraction)
         self.train_images = images  # of an epoch

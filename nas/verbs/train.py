@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas import run
 from nas.arch import Arch
+from nas.data.identity import unchanged, way_back
 from nas.data.loader import Loader
 from nas.errors import NasError, RunError
 from nas.load import anchored, load_arch, named
@@ -160,10 +161,10 @@ def _check_data(folder: Path, ready: Ready) -> None:
     """
     path = folder / DATA
     before = run.read_json(path).get("fingerprint") if path.exists() else None
-    if before not in (None, ready.dataset.fingerprint):
+    if not unchanged(before, ready.dataset):
         raise RunError(
-            f"{ready.settings.data} has changed since {folder} was started, and with it the "
-            "splits: train anew, or put the data back"
+            f"{ready.settings.data} has changed since {folder} was started: "
+            f"{way_back(before, ready.dataset, path)}"
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from nas.data.batches import Input
 from nas.data.dataset import Dataset, Split, open_dataset
+from nas.data.identity import unchanged
 from nas.data.loader import open_split
 from nas.data.splits import carve
 from nas.errors import OptionError, did_you_mean
@@ -111,7 +112,7 @@ def _broken(number: int) -> str:
 def _changed(config: dict[str, Any], dataset: Dataset, other: object) -> str:
     """Return a warning where the run's own data is no longer what it was trained on."""
     before = config.get("fingerprint")
-    if other or before in (None, dataset.fingerprint):
+    if other or unchanged(before, dataset):
         return ""
     return (
         "the data has changed since the training: its splits may differ, and images that were "
