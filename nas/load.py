@@ -1,16 +1,27 @@
-"""Find an arch: a baseline by name, a file, a run folder, or plain data."""
+"""Find an arch: a baseline by name, a file, a run by path or name, or plain data; and build it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from nas import catalog, run
+from nas import catalog, cost, run
 from nas.arch import Arch
 from nas.errors import ArchError, OptionError, did_you_mean
 from nas.published import Published
+
+if TYPE_CHECKING:  # the command line lists and counts without torch
+    from torch import Tensor
+
+    from nas.model import Features, Model
+
+Source = str | Path | Arch | Mapping[str, Any]
+RUNS = Path("runs")
+# in which a run's name is looked for
+VERBS = ("search", "train", "scale", "export")
 
 
 @cache
@@ -27,13 +38,14 @@ def published() -> dict[str, Published]:
     return {name: figures for room in rooms for name, figures in room.items()}
 
 
-def load_arch(source: str | Path | Arch | Mapping[str, Any]) -> Arch:
-    """Return the arch of a baseline's name, an arch.json, a run folder, or `Arch.to_dict` data.
+def load_arch(source: Source) -> Arch:
+    """Return the arch of a baseline's name, an arch.json, a run, or `Arch.to_dict` data.
 
-    A search run gives its best arch, a family member's folder its own.
+    A search run gives its best arch, a training its own, a family member's folder its own. A run
+    is given by its folder, or by its name where it lies under `runs` in the working directory.
 
     Raises:
-        OptionError: there is no such baseline, file or run.
+        OptionError: there is no such baseline, file or run, or two runs of that name.
         ArchError: the file is no arch, or of another schema.
     """
     if isinstance(source, Arch):
@@ -41,10 +53,10 @@ def load_arch(source: str | Path | Arch | Mapping[str, Any]) -> Arch:
     if isinstance(source, Mapping):
         return Arch.from_dict(source)
     if not isinstance(source, str | Path):
-        raise OptionError(f"an arch is given by name, path, Arch or data, not {source!r}")
+        raise OptionError(f"an arch is given by name, path, Arch or data, not {source!r:.80}")
     if str(source) in baselines():
         return baselines()[str(source)]
-    path = Path(source)
+    path = run_path(source)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except OSError as error:
@@ -61,6 +73,99 @@ def load_arch(source: str | Path | Arch | Mapping[str, Any]) -> Arch:
     return _read(path)
 
 
+def run_path(source: str | Path, verbs: Sequence[str] = VERBS, project: Path = RUNS) -> Path:
+    """Return the folder of a run that is given by its name, and any other source as a path.
+
+    Raises:
+        OptionError: runs of several verbs have that name.
+    """
+    path = Path(source).expanduser()
+    if path.name != str(source) or path.exists():
+        return path
+    found = [folder for verb in verbs if (folder := project / verb / path.name).is_dir()]
+    if len(found) > 1:
+        raise OptionError(
+            f"{source} is the name of {' and of '.join(map(str, found))}: give one of these paths"
+        )
+    return found[0] if found else path
+
+
+def build_model(
+    source: Source,
+    *,
+    classes: int | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+) -> Model | Features:
+    """Return the module of what `load_arch` takes, with fresh weights.
+
+    Images (N, 3, H, W) in, logits (N, classes) out; `classes` replaces the arch's own. With
+    `features_only` a list of maps comes out, by default one per stride (2, 4, 8, 16, 32);
+    `out_indices` chooses among them. Trained weights: `load_weights`.
+
+    Raises:
+        OptionError: there is no such arch.
+        ArchError: an op is unknown, an index names no map, or indices stand without features_only.
+    """
+    from nas.model import build_model as build
+
+    arch = load_arch(source)
+    if classes is not None:
+        arch = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=classes))
+    return build(arch, features_only=features_only, out_indices=out_indices)
+
+
+def count(source: Source, resolution: int | tuple[int, int] | None = None) -> cost.Cost:
+    """Return the exact params, FLOPs and activations of what `load_arch` takes.
+
+    FLOPs are multiply-adds. `resolution` (pixels, or (height, width)) replaces the arch's own.
+
+    Raises:
+        OptionError: there is no such arch.
+        ArchError: an op is unknown, or the resolution is none.
+    """
+    return cost.count(load_arch(source), resolution)
+
+
+def load_weights(
+    model: Model | Features | Source, source: str | Path | Mapping[str, Tensor] | None = None
+) -> Model | Features:
+    """Return a model with trained weights, ready to predict (in eval mode).
+
+    `source` is a train run, a search run that trained, a .safetensors file or a state dict; by
+    default the run that `model` names. `model` is a module of `build_model`, which is filled and
+    returned, or anything that `build_model` takes: `load_weights("runs/train/train")`. A classifier
+    of other classes keeps its fresh weights.
+
+    Raises:
+        OptionError: there are no such weights, or they are of another arch.
+        RunError: their file is damaged.
+    """
+    from torch import Tensor, nn
+
+    from nas.training.trained import fitting, weights_of
+
+    if not isinstance(model, nn.Module | str | Path | Arch | Mapping):
+        raise OptionError(
+            f"load_weights takes a model, or an arch by name, path, Arch or data, not {model!r:.80}"
+        )
+    if source is None and isinstance(model, str | Path):
+        source = model
+    if source is None or not isinstance(source, str | Path | Mapping):
+        raise OptionError(
+            f"load_weights takes weights as a run, a .safetensors file or a state dict, not "
+            f"{source!r:.80}"
+        )
+    built = model if isinstance(model, nn.Module) else build_model(model)
+    plain = isinstance(source, Mapping)
+    wrong = [key for key, value in source.items() if not isinstance(value, Tensor)] if plain else []
+    if wrong:
+        raise OptionError(f"a state dict holds tensors alone, not {source[wrong[0]]!r:.80}")
+    weights = source if plain else weights_of(run_path(source, ("train", "search")))
+    built.load_state_dict(fitting(built, weights, "" if plain else str(source)), strict=False)
+    return built.eval()
+
+
 def anchored(source: str) -> str:
     """Return a path as absolute if there is such a file or folder, and a name as it is.
 
@@ -75,7 +180,7 @@ def anchored(source: str) -> str:
 
 def named(source: str | Path) -> str:
     """Return a baseline's name as it is, and the path of an arch as absolute."""
-    return str(source) if str(source) in baselines() else anchored(str(source))
+    return str(source) if str(source) in baselines() else anchored(str(run_path(source)))
 
 
 def latest_search(project: Path) -> Path:

@@ -52,6 +52,26 @@ def test_the_readme_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert [m["params"] for m in family["members"]][-1] == 66_347_960
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_the_examples_for_python_run(
+    place: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = blocks("docs/python.md")[place]
+    exec(example, {})
+    # what is printed is what the comments say it is
+    out = capsys.readouterr().out
+    for said in re.findall(r"print\(.*\)  # (.+?)(?: \.\.\.| multiply-adds)?$", example, re.M):
+        assert said in out
+
+
+def test_every_function_is_in_the_page_for_python() -> None:
+    text = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+    assert len(blocks("docs/python.md")) == 4
+    for name in set(nas.__all__) - {"Arch"}:
+        assert f"nas.{name}" in text or f"`{name}`" in text, name
+
+
 def test_readme_opens_with_the_two_commands_that_ci_runs() -> None:
     first, second = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()[1:3]
     assert first.startswith("pip install . && nas search ") and " && nas scale " in first

@@ -151,8 +151,8 @@ def scale_settings_from(given: Mapping[str, Any]) -> ScaleSettings:
     known = {f.name: f for f in dataclasses.fields(ScaleSettings)}
     check_known("scale", given, known)
     values = {key: value for key, value in given.items() if value is not None}
-    if isinstance(values.get("phi"), int | float):
-        values["phi"] = str(values["phi"])
+    if "phi" in values:
+        values["phi"] = _phi(values["phi"])
     check_kinds(values, known)
     for key in _NUMBERS:
         if key in values:
@@ -172,6 +172,14 @@ def scale_settings_from(given: Mapping[str, Any]) -> ScaleSettings:
             values[key] = whole(key, values[key], least)
     _check_together(values)
     return ScaleSettings(**values)
+
+
+def _phi(value: Any) -> Any:
+    """Return numbers as they are typed: one, or several in a list."""
+    if isinstance(value, list | tuple | range):
+        return ",".join(str(_phi(each)) for each in value)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return str(value) if number else value
 
 
 def _check_together(values: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from nas import run
 from nas.arch import Arch
 from nas.data.loader import Data
 from nas.errors import ArchError, OptionError, RunError
-from nas.model import Model
+from nas.model import Features, Model
 from nas.quoting import command
 from nas.training.checkpoint import load_weights
 
@@ -88,19 +89,40 @@ def initial_weights(model: Model, source: Path) -> dict[str, Tensor]:
         OptionError: there is no such file, or the weights are of another arch.
         RunError: the file is damaged.
     """
-    path = source if source.is_file() else _found(source)[1]
-    weights = load_weights(path)
+    return fitting(model, weights_of(source), f"--init {source}")
+
+
+def weights_of(source: Path) -> dict[str, Tensor]:
+    """Return the weights of a run or of a safetensors file.
+
+    Raises:
+        OptionError: there is no such file or trained model.
+        RunError: the file is damaged.
+    """
+    return load_weights(source if source.is_file() else _found(source)[1])
+
+
+def fitting(
+    model: Model | Features, weights: Mapping[str, Tensor], source: str
+) -> dict[str, Tensor]:
+    """Return those of the weights that a model has; its classifier may be of other classes.
+
+    Raises:
+        OptionError: the weights are of another arch; the message names them as `source`.
+    """
     own = model.state_dict()
-    classifier = list(own)[-2:]  # weight and bias of the last layer
+    body = isinstance(model, Features)
+    classifier = [] if body else list(own)[-2:]  # weight and bias
     missing = [
         name
         for name, tensor in own.items()
         if name not in classifier and (name not in weights or weights[name].shape != tensor.shape)
     ]
+    missing += [n for n in weights if n not in own and not (body and n.startswith("head."))]
     if missing:
         raise OptionError(
-            f"--init {source} holds the weights of another arch: {missing[0]} is missing or of "
-            "another shape; train the arch they belong to"
+            f"{source or 'the state dict'} holds the weights of another arch: {missing[0]} is not "
+            "in both, or of another shape; take the arch they belong to"
         )
     return {
         name: tensor

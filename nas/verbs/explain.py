@@ -53,9 +53,9 @@ class Seen:
 
 
 def explain(
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
-    models: Sequence[str | Path] = (),
+    models: str | Path | Sequence[str | Path] = (),
     method: str = "auto",
     class_name: str | None = None,
     output: str | Path | None = None,
@@ -65,7 +65,7 @@ def explain(
 ) -> dict[str, Any]:
     """Draw class activation maps of images, a column for each model; return what --json prints.
 
-    `paths` are image files and folders of them, and may name models too; of a scale run all
+    `paths` are image files and folders of them, or one, and may name models too; of a scale run all
     members that were trained are taken. Each map is of the class that the model finds likeliest, or
     of `class_name`. Writes `output`, a .png or .html that does not exist yet, by default
     explain.png in project/explain/name. An image that cannot be read is a row with its `error`;
@@ -77,6 +77,8 @@ def explain(
         MissingError: Pillow or matplotlib is not installed.
         RunError: the picture cannot be written, or a model's files are damaged.
     """
+    paths = [paths] if isinstance(paths, str | Path) else paths
+    models = [models] if isinstance(models, str | Path) else models
     sources, files = _sorted_out(paths, models)
     run.check_place(output, name)
     target, place = _target(output), torch_device(device)

@@ -28,15 +28,15 @@ BATCH = 64
 
 def predict(
     source: str | Path,
-    paths: Sequence[str | Path],
+    paths: str | Path | Sequence[str | Path],
     *,
     top: int = 5,
     device: str = "auto",
 ) -> dict[str, Any]:
     """Return the `top` classes of each image with their probabilities, as `nas predict --json`.
 
-    `paths` are files and folders; of a folder all images inside are taken. An image that cannot
-    be read is a row with its `error`; `failed` counts these.
+    `paths` are files and folders, or one of them; of a folder all images inside are taken. An
+    image that cannot be read is a row with its `error`; `failed` counts these.
 
     Raises:
         OptionError: there is no trained model, or no images.
@@ -46,7 +46,7 @@ def predict(
     if top < 1:
         raise OptionError(f"--top takes a whole number of at least 1, not {top}")
     place = torch_device(device)
-    files = image_files(paths)
+    files = image_files([paths] if isinstance(paths, str | Path) else paths)
     if not files:
         raise OptionError("predict needs images: name files or folders after the run")
     model, config = load_finite(source)
