@@ -151,18 +151,20 @@ def load_weights(
         )
     if source is None and isinstance(model, str | Path):
         source = model
-    if source is None or not isinstance(source, str | Path | Mapping):
+    if isinstance(source, Mapping):
+        wrong = [value for value in source.values() if not isinstance(value, Tensor)]
+        if wrong:
+            raise OptionError(f"a state dict holds tensors alone, not {wrong[0]!r:.80}")
+        weights, told = source, "the state dict"
+    elif isinstance(source, str | Path):
+        weights, told = weights_of(run_path(source, ("train", "search"))), str(source)
+    else:
         raise OptionError(
             f"load_weights takes weights as a run, a .safetensors file or a state dict, not "
             f"{source!r:.80}"
         )
     built = model if isinstance(model, nn.Module) else build_model(model)
-    plain = isinstance(source, Mapping)
-    wrong = [key for key, value in source.items() if not isinstance(value, Tensor)] if plain else []
-    if wrong:
-        raise OptionError(f"a state dict holds tensors alone, not {source[wrong[0]]!r:.80}")
-    weights = source if plain else weights_of(run_path(source, ("train", "search")))
-    built.load_state_dict(fitting(built, weights, "" if plain else str(source)), strict=False)
+    built.load_state_dict(fitting(built, weights, told), strict=False)
     return built.eval()
 
 

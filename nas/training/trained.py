@@ -121,7 +121,7 @@ def fitting(
     missing += [n for n in weights if n not in own and not (body and n.startswith("head."))]
     if missing:
         raise OptionError(
-            f"{source or 'the state dict'} holds the weights of another arch: {missing[0]} is not "
+            f"{source} holds the weights of another arch: {missing[0]} is not "
             "in both, or of another shape; take the arch they belong to"
         )
     return {
