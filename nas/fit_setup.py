@@ -133,6 +133,8 @@ def _work(chosen: ScaleSettings) -> Work:
     """Return what workers make: trainings of candidates."""
     given = {
         "data": chosen.data,
+        "image_column": chosen.image_column,
+        "label_column": chosen.label_column,
         "download": chosen.download,
         "recipe": chosen.fit_recipe,
         "epochs": chosen.fit_epochs,

@@ -30,6 +30,8 @@ Quiet = Annotated[
 Config = Annotated[
     Path | None, typer.Option(help="Settings from a run's args.yaml.", rich_help_panel=RUN)
 ]
+ImageColumn = Annotated[str | None, typer.Option(help="Parquet column that holds the images.")]
+LabelColumn = Annotated[str | None, typer.Option(help="Parquet column that holds the labels.")]
 ArchName = Annotated[str, typer.Argument(help="A baseline's name, a run folder or an arch.json.")]
 
 

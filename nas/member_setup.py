@@ -11,7 +11,7 @@ from typing import Any
 
 from nas import catalog, run
 from nas.arch import Arch
-from nas.data.dataset import Dataset, open_dataset
+from nas.data.dataset import Dataset, open_asked
 from nas.data.splits import carve
 from nas.errors import OptionError
 from nas.interfaces import Work
@@ -221,7 +221,7 @@ def plan_of(setup: Setup, folder: Path, rows: Sequence[Row]) -> Plan:
     Raises:
         OptionError, MissingError: the data cannot be read.
     """
-    dataset = open_dataset(setup.settings.data or "", download=setup.settings.download)
+    dataset = open_asked(setup.settings)
     return Plan(setup, folder, rows, carve(dataset))
 
 
@@ -244,6 +244,8 @@ def begin(plan: Plan, row: Row) -> None:
     arguments = train_settings_from(
         {
             "data": chosen.data or "",
+            "image_column": chosen.image_column,
+            "label_column": chosen.label_column,
             "download": chosen.download,
             "imgsz": row["resolution"],
             "recipe": chosen.recipe or RECIPE,

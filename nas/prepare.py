@@ -28,6 +28,8 @@ SMALL = 64  # pixels a side up to which a space with fewer strides fits better
 # settings that are options of an evaluator that trains
 TRAINING = (
     "data",
+    "image_column",
+    "label_column",
     "download",
     "recipe",
     "recipe_options",

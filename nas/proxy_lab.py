@@ -17,7 +17,7 @@ import numpy as np
 from nas import catalog, run
 from nas.arch import Arch
 from nas.cost import count
-from nas.data.dataset import Dataset, open_dataset
+from nas.data.dataset import Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.pixels import typical_side
 from nas.data.splits import carve
@@ -144,7 +144,7 @@ def open_lab(chosen: ProxySettings) -> Lab:
     """
     recipe = with_options(catalog.export("recipes", chosen.recipe, "RECIPE"), chosen.recipe_options)
     device = torch_device(chosen.device)
-    dataset = carve(open_dataset(chosen.data or "", download=chosen.download))
+    dataset = carve(open_asked(chosen))
     space, notes = _space(chosen, dataset)
     imgsz = chosen.imgsz or check_space(space).resolution
     candidates = spread_archs(

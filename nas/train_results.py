@@ -26,11 +26,18 @@ def described_data(ready: Ready) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "data": ready.settings.data,
+        **_columns(ready),
         "name": ready.dataset.name,
         "fingerprint": ready.dataset.fingerprint,
         "splits": {name: len(split) for name, split in ready.dataset.splits.items()},
         "notes": list(ready.data.notes),
     }
+
+
+def _columns(ready: Ready) -> dict[str, str]:
+    """Return the columns that were named, which other commands read again."""
+    named = {key: getattr(ready.settings, key) for key in ("image_column", "label_column")}
+    return {key: column for key, column in named.items() if column}
 
 
 def _config(ready: Ready, metrics: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +46,7 @@ def _config(ready: Ready, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": dict(metrics),
         "recipe": ready.job.recipe.name,
         "data": ready.settings.data,
+        **_columns(ready),
         "fingerprint": ready.dataset.fingerprint,
         "split": "val",
     }

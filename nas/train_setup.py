@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nas.arch import Arch
 from nas.data import policies
-from nas.data.dataset import Dataset, open_dataset
+from nas.data.dataset import Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.splits import carve
 from nas.errors import MissingError, OptionError
@@ -59,7 +59,7 @@ def make_ready(chosen: TrainSettings, arch: Arch, say: Callable[[str], None]) ->
         check_batch(chosen.batch_size, distributed.world())
     check_policy(recipe, arch.resolution)
     say(f"reading {chosen.data}")
-    dataset = carve(open_dataset(chosen.data or "", download=chosen.download))
+    dataset = carve(open_asked(chosen))
     data = _in_turn(
         lambda: open_data(dataset, imgsz=arch.resolution, device=device, workers=chosen.workers)
     )

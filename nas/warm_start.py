@@ -34,7 +34,7 @@ RUNS = ("trials", "prior")  # kinds of what an earlier run tells
 DAMAGE = (LookupError, TypeError, AttributeError, ValueError)
 JOURNAL = "journal.log"
 # of an evaluator's options: where its images lie, which are compared by content instead
-PLACES = {"data", "download"}
+PLACES = {"data", "image_column", "label_column", "download"}
 
 
 def anchored(given: Mapping[str, Any], project: Path) -> dict[str, Any]:

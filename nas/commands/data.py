@@ -11,7 +11,9 @@ from nas.flags import (
     RUNS,
     ArchName,
     Config,
+    ImageColumn,
     Json,
+    LabelColumn,
     Name,
     Project,
     Quiet,
@@ -27,6 +29,8 @@ def doctor(
     data: Annotated[
         str | None, typer.Option(help="Images to look at; without, the machine only.")
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set.")] = False,
     as_json: Json = False,
 ) -> int:
@@ -34,7 +38,9 @@ def doctor(
     from nas.screens import data as data_screen
     from nas.verbs.doctor import doctor as run_doctor
 
-    result = run_doctor(data, download=download)
+    result = run_doctor(
+        data, download=download, image_column=image_column, label_column=label_column
+    )
     show(result, lambda found, out: data_screen.show_doctor(found, out, data), as_json)
     return FAILED if any(found["level"] == "error" for found in result["findings"]) else 0
 

@@ -13,7 +13,9 @@ from nas.flags import (
     RUNS,
     ArchName,
     Config,
+    ImageColumn,
     Json,
+    LabelColumn,
     Name,
     Project,
     Quiet,
@@ -99,6 +101,8 @@ def val(
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", min=0, help="Processes that read images.")
     ] = None,
+    image_column: ImageColumn = None,
+    label_column: LabelColumn = None,
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -114,6 +118,8 @@ def val(
         device=device,
         workers=workers,
         download=download,
+        image_column=image_column,
+        label_column=label_column,
     )
     show(result, data_screen.show_val, as_json)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -72,11 +73,41 @@ class Dataset:
     former_fingerprint: str = ""
 
 
-def open_dataset(data: str, *, download: bool = False) -> Dataset:
+class Asked(Protocol):
+    """Settings that name data."""
+
+    @property
+    def data(self) -> str | None: ...
+    @property
+    def image_column(self) -> str | None: ...
+    @property
+    def label_column(self) -> str | None: ...
+    @property
+    def download(self) -> bool: ...
+
+
+def open_asked(chosen: Asked) -> Dataset:
+    """Return the data set that settings name, as `open_dataset` does."""
+    return open_dataset(
+        chosen.data or "",
+        download=chosen.download,
+        image_column=chosen.image_column,
+        label_column=chosen.label_column,
+    )
+
+
+def open_dataset(
+    data: str,
+    *,
+    download: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> Dataset:
     """Return the data set of a path or a name: the first part of nas/datasets that knows it.
 
     A file or folder of that name comes before the name of a data set. A path to a .py file is a
-    part of the user's own: its `read(data, *, download)` returns the Dataset.
+    part of the user's own: its `read(data, *, download)` returns the Dataset. The columns are of
+    parts that have such (COLUMNS).
 
     Raises:
         OptionError: nothing knows it, or it holds no usable images; the message says what to do.
@@ -84,13 +115,28 @@ def open_dataset(data: str, *, download: bool = False) -> Dataset:
         NasError: a download failed.
     """
     data = os.path.expanduser(data)
+    asked = {"image_column": image_column, "label_column": label_column}
+    columns = {name: column for name, column in asked.items() if column}
     if data.endswith(".py"):
-        return _of_user(data, download)
+        _check_columns(data, data, columns)
+        return _of_user(data, download, columns)
     for name in catalog.names("datasets"):
         if catalog.export("datasets", name, "matches")(data):
+            _check_columns(name, data, columns)
             read = catalog.export("datasets", name, "read")
-            return _with_splits_identified(settle(read(data, download=download)))
+            return _with_splits_identified(settle(read(data, download=download, **columns)))
     raise OptionError(_unknown(data))
+
+
+def _check_columns(part: str, data: str, columns: Mapping[str, str]) -> None:
+    """Check that columns are named of data that has such.
+
+    Raises:
+        OptionError: they are not.
+    """
+    if columns and not getattr(catalog.load("datasets", part), "COLUMNS", False):
+        flag = next(iter(columns)).replace("_", "-")
+        raise OptionError(f"--{flag} names a column of a parquet file, and {data} is none")
 
 
 def _with_splits_identified(dataset: Dataset) -> Dataset:
@@ -103,10 +149,11 @@ def _with_splits_identified(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, splits=splits)
 
 
-def _of_user(path: str, download: bool) -> Dataset:
+def _of_user(path: str, download: bool, columns: Mapping[str, str]) -> Dataset:
     read = catalog.export("datasets", path, "read")
     with catalog.guard(f"read of {path} gave no Dataset"):
-        return settle(_identified(read(path, download=download), Path(path).read_bytes()))
+        found = read(path, download=download, **columns)
+        return settle(_identified(found, Path(path).read_bytes()))
 
 
 def _identified(dataset: Dataset, code: bytes) -> Dataset:
@@ -204,19 +251,3 @@ def subset(split: Split, index: Index) -> Split:
         lambda i: split.read(int(index[i])),
         fingerprint([known, index.tobytes().hex()]) if known else "",
     )
-
-
-def shards(path: Path) -> list[Path]:
-    """Return the parquet files of a data set: the file itself, or those where a folder has them.
-
-    They lie in the folder, in data/ (as on the Hugging Face hub), or in a folder per split.
-    """
-    if not os.path.isdir(path):
-        return [path] if path.suffix.lower() == ".parquet" else []
-    try:
-        inner = [p for p in path.iterdir() if p.name.lower() in ("data", *SPLIT_WORDS)]
-        found = [p for place in (path, *inner) if os.path.isdir(place) for p in place.iterdir()]
-    except OSError:
-        return []  # the folder reader says why
-    # a table beside images, in the hub's layout of class folders
-    return sorted(p for p in found if p.suffix.lower() == ".parquet" and p.stem != "metadata")

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from nas.data.class_folders import ClassFolder
-from nas.data.dataset import Dataset, Split, shards, some
+from nas.data.dataset import Dataset, Split, some
 from nas.data.identity import File, fingerprint, of_files
 from nas.data.layout import EXPECTED, Layout, find_layout, no_classes
+from nas.data.shards import shards
 from nas.data.split_names import is_plain
 from nas.data.walk import Listing, Tree, printable
 from nas.errors import OptionError

@@ -1,14 +1,14 @@
 """Images in parquet, as the Hugging Face hub keeps them: one file, or a folder of shards.
 
-The image column is a struct of `bytes` and `path`, or binary; the label column holds whole numbers
-with the names of a ClassLabel in the file's metadata, or words. Shards are train-*, validation-*,
-test-*, or lie in folders called so; without such names all are training images.
+The image column is a struct of `bytes` and `path`, binary, paths of files, or nested lists of
+numbers (H, W) or (H, W, 3). The label column holds whole numbers, whose names this file, another
+one of the data set or its README.md tells, or words. `nas.data.shards` finds files and splits,
+`nas.data.columns` columns and names.
 """
 
 from __future__ import annotations
 
-import json
-import re
+import stat
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,31 +20,48 @@ from typing import Any
 
 import numpy as np
 
-from nas.data.dataset import (
-    SPLIT_WORDS,
-    SPLITS,
-    Dataset,
-    Index,
-    Split,
-    shards,
-    some,
-    subset,
+from nas.data import identity
+from nas.data.columns import (
+    Chosen,
+    Features,
+    File,
+    choose,
+    class_names,
+    holds_bytes,
+    hub_features,
+    is_binary,
+    is_text,
 )
-from nas.data.identity import File, fingerprint, of_files
+from nas.data.dataset import Dataset, Index, Split, some, subset
+from nas.data.images import Array
+from nas.data.shards import Shards, find_shards, shards
 from nas.errors import MissingError, OptionError
 
+# columns can be named: read() takes image_column and label_column
+COLUMNS = True
 # encoded images of a split up to this many bytes stay in memory once they are read
 _KEPT = 4 << 30
 _FEW_GROUPS = 4
-_LABELS = ("label", "labels", "fine_label", "class", "category", "target", "y")
+_UNNAMED, _NAMED, _WORDS = "whole numbers", "names", "words"
 
 
 @dataclass(frozen=True)
 class _Columns:
+    """Runs of earlier versions have noted a hash of this repr: fields stay as they are."""
+
     image: str
     inside: str  # "image.bytes", or "image" where the column is binary itself
     label: str
     classes: tuple[str, ...]  # of whole numbers; () where there are no names
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """The labels of a file: for each row a position in `words`, or -1; and of which kind."""
+
+    codes: Index
+    words: Sequence[str]
+    kind: str
 
 
 def matches(data: str) -> bool:
@@ -52,57 +69,74 @@ def matches(data: str) -> bool:
     return bool(shards(Path(data)))
 
 
-def read(data: str, *, download: bool) -> Dataset:
+def read(
+    data: str, *, download: bool, image_column: str | None = None, label_column: str | None = None
+) -> Dataset:
     """Return the images of parquet files; they are read a row group at a time, when first needed.
 
     Raises:
         MissingError: pyarrow is not installed.
         OptionError: a file is damaged, or has no images or no labels; the message names columns.
     """
-    root, notes = Path(data), list[str]()
-    files = {name: [_open(path) for path in paths] for name, paths in _by_split(root).items()}
-    if "train" not in files:
-        raise OptionError(f"{root} has {some(list(files))} files but none called train-*.parquet")
-    columns = _columns(files["train"][0])
-    coded = {}
-    for name, found in files.items():
-        lacking = next((f for f in found if columns.label not in f.schema.names), None)
-        if lacking is not None and name != "train":
-            notes.append(f"left out {name}: {lacking.path.name} has no column {columns.label}")
-        else:
-            coded[name] = [_labels(file, columns) for file in found]
-    classes = _classes(coded["train"], columns)
+    root = Path(data)
+    found = find_shards(root)
+    files = {name: [_open(path) for path in paths] for name, paths in found.splits.items()}
+    first, notes = files["train"][0], list(found.notes)
+    folder = first.path.parent
+    hub = hub_features(dict.fromkeys((found.home, folder, folder.parent)), folder.name)
+    chosen = choose(_all(files), hub, image_column, label_column)
+    notes.append(chosen.note())
+    names = _names(files, chosen.label, hub)
+    coded = {name: _coded(name, of, chosen, names, notes) for name, of in files.items()}
+    coded = {name: parts for name, parts in coded.items() if parts}
+    classes = _classes(coded["train"], bool(names))
     splits = {}
     for name, parts in coded.items():
-        split = _split(root, files[name], _labels_of(name, parts, classes), columns, notes)
+        labels = _labels_of(name, parts, classes)
+        split = _split(found.home, files[name], labels, chosen.image, notes)
         if len(split):
             splits[name] = split
-    facts = [(f.path.name, f.path.stat().st_size, f.path.stat().st_mtime_ns) for f in _all(files)]
     title = root.stem if root.is_file() else root.resolve().name
-    former = fingerprint([columns, *facts])
-    own = _identity(root, files, columns)
+    own, former = _identity(found, files, chosen), _former(files, chosen)
     return Dataset(title, classes, splits, own, tuple(notes), former_fingerprint=former)
 
 
-def _identity(root: Path, files: dict[str, list[_File]], columns: _Columns) -> str:
-    home = root if root.is_dir() else root.parent
-    named = ((split, file.path) for split, found in files.items() for file in found)
-    listed = (File(path, (split, str(path.relative_to(home)))) for split, path in named)
-    return of_files(listed, columns)
+def _identity(found: Shards, files: dict[str, list[File]], chosen: Chosen) -> str:
+    """Return what the data is: the files, and those whose paths they hold."""
+    listed = []
+    for name, several in files.items():
+        for file in several:
+            listed.append(identity.File(file.path, (name, str(file.path.relative_to(found.home)))))
+            listed += [identity.File(path, str(path)) for path in _named_files(file, chosen, found)]
+    return identity.of_files(listed, chosen.image, chosen.label)
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    schema: Any  # pyarrow.Schema
-    facts: Any  # pyarrow.parquet.FileMetaData
+def _named_files(file: File, chosen: Chosen, found: Shards) -> list[Path]:
+    """Return the image files that a column of paths names."""
+    if not is_text(file.schema.field(chosen.image).type):
+        return []
+    texts = _table(file, chosen.image).column(chosen.image).to_pylist()
+    return [_place(text, file, found.home) for text in texts if text]
 
 
-def _all(files: dict[str, list[_File]]) -> list[_File]:
+def _former(files: dict[str, list[File]], chosen: Chosen) -> str:
+    first = files["train"][0]
+    inside = chosen.image
+    if not is_binary(first.schema.field(inside).type):
+        inside = f"{inside}.bytes"
+    columns = _Columns(
+        chosen.image, inside, chosen.label, class_names(first.features, chosen.label)
+    )
+    stats = [(f.path.name, f.path.stat()) for f in _all(files)]
+    facts = [(name, status.st_size, status.st_mtime_ns) for name, status in stats]
+    return identity.fingerprint([columns, *facts])
+
+
+def _all(files: dict[str, list[File]]) -> list[File]:
     return [file for found in files.values() for file in found]
 
 
-def _open(path: Path) -> _File:
+def _open(path: Path) -> File:
     try:
         from pyarrow import ArrowException
         from pyarrow import parquet as pq
@@ -112,7 +146,7 @@ def _open(path: Path) -> _File:
         ) from error
     try:
         with pq.ParquetFile(path) as file:
-            return _File(path, file.schema_arrow, file.metadata)
+            return File(path, file.schema_arrow, file.metadata)
     except (OSError, ArrowException) as error:
         raise OptionError(f"cannot read {path}: {_first_line(error)}") from error
 
@@ -121,124 +155,91 @@ def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0][:150]
 
 
-def _by_split(root: Path) -> dict[str, list[Path]]:
-    """Return the files of each split; all are for training where none has the name of a split.
+def _names(files: dict[str, list[File]], label: str, hub: Features) -> tuple[str, ...]:
+    """Return the names of the labels that are numbers, for files that lack them; () if unknown.
+
+    Files that name them differently have no names in common.
+    """
+    known = {class_names(file.features, label) for file in _all(files)} - {()}
+    return next(iter(known)) if len(known) == 1 else () if known else class_names(hub, label)
+
+
+def _coded(
+    name: str, files: list[File], chosen: Chosen, names: tuple[str, ...], notes: list[str]
+) -> list[_Coded]:
+    """Return the labels of a split's files; none of a split that has no labels.
 
     Raises:
-        OptionError: there are none, or some have such a name and others have not.
+        OptionError: a training file lacks a column, or files have labels of different kinds.
     """
-    paths = shards(root)
-    words = [_split_word(path, root) for path in paths] if root.is_dir() else [""] * len(paths)
-    if not any(words):
-        return {"train": paths}
-    if not all(words):
-        odd = [path.name for path, word in zip(paths, words, strict=True) if not word]
+    for column in (chosen.label, chosen.image):
+        lacking = next((f for f in files if column not in f.schema.names), None)
+        if lacking is not None and name == "train":
+            raise OptionError(
+                f"{lacking.path} has no column {column}, which {files[0].path.name} has"
+            )
+        if lacking is not None:
+            notes.append(f"left out {name}: {lacking.path.name} has no column {column}")
+            return []
+    parts = [_labels(file, chosen.label, names) for file in files]
+    kinds = {part.kind: file.path for part, file in zip(parts, files, strict=True)}
+    if _UNNAMED in kinds and len(kinds) > 1:
+        other = next(kind for kind in kinds if kind != _UNNAMED)
         raise OptionError(
-            f"{root}: it is not plain which split {some(odd)} belongs to: name it train-*, "
-            "validation-* or test-*, or move it away"
+            f"column {chosen.label} holds whole numbers in {kinds[_UNNAMED]} and {other} in "
+            f"{kinds[other]}: which number is which class is not told"
         )
-    named = [SPLIT_WORDS[word] for word in words]
-    if "eval" in named:
-        spare = "val" if "test" in named else "test"
-        named = [spare if name == "eval" else name for name in named]
-    found = {name: [p for p, n in zip(paths, named, strict=True) if n == name] for name in SPLITS}
-    return {name: several for name, several in found.items() if several}
+    return parts
 
 
-def _split_word(path: Path, root: Path) -> str:
-    """Return the word that names the split of a shard, or ""."""
-    words = [re.split(r"[-_.]", path.name.lower())[0]]
-    if path.parent != root:
-        words.append(path.parent.name.lower())
-    return next((word for word in words if word in SPLIT_WORDS), "")
-
-
-def _columns(file: _File) -> _Columns:
-    """Return which columns hold images and labels.
-
-    Raises:
-        OptionError: none does; the message lists the columns.
-    """
-    features = _features(file)
-    image = next((n for n, f in features.items() if _type(f) == "Image"), None)
-    image = image or next((field.name for field in file.schema if _holds_images(field.type)), None)
-    named = [n for n, f in features.items() if _type(f) == "ClassLabel"]
-    usual = [n for n in _LABELS if n in file.schema.names]
-    label = next((n for n in usual if n in named or not named), next(iter(named), None))
-    if image is None or label is None or not _holds_images(file.schema.field(image).type):
-        lacks = "labels" if image is not None else "images"
-        raise OptionError(
-            f"{file.path} has no column of {lacks} among {some(file.schema.names)}: an image "
-            "column (a struct with bytes, or binary) and one called label are expected"
-        )
-    inside = image if _is_binary(file.schema.field(image).type) else f"{image}.bytes"
-    return _Columns(image, inside, label, _names(file, label))
-
-
-def _features(file: _File) -> dict[str, Any]:
-    """Return what the Hugging Face hub wrote about the columns; {} where it wrote nothing."""
-    try:
-        text = (file.schema.metadata or {})[b"huggingface"]
-        found = json.loads(text)["info"]["features"]
-        return {name: found[name] for name in found if name in file.schema.names}
-    except (LookupError, ValueError, TypeError):
-        return {}
-
-
-def _type(feature: Any) -> str:
-    return str(feature.get("_type", "")) if isinstance(feature, dict) else ""
-
-
-def _names(file: _File, label: str) -> tuple[str, ...]:
-    feature = _features(file).get(label)
-    names = feature.get("names") if isinstance(feature, dict) else None
-    return tuple(str(name) for name in names) if isinstance(names, list) else ()
-
-
-def _holds_images(kind: Any) -> bool:
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return any(f.name == "bytes" and _is_binary(f.type) for f in kind)
-    return _is_binary(kind)
-
-
-def _is_binary(kind: Any) -> bool:
-    from pyarrow import types
-
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _labels(file: _File, columns: _Columns) -> tuple[Index, Sequence[str]]:
-    """Return for each row a position in the words that follow; -1: no label.
+def _labels(file: File, label: str, names: tuple[str, ...]) -> _Coded:
+    """Return the labels of a file.
 
     Raises:
         OptionError: a label that has no name, or is neither a whole number nor a word.
     """
     from pyarrow import compute, types
 
-    column = _table(file, columns.label).column(columns.label)
+    column = _table(file, label).column(label)
     kind = column.type.value_type if types.is_dictionary(column.type) else column.type
-    fits = (types.is_integer, types.is_string, types.is_large_string, types.is_boolean)
+    if types.is_null(kind):
+        return _Coded(np.full(len(column), -1), (), _WORDS)
+    if types.is_floating(kind) and _whole(column):  # numbers beside missing ones, by pandas
+        column, kind = column.cast("int64"), compute.cast(column, "int64").type
+    fits = (types.is_integer, is_text, types.is_boolean)
     if not any(fit(kind) for fit in fits):
         raise OptionError(
-            f"{file.path}: column {columns.label} holds {column.type}, "
+            f"{file.path}: column {label} holds {column.type}, "
             "but one whole number or word per image is expected"
         )
-    if names := _names(file, columns.label) if types.is_integer(kind) else ():
+    own = class_names(file.features, label) or names
+    if types.is_integer(kind) and own:
         codes = column.cast("int64").fill_null(-1).to_numpy().astype(np.int64)
-        if len(codes) and not (codes.min() >= -1 and codes.max() < len(names)):
-            raise OptionError(
-                f"{file.path}: labels are {codes.min()}..{codes.max()}, "
-                f"but {len(names)} classes have names"
-            )
-        return codes, names
+        return _Coded(_checked(file, codes, own), own, _NAMED)
     coded = compute.dictionary_encode(column.cast(kind)).combine_chunks()
     words = [str(word) for word in coded.dictionary.to_pylist()]
-    return coded.indices.fill_null(-1).to_numpy().astype(np.int64), words
+    codes = coded.indices.fill_null(-1).to_numpy().astype(np.int64)
+    if own and not set(words) <= set(own) and all(word.isdecimal() for word in words):
+        numbers = np.array([*(int(word) for word in words), -1])
+        return _Coded(_checked(file, numbers[codes], own), own, _NAMED)
+    return _Coded(codes, words, _UNNAMED if types.is_integer(kind) else _WORDS)
 
 
-def _table(file: _File, column: str) -> Any:
+def _whole(column: Any) -> bool:
+    values = column.drop_null().to_numpy()
+    return bool(np.isfinite(values).all() and (values == np.floor(values)).all())
+
+
+def _checked(file: File, codes: Index, names: Sequence[str]) -> Index:
+    if len(codes) and not (codes.min() >= -1 and codes.max() < len(names)):
+        raise OptionError(
+            f"{file.path}: labels are {codes.min()}..{codes.max()}, "
+            f"but {len(names)} classes have names"
+        )
+    return codes
+
+
+def _table(file: File, column: str) -> Any:
     from pyarrow import ArrowException
     from pyarrow import parquet as pq
 
@@ -249,10 +250,11 @@ def _table(file: _File, column: str) -> Any:
         raise OptionError(f"cannot read {file.path}: {_first_line(error)}") from error
 
 
-def _classes(parts: list[tuple[Index, Sequence[str]]], columns: _Columns) -> tuple[str, ...]:
+def _classes(parts: list[_Coded], named: bool) -> tuple[str, ...]:
     """Return the classes of the training files, in the order of their names or else sorted."""
-    found = dict.fromkeys(word for _, words in parts for word in words)
-    if columns.classes:
+    names_first = sorted(parts, key=lambda part: part.kind != _NAMED)
+    found = dict.fromkeys(word for part in names_first for word in part.words)
+    if named or any(part.kind == _NAMED for part in parts):
         return tuple(found)
     try:
         return tuple(sorted(found, key=int))
@@ -260,9 +262,7 @@ def _classes(parts: list[tuple[Index, Sequence[str]]], columns: _Columns) -> tup
         return tuple(sorted(found))
 
 
-def _labels_of(
-    name: str, parts: list[tuple[Index, Sequence[str]]], classes: tuple[str, ...]
-) -> Index:
+def _labels_of(name: str, parts: list[_Coded], classes: tuple[str, ...]) -> Index:
     """Return the labels of a split as positions in the classes; -1: no label.
 
     Raises:
@@ -270,7 +270,8 @@ def _labels_of(
     """
     position = {word: i for i, word in enumerate(classes)}
     labels = []
-    for codes, words in parts:
+    for part in parts:
+        codes, words = part.codes, part.words
         used = {words[code] for code in np.unique(codes[codes >= 0])}
         if extra := sorted(used - set(classes)):
             raise OptionError(
@@ -282,23 +283,20 @@ def _labels_of(
     return np.concatenate(labels)
 
 
-def _split(
-    root: Path, files: list[_File], labels: Index, columns: _Columns, notes: list[str]
-) -> Split:
-    home = root if root.is_dir() else root.parent
+def _split(home: Path, files: list[File], labels: Index, image: str, notes: list[str]) -> Split:
     names = [
         f"{file.path.relative_to(home)} row {row}"
         for file in files
         for row in range(file.facts.num_rows)
     ]
-    split = Split(labels, names, _reader(files, columns))
+    split = Split(labels, names, _reader(files, image, home))
     if (labels < 0).any():
         notes.append(f"left out {np.count_nonzero(labels < 0):,} rows without a label")
         return subset(split, np.flatnonzero(labels >= 0))
     return split
 
 
-def _reader(files: list[_File], columns: _Columns) -> Callable[[int], bytes]:
+def _reader(files: list[File], image: str, home: Path) -> Callable[[int], bytes | Array]:
     """Return what reads the encoded image of a row.
 
     All row groups are kept once read where they fit into memory, else the last few.
@@ -311,32 +309,75 @@ def _reader(files: list[_File], columns: _Columns) -> Callable[[int], bytes]:
 
     @lru_cache(maxsize=None if sum(sizes) <= _KEPT else _FEW_GROUPS)
     def group(position: int) -> Any:
-        return _images(*groups[position], columns)
+        return _images(*groups[position], image)
 
-    def read_row(row: int) -> bytes:
+    def read_row(row: int) -> bytes | Array:
         position = bisect_right(starts, row) - 1
         with lock:
             images = group(position)
-        found = images[row - starts[position]].as_py()
-        if not isinstance(found, bytes):
-            raise OSError("the row holds no image bytes")
-        return found
+        file, _ = groups[position]
+        return _encoded(images[row - starts[position]].as_py(), file, home)
 
     return read_row
 
 
-def _images(file: _File, group: int, columns: _Columns) -> Any:
-    """Return the encoded images of a row group, an arrow column.
+def _encoded(value: Any, file: File, home: Path) -> bytes | Array:
+    """Return the image of a cell.
+
+    Raises:
+        OSError: there is none, or the file that it names cannot be read.
+    """
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str) and value:
+        path = _place(value, file, home)
+        if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+            raise OSError(f"{path} is no file")
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            reason = f"the row holds no image bytes, and {value} cannot be read: {error.strerror}"
+            raise OSError(reason) from error
+    if isinstance(value, list):
+        return _of_numbers(value)
+    raise OSError("the row holds no image bytes")
+
+
+def _place(text: str, file: File, home: Path) -> Path:
+    """Return the file that a path in a table names, from the table's folder or the data set's."""
+    beside = file.path.parent / text
+    return beside if beside.exists() else home / text
+
+
+def _of_numbers(value: list[Any]) -> Array:
+    try:
+        image = np.array(value)
+        if image.ndim == 3 and image.shape[0] in (1, 3) and image.shape[2] not in (1, 3):
+            image = np.moveaxis(image, 0, -1)
+        if image.dtype.kind in "iu" and image.size and image.min() >= 0 and image.max() <= 255:
+            return np.ascontiguousarray(image.astype(np.uint8))
+    except ValueError:  # rows of different lengths
+        pass
+    raise OSError("the row holds no image: nested lists of whole numbers 0..255 are read")
+
+
+def _images(file: File, group: int, image: str) -> Any:
+    """Return the images of a row group, an arrow column.
 
     Raises:
         OSError: the file is damaged or gone.
     """
-    from pyarrow import ArrowException, compute
+    from pyarrow import ArrowException
     from pyarrow import parquet as pq
 
+    kind = file.schema.field(image).type
+    inside = [image]
+    if holds_bytes(kind) and not is_binary(kind):
+        inside = [f"{image}.{field.name}" for field in kind if field.name in ("bytes", "path")]
     try:
         with pq.ParquetFile(file.path, metadata=file.facts) as opened:
-            column = opened.read_row_group(group, columns=[columns.inside]).column(columns.image)
+            return opened.read_row_group(group, columns=inside).column(image)
     except (OSError, ArrowException) as error:
         raise OSError(_first_line(error)) from error
-    return column if columns.inside == columns.image else compute.struct_field(column, "bytes")

@@ -46,6 +46,8 @@ STEP = 3  # multiply-adds of a training step in those of a forward pass
 def make(
     *,
     data: str = "",
+    image_column: str = "",
+    label_column: str = "",
     download: bool = False,
     recipe: str = "efficientnet",
     recipe_options: dict[str, Any] = {},  # noqa: B006
@@ -56,14 +58,17 @@ def make(
 ) -> Member:
     """Return the evaluator.
 
-    data: what `--data` takes. epochs, batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda
-    or mps. latency_on: a name of nas/devices; default the GPU that trained, else the CPU.
+    data: what `--data` takes; image_column, label_column: of parquet. epochs, batch_size: 0 is the
+    recipe's. accelerator: auto, cpu, cuda or mps. latency_on: a name of nas/devices; default the
+    GPU that trained, else the CPU.
     """
     known = load_recipe(recipe, recipe_options)
     if latency_on:
         catalog.export("devices", latency_on, "make")
     asked = {
         "data": data,
+        "image_column": image_column or None,
+        "label_column": label_column or None,
         "download": download,
         "recipe": recipe,
         "recipe_options": recipe_options,

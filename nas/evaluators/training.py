@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.arch import Arch
-from nas.data.dataset import open_dataset
+from nas.data.dataset import Dataset, open_dataset
 from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
 from nas.interfaces import TRAINING_FLOPS, Metrics
@@ -33,6 +33,8 @@ ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 def make(
     *,
     data: str = "",
+    image_column: str = "",
+    label_column: str = "",
     download: bool = False,
     recipe: str = "proxy",
     recipe_options: dict[str, Any] = {},  # noqa: B006
@@ -44,14 +46,16 @@ def make(
 ) -> Training:
     """Return the evaluator.
 
-    data: what `--data` takes. epochs, fraction (of the training images), train_imgsz (pixels, 0:
-    the arch's own): the budget of one candidate. batch_size: 0 is the recipe's. accelerator: auto,
-    cpu, cuda or mps.
+    data: what `--data` takes; image_column, label_column: of parquet. epochs, fraction (of the
+    training images), train_imgsz (pixels, 0: the arch's own): the budget of one candidate.
+    batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda or mps.
     """
     chosen = load_recipe(recipe, recipe_options)
     _check(fraction, train_imgsz, batch_size, accelerator)
     budget = Budget(epochs, fraction, train_imgsz, batch_size or chosen.batch_size)
-    return Training(data, download, chosen, budget, accelerator)
+    columns = {"image_column": image_column or None, "label_column": label_column or None}
+    dataset = carve(open_dataset(data, download=download, **columns))
+    return Training(dataset, chosen, budget, accelerator)
 
 
 def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str) -> None:
@@ -84,10 +88,8 @@ class Budget:
 class Training:
     """See the module. Images are read and decoded when the first arch is trained."""
 
-    def __init__(
-        self, data: str, download: bool, recipe: Recipe, budget: Budget, accelerator: str
-    ) -> None:
-        self._dataset = carve(open_dataset(data, download=download))
+    def __init__(self, dataset: Dataset, recipe: Recipe, budget: Budget, accelerator: str) -> None:
+        self._dataset = dataset
         self._recipe, self._budget, self._accelerator = recipe, budget, accelerator
         self._opened: dict[int, Data] = {}
         self.classes = self._dataset.classes

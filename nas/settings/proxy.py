@@ -23,6 +23,14 @@ class ProxySettings:
         WHAT,
         "Folder of class folders, parquet file or folder, digits, cifar10, flowers102, ...",
     )
+    image_column: str | None = flag(
+        None,
+        WHAT,
+        "Parquet column that holds the images; default by its metadata or name.",
+    )
+    label_column: str | None = flag(
+        None, WHAT, "Parquet column that holds the labels; default likewise."
+    )
     download: bool = flag(False, WHAT, "Fetch the data set if it is not on this machine yet.")
     space: str | None = flag(
         None,

@@ -36,6 +36,14 @@ class ScaleSettings:
         "Images to fit and to train on: a folder of class folders, image parquet, digits, cifar10, "
         "...",
     )
+    image_column: str | None = flag(
+        None,
+        "Data",
+        "Parquet column that holds the images; default by its metadata or name.",
+    )
+    label_column: str | None = flag(
+        None, "Data", "Parquet column that holds the labels; default likewise."
+    )
     download: bool = flag(False, "Data", "Let a data set that is not here be downloaded.")
     fit: bool = flag(
         False,
@@ -130,6 +138,7 @@ _FIT = ("candidates", "fit_epochs", "fit_fraction", "fit_recipe", "finalists", "
 _WORK = (
     *("device", "accelerator", "executor", "executor_options", "workers", "address"),
     *("cpus_per_trial", "gpus_per_trial", "trial_time_limit", "seed", "download"),
+    *("image_column", "label_column"),
 )
 _TRAIN = (
     *("epochs", "batch_size", "recipe", "recipe_options", "member_gpus"),

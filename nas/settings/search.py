@@ -30,6 +30,14 @@ class Settings:
         "Train candidates on these images: a folder of class folders, image parquet, digits, or a "
         "torchvision data set such as cifar10.",
     )
+    image_column: str | None = flag(
+        None,
+        "Data",
+        "Parquet column that holds the images; default by its metadata or name.",
+    )
+    label_column: str | None = flag(
+        None, "Data", "Parquet column that holds the labels; default likewise."
+    )
     download: bool = flag(False, "Data", "Let a data set that is not here be downloaded.")
     imgsz: int | None = flag(
         None, "Data", "Pixels a side of the network's input, where FLOPs are counted."

@@ -23,6 +23,14 @@ class TrainSettings:
         WHAT,
         "Folder of class folders, parquet file or folder, digits, cifar10, flowers102, ...",
     )
+    image_column: str | None = flag(
+        None,
+        WHAT,
+        "Parquet column that holds the images; default by its metadata or name.",
+    )
+    label_column: str | None = flag(
+        None, WHAT, "Parquet column that holds the labels; default likewise."
+    )
     download: bool = flag(False, WHAT, "Fetch the data set if it is not on this machine yet.")
     imgsz: int | None = flag(None, WHAT, "Pixels a side; default the arch's.")
     init: str | None = flag(
@@ -61,7 +69,9 @@ class TrainSettings:
 FREE = ("download", "device", "workers", "accumulate", "grad_checkpointing", "amp", "tracker")
 _LEAST = {"imgsz": 32, "epochs": 1, "batch_size": 1, "accumulate": 1, "seed": 0, "workers": 0}
 _KINDS: dict[str, tuple[type, str]] = {
-    **dict.fromkeys(("data", "init", "recipe", "device"), (str, "a word")),
+    **dict.fromkeys(
+        ("data", "image_column", "label_column", "init", "recipe", "device"), (str, "a word")
+    ),
     **dict.fromkeys(("download", "freeze", "grad_checkpointing", "amp"), (bool, "true or false")),
     "recipe_options": (dict, "a mapping of names to values"),
     "tracker": (list, "a list of names"),

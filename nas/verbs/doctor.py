@@ -46,7 +46,13 @@ class _Broken(NamedTuple):
     reason: str
 
 
-def doctor(data: str | None, *, download: bool = False) -> dict[str, Any]:
+def doctor(
+    data: str | None,
+    *,
+    download: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
+) -> dict[str, Any]:
     """Return what is known about data and machine, as `nas doctor --json` prints it.
 
     Every image is decoded once. `data` has counts per class and split (after carving), sizes,
@@ -60,7 +66,9 @@ def doctor(data: str | None, *, download: bool = False) -> dict[str, Any]:
     found = [*findings.of_machine(machine), *_torchvision(machine)]
     report = None
     if data is not None:
-        report, more = _examine(data, download)
+        report, more = _examine(
+            data, download=download, image_column=image_column, label_column=label_column
+        )
         found += more
         if report is not None:
             found += findings.of_data(report, machine)
@@ -87,10 +95,10 @@ def _torchvision(machine: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(level, rule, f"pip {fix}; all else works without it")
 
 
-def _examine(data: str, download: bool) -> tuple[dict[str, Any] | None, list[Finding]]:
+def _examine(data: str, **options: Any) -> tuple[dict[str, Any] | None, list[Finding]]:
     """Return the report on a data set, and what keeps it from being used."""
     try:
-        dataset = open_dataset(data, download=download)
+        dataset = open_dataset(data, **options)
     except NasError as error:
         return None, [Finding("error", f"{data} cannot be used", str(error))]
     try:

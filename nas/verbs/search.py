@@ -116,7 +116,7 @@ def _common(setup: Setup) -> dict[str, Any]:
     The images may lie at another path on another machine.
     """
     digests = sources(setup.settings)
-    apart = {"storage", "study", "download", "data"}
+    apart = {"storage", "study", "download", "data", "image_column", "label_column"}
     fixed = {k: v for k, v in resumption.fixed(setup.settings).items() if k not in apart}
     same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
     return {**same, "the data": getattr(setup.evaluator, "fingerprint", "")}

@@ -33,6 +33,8 @@ def val(
     device: str = "auto",
     workers: int | None = None,
     download: bool = False,
+    image_column: str | None = None,
+    label_column: str | None = None,
 ) -> dict[str, Any]:
     """Return the score of a trained model on a split, as `nas val --json` prints it.
 
@@ -52,7 +54,9 @@ def val(
     chosen = str(data or config.get("data") or "")
     if not chosen:
         raise OptionError(f"{source} does not say which images it was trained on: give --data")
-    dataset = carve(open_dataset(chosen, download=download))
+    named = {"image_column": image_column, "label_column": label_column}
+    columns = {key: column or (None if data else config.get(key)) for key, column in named.items()}
+    dataset = carve(open_dataset(chosen, download=download, **columns))
     part = _of_classes(dataset, split, config["classes"])
     loader = open_split(part, trained_input(config), device=place, workers=workers)
     classes = len(config["classes"])
