@@ -7,6 +7,7 @@ all other state from the finished trials in the journal.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import random
 from collections.abc import Callable, Sequence
@@ -42,6 +43,8 @@ def no_prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
     return np.zeros(len(points))
 
 
+LEAST_POPULATION = 6  # of the controllers that keep one
+_PARTS = ("_random_sampler", "_independent_sampler")
 Key = tuple[Option, ...]
 
 
@@ -121,79 +124,91 @@ class _Reader:
         return self._past
 
 
+# Makes an Optuna sampler from a seed and the number of finished trials that have a value.
+MakeSampler = Callable[[int, int], BaseSampler]
+
+
 class Reseeded(BaseSampler):
-    """An Optuna sampler whose random state is set anew before each trial.
+    """An Optuna sampler that is made anew for each trial, so that it keeps nothing between them.
 
     What it proposes above the hard limits is mutated down to them, so that no trial is wasted on
-    an arch that would be rejected; and what it has proposed before is mutated until it is new, as
+    an arch that would be rejected; and what was proposed before is mutated until it is new, as
     Optuna's samplers, once they are sure, propose the same for ever. They then learn from the arch
-    that was evaluated. What it would draw at random comes from `draw`.
+    that was evaluated.
+
+    `sampler`: a function of (seed, finished trials) that makes one, or a sampler, of which each
+    trial gets a copy. `startup`: the finished trials before which it draws at random, from `draw`.
     """
 
     def __init__(
         self,
         space: Space,
-        sampler: BaseSampler,
+        sampler: MakeSampler | BaseSampler,
         seed: int,
         excess: Excess = no_excess,
         draw: Draw = random_choices,
+        *,
+        startup: int = 0,
     ) -> None:
-        self._space, self._inner, self._seed, self._excess = space, sampler, seed, excess
-        self._draw, self._reader = draw, _Reader()
-
-    @property
-    def _free(self) -> bool:
-        """Tell whether every point of the space may be proposed, and is as likely at random."""
-        return self._excess is no_excess and self._draw is random_choices
-
-    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        seed = trial_seed(self._seed, trial.number)
-        for part in ("", "_random_sampler", "_independent_sampler"):
-            owner = getattr(self._inner, part, None) if part else self._inner
-            # private to Optuna 5: tests/test_controllers.py proves that it still works
-            if getattr(owner, "_rng", None) is not None:
-                owner._rng.rng.seed(seed)  # type: ignore[union-attr]
-        self._inner.before_trial(study, trial)
+        self._space, self._seed, self._excess, self._draw = space, seed, excess, draw
+        self._make = _copies(sampler) if isinstance(sampler, BaseSampler) else sampler
+        self.startup = startup
+        self._distributions, self._reader = distributions(space), _Reader()
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        if self._free:
-            return self._inner.infer_relative_search_space(study, trial)
-        return distributions(self._space)
+        return self._distributions
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        found = self._inner.sample_relative(study, trial, search_space)
-        rng = random.Random(trial_seed(self._seed, trial.number))
-        if len(found) < len(self._space.choices):
-            if self._free:
-                return found
-            return allowed_choices(self._space, rng, self._excess, self._draw)
-        past = self._reader.read(study, trial.number)
+        seed = trial_seed(self._seed, trial.number)
+        past, rng = self._reader.read(study, trial.number), random.Random(seed)
+        inner = self._make(seed, len(past.done))
+        inner.before_trial(study, trial)
+        # Optuna's samplers are not made for a choice without a choice
+        free = {n: d for n, d in search_space.items() if not d.single()}
+        found = inner.sample_relative(study, trial, free)
+        if not found and len(past.done) < self.startup:
+            found = allowed_choices(self._space, rng, self._excess, self._draw)
+        for name, kind in search_space.items():
+            if name not in found:  # NSGA-II leaves out what it mutates
+                found[name] = inner.sample_independent(study, trial, name, kind)
         found = {name: found[name] for name in self._space.choices}
         return _renewed(self._space, found, past, rng, self._excess)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
     ) -> Any:
-        return self._inner.sample_independent(study, trial, param_name, distribution)
-
-    def after_trial(
-        self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None
-    ) -> None:
-        self._inner.after_trial(study, trial, state, values)
+        raise AssertionError(f"{param_name} was not proposed; sample_relative decides every choice")
 
     def reseed_rng(self) -> None:
         """Do nothing: every trial is seeded by its number."""
 
 
-class Proposer(BaseSampler):
-    """A sampler from one pure function of the finished trials."""
+def _copies(sampler: BaseSampler) -> MakeSampler:
+    """Return what copies a sampler that was given, as controllers of users may, and seeds it."""
 
-    def __init__(self, space: Space, propose: Propose, seed: int) -> None:
-        self._propose, self._seed = propose, seed
+    def make(seed: int, finished: int) -> BaseSampler:
+        copied = copy.deepcopy(sampler)
+        for owner in (copied, *(getattr(copied, part, None) for part in _PARTS)):
+            # private to Optuna 5, which has no way of seeding a sampler that is made already
+            if getattr(owner, "_rng", None) is not None:
+                owner._rng.rng.seed(seed)  # type: ignore[union-attr]
+        return copied
+
+    return make
+
+
+class Proposer(BaseSampler):
+    """A sampler from one pure function of the finished trials.
+
+    `startup`: the finished trials before which it draws at random.
+    """
+
+    def __init__(self, space: Space, propose: Propose, seed: int, *, startup: int = 0) -> None:
+        self._propose, self._seed, self.startup = propose, seed, startup
         self._distributions, self._reader = distributions(space), _Reader()
 
     def infer_relative_search_space(
@@ -214,6 +229,26 @@ class Proposer(BaseSampler):
 
     def reseed_rng(self) -> None:
         """Do nothing: every trial is seeded by its number."""
+
+
+def grown(most: int, finished: int) -> int:
+    """Return the size of a population after so many trials: a fifth of them, from 6 to `most`.
+
+    A population of a fixed size acts when it is full: with as many trials it would be random
+    search.
+    """
+    return min(most, max(LEAST_POPULATION, finished // 5))
+
+
+def begins_late(sampler: BaseSampler, trials: int) -> str:
+    """Return a sentence where all trials end before a sampler looks at results, else ""."""
+    startup = getattr(sampler, "startup", 0)
+    if startup < trials:
+        return ""
+    return (
+        f"it draws its first {startup} trials at random, so with --trials {trials} none is chosen "
+        f"by results: this is random search"
+    )
 
 
 def _when(frozen: FrozenTrial) -> tuple[datetime, int]:
@@ -298,3 +333,16 @@ def mutate(space: Space, choices: Choices, rng: random.Random) -> Choices:
     name = rng.choice(free)
     others: list[Option] = [o for o in space.choices[name] if o != choices[name]]
     return {**choices, name: rng.choice(others)}
+
+
+def mutated_until_new(
+    space: Space, parent: Choices, past: Past, excess: Excess, rng: random.Random
+) -> Choices:
+    """Mutate until the child is new and within the limits, further from the parent each time."""
+    child = mutate(space, parent, rng)
+    for _ in range(20):
+        if key_of(child) not in past.seen and excess(child) <= 0:
+            break
+        # too far above the limits leads nowhere: start from the parent again
+        child = mutate(space, child if excess(child) <= 0 else parent, rng)
+    return child

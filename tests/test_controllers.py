@@ -4,9 +4,11 @@ import random
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any, ClassVar
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler
 
 from nas import catalog
 from nas.arch import Arch, Head, Stage
@@ -14,7 +16,7 @@ from nas.errors import OptionError
 from nas.interfaces import Choices, Space, Trial
 from nas.objective import Bound, Goal, make_objective
 from nas.points import cost_metrics
-from nas.samplers import distributions, random_choices
+from nas.samplers import Reseeded, begins_late, distributions, grown, random_choices
 from nas.studies.study import Journal, Log
 
 MBCONV: Space = catalog.export("spaces", "mbconv", "SPACE")
@@ -54,6 +56,8 @@ OPTIONS = {
 class Search:
     """A journal and one controller on it; `reopen` is what a new process does."""
 
+    sign = 1  # with -1 what is best is worst
+
     def __init__(self, path: Path, name: str, objective: str, space: Space, seed: int = 0) -> None:
         self.path, self.name, self.objective, self.space, self.seed = (
             path,
@@ -67,13 +71,20 @@ class Search:
         self.goal = Goal(make_objective("hard", None, (target,), ()), pareto)
         self.reopen()
 
-    def reopen(self) -> None:
-        options = OPTIONS.get(self.name, {})
+    def reopen(self, name: str = "") -> None:
+        name = name or self.name
         sampler = catalog.make(
-            "controllers", self.name, self.space, options=options, seed=self.seed, goal=self.goal
+            *("controllers", name, self.space),
+            options=OPTIONS.get(name, {}),
+            seed=self.seed,
+            goal=self.goal,
         )
         journal = Journal(self.path, distributions(self.space))
         self.log: Log = journal.log("search", self.goal.directions, sampler)
+
+    @property
+    def startup(self) -> int:
+        return int(getattr(self.log.study.sampler, "startup", 0))
 
     def ask(self) -> tuple[int, Choices]:
         return self.log.ask(distributions(self.space))
@@ -81,7 +92,7 @@ class Search:
     def tell(self, number: int, choices: Choices, state: str = "done") -> None:
         """Record a result that depends on the choices alone."""
         places = [list(self.space.choices[n]).index(v) for n, v in choices.items()]
-        accuracy = 50.0 + sum(p * ((i * 7) % 5 - 1) for i, p in enumerate(places))
+        accuracy = 50.0 + self.sign * sum(p * ((i * 7) % 5 - 1) for i, p in enumerate(places))
         arch = self.space.decode(choices)
         metrics = {"accuracy": accuracy, **cost_metrics(arch)}
         values = self.goal.values(metrics) if state in ("done", "duplicate") else ()
@@ -132,15 +143,44 @@ def test_the_seed_decides_the_sequence(paths: Iterator[Path], name: str, objecti
 def test_interrupted_and_resumed_is_uninterrupted(
     paths: Iterator[Path], name: str, objective: str
 ) -> None:
-    length = LENGTH.get(name, 40)
-    calm = Search(next(paths), name, objective, usual(name)).go(length)
-    broken = Search(next(paths), name, objective, usual(name))
-    for stop in sorted({1, length // 4, length // 2, length - 3}):
+    first = 32 if name == "gp" else 0  # where half a second a proposal is too long
+    calm, broken = (Search(next(paths), name, objective, usual(name)) for _ in range(2))
+    for search in (calm, broken):
+        search.reopen("random")
+        search.go(first)
+        search.reopen()
+    for stop in (first + 1, first + 4, 35, 37):
         broken.go(stop)
         if stop % 2:
             broken.ask()  # on file, without a result
         broken.reopen()
-    assert broken.go(length) == calm
+    assert broken.go(40) == calm.go(40)
+
+
+@pytest.mark.parametrize(("name", "objective"), CASES)
+def test_it_acts_on_results_after_its_startup_and_within_30_trials(
+    paths: Iterator[Path], name: str, objective: str
+) -> None:
+    found, length = [], LENGTH.get(name, 30)
+    for sign in (1, -1):
+        search = Search(next(paths), name, objective, MBCONV if name != "gp" else MIXED)
+        search.sign = sign
+        found.append(search.go(length))
+    startup = search.startup
+    assert found[0][:startup] == found[1][:startup]
+    if name == "random":
+        assert found[0] == found[1] and startup == 0
+    else:
+        assert 0 < startup < length and found[0] != found[1]
+
+
+@pytest.mark.parametrize("name", catalog.names("controllers"))
+def test_a_default_that_acts_late_says_so(name: str) -> None:
+    goal = Goal(make_objective("hard", None, (), ()))
+    sampler = catalog.make("controllers", name, MBCONV, options={}, seed=0, goal=goal)
+    assert begins_late(sampler, 30) == ""
+    if name != "random":
+        assert "--trials 1 none is chosen by results" in begins_late(sampler, 1)
 
 
 @pytest.mark.parametrize(("name", "objective"), CASES)
@@ -257,10 +297,54 @@ def test_options_are_checked(name: str, options: dict[str, int], message: str) -
 def test_evolution_lets_the_oldest_die_and_changes_one_choice(paths: Iterator[Path]) -> None:
     search = Search(next(paths), "evolution", "reward", MBCONV)
     found = search.go(60)
-    population = OPTIONS["evolution"]["population"]
-    for number in range(population, len(found)):
-        alive = found[number - population : number]
-        changes = [
-            sum(found[number][key] != parent[key] for key in MBCONV.choices) for parent in alive
-        ]
-        assert min(changes) == 1
+    most = OPTIONS["evolution"]["population"]
+    assert [grown(most, n) for n in (0, 6, 30, 35, 40, 60)] == [6, 6, 6, 7, 8, 8]
+    nearest = []
+    for number in range(search.startup, len(found)):
+        alive = found[number - grown(most, number) : number]
+        nearest.append(
+            min(
+                sum(found[number][key] != parent[key] for key in MBCONV.choices) for parent in alive
+            )
+        )
+    # two where the first mutation had been seen
+    assert set(nearest) <= {1, 2} and nearest.count(1) > 0.8 * len(nearest)
+
+
+class Counts(BaseSampler):
+    """A sampler that remembers what it did, as Optuna's GPSampler keeps its last parameters."""
+
+    told: ClassVar[list[int]] = []
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, Any]:
+        return {}
+
+    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
+        self.calls += 1
+        self.told.append(self.calls)
+        return {"a": self.calls}
+
+    def sample_independent(self, study: Any, trial: Any, name: str, kind: Any) -> Any:
+        return kind.choices[0]
+
+
+@pytest.mark.parametrize("given", [Counts(), lambda seed, finished: Counts()])
+def test_a_sampler_carries_nothing_from_one_trial_to_the_next(given: Any) -> None:
+    study = optuna.create_study(sampler=Reseeded(MIXED, given, 0))
+    Counts.told.clear()
+    asked = [study.ask(distributions(MIXED)).params for _ in range(3)]
+    assert Counts.told == [1, 1, 1]
+    # the first that was proposed is mutated where it comes again
+    assert asked[0] == {name: options[0] for name, options in MIXED.choices.items()} != asked[1]
+
+
+def test_a_sampler_of_optunas_that_is_made_already_is_seeded_by_the_trial() -> None:
+    random = optuna.samplers.RandomSampler
+    first, other = (
+        optuna.create_study(sampler=Reseeded(MBCONV, random(seed=seed), 7)) for seed in (1, 2)
+    )
+    asked = [[s.ask(distributions(MBCONV)).params for _ in range(3)] for s in (first, other)]
+    assert asked[0] == asked[1] and asked[0][0] != asked[0][1]

@@ -17,8 +17,8 @@ from nas.samplers import (
     Proposer,
     allowed_choices,
     at_least,
-    key_of,
-    mutate,
+    grown,
+    mutated_until_new,
     no_excess,
     random_choices,
 )
@@ -37,29 +37,17 @@ def make(
 ) -> BaseSampler:
     """Return aging evolution.
 
-    population: archs alive, the first ones random. sample: how many of them, drawn with
-    replacement, compete to be the parent.
+    population: archs alive, at most: they are a fifth of the trials so far, and 6 at first, which
+    are random. sample: how many of them, drawn with replacement, compete to be the parent.
     """
     at_least(1, population=population, sample=sample)
+    startup = grown(population, 0)
 
     def propose(past: Past, rng: random.Random) -> Choices:
-        if len(past.done) < population:
+        alive = past.done[-grown(population, len(past.done)) :]
+        if len(alive) < startup:
             return allowed_choices(space, rng, excess, draw)
-        alive = past.done[-population:]
         parent, _ = max((rng.choice(alive) for _ in range(sample)), key=lambda member: member[1])
-        return _child(space, parent, past, excess, rng)
+        return mutated_until_new(space, parent, past, excess, rng)
 
-    return Proposer(space, propose, seed)
-
-
-def _child(
-    space: Space, parent: Choices, past: Past, excess: Excess, rng: random.Random
-) -> Choices:
-    """Mutate until the child is new and within the limits, further from the parent each time."""
-    child = mutate(space, parent, rng)
-    for _ in range(20):
-        if key_of(child) not in past.seen and excess(child) <= 0:
-            break
-        # too far above the limits leads nowhere: start from the parent again
-        child = mutate(space, child if excess(child) <= 0 else parent, rng)
-    return child
+    return Proposer(space, propose, seed, startup=startup)

@@ -24,4 +24,9 @@ def make(
 ) -> BaseSampler:
     """Return the GP sampler. startup: random trials before the model is used."""
     at_least(1, startup=startup)
-    return Reseeded(space, GPSampler(seed=seed, n_startup_trials=startup), seed, excess, draw)
+
+    def sampler(seed: int, finished: int) -> BaseSampler:
+        # made anew for each trial: it keeps the parameters it has found, to begin the next fit with
+        return GPSampler(seed=seed, n_startup_trials=startup)
+
+    return Reseeded(space, sampler, seed, excess, draw, startup=startup)

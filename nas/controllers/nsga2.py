@@ -8,7 +8,7 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, NSGAIISampler
 
 from nas.interfaces import Space
-from nas.samplers import Draw, Excess, Reseeded, at_least, no_excess, random_choices
+from nas.samplers import Draw, Excess, Reseeded, at_least, grown, no_excess, random_choices
 
 OBJECTIVES = ("reward", "pareto")
 
@@ -21,6 +21,13 @@ def make(
     draw: Draw = random_choices,
     population: int = 50,
 ) -> BaseSampler:
-    """Return NSGA-II. population: archs in a generation."""
+    """Return NSGA-II.
+
+    population: archs in a generation, at most: it is a fifth of the trials so far, and 6 at first.
+    """
     at_least(2, population=population)
-    return Reseeded(space, NSGAIISampler(seed=seed, population_size=population), seed, excess, draw)
+
+    def sampler(seed: int, finished: int) -> BaseSampler:
+        return NSGAIISampler(seed=seed, population_size=grown(population, finished))
+
+    return Reseeded(space, sampler, seed, excess, draw, startup=grown(population, 0))

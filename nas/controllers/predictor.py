@@ -78,7 +78,8 @@ def make(
     """
     at_least(2, startup=startup)
     at_least(1, pool=pool)
-    return Proposer(space, _Mind(space, goal, excess, draw, prior, startup, pool).propose, seed)
+    mind = _Mind(space, goal, excess, draw, prior, startup, pool)
+    return Proposer(space, mind.propose, seed, startup=startup)
 
 
 class _Mind:

@@ -110,7 +110,7 @@ def make(
             return allowed_choices(space, rng, excess, draw)  # the policy has learnt nothing yet
         return _new_point(space, fold.state(past.done).policy, past, excess, rng)
 
-    return Proposer(space, propose, seed)
+    return Proposer(space, propose, seed, startup=recipe.batch)
 
 
 def _within(name: str, value: float, least: float) -> None:

@@ -28,8 +28,11 @@ def make(
     most promising is taken.
     """
     at_least(1, startup=startup, candidates=candidates)
-    # Optuna's default for two objectives models each choice alone and is ten times slower
-    sampler = TPESampler(
-        seed=seed, multivariate=True, n_startup_trials=startup, n_ei_candidates=candidates
-    )
-    return Reseeded(space, sampler, seed, excess, draw)
+
+    def sampler(seed: int, finished: int) -> BaseSampler:
+        # Optuna's default for two objectives models each choice alone and is ten times slower
+        return TPESampler(
+            seed=seed, multivariate=True, n_startup_trials=startup, n_ei_candidates=candidates
+        )
+
+    return Reseeded(space, sampler, seed, excess, draw, startup=startup)
