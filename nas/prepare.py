@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from optuna.samplers import BaseSampler
+
 from nas import catalog
 from nas.arch import Arch
 from nas.compound import LEAST_PIXELS
@@ -18,7 +20,7 @@ from nas.interfaces import Choices, Evaluator, Fits, Space, Trial, Work
 from nas.objective import Bound, Goal, make_objective
 from nas.packing import check_asked
 from nas.reach import check_reach, check_space, known_costs
-from nas.samplers import Draw, Prior, no_excess, no_prior, random_choices
+from nas.samplers import Draw, Prior, begins_late, no_excess, no_prior, random_choices
 from nas.sampling.region import drawing
 from nas.settings.search import Settings
 
@@ -123,13 +125,18 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     evaluator = make_evaluator(work)
     space, notes = _space(settings, evaluator)
     arch = check_space(space)
-    _check_controller(settings, space, goal)
+    sampler = _controller(settings, space, goal)
     pruner = _pruner(settings, goal, evaluator)
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
         check_reach(space, arch, goal.objective, evaluator)
     draw = _drawing(space, goal, evaluator, arch)
-    return Setup(settings, space, goal, evaluator, work, pruner, notes, draw=draw)
+    setup = Setup(settings, space, goal, evaluator, work, pruner, notes, draw=draw)
+    late = begins_late(sampler, setup.trials)
+    if late and not settings.warm_start:  # which gives it results to begin with
+        note = f"controller {settings.controller}: {late}"
+        return dataclasses.replace(setup, notes=(*notes, note))
+    return setup
 
 
 def _drawing(space: Space, goal: Goal, evaluator: Evaluator, arch: Arch) -> Draw:
@@ -249,7 +256,12 @@ def _goal(settings: Settings) -> Goal:
     return Goal(objective, targets[0].metric if targets else "flops")
 
 
-def _check_controller(settings: Settings, space: Space, goal: Goal) -> None:
+def _controller(settings: Settings, space: Space, goal: Goal) -> BaseSampler:
+    """Return the controller, without the limits of the search.
+
+    Raises:
+        OptionError: an unknown one or one of its options, or it cannot pursue the objective.
+    """
     controller = settings.controller
     objectives = catalog.export("controllers", controller, "OBJECTIVES")
     if settings.objective not in objectives:
@@ -264,7 +276,8 @@ def _check_controller(settings: Settings, space: Space, goal: Goal) -> None:
         )
     options = settings.controller_options
     fixed = {"seed": settings.seed, "excess": no_excess, "goal": goal}
-    catalog.make("controllers", controller, space, options=options, **fixed)
+    sampler: BaseSampler = catalog.make("controllers", controller, space, options=options, **fixed)
+    return sampler
 
 
 def executor_options(settings: Settings) -> dict[str, Any]:

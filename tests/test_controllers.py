@@ -18,6 +18,7 @@ from nas.objective import Bound, Goal, make_objective
 from nas.points import cost_metrics
 from nas.samplers import Reseeded, begins_late, distributions, grown, random_choices
 from nas.studies.study import Journal, Log
+from nas.verbs.plan import plan
 
 MBCONV: Space = catalog.export("spaces", "mbconv", "SPACE")
 # a choice without a choice, words, true and false, and few points
@@ -161,7 +162,7 @@ def test_interrupted_and_resumed_is_uninterrupted(
 def test_it_acts_on_results_after_its_startup_and_within_30_trials(
     paths: Iterator[Path], name: str, objective: str
 ) -> None:
-    found, length = [], LENGTH.get(name, 30)
+    found, length = [], LENGTH.get(name, 30) if name != "reinforce" else 12
     for sign in (1, -1):
         search = Search(next(paths), name, objective, MBCONV if name != "gp" else MIXED)
         search.sign = sign
@@ -276,6 +277,13 @@ def test_a_controller_finds_more_than_chance(paths: Iterator[Path], name: str) -
     assert best(Search(next(paths), name, "reward", MBCONV)) > best(
         Search(next(paths), "random", "reward", MBCONV)
     )
+
+
+def test_a_controller_that_will_not_act_says_so_beforehand() -> None:
+    told = "draws its first 10 trials at random, so with --trials 8 none is chosen by results"
+    for trials, late in ((8, True), (11, False)):
+        notes = plan(evaluator="synthetic", controller="tpe", trials=trials)["notes"]
+        assert any(told in note for note in notes) == late
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def show_plan(found: Row, console: Console) -> None:
     console.print(f"evaluator: {found['evaluator']}")
     if found["warm_start"]:
         console.print(found["warm_start"])
-    for line in _projection(found):
+    for line in (*found["notes"], *_projection(found)):
         console.print(line)
 
 
