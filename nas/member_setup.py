@@ -6,11 +6,13 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nas import catalog, run
 from nas.arch import Arch
+from nas.cost import count
 from nas.data.dataset import Dataset, open_asked
 from nas.data.splits import carve
 from nas.errors import OptionError
@@ -20,10 +22,12 @@ from nas.settings.fields import whole
 from nas.settings.scale import ScaleSettings
 from nas.settings.train import train_settings_from
 from nas.train_setup import check_policy
+from nas.training import auto
+from nas.training.auto import NAME
 from nas.training.recipe import Recipe, load_recipe
 from nas.units import format_bytes
 
-EVALUATOR, RECIPE, ARCH = "member", "efficientnet", "arch.json"
+EVALUATOR, RECIPE, ARCH = "member", NAME, "arch.json"
 Row = Mapping[str, Any]
 
 
@@ -34,7 +38,7 @@ def fitted_to_data(setup: Setup) -> Setup:
         OptionError: the data, the recipe, an option of it or a device cannot be used.
         MissingError: a package that the data or the recipe needs is not installed.
     """
-    recipe = _recipe(setup.settings, {})
+    recipe = load_recipe(setup.settings.recipe or RECIPE, setup.settings.recipe_options)
     if setup.arch.in_channels != 3:
         raise OptionError(
             f"{setup.arch.name} takes {setup.arch.in_channels} channels; images have 3"
@@ -124,10 +128,6 @@ def _check_batch(plan: Plan) -> None:
             )
 
 
-def _recipe(settings: ScaleSettings, more: Mapping[str, Any]) -> Recipe:
-    return load_recipe(settings.recipe or RECIPE, {**more, **settings.recipe_options})
-
-
 def recipe_options(phi: float, recipe: Recipe) -> dict[str, Any]:
     """Return the options of a recipe that follow the size of a member.
 
@@ -184,19 +184,32 @@ class Plan:
     rows: Sequence[Row]
     dataset: Dataset
 
+    @cached_property
+    def settled(self) -> auto.Plan:
+        """Return recipe, epochs and batch of all members: those of the base, so that they agree."""
+        chosen, base = self.setup.settings, self.setup.arch
+        given = auto.Situation(
+            len(self.dataset.splits["train"]),
+            len(self.dataset.classes),
+            base.resolution,
+            count(base),
+            epochs=chosen.epochs or 0,
+            batch=chosen.batch_size or 0,
+        )
+        return auto.settled(chosen.recipe or RECIPE, chosen.recipe_options, given)
+
     @property
     def recipe(self) -> Recipe:
-        return _recipe(self.setup.settings, {})
+        return self.settled.recipe
 
     @property
     def batch(self) -> int:
         """Return the images of a step: as asked for, else the recipe's; no more than there are."""
-        asked = self.setup.settings.batch_size or self.recipe.batch_size
-        return min(asked, len(self.dataset.splits["train"]))
+        return min(self.settled.amount.batch, len(self.dataset.splits["train"]))
 
     @property
     def epochs(self) -> int:
-        return self.setup.settings.epochs or self.recipe.epochs
+        return self.settled.amount.epochs
 
     def gpus(self, name: str) -> int:
         """Return the GPUs that a member has of its own, 0: the executor's share."""

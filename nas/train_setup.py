@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.arch import Arch
+from nas.cost import count
 from nas.data import policies
 from nas.data.dataset import Dataset, open_asked
 from nas.data.loader import Data, open_data
@@ -17,8 +18,10 @@ from nas.errors import MissingError, OptionError
 from nas.machines.hardware import torch_device
 from nas.settings.train import TrainSettings
 from nas.training import distributed
+from nas.training.amount import FINAL, worth
+from nas.training.auto import Situation, misfits, settled
 from nas.training.recipe import Recipe, load_recipe
-from nas.training.train import Job, check_batch
+from nas.training.train import Job, check_batch, fitting, images_per_second
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,26 @@ def together(chosen: TrainSettings) -> Iterator[None]:
         yield
 
 
-def make_ready(chosen: TrainSettings, arch: Arch, say: Callable[[str], None]) -> Ready:
+def make_ready(
+    chosen: TrainSettings, arch: Arch, say: Callable[[str], None], recipe: Recipe | None = None
+) -> Ready:
     """Check everything, what is cheap first, and open the data.
+
+    `recipe` is that of a training which is gone on with; by default the settings' own.
 
     Raises:
         OptionError: a setting is wrong, or the data cannot be used.
         ArchError: the arch cannot be built at this image size.
         MissingError: a package that the data needs is not installed.
     """
-    recipe = load_recipe(chosen.recipe, chosen.recipe_options)
+    named = recipe or load_recipe(chosen.recipe, chosen.recipe_options)
     device = distributed.local_device(torch_device(chosen.device))
     if arch.in_channels != 3:
         raise OptionError(f"{arch.name} takes {arch.in_channels} channels; images have 3")
     arch = dataclasses.replace(arch, resolution=chosen.imgsz or arch.resolution)
     if chosen.batch_size:
         check_batch(chosen.batch_size, distributed.world())
-    check_policy(recipe, arch.resolution)
+    check_policy(named, arch.resolution)
     say(f"reading {chosen.data}")
     dataset = carve(open_asked(chosen))
     data = _in_turn(
@@ -65,9 +72,56 @@ def make_ready(chosen: TrainSettings, arch: Arch, say: Callable[[str], None]) ->
     )
     for note in data.notes:
         say(note)
-    chosen = _resolved(chosen, recipe, arch.resolution, len(data.train))
     arch = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=len(data.classes)))
-    return Ready(chosen, _job(chosen, arch, recipe, device), dataset, data)
+    if recipe is None:
+        recipe, chosen = _settled(chosen, arch, data, device, say)
+    return Ready(chosen, fitting(_job(chosen, arch, recipe, device), data, say), dataset, data)
+
+
+def _settled(
+    chosen: TrainSettings, arch: Arch, data: Data, device: str, say: Callable[[str], None]
+) -> tuple[Recipe, TrainSettings]:
+    """Return the recipe for this folder, and the settings with its epochs and batch."""
+    given = situation(chosen, arch, data, device)
+    found = settled(chosen.recipe, chosen.recipe_options, given)
+    world = distributed.world()
+    batch = chosen.batch_size or max(world, found.amount.batch // world * world)
+    if chosen.time_limit and not chosen.epochs and world == 1:
+        job = _job(
+            dataclasses.replace(chosen, epochs=found.amount.epochs, batch_size=batch),
+            arch,
+            found.recipe,
+            device,
+        )
+        given = dataclasses.replace(given, speed=images_per_second(job, data))
+    if batch != found.amount.batch or given.speed:
+        given = dataclasses.replace(given, batch=batch)
+        found = settled(chosen.recipe, chosen.recipe_options, given)
+    say(found.line)
+    for line in misfits(found.recipe, found.amount):
+        say(line)
+    if not (enough := worth(found.amount, FINAL)).ranks:
+        say(enough.text)
+    return found.recipe, dataclasses.replace(
+        chosen, imgsz=data.size, epochs=found.amount.epochs, batch_size=batch
+    )
+
+
+def situation(chosen: TrainSettings, arch: Arch, data: Data, device: str) -> Situation:
+    """Return what the rule of the recipe auto is told."""
+    return Situation(
+        images=len(data.train),
+        classes=len(data.classes),
+        side=data.size,
+        cost=count(arch),
+        start="frozen" if chosen.freeze else "weights" if chosen.init else "nothing",
+        gray=data.gray,
+        device=device.partition(":")[0],
+        epochs=chosen.epochs or 0,
+        batch=chosen.batch_size or 0,
+        seconds=chosen.time_limit or 0.0,
+        validated=len(data.val),
+    )
 
 
 def check_policy(recipe: Recipe, side: int) -> None:
@@ -81,18 +135,6 @@ def check_policy(recipe: Recipe, side: int) -> None:
     except MissingError as error:
         way = f"or train without it: --recipe-option policy=none (recipe {recipe.name})"
         raise MissingError(f"{error}; {way}") from error
-
-
-def _resolved(chosen: TrainSettings, recipe: Recipe, side: int, images: int) -> TrainSettings:
-    """Return the settings with the defaults of the recipe; a batch is no larger than the data."""
-    world = distributed.world()
-    batch = max(world, min(recipe.batch_size, images) // world * world)
-    return dataclasses.replace(
-        chosen,
-        imgsz=side,
-        epochs=chosen.epochs or recipe.epochs,
-        batch_size=chosen.batch_size or batch,
-    )
 
 
 def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:

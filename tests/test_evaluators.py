@@ -196,14 +196,14 @@ def test_an_arch_that_the_data_does_not_fit_is_refused(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, not 0"),
+        ({"epochs": -1}, "epochs must be at least 1, or 0 for as many as rank, not -1"),
         ({"fraction": 0.0}, "fraction must be above 0 and at most 1, not 0.0"),
         ({"fraction": 1.5}, "fraction must be above 0 and at most 1, not 1.5"),
         ({"batch_size": -4}, "batch_size must be at least 1, not -4"),
         ({"train_imgsz": 16}, "train_imgsz must be at least 32 pixels, not 16"),
         ({"recipe": "none"}, "no recipe named 'none'"),
         ({"recipe_options": {"lrr": 1}}, "no option 'lrr'"),
-        ({"recipe_options": {"norm_momentum": 1.5}}, "norm_momentum of recipe proxy takes"),
+        ({"recipe_options": {"norm_momentum": 1.5}}, "norm_momentum of recipe auto takes"),
         ({"data": "nothing"}, "no data 'nothing'"),
         ({"accelerator": "tpu"}, "accelerator must be one of auto, cpu"),
     ],

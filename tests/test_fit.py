@@ -114,7 +114,7 @@ def test_a_fit_on_digits_is_kept_used_and_shown(
     monkeypatch.setenv("NAS_CACHE", str(place / "cache"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     said: list[str] = []
-    short = {"fit_epochs": 2, "fit_fraction": 0.1, "finalists": 1}
+    short = {"fit_epochs": 2, "fit_fraction": 0.3, "finalists": 1}
     found = scale(**{**FLAGS, **short}, screen=listener(said))
     fit, chosen = found["fit"], found["fit"]["chosen"]
     trained = [each for each in fit["candidates"] if not each["reason"]]

@@ -448,10 +448,10 @@ def test_weights_of_another_arch_are_refused(data: Data, tmp_path: Path) -> None
 
 
 def test_averaged_weights_are_reported_beside_the_raw_ones(data: Data, tmp_path: Path) -> None:
-    rows = fit(job(4, ema=0.9), data, tmp_path)
+    rows = fit(job(4, ema=0.9, lr=2.0), data, tmp_path)
     assert all(row["val_top1"] == row["val_top1_ema"] for row in rows)
     assert any(row["val_top1_ema"] != row["val_top1_raw"] for row in rows)
-    plain = fit(job(4), data, tmp_path / "plain")
+    plain = fit(job(4, lr=2.0), data, tmp_path / "plain")
     assert [r["val_top1_raw"] for r in rows] == [r["val_top1_raw"] for r in plain]
     assert [r["val_top1"] for r in plain] == [r["val_top1_raw"] for r in plain]
     model = Model(TINY)

@@ -92,6 +92,11 @@ class Data:
     def std(self) -> Triple:
         return self.input.std
 
+    @property
+    def gray(self) -> bool:
+        """Tell whether the images have no colour: their channels are alike."""
+        return all(len({round(x, 4) for x in triple}) == 1 for triple in (self.mean, self.std))
+
 
 def open_data(
     dataset: Dataset,

@@ -49,7 +49,7 @@ def make(
     image_column: str = "",
     label_column: str = "",
     download: bool = False,
-    recipe: str = "efficientnet",
+    recipe: str = "auto",
     recipe_options: dict[str, Any] = {},  # noqa: B006
     epochs: int = 0,
     batch_size: int = 0,
@@ -244,7 +244,7 @@ def _metrics(place: Path) -> Metrics:
     if not (place / WEIGHTS).is_file():
         raise NasError(f"{place} has lost its weights: delete the folder to train it again")
     arch = Arch.from_dict(run.read_json(place / ARCH))
-    images = result["epochs"] * result["splits"]["train"]
+    images = result.get("epochs_done", result["epochs"]) * result["splits"]["train"]
     found = {
         "accuracy": result["val"]["top1"],
         "accuracy_std": result["val"]["standard_error"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,13 +20,16 @@ from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.run import alone
-from nas.training.recipe import Recipe, load_recipe
+from nas.training.amount import RANKING, worth
+from nas.training.auto import NAME, Plan, Situation, misfits, settled
+from nas.training.recipe import load_recipe
 
 if TYPE_CHECKING:
     from nas.data.loader import Data
 
 TRAINS = True
-EPOCHS = 4
+EPOCHS = 4  # of a candidate at least, where none are asked for
+FIRST_RUNG = 1 / 4  # of the steps that rank: what a training shows before says nothing
 SMALLEST = 32  # pixels a side that every network takes
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
@@ -36,9 +40,9 @@ def make(
     image_column: str = "",
     label_column: str = "",
     download: bool = False,
-    recipe: str = "proxy",
+    recipe: str = NAME,
     recipe_options: dict[str, Any] = {},  # noqa: B006
-    epochs: int = EPOCHS,
+    epochs: int = 0,
     fraction: float = 1.0,
     train_imgsz: int = 0,
     batch_size: int = 0,
@@ -46,16 +50,19 @@ def make(
 ) -> Training:
     """Return the evaluator.
 
-    data: what `--data` takes; image_column, label_column: of parquet. epochs, fraction (of the
-    training images), train_imgsz (pixels, 0: the arch's own): the budget of one candidate.
+    data: what `--data` takes; image_column, label_column: of its parquet, "": the only ones that
+    can be. epochs, fraction (of the training images), train_imgsz (pixels, 0: the arch's own): the
+    budget of one candidate; epochs 0: as many as rank candidates, at least 4.
     batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda or mps.
     """
-    chosen = load_recipe(recipe, recipe_options)
+    load_recipe(recipe, recipe_options)  # refused before the images are looked at
     _check(fraction, train_imgsz, batch_size, accelerator)
-    budget = Budget(epochs, fraction, train_imgsz, batch_size or chosen.batch_size)
+    if epochs < 0:
+        raise OptionError(f"epochs must be at least 1, or 0 for as many as rank, not {epochs}")
+    budget = Budget(epochs, fraction, train_imgsz, batch_size)
     columns = {"image_column": image_column or None, "label_column": label_column or None}
     dataset = carve(open_dataset(data, download=download, **columns))
-    return Training(dataset, chosen, budget, accelerator)
+    return Training(dataset, (recipe, recipe_options), budget, accelerator)
 
 
 def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str) -> None:
@@ -77,7 +84,7 @@ def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str)
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much training a candidate gets."""
+    """How much training a candidate gets; epochs and batch_size of 0: as the recipe has it."""
 
     epochs: int
     fraction: float
@@ -88,27 +95,69 @@ class Budget:
 class Training:
     """See the module. Images are read and decoded when the first arch is trained."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, budget: Budget, accelerator: str) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: tuple[str, Mapping[str, Any]],
+        budget: Budget,
+        accelerator: str,
+    ) -> None:
         self._dataset = dataset
-        self._recipe, self._budget, self._accelerator = recipe, budget, accelerator
+        self._recipe, self._accelerator = recipe, accelerator
         self._opened: dict[int, Data] = {}
         self.classes = self._dataset.classes
-        self.notes = self._dataset.notes
         self.fingerprint = self._dataset.fingerprint
         self.former_fingerprint = self._dataset.former_fingerprint
-        self.rungs = rungs(budget.epochs)
-        images = round(len(self._dataset.splits["train"]) * budget.fraction)
-        self.train_images = images  # of an epoch
+        self.train_images = round(len(self._dataset.splits["train"]) * budget.fraction)
+        self._budget = budget = self._settled(budget)
+        found = self._plan(budget.imgsz or SMALLEST)
+        self.amount = found.amount
+        self.worth = worth(found.amount)
+        self.rungs = rungs(budget.epochs, self._first_rung())
         # of a whole trial; a forward pass alone is a third of a training step
-        self.images = budget.epochs * images + len(self.rungs) * self._validated() / 3
+        validated = len(self._dataset.splits["val"])
+        self.images = budget.epochs * self.train_images + len(self.rungs) * validated / 3
+        warned = () if self.worth.ranks else (f"a candidate gets {self.worth.text}",)
+        self.notes = (*self._dataset.notes, *misfits(found.recipe, found.amount), *warned)
         self.title = (
-            f"trained on {self._dataset.name}: {budget.epochs} epochs of {images:,} images, "
-            f"recipe {recipe.name}; accuracy on {self._validated():,} validation images, which are "
-            "no test images"
+            f"trained on {self._dataset.name}: {budget.epochs} epochs of {self.train_images:,} "
+            f"images, {found.amount}, recipe {found.recipe.name}; accuracy on {validated:,} "
+            "validation images, which are no test images"
         )
 
-    def _validated(self) -> int:
-        return len(self._dataset.splits["val"])
+    def _settled(self, budget: Budget) -> Budget:
+        """Return the budget with the epochs and the batch that were not asked for."""
+        name, options = self._recipe
+        batch = budget.batch_size or settled(name, options, self._situation(budget)).amount.batch
+        epochs = budget.epochs or options.get("epochs", 0)
+        if not epochs:
+            enough = RANKING.epochs(self.train_images, batch) if name == NAME else EPOCHS
+            epochs = max(EPOCHS, enough)
+        return dataclasses.replace(budget, epochs=epochs, batch_size=batch)
+
+    def _situation(self, budget: Budget, side: int = SMALLEST, gray: bool = False) -> Situation:
+        return Situation(
+            self.train_images,
+            len(self.classes),
+            side,
+            gray=gray,
+            epochs=budget.epochs,
+            batch=budget.batch_size,
+        )
+
+    def _plan(self, side: int, gray: bool = False) -> Plan:
+        """Return what is trained on images of so many pixels; the same for every arch."""
+        return settled(*self._recipe, self._situation(self._budget, side, gray))
+
+    def _first_rung(self) -> int:
+        """Return the first epoch after which the accuracy of a training may be asked for.
+
+        After some steps, but in any case after a quarter of a training that is short.
+        """
+        if self._recipe[0] != NAME:
+            return 1
+        steps = math.ceil(FIRST_RUNG * RANKING.steps / self.amount.steps_per_epoch)
+        return max(1, min(steps, self._budget.epochs // 4))
 
     @cached_property
     def image_side(self) -> int:
@@ -145,15 +194,15 @@ class Training:
         """
         from nas.training.train import Job, fit, training_flops
 
+        data = self._data(self._budget.imgsz or arch.resolution)
         job = Job(
             arch,
-            self._recipe,
+            self._plan(data.size, data.gray).recipe,
             self._budget.epochs,
             self._budget.batch_size,
             seed=seed,
             device=self._device,
         )
-        data = self._data(self._budget.imgsz or arch.resolution)
         with alone(Path(folder)):  # a worker that was given up may still write there
             rows = fit(job, data, Path(folder), until=epochs, validate_at=self.rungs)
         last = rows[epochs - 1]  # the checkpoint may be of a later one
@@ -183,9 +232,12 @@ class Training:
         return torch_device(self._accelerator)
 
 
-def rungs(epochs: int) -> tuple[int, ...]:
-    """Return the epochs at which a training of so many is asked: powers of two, and the last."""
+def rungs(epochs: int, first: int = 1) -> tuple[int, ...]:
+    """Return the epochs at which a training of so many is asked: powers of two, and the last.
+
+    None before epoch `first`.
+    """
     if epochs < 1:
         raise OptionError(f"epochs must be at least 1, not {epochs}")
-    steps = [2**power for power in range(epochs.bit_length()) if 2**power < epochs]
+    steps = [2**power for power in range(epochs.bit_length()) if first <= 2**power < epochs]
     return (*steps, epochs)

@@ -59,7 +59,7 @@ class Training:
         self._times.append(now - self._since)
         self._since, self._share = now, 0.0
         self._rows.append(row)
-        if not self._live:
+        if not self._live and "val_top1" in row:
             self.say(epoch_line(row, best(self._rows), self._epochs, self._times[-1]))
 
     def notice(self, text: str) -> bool:
@@ -79,7 +79,8 @@ class Training:
         elapsed = time.monotonic() - self._since
         left = time_left(self._times, self._epochs - done, elapsed, self._share)
         bar = _bar(self._name, done + self._share, self._epochs, left)
-        last = [_last(self._rows[-1], best(self._rows))] if self._rows else []
+        scored = [row for row in self._rows if "val_top1" in row]
+        last = [_last(scored[-1], best(scored))] if scored else []
         return Group(bar, *last, *([self._notice] if self._notice else []))
 
 
@@ -90,7 +91,7 @@ def silent() -> Training:
 
 def best(rows: Sequence[Row]) -> Row:
     """Return the row of the best validation top-1, the first of equals."""
-    return max(rows, key=lambda row: row["val_top1"])
+    return max(rows, key=lambda row: row.get("val_top1", -1.0))
 
 
 def time_left(times: Sequence[float], epochs: int, elapsed: float, share: float) -> float | None:

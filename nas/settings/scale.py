@@ -51,12 +51,14 @@ class ScaleSettings:
         "Fit alpha, beta, gamma to this base: train the candidates of a grid at twice its FLOPs.",
     )
     candidates: int | None = flag(None, "Fit", "At most so many networks of the grid; default 12.")
-    fit_epochs: int | None = flag(None, "Fit", "Epochs of a candidate's training; default 4.")
+    fit_epochs: int | None = flag(
+        None, "Fit", "Epochs of a candidate's training; default as many as rank candidates."
+    )
     fit_fraction: float | None = flag(
         None, "Fit", "Share of the training images for a candidate; default 1."
     )
     fit_recipe: str | None = flag(
-        None, "Fit", "Recipe of a candidate (`nas ls recipes`); default proxy."
+        None, "Fit", "Recipe of a candidate (`nas ls recipes`); default auto."
     )
     finalists: int | None = flag(
         None, "Fit", "The best so many are trained again with new seeds; default 3."
@@ -80,7 +82,7 @@ class ScaleSettings:
     train: bool = flag(False, "Train", "Train every member, and measure it where it was trained.")
     epochs: int | None = flag(None, "Train", "Epochs of a member; default the recipe's.")
     batch_size: int | None = flag(None, "Train", "Images a step; default the recipe's.")
-    recipe: str | None = flag(None, "Train", "Recipe of a member; default efficientnet.")
+    recipe: str | None = flag(None, "Train", "Recipe of a member; default auto.")
     recipe_options: dict[str, Any] = flag({}, "Train", "Option of that recipe, as name=value.")
     member_gpus: dict[str, Any] = flag(
         {}, "Train", "GPUs of one member, as b7=4: it is trained by DDP; repeatable."

@@ -42,7 +42,9 @@ class Settings:
     imgsz: int | None = flag(
         None, "Data", "Pixels a side of the network's input, where FLOPs are counted."
     )
-    epochs: int | None = flag(None, "Data", "Epochs of a candidate's training; default 4.")
+    epochs: int | None = flag(
+        None, "Data", "Epochs of a candidate's training; default as many as rank candidates."
+    )
     fraction: float | None = flag(
         None, "Data", "Share of the training images for a candidate, such as 0.2; default 1."
     )
@@ -50,7 +52,7 @@ class Settings:
         None, "Data", "Pixels a side for a candidate's training; default --imgsz."
     )
     batch_size: int | None = flag(None, "Data", "Images a step; default the recipe's.")
-    recipe: str | None = flag(None, "Data", "Recipe (`nas ls recipes`); default proxy.")
+    recipe: str | None = flag(None, "Data", "Recipe (`nas ls recipes`); default auto.")
     recipe_options: dict[str, Any] = flag({}, "Data", "Option of the recipe, as name=value.")
     pruner: str | None = flag(
         None, "Data", "What stops losing trainings early (`nas ls pruners`); default halving."

@@ -10,6 +10,7 @@ from typing import Any
 
 from nas.errors import OptionError
 from nas.settings.fields import check_known, flag, flag_name, whole
+from nas.units import parse_seconds
 
 WHAT, HOW, MACHINE = "What", "How", "Machine"
 
@@ -39,11 +40,16 @@ class TrainSettings:
         "Weights to start from: a train run or a .safetensors; other classes get a new classifier.",
     )
     freeze: bool = flag(False, WHAT, "Train the classifier only; needs --init.")
-    recipe: str = flag("efficientnet", HOW, "Recipe (`nas ls recipes`).")
+    recipe: str = flag(
+        "auto", HOW, "Recipe (`nas ls recipes`); auto is made for the folder and the arch."
+    )
     recipe_options: dict[str, Any] = flag(
         {}, HOW, "Option of the recipe, as name=value; repeatable."
     )
     epochs: int | None = flag(None, HOW, "Passes over the training images; default the recipe's.")
+    time_limit: float | None = flag(
+        None, HOW, "Train about this long on this machine, such as 20m, instead of --epochs."
+    )
     batch_size: int | None = flag(
         None, HOW, "Images of a step, over all processes; lr scales with it; default the recipe's."
     )
@@ -99,6 +105,8 @@ def train_settings_from(given: Mapping[str, Any]) -> TrainSettings:
 
 def _checked(key: str, value: Any) -> Any:
     """Return a value of its field's kind."""
+    if key == "time_limit":
+        return parse_seconds(value, "--time-limit")
     if key in _LEAST:
         return whole(key, value, _LEAST[key])
     kind, words = _KINDS[key]

@@ -44,7 +44,9 @@ class Recipe:
     none. `decay_rate` every `decay_epochs` belongs to the exponential schedule; these and
     `warmup_epochs` are out of `epochs` and shrink with a training that is asked to be shorter.
     `dropout`, `stochastic_depth` and `norm_momentum` (PyTorch's: the share of the new batch) of
-    None are the arch's own. `expected` says what it gave, where, by whom.
+    None are the arch's own. `clip`: largest norm of all gradients together, 0: any. `patience`: a
+    training ends after so many epochs without a better validation, 0: none. `interval`: epochs from
+    one validation to the next. `expected` says what it gave, where, by whom.
     """
 
     name: str
@@ -65,11 +67,26 @@ class Recipe:
     dropout: float | None = None
     stochastic_depth: float | None = None
     norm_momentum: float | None = None
+    # not part of the text by which checkpoints of before know their recipe; see `later`
+    clip: float = field(default=0.0, repr=False)
+    patience: int = field(default=0, repr=False)
+    interval: int = field(default=1, repr=False)
     augment: Augment = field(default_factory=Augment)
+
+    def later(self) -> dict[str, Any]:
+        """Return the fields that recipes once did not have, where they have an effect."""
+        fields = [f for f in dataclasses.fields(self) if not f.repr]
+        return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
 
 
 _WORDS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "crop": CROPS, "policy": POLICIES}
-_WHOLE = {"epochs": (1, 100_000), "batch_size": (1, 1_000_000), "layers": (1, 20)}
+_WHOLE = {
+    "epochs": (1, 100_000),
+    "batch_size": (1, 1_000_000),
+    "layers": (1, 20),
+    "patience": (0, 100_000),
+    "interval": (1, 100_000),
+}
 # least and greatest, both allowed
 _NUMBERS = {
     "lr": (1e-9, 1e3),
@@ -83,6 +100,7 @@ _NUMBERS = {
     "dropout": (0, 0.99),
     "stochastic_depth": (0, 0.99),
     "norm_momentum": (1e-4, 1),
+    "clip": (0, 1e6),
     "shift": (0, 0.5),
     "cutout": (0, 1),
     "magnitude": (0, 30),
@@ -126,6 +144,22 @@ def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     changed = dataclasses.replace(recipe, **own, augment=augment)
     _check(changed)
     return changed
+
+
+def recipe_from(found: Mapping[str, Any]) -> Recipe:
+    """Return the recipe that `dataclasses.asdict` made a mapping of.
+
+    Raises:
+        OptionError: it is none.
+    """
+    try:
+        views = dict(found["augment"])
+        augment = Augment(**{**views, "scale": tuple(views["scale"])})
+        recipe = Recipe(**{**found, "augment": augment})
+    except (KeyError, TypeError, ValueError) as error:
+        raise OptionError(f"this is no recipe: {error}") from error
+    _check(recipe)
+    return recipe
 
 
 def _fields(recipe: Recipe) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,13 @@ from nas.data.loader import Data
 from nas.errors import NasError, OptionError, RunError
 from nas.model import Model
 from nas.training import checkpoint, distributed, optim, preemption
-from nas.training.memory import is_out_of_memory, more_parts, recompute_blocks
+from nas.training.memory import (
+    check_images,
+    is_out_of_memory,
+    more_parts,
+    parts_that_fit,
+    recompute_blocks,
+)
 from nas.training.preemption import Notice, Part, Preempted
 from nas.training.recipe import Recipe
 from nas.training.trained import CONFIG, config, initial_weights
@@ -38,6 +44,7 @@ Row = dict[str, float]
 RESULTS, CHECKPOINTS, BEST = "results.csv", "checkpoints", "weights/best.safetensors"
 # a mean loss of an epoch this many times that of guessing is no training any more
 DIVERGED = 100
+TIMED = 4  # steps that tell a machine's speed
 # multiply-adds of a training step in those of a forward pass: forward, and twice that backward
 STEP = 3
 
@@ -80,6 +87,7 @@ class _State:
     part: Part
     epoch: int = 0
     best: float = -1.0
+    kept: int = 0  # epochs that the checkpoint has
     rows: list[Row] = dataclasses.field(default_factory=list)
 
 
@@ -95,9 +103,11 @@ def fit(
 ) -> list[Row]:
     """Train up to epoch `until` (default: all), from the folder's checkpoint if there is one.
 
-    Return one row for each epoch so far; those of `validate_at` (default: all, and always the
-    last) hold val_top1 and company. `watch` gets each new row, `say` a line on anything unusual.
-    The folder gets results.csv, a checkpoint and weights/best.safetensors, the best by val_top1.
+    Return one row for each epoch so far; those of `validate_at` (default: as the recipe's
+    `interval` has it, and always the last) hold val_top1, val_loss and the like. `watch` gets each
+    new row, `say` a line on anything unusual. Every `interval` epochs the folder gets results.csv,
+    a checkpoint and weights/best.safetensors, the best by val_top1. Without `until`, a training
+    whose validation has not improved for the recipe's `patience` ends before its last epoch.
 
     Raises:
         Preempted: SIGTERM came; a checkpoint was made of all that is done.
@@ -106,13 +116,16 @@ def fit(
         OptionError: the weights to start from do not fit.
     """
     last = min(until or job.epochs, job.epochs)
-    wanted = set(range(1, job.epochs + 1)) if validate_at is None else {*validate_at, last}
+    wanted = {*range(0, job.epochs, job.recipe.interval)} if validate_at is None else validate_at
+    wanted = {*wanted, last}
+    patience = 0 if until else job.recipe.patience
     job = dataclasses.replace(job, device=distributed.local_device(job.device))
+    job = fitting(job, data, say)
     if job.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
     with distributed.joined(job.device), preemption.noticed() as notice:
         state = _restored(job, folder)
-        while state.epoch < last:
+        while state.epoch < last and not stalled(state.rows, patience):
             row, accumulate = None, state.accumulate
             try:
                 row = _epoch(job, data, state, notice, validating=state.epoch + 1 in wanted)
@@ -126,11 +139,61 @@ def fit(
                 del state
                 state = _smaller(job, folder, accumulate, say)
                 continue
-            _keep(job, data, folder, state, row)
+            if state.epoch in wanted or state.epoch % job.recipe.interval == 0:
+                _keep(job, data, folder, state, row)
             watch(row)
             if notice.asked:
                 raise Preempted(_paused(job, data, folder, state, say))
         return state.rows
+
+
+def stalled(rows: Sequence[Row], patience: int) -> bool:
+    """Tell whether neither accuracy nor loss of a validation improved for `patience` epochs; 0: no.
+
+    A function of the rows, so that a resumed training ends where an undisturbed one does.
+    """
+    top1, loss, improved = -1.0, math.inf, 0.0
+    for row in rows:
+        if row.get("val_top1", -1.0) > top1 or row.get("val_loss", math.inf) < loss:
+            improved = row["epoch"]
+        top1 = max(top1, row.get("val_top1", -1.0))
+        loss = min(loss, row.get("val_loss", math.inf))
+    return bool(patience and rows) and rows[-1]["epoch"] - improved >= patience
+
+
+def fitting(job: Job, data: Data, say: Callable[[str], None] = lambda text: None) -> Job:
+    """Return a training whose steps go through the device in as many parts as its memory needs.
+
+    Raises:
+        OptionError: a step of this process has fewer images than batch norm needs.
+        NasError: not even these fit.
+    """
+    arch = dataclasses.replace(job.arch, resolution=data.size)
+    mine = min(job.batch_size, len(data.train)) // distributed.world()
+    if not job.freeze:
+        check_images(arch, mine, len(data.train))
+    parts = parts_that_fit(arch, mine, job.accumulate, job.device, checkpointing=job.checkpointing)
+    if parts > job.accumulate:
+        say(
+            f"a step of {mine} images goes through {job.device} in {parts} parts of up to "
+            f"{math.ceil(mine / parts)}, which is what fits into the memory that is free"
+        )
+    return dataclasses.replace(job, accumulate=parts)
+
+
+def images_per_second(job: Job, data: Data) -> float:
+    """Return the speed of a training on this machine, from steps of which nothing is kept."""
+    augment, state = job.recipe.augment, _fresh(fitting(job, data))
+    _training_mode(job, state.model)
+    images, started = 0, time.perf_counter()
+    for number in range(1 + TIMED):  # one of an epoch each: there may be no more
+        x, y = next(iter(data.train.train(number, job.seed, job.batch_size, augment)))
+        float(_step(job, state.model, state, x, y))  # waits for the device
+        if number == 0:  # makes buffers, and on a GPU chooses kernels
+            started = time.perf_counter()
+        else:
+            images += len(x)
+    return images / (time.perf_counter() - started)
 
 
 def training_flops(job: Job, data: Data, epochs: int) -> float:
@@ -202,7 +265,8 @@ def _step(job: Job, model: nn.Module, state: _State, x: Tensor, y: Tensor) -> Te
     state.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=job.device)
     kind = job.device.partition(":")[0]
-    for images, labels in zip(x.chunk(state.accumulate), y.chunk(state.accumulate), strict=True):
+    parts = min(state.accumulate, len(x))  # of sizes that differ by one at most
+    for images, labels in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
         with torch.autocast(kind, torch.bfloat16, enabled=job.mixed):
             logits = model(images)
         loss = functional.cross_entropy(
@@ -210,6 +274,9 @@ def _step(job: Job, model: nn.Module, state: _State, x: Tensor, y: Tensor) -> Te
         ) * (len(images) / len(x))
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
+    if job.recipe.clip:
+        trained = [p for p in state.model.parameters() if p.requires_grad]
+        nn.utils.clip_grad_norm_(trained, job.recipe.clip, foreach=True)
     state.optimizer.step()
     if state.ema:
         state.ema.update_parameters(state.model)
@@ -276,12 +343,13 @@ def _save(job: Job, folder: Path, state: _State) -> None:
     if state.part.steps:
         saved["part"] = state.part.state(job.device)
     checkpoint.save(folder / CHECKPOINTS, state.epoch, weights, saved, steps=state.part.steps)
+    state.kept = state.epoch
 
 
 def _paused(job: Job, data: Data, folder: Path, state: _State, say: Callable[[str], None]) -> str:
     """Write what no checkpoint has of a training that is told to end; return where it stopped."""
     part, steps = state.part, steps_of(len(data.train), job.batch_size)
-    if part.steps > part.kept:
+    if part.steps > part.kept or state.epoch > state.kept:
         try:
             _save(job, folder, state)
             part.kept = part.steps
@@ -335,7 +403,8 @@ def _restored(job: Job, folder: Path, accumulate: int = 0) -> _State:
             state.ema.load_state_dict(parts["ema"])
         state.optimizer.load_state_dict(saved["optimizer"])
         state.rows = json.loads(saved["rows"])
-        state.epoch, state.best = len(state.rows), saved["best"]
+        state.epoch = state.kept = len(state.rows)
+        state.best = saved["best"]
         state.accumulate = max(job.accumulate, saved["accumulate"])
         state.part = preemption.begun(job.device, saved.get("part"))
     state.accumulate = accumulate or state.accumulate
@@ -350,6 +419,8 @@ def _signature(job: Job) -> str:
     """Return what must be equal for a checkpoint to be this training's; not where it runs."""
     free = {"device", "amp", "accumulate", "checkpointing", "arch"}
     fixed = {f.name: getattr(job, f.name) for f in dataclasses.fields(job) if f.name not in free}
+    if later := job.recipe.later():
+        fixed["later"] = later
     return repr((job.arch.id, sorted((k, repr(v)) for k, v in fixed.items())))
 
 
@@ -360,7 +431,7 @@ def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> 
         NasError: a part was one image already, or other processes wait in the middle of a step.
     """
     mine = job.batch_size // distributed.world()
-    accumulate = more_parts(mine, parts, job.device, job.arch.resolution)
+    accumulate = more_parts(mine, parts, job.device, job.arch)
     part = math.ceil(mine / accumulate)
     say(f"out of memory: {part} images at a time now, {accumulate} times for a step")
     if job.device.startswith("cuda"):

@@ -16,18 +16,18 @@ from nas import run
 from nas.arch import Arch
 from nas.data.identity import unchanged, way_back
 from nas.data.loader import Loader
-from nas.errors import NasError, RunError
+from nas.errors import NasError, OptionError, RunError
 from nas.load import anchored, load_arch, named
 from nas.screens.train import Training, silent
 from nas.settings.train import FREE, TrainSettings, train_settings_from
 from nas.train_results import RESULT, conclude, described_data, earlier, partial, tested
 from nas.train_setup import Ready, make_ready, together
 from nas.training import distributed
-from nas.training.recipe import Augment
+from nas.training.recipe import Augment, Recipe, recipe_from
 from nas.training.tracking import open_trackers
 from nas.training.train import RESULTS, Row, fit
 
-ARCH, DATA = "arch.json", "data.json"
+ARCH, DATA, RECIPE = "arch.json", "data.json", "recipe.json"
 MOST_LETTERS = 4096  # of a path, on Linux
 Interrupted = Callable[[], bool]
 
@@ -58,6 +58,8 @@ def train(
     """
     screen = screen or silent()
     chosen, source = _anchored(train_settings_from(settings)), _source(arch)
+    if chosen.epochs and chosen.time_limit:
+        raise OptionError("--time-limit sets the number of --epochs: give one of them")
     given = {"arch": source, **{key: getattr(chosen, key) for key in settings}}
     folder = _found(Path(project), name, given) if resume else None
     if folder:
@@ -105,9 +107,23 @@ def go_on(
     screen.say(f"going on with {folder}")
     with together(chosen):
         kept = folder / ARCH
-        ready = make_ready(chosen, load_arch(kept if kept.exists() else source), screen.say)
+        arch = load_arch(kept if kept.exists() else source)
+        ready = make_ready(chosen, arch, screen.say, _recipe_of(folder))
         _check_data(folder, ready)
         return _train(ready, folder, {"arch": source, **arguments}, screen, interrupted)
+
+
+def _recipe_of(folder: Path) -> Recipe | None:
+    """Return the recipe that a run was started with; None: it has none of its own.
+
+    Raises:
+        RunError: its file is damaged.
+    """
+    path = folder / RECIPE
+    try:
+        return recipe_from(run.read_json(path)) if path.exists() else None
+    except OptionError as error:
+        raise RunError(f"{path} is damaged: {error}; delete it, or train anew") from error
 
 
 def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
@@ -233,6 +249,7 @@ def _train(
         run.write_args(folder, arguments)
         run.write_text(folder / ARCH, ready.job.arch.to_json())
         run.write_json(folder / DATA, described_data(ready))
+        run.write_json(folder / RECIPE, dataclasses.asdict(ready.job.recipe))
         return _fitted(ready, folder, screen, interrupted)
 
 
@@ -249,7 +266,8 @@ def _fitted(
         screen.epoch(row)
         for tracker in trackers:
             tracker.row(int(row["epoch"]), row)
-        if row["epoch"] < job.epochs and _anyone(interrupted(), job.device):
+        kept = "val_top1" in row  # and there is a checkpoint
+        if kept and row["epoch"] < job.epochs and _anyone(interrupted(), job.device):
             raise _Stopped
 
     data = dataclasses.replace(ready.data, train=_Counted(ready.data.train, screen.part))
