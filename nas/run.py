@@ -259,7 +259,9 @@ def arguments() -> list[str]:
 
 def write_json(path: Path, data: Any) -> None:
     """Write JSON in one step: readers see the old file or the new one, never half of it."""
-    write_text(path, json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(data, indent=1, ensure_ascii=False)
+    # a file's name may hold bytes that are no UTF-8; JSON has escapes for them
+    write_text(path, text.encode(errors="backslashreplace").decode() + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """Class activation maps: what they add up to, what is drawn, and the command."""
 
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -318,6 +319,14 @@ def test_heat_is_drawn_over_grey() -> None:
 # --- the command
 
 
+def test_a_flat_map_shows_no_place() -> None:
+    rounding = torch.full((2, 2), 0.3) + torch.tensor([[0.0, 1e-8], [3e-8, 0.0]])
+    seen = verb.Seen(np.zeros((32, 32, 3), np.uint8), {}, rounding)
+    assert (verb.heat(seen) == 0).all()
+    steep = verb.Seen(seen.view, {}, torch.tensor([[0.0, 1e-3], [0.0, 0.0]]))
+    assert verb.heat(steep).max() == 1
+
+
 def test_explain_lists_what_cannot_be_read(home: Path, nas: Callable[..., Answer]) -> None:
     code, out, _ = nas("images/one.png", "lost.png", "--models", "runs/train/a", "runs/train/b")
     assert code == 0 and "lost.png: No such file or directory" in out
@@ -357,3 +366,38 @@ def test_too_many_images_are_refused(home: Path) -> None:
         picture(Path("images") / f"{number}.png")
     with pytest.raises(OptionError, match="up to 24 images at a time, not 27"):
         explain(["images"], models=["runs/train/a"])
+
+
+def test_the_true_class_is_told_where_the_folder_tells_it(home: Path) -> None:
+    for folder in ("red", "Green/deeper", "elsewhere"):
+        (home / "labelled" / folder).mkdir(parents=True)
+        picture(home / "labelled" / folder / "x.png")
+    found = explain([home / "labelled"], models=["runs/train/a"], output=home / "true.html")
+    assert {Path(row["path"]).parent.name: row["true"] for row in found["images"]} == {
+        "red": "red",
+        "deeper": "green",
+        "elsewhere": None,
+    }
+    assert '<td class="l">green</td>' in (home / "true.html").read_text()
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.png", b"\xff\xfe.png", "日本 $x_1$.png".encode()])
+@pytest.mark.parametrize("output", [None, "x.html", "x.png"])
+def test_a_name_that_is_no_utf8_is_drawn(
+    home: Path, nas: Callable[..., Answer], name: bytes, output: str | None
+) -> None:
+    folder = home / "odd"
+    folder.mkdir()
+    with open(os.path.join(os.fsencode(folder), name), "wb") as file:
+        Image.new("RGB", (40, 48)).save(file, "PNG")
+    target = ["--output", str(home / output)] if output else ["--project", str(home / "p")]
+    code, out, err = nas("runs/train/a", str(folder), *target, "--json")
+    assert (code, err) == (0, "")
+    result = json.loads(out)
+    assert os.fsencode(result["images"][0]["path"]).endswith(name)
+    assert Path(result["output"]).stat().st_size > 1000
+    if output is None:
+        kept = json.loads((Path(result["run"]) / "result.json").read_text(encoding="utf-8"))
+        assert kept["images"][0]["path"] == result["images"][0]["path"]
+        again = nas("runs/train/a", *map(str, folder.iterdir()), "--project", "q")
+        assert again[0] == 0

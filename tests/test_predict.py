@@ -1,6 +1,7 @@
 """Val, predict, resume, doctor and bench as commands: answers, exit codes, one-line errors."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -168,7 +169,10 @@ def test_val_counts_each_class(nas: Callable[..., Done]) -> None:
     hits = sum(found["confusion"][i][i] for i in range(3))
     assert found["top1"] == pytest.approx(100 * hits / 12)
     shown = nas("val", RUN).stdout
-    assert "test split of colours: 12 images" in shown and "hardest classes" in shown
+    assert (
+        "test split of colours: 12 of 12 images, 3 of 3 classes" in shown
+        and "hardest classes" in shown
+    )
 
 
 def test_val_takes_other_images_by_the_names_of_their_classes(here: Path, tmp_path: Path) -> None:
@@ -178,10 +182,15 @@ def test_val_takes_other_images_by_the_names_of_their_classes(here: Path, tmp_pa
             source = here / "colours" / name / f"{number}.jpg"
             (tmp_path / "two" / name / source.name).write_bytes(source.read_bytes())
     found = val(RUN, data=tmp_path / "two")
-    assert [row["n"] for row in found["per_class"]] == [2, 0, 2]
+    assert [row["n"] for row in found["per_class"]] == [10, 0, 10]
     assert found["per_class"][1]["top1"] is None and found["top1"] >= 50
     (tmp_path / "two" / "red").rename(tmp_path / "two" / "rd")
-    with pytest.raises(OptionError, match=r"class 'rd' .* \(did you mean 'red'\?\)"):
+    found = val(RUN, data=tmp_path / "two")
+    assert (found["n"], found["images"], found["split"]) == (10, 20, "all")
+    unknown = r"left out 10 images of classes that the model does not know: rd .*mean 'red'"
+    assert any(re.search(unknown, note) for note in found["notes"])
+    (tmp_path / "two" / "blue").rename(tmp_path / "two" / "bl")
+    with pytest.raises(OptionError, match="two has only classes that the model does not know"):
         val(RUN, data=tmp_path / "two")
 
 
@@ -200,7 +209,10 @@ def test_val_warns_when_the_images_have_changed(here: Path) -> None:
     [
         ("val nowhere", "no trained model nowhere"),
         ("val colours", "holds no trained model"),
-        (f"val {RUN} --split tst", "--split takes test or val, not 'tst' (did you mean 'test'?)"),
+        (
+            f"val {RUN} --split tst",
+            "--split takes test, val, train or all, not 'tst' (did you mean 'test'?)",
+        ),
         (f"val {RUN} --data nowhere", "no data 'nowhere'"),
         (f"val {RUN} --device gpu", "--device takes auto, cpu"),
         (f"val {RUN} -b 0", "--batch-size"),

@@ -91,9 +91,16 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> 
 def val(
     run: Trained,
     data: Annotated[
-        str | None, typer.Option(help="Other images of the same classes; default the run's own.")
+        str | None,
+        typer.Option(help="Other images, all of which are scored; default the run's own."),
     ] = None,
-    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="test, val, train or all; default test of the run's own images, all of others.",
+            show_default=False,
+        ),
+    ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", "-b", min=1, help="Images at a time.")
     ] = 256,
@@ -106,7 +113,7 @@ def val(
     download: Annotated[bool, typer.Option("--download", help="Fetch the data set.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Score a trained model on a split: top-1 with its error, and each class."""
+    """Score a trained model on labelled images: top-1 with its error, and each class."""
     from nas.screens import data as data_screen
     from nas.verbs.val import val as run_val
 

@@ -104,11 +104,31 @@ def matched(
     Labels that differ in case, spaces, - and _ only are the same, where that is unambiguous.
     """
     exact = {one.label for one in train}
-    counted = Counter(map(alike, exact))
-    near = {alike(label): label for label in exact if counted[alike(label)] == 1}
+    near = by_likeness(exact)
     found, lacking = [], []
     for one in split:
         label = one.label if one.label in exact else near.get(alike(one.label), "")
         found.append(dataclasses.replace(one, label=label or one.label))
         lacking += [] if label else [one.label]
     return found, sorted(lacking)
+
+
+def class_above(file: Path, classes: Collection[str]) -> str | None:
+    """Return the class that an image's folder, or the one above it, is called after, if any."""
+    called = (class_called(folder, classes) for folder in file.absolute().parents[:2])
+    return next((name for name in called if name), None)
+
+
+def class_called(folder: Path, classes: Collection[str]) -> str | None:
+    """Return the class that a folder is called after, if any."""
+    label = label_of(folder.name)
+    return label if label in classes else by_likeness(classes).get(alike(label))
+
+
+def by_likeness(classes: Collection[str]) -> dict[str, str]:
+    """Return the classes by what those that differ in case, spaces, - and _ have in common.
+
+    Those that have it in common with another are not there.
+    """
+    counted = Counter(map(alike, classes))
+    return {alike(label): label for label in classes if counted[alike(label)] == 1}

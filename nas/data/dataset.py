@@ -128,6 +128,25 @@ def open_dataset(
     raise OptionError(_unknown(data))
 
 
+def open_labelled(
+    data: str, classes: Sequence[str], *, download: bool = False, **columns: str | None
+) -> Dataset:
+    """Return images that a net of these classes is to be scored on: there need be no train split.
+
+    Nor need there be all classes, and there may be others.
+
+    Raises:
+        OptionError, MissingError, NasError: as `open_dataset`.
+    """
+    path = os.path.expanduser(data)
+    for name in () if path.endswith(".py") else catalog.names("datasets"):
+        part = catalog.load("datasets", name)
+        if hasattr(part, "read_labelled") and part.matches(path):
+            _check_columns(name, data, {key: word for key, word in columns.items() if word})
+            return _with_splits_identified(part.read_labelled(path, classes))
+    return open_dataset(data, download=download, **columns)
+
+
 def _check_columns(part: str, data: str, columns: Mapping[str, str]) -> None:
     """Check that columns are named of data that has such.
 

@@ -7,12 +7,17 @@ the same on every machine and one more image moves no other.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
+import itertools
+from collections.abc import Iterable
 
 import numpy as np
+import numpy.typing as npt
 
 from nas.data.dataset import Dataset, Index, Split, some, subset
+from nas.data.identity import fingerprint
 from nas.errors import OptionError
 
 TEST_SHARE = 0.2
@@ -65,6 +70,24 @@ def fraction(split: Split, share: float, seed: int) -> Split:
         return split
     taken = [of_class[: max(1, _part(len(of_class), share))] for of_class in _ranked(split, seed)]
     return subset(split, _together(taken))
+
+
+def joined(parts: Iterable[Split]) -> Split:
+    """Return the images of several splits, one after the other."""
+    splits = list(parts)
+    starts = [0, *itertools.accumulate(map(len, splits))]
+
+    def read(i: int) -> bytes | npt.NDArray[np.uint8]:
+        place = bisect.bisect_right(starts, i) - 1
+        return splits[place].read(i - starts[place])
+
+    known = [split.fingerprint for split in splits]
+    return Split(
+        np.concatenate([split.labels for split in splits]),
+        [name for split in splits for name in split.names],
+        read,
+        fingerprint(known) if all(known) else "",
+    )
 
 
 def _hold_out(given: dict[str, Split], name: str, share: float, data: Dataset, seed: int) -> str:

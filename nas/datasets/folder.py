@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nas.data.class_folders import ClassFolder
+from nas.data.class_folders import ClassFolder, class_called
 from nas.data.dataset import Dataset, Split, some
 from nas.data.identity import File, fingerprint, of_files
 from nas.data.layout import EXPECTED, Layout, find_layout, no_classes
@@ -65,16 +65,21 @@ def read(data: str, *, download: bool) -> Dataset:
 def read_labelled(data: str, classes: Sequence[str]) -> Dataset:
     """Return all images of a folder that have labels, to be scored by a net of these classes.
 
-    There need be no train split, nor all classes; other classes than these may come.
+    There need be no train split, nor all classes; other classes than these may come. A folder
+    without class folders is a class where it is called like one.
 
     Raises:
-        OptionError: the folder cannot be read, or holds no class folders.
+        OptionError: the folder cannot be read, or its images have no labels.
     """
     tree = Tree(Path(data).absolute())
     layout = find_layout(tree, known=classes)
+    if not any(layout.splits.values()) and (alone := class_called(tree.root, classes)):
+        layout.notes.append(f"all images are of class {alone}, as the folder is called")
+        layout.above, layout.splits = [], {"train": [ClassFolder(alone, tree.root)]}
     files = _files(tree, layout)
     if not files:
-        raise OptionError(no_classes(tree, layout.places.get("train", tree.root), tree.root))
+        why = no_classes(tree, layout.places.get("train", tree.root), tree.root)
+        raise OptionError(f"{why}; images without labels are for nas predict")
     found = sorted({file.label for several in files.values() for file in several})
     return _dataset(tree, layout, files, tuple(found))
 

@@ -27,9 +27,11 @@ def table(*titles: str, left: int = 1) -> Table:
 
 def show_val(result: Row, console: Console) -> None:
     """Print the score of a trained model: overall, and of the hardest classes."""
+    which = "all" if result["split"] == "all" else f"the {result['split']} split"
     console.print(
-        f"{result['split']} split of {result['data']}: {result['n']} images, "
-        f"{len(result['classes'])} classes",
+        f"{which} of {result['data']}: {result['n']:,} of {result['images']:,} images, "
+        f"{sum(row['n'] > 0 for row in result['per_class']):,} of {len(result['classes']):,} "
+        "classes",
         markup=False,
     )
     loss = "not finite" if result["loss"] is None else f"{result['loss']:.4f}"
@@ -69,7 +71,8 @@ def show_explain(result: Row, console: Console) -> None:
         said = "  ".join(
             f"{t['model']}: {t['class']} {100 * t['probability']:.1f} %" for t in row["models"]
         )
-        console.print(f"{row['path']}  {said}", markup=False)
+        true = f" (true: {row['true']})" if row["true"] else ""
+        console.print(f"{row['path']}{true}  {said}", markup=False)
     if result["failed"]:
         console.print(f"{result['failed']} of {len(result['images'])} could not be read")
     if result["output"]:

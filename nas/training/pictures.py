@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,6 +33,7 @@ WRITTEN = 30  # classes up to which every count is written into its cell
 LABELLED = 120  # classes up to which every one is named
 LONGEST = 24  # characters of a class name
 CELL = 1.9  # inches of a picture in a grid
+_HALF = re.compile("[\ud800-\udfff]")  # surrogates
 CONFUSED = 10  # pairs listed beside a matrix too large to read
 
 Counts = npt.NDArray[np.int64]
@@ -158,8 +160,9 @@ def _counts(matrix: Sequence[Sequence[int]], classes: int) -> Counts:
 
 
 def _short(name: str) -> str:
-    """Return a class name on one line, its middle left out where it is long."""
-    line = " ".join(name.split()) or "(no name)"
+    """Return a name on one line, its middle left out where it is long."""
+    # a byte of a file's name that is no UTF-8, which matplotlib cannot draw
+    line = " ".join(_HALF.sub("\N{REPLACEMENT CHARACTER}", name).split()) or "(no name)"
     half = LONGEST // 2 - 1
     return line if len(line) <= LONGEST else f"{line[:half]}…{line[-half:]}"
 

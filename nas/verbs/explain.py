@@ -18,8 +18,10 @@ from torch.nn import functional
 
 from nas import report, run
 from nas.data import augment
+from nas.data.class_folders import class_above
 from nas.data.images import Array, quiet
 from nas.data.pixels import processors
+from nas.data.walk import printable
 from nas.errors import OptionError, RunError, did_you_mean
 from nas.explaining import check_method
 from nas.explaining import explain as evidence_of
@@ -52,6 +54,14 @@ class Seen:
     map: Tensor
 
 
+@dataclass(frozen=True)
+class Column:
+    """What one model sees of each image, or why an image cannot be read."""
+
+    classes: Sequence[str]
+    seen: list[Seen | str]
+
+
 def explain(
     paths: str | Path | Sequence[str | Path],
     *,
@@ -67,9 +77,9 @@ def explain(
 
     `paths` are image files and folders of them, or one, and may name models too; of a scale run all
     members that were trained are taken. Each map is of the class that the model finds likeliest, or
-    of `class_name`. Writes `output`, a .png or .html that does not exist yet, by default
-    explain.png in project/explain/name. An image that cannot be read is a row with its `error`;
-    if none can be, nothing is written.
+    of `class_name`; `true` is the class whose folder an image lies in, or None. Writes `output`, a
+    .png or .html that does not exist yet, by default explain.png in project/explain/name. An image
+    that cannot be read is a row with its `error`; if none can be, nothing is written.
 
     Raises:
         OptionError: no images, no trained model, no such method or class; `output` is taken or has
@@ -86,8 +96,9 @@ def explain(
     need()
     labels = _labels(sources)
     columns = [_column(source, files, method, class_name, place) for source in sources]
-    lines = zip(*columns, strict=True)
-    rows = [_row(file, labels, line) for file, line in zip(files, lines, strict=True)]
+    lines = zip(*(column.seen for column in columns), strict=True)
+    classes = list(dict.fromkeys(name for column in columns for name in column.classes))
+    rows = [_row(file, labels, line, classes) for file, line in zip(files, lines, strict=True)]
     failed = sum("error" in row for row in rows)
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -101,7 +112,7 @@ def explain(
         "failed": failed,
     }
     if failed < len(rows):
-        picture = _picture(columns, labels, rows)
+        picture = _picture([column.seen for column in columns], labels, rows)
         if target:
             result["output"] = str(target)
             _write(target, picture, result)
@@ -200,8 +211,7 @@ def _target(output: str | Path | None) -> Path | None:
 
 def _column(
     source: Path, files: Sequence[Path], method: str, class_name: str | None, device: str
-) -> list[Seen | str]:
-    """Return what one model sees of each image, or why an image cannot be read."""
+) -> Column:
     model, config = trained.load_finite(source)
     model, taken = model.to(device), trained_input(config)
     classes = config["classes"] or [str(place) for place in range(model.arch.head.classes)]
@@ -215,7 +225,7 @@ def _column(
         x = augment.finish(views.to(device), *taken.scale(device))
         seen += _explained(model, x, views, classes, wanted, method)
     turn = iter(seen)
-    return [image if isinstance(image, str) else next(turn) for image in images]
+    return Column(classes, [i if isinstance(i, str) else next(turn) for i in images])
 
 
 def _class_index(name: str | None, classes: Sequence[str], source: Path) -> int | None:
@@ -257,14 +267,16 @@ def _explained(
     return seen
 
 
-def _row(file: Path, labels: Sequence[str], line: Sequence[Seen | str]) -> dict[str, Any]:
+def _row(
+    file: Path, labels: Sequence[str], line: Sequence[Seen | str], classes: Sequence[str]
+) -> dict[str, Any]:
     """Return the JSON data of one image."""
     told = []
     for label, seen in zip(labels, line, strict=True):
         if isinstance(seen, str):
             return {"path": str(file), "error": seen}
         told.append({"model": label, **seen.row})
-    return {"path": str(file), "models": told}
+    return {"path": str(file), "true": class_above(file, classes), "models": told}
 
 
 def _picture(
@@ -275,11 +287,11 @@ def _picture(
     """Return the picture of all images that could be read."""
     lines = []
     names = _labels([Path(row["path"]) for row in rows])
-    for line, name in zip(zip(*columns, strict=True), names, strict=True):
+    for line, name, row in zip(zip(*columns, strict=True), names, rows, strict=True):
         seen = [each for each in line if isinstance(each, Seen)]
         if len(seen) == len(labels):
             finest = max(seen, key=lambda each: each.view.shape[0])
-            first = Cell(finest.view, name)
+            first = Cell(finest.view, f"{name}\ntrue: {row['true']}" if row["true"] else name)
             lines.append([first, *(Cell(each.view, _caption(each), heat(each)) for each in seen)])
     return heat_maps(lines, ["image", *_titles(labels, rows)])
 
@@ -296,7 +308,9 @@ def heat(seen: Seen) -> Any:
     side = seen.view.shape[0]
     fine = functional.interpolate(seen.map[None, None], (side, side), mode="bilinear")[0, 0]
     low, high = float(fine.min()), float(fine.max())
-    return ((fine - low) / (high - low) if high > low else torch.zeros_like(fine)).numpy()
+    # a flat map, as of images that shrink to one cell, differs by rounding only
+    flat = high - low <= 1e-5 * max(abs(high), abs(low))
+    return (torch.zeros_like(fine) if flat else (fine - low) / (high - low)).numpy()
 
 
 def _caption(seen: Seen) -> str:
@@ -320,11 +334,11 @@ def _page(picture: bytes, result: Mapping[str, Any]) -> str:
     """Return the picture and its figures as one HTML page."""
     source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
     labels = [model["name"] for model in result["models"]]
-    head = ["image", *_titles(labels, result["images"])]
+    head = ["image", "true class", *_titles(labels, result["images"])]
     rows = [
-        [row["path"], *(_told(each) for each in row["models"])]
+        [printable(row["path"]), row["true"] or "–", *(_told(each) for each in row["models"])]
         if "models" in row
-        else [row["path"], row["error"], *[""] * (len(head) - 2)]
+        else [printable(row["path"]), "", row["error"], *[""] * (len(head) - 3)]
         for row in result["images"]
     ]
     body = [

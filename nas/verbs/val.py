@@ -4,31 +4,47 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from nas.data.batches import Input
-from nas.data.dataset import Dataset, Split, open_dataset
+from nas.data.class_folders import by_likeness
+from nas.data.dataset import Dataset, Split, open_dataset, open_labelled, some, subset
 from nas.data.identity import unchanged
 from nas.data.loader import open_split
-from nas.data.splits import carve
+from nas.data.split_names import alike
+from nas.data.splits import carve, joined
 from nas.errors import OptionError, did_you_mean
 from nas.machines.hardware import torch_device
 from nas.training.trained import load_trained
 from nas.training.validation import Score, validate
 
 SCHEMA = 1
-SPLITS = ("test", "val")
+SPLITS = ("test", "val", "train", "all")
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """What is scored: the images with the model's labels, how many there were, and what to say."""
+
+    name: str
+    split: str
+    part: Split
+    found: int
+    notes: tuple[str, ...]
 
 
 def val(
     source: str | Path,
     *,
     data: str | Path | None = None,
-    split: str = "test",
+    split: str | None = None,
     batch_size: int = 64,
     device: str = "auto",
     workers: int | None = None,
@@ -36,38 +52,37 @@ def val(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> dict[str, Any]:
-    """Return the score of a trained model on a split, as `nas val --json` prints it.
+    """Return the score of a trained model on images, as `nas val --json` prints it.
 
-    `source` is a train run, a search run that trained, or the `best` folder of one; without `data`
-    its own images are read. Accuracies are in percent. Other data may lack classes, and have them
-    in another order, but has none that the model does not know.
+    `source` is a train run, a search run that trained, or the `best` folder of one. Without `data`
+    the test split of its own images is scored, or the `split` that is named: test, val, train or
+    all. Of other `data` all images are, whatever their layout, or those of the split that it has
+    under that name. Its classes are told by name; images of unknown ones are left out and counted:
+    `n` of `images` were scored. Accuracies are in percent.
 
     Raises:
-        OptionError: no trained model, no such split or data, or unknown classes.
+        OptionError: no trained model, no such split or data, or none of its classes is known.
     """
-    if split not in SPLITS:
-        raise OptionError(
-            f"--split takes {' or '.join(SPLITS)}, not {split!r}{did_you_mean(split, SPLITS)}"
-        )
+    if split is not None and split not in SPLITS:
+        words = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
+        raise OptionError(f"--split takes {words}, not {split!r}{did_you_mean(split, SPLITS)}")
     place = torch_device(device)
     model, config = load_trained(source)
-    chosen = str(data or config.get("data") or "")
-    if not chosen:
+    if not (data or config.get("data")):
         raise OptionError(f"{source} does not say which images it was trained on: give --data")
     named = {"image_column": image_column, "label_column": label_column}
     columns = {key: column or (None if data else config.get(key)) for key, column in named.items()}
-    dataset = carve(open_dataset(chosen, download=download, **columns))
-    part = _of_classes(dataset, split, config["classes"])
-    loader = open_split(part, trained_input(config), device=place, workers=workers)
+    scored = _images(config, str(data) if data else None, split, {"download": download, **columns})
+    loader = open_split(scored.part, trained_input(config), device=place, workers=workers)
     classes = len(config["classes"])
     score = validate(model.to(place), loader.ordered(batch_size), classes, device=place)
-    notes = [*dataset.notes, _broken(len(part) - score.count), _changed(config, dataset, data)]
     return {
         "schema": SCHEMA,
         "run": str(source),
-        "data": dataset.name,
-        "split": split,
+        "data": scored.name,
+        "split": scored.split,
         "n": score.count,
+        "images": scored.found,
         "top1": score.top1,
         "top5": score.top5,
         "loss": finite(score.loss),
@@ -75,8 +90,79 @@ def val(
         "classes": config["classes"],
         "per_class": _per_class(score, config["classes"]),
         "confusion": score.confusion,
-        "notes": [note for note in notes if note],
+        "notes": [
+            note for note in (*scored.notes, _broken(len(scored.part) - score.count)) if note
+        ],
     }
+
+
+def _images(
+    config: dict[str, Any], data: str | None, split: str | None, how: dict[str, Any]
+) -> _Scored:
+    """Return the images to be scored: a split of the model's own data, or all of other data.
+
+    `how` they are read: what `open_dataset` takes beside the data.
+    """
+    own = str(config.get("data") or "")
+    if data is not None and not _is_same(data, own):
+        other = open_labelled(data, config["classes"], **how)
+        if not _is_own(config, other):
+            return _of_other(other, split, config["classes"], _overlap(data, own))
+    dataset = carve(open_dataset(data or own, **how))
+    chosen = split or "test"
+    whole = joined(dataset.splits.values()) if chosen == "all" else dataset.splits[chosen]
+    part, unknown = _of_classes(dataset, whole, config["classes"])
+    notes = [
+        *dataset.notes,
+        f"{data} is what the model was trained on: of it {_which(chosen)}" if data else "",
+        "the model was trained on images among these" if chosen in ("train", "all") else "",
+        _changed(config, dataset),
+        *unknown,
+    ]
+    return _Scored(dataset.name, chosen, part, len(whole), tuple(notes))
+
+
+def _of_other(dataset: Dataset, split: str | None, classes: Sequence[str], overlap: str) -> _Scored:
+    """Return the images of data that the model was not trained on.
+
+    Raises:
+        OptionError: it has no such split, or no class that the model knows.
+    """
+    found = dataset.splits
+    if split not in (None, "all", *found):
+        has = f"only {some(list(found))}" if len(found) > 1 else "it is one tree"
+        raise OptionError(
+            f"{dataset.name} has no {split} split of its own, {has}: leave --split out, and all "
+            "its images are scored"
+        )
+    chosen = split or "all"
+    whole = joined(found.values()) if chosen == "all" else found[chosen]
+    part, unknown = _of_classes(dataset, whole, classes)
+    said = f"all images of its {' and '.join(found)} folders" if len(found) > 1 else ""
+    notes = (*dataset.notes, said if chosen == "all" else "", overlap, *unknown)
+    return _Scored(dataset.name, chosen, part, len(whole), notes)
+
+
+def _which(split: str) -> str:
+    return "all images are scored" if split == "all" else f"the {split} split is scored"
+
+
+def _is_same(data: str, own: str) -> bool:
+    return data == own or os.path.realpath(os.path.expanduser(data)) == os.path.realpath(own)
+
+
+def _is_own(config: dict[str, Any], other: Dataset) -> bool:
+    """Return whether other data is a copy of what the model was trained on."""
+    before = config.get("fingerprint")
+    return before is not None and unchanged(before, other)
+
+
+def _overlap(data: str, own: str) -> str:
+    """Return a warning where a folder lies inside of that of the training, or the other way."""
+    here, there = (Path(os.path.realpath(os.path.expanduser(path))) for path in (data, own))
+    if own and (here.is_relative_to(there) or there.is_relative_to(here)):
+        return f"{data} and the model's own data {own} overlap: it may have been trained on these"
+    return ""
 
 
 def trained_input(config: dict[str, Any]) -> Input:
@@ -85,23 +171,29 @@ def trained_input(config: dict[str, Any]) -> Input:
     return Input(int(config["input_size"][-1]), float(config["crop_pct"]), mean, std)  # type: ignore[arg-type]
 
 
-def _of_classes(dataset: Dataset, name: str, classes: Sequence[str]) -> Split:
-    """Return a split of the data with the labels that the model uses.
+def _of_classes(
+    dataset: Dataset, split: Split, classes: Sequence[str]
+) -> tuple[Split, tuple[str, ...]]:
+    """Return the images of classes that the model knows, with its labels, and a note on others.
 
     Raises:
-        OptionError: it has images of a class that the model does not know.
+        OptionError: the model knows no class of these images.
     """
-    split = dataset.splits[name]
-    places = np.array([classes.index(c) if c in classes else -1 for c in dataset.classes])
+    near = by_likeness(classes)
+    names = [c if c in classes else near.get(alike(c), "") for c in dataset.classes]
+    places = np.array([classes.index(name) if name else -1 for name in names])
     labels = places[split.labels]
-    if (labels < 0).any():
-        unknown = dataset.classes[int(split.labels[labels < 0][0])]
-        raise OptionError(
-            f"{dataset.name} has a class {unknown!r} that the model does not know"
-            f"{did_you_mean(unknown, classes)}; it knows {', '.join(classes[:20])}"
-            f"{', ...' if len(classes) > 20 else ''}"
-        )
-    return dataclasses.replace(split, labels=labels)
+    if (labels >= 0).all():
+        return dataclasses.replace(split, labels=labels), ()
+    counted = Counter(dataset.classes[i] for i in split.labels[labels < 0].tolist())
+    unknown = some([f"{name} ({n:,} images)" for name, n in counted.most_common()])
+    hint = did_you_mean(next(iter(counted)), classes)
+    said = f"classes that the model does not know: {unknown}{hint}; it knows {some(classes)}"
+    if (labels < 0).all():
+        raise OptionError(f"{dataset.name} has only {said}")
+    kept = np.flatnonzero(labels >= 0)
+    part = dataclasses.replace(subset(split, kept), labels=labels[kept])
+    return part, (f"left out {counted.total():,} images of {said}",)
 
 
 def finite(value: float) -> float | None:
@@ -113,10 +205,9 @@ def _broken(number: int) -> str:
     return f"{number} broken left out; `nas doctor --data` names them" if number else ""
 
 
-def _changed(config: dict[str, Any], dataset: Dataset, other: object) -> str:
+def _changed(config: dict[str, Any], dataset: Dataset) -> str:
     """Return a warning where the run's own data is no longer what it was trained on."""
-    before = config.get("fingerprint")
-    if other or unchanged(before, dataset):
+    if unchanged(config.get("fingerprint"), dataset):
         return ""
     return (
         "the data has changed since the training: its splits may differ, and images that were "
