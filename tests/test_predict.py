@@ -288,7 +288,7 @@ def test_ctrl_c_before_the_first_epoch_stops_at_once(
     from nas import train_setup
 
     monkeypatch.setattr(
-        train_setup, "open_dataset", lambda *_, **__: signal.raise_signal(signal.SIGINT)
+        train_setup, "open_asked", lambda *_, **__: signal.raise_signal(signal.SIGINT)
     )
     words = f"train tiny.json --data colours --recipe proxy --project {tmp_path}"
     done = nas(*words.split())
