@@ -13,30 +13,45 @@ import nas
 from nas import run
 from nas.arch import Arch
 from nas.errors import NasError, RunError
-from nas.pages import axes, data, family, scale, search
+from nas.pages import axes, data, family, scale, search, train
 from nas.pages.drawing import Html, join, pairs, tag
 from nas.quoting import command
 
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
 TABLES = ("trials.csv", "random.csv", "pareto.csv", "importance.csv", "family.csv")
-FILES = (*TABLES, RESULT, run.ARGS, run.ENVIRONMENT, "best/arch.json")
+FILES = (
+    *TABLES,
+    "results.csv",
+    "results.png",
+    "confusion_matrix.png",
+    "README.md",
+    RESULT,
+    run.ARGS,
+    run.ENVIRONMENT,
+    "best/arch.json",
+)
 # the browser itself refuses every request to another place
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write(folder: Path) -> Path:
-    """Write report.html into the folder of a search or scale run; return its path.
+    """Write report.html into the folder of a search, scale or train run; return its path.
 
-    A search shows the latest family that was scaled from it under the same project.
+    A training may be unfinished. A search shows the latest family that was scaled from it under
+    the same project.
 
     Raises:
-        RunError: the folder is neither, is damaged, or cannot be written.
+        RunError: the folder is none of these, is damaged, or cannot be written.
     """
     folder = Path(folder)
-    result = _result(folder)
-    args, env = run.read_args(folder), _json(folder / run.ENVIRONMENT)
+    args = run.read_args(folder) if (folder / run.ARGS).is_file() else {}
+    training = train.holds(folder, args)
+    result = _json(folder / RESULT) if training else _result(folder)
+    env = _json(folder / run.ENVIRONMENT)
     try:
-        if "members" in result:
+        if training:
+            title, body = train.page(train.read(folder, result, args, env))
+        elif "members" in result:
             title, body = scale.page(result, env, families_beside(folder, result))
         else:
             title, body = search.page(data.read(folder, result, args, env))
@@ -53,11 +68,14 @@ def write(folder: Path) -> Path:
 def _result(folder: Path) -> dict[str, Any]:
     found = _json(folder / RESULT)
     if not found and (folder / run.ARGS).is_file():
-        raise RunError(f"{folder} has no {RESULT} yet: finish the search with --resume first")
+        raise RunError(
+            f"{folder} has no {RESULT} yet: finish it first, with "
+            f"`{command('nas', 'resume', str(folder))}`"
+        )
     if not ({"members", "baseline"} <= set(found) or {"space", "states"} <= set(found)):
         raise RunError(
-            f"{folder} is no run that can be reported: a folder of `nas search` or `nas scale`, "
-            f"with {run.ARGS} and {RESULT}, is expected"
+            f"{folder} is no run that can be reported: a folder of `nas search`, `nas scale` or "
+            f"`nas train`, with {run.ARGS} and {RESULT}, is expected"
         )
     if found.get("schema") != SCHEMA:
         raise RunError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from nas import card, run
+from nas import card, report, run
 from nas.cost import count
 from nas.errors import MissingError
 from nas.screens.train import best
@@ -94,6 +94,7 @@ def conclude(
     except MissingError as error:
         say(f"no pictures: {error}")
     run.write_json(folder / RESULT, result)
+    report.write(folder)
     return result
 
 

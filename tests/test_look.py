@@ -89,7 +89,7 @@ def test_where_rounding_misses_the_aim_is_told(tmp_path: Path, rule: str) -> Non
         assert told == (rule in AIMED and abs(miss) > scale.NEAR)
     if rule == "fast":
         assert "(depth 1.07 → 2.00)" in said and "--rule exact" in said
-        assert "Rounding misses 2^φ" in (Path(result["run"]) / "report.html").read_text()
+        assert "Rounding misses 2<sup>φ</sup>" in (Path(result["run"]) / "report.html").read_text()
 
 
 @pytest.mark.parametrize("classes, told", [(2, False), (5, False), (6, True)])

@@ -14,7 +14,7 @@ from nas.screens.terminal import show as print_result
 
 
 def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Write report.html of a search or scale run: one page that works offline."""
+    """Write report.html of a search, scale or train run: one page that works offline."""
     from nas import report as page
 
     print(visible(str(page.write(run))))

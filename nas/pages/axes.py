@@ -22,6 +22,7 @@ SEARCH, RANDOM, WINNER = "var(--search)", "var(--random)", "var(--winner)"
 REFERENCE = "var(--reference)"
 GROUPS = tuple(f"var(--group{number})" for number in range(1, 9))
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+HALO = ", ".join(f"{x}px {y}px 1px var(--paper)" for x in (-1, 1) for y in (-1, 1))
 LONG = 20_000  # characters of a chart's data from which on they are packed
 TICKS = 8  # on a logarithmic axis at most
 NAME_HEIGHT = 16  # pixels of one name of a line
@@ -118,9 +119,9 @@ def logarithmic(axis: dict[str, Any], values: Sequence[float]) -> None:
     pad = max(0.06 * (high - low), 0.08)
     low, high = low - pad, high + pad
     steps = {
-        "D1": [math.log10(digit) for digit in range(1, 10)],
         "D2": [math.log10(digit) for digit in (1, 2, 5)],
         1: [0.0],
+        "D1": [math.log10(digit) for digit in range(1, 10)],
     }
     counts = {step: _within(ticks, low, high) for step, ticks in steps.items()}
     dtick: object = next((step for step, count in counts.items() if 3 <= count <= TICKS), None)
@@ -175,8 +176,16 @@ def _name_line(layout: dict[str, Any], x: float, name: str, row: int, *, left: b
         "yanchor": "bottom",
         "yshift": row * NAME_HEIGHT,
     }
-    look = {"font": {"color": QUIET, "size": 12}, "bgcolor": "var(--paper)", "borderpad": 1}
+    look = {"font": {"color": QUIET, "size": 12, "shadow": HALO}}
     layout.setdefault("annotations", []).append(note | side | look)
+
+
+def named_once(names: Sequence[str], places: Sequence[tuple[float, float]]) -> list[str]:
+    """Return the labels of points: those of one place together, at the first of them."""
+    together: dict[tuple[float, float], list[str]] = {}
+    for name, place in zip(names, places, strict=True):
+        together.setdefault(place, []).append(name)
+    return [", ".join(together.pop(place, [])) for place in places]
 
 
 def frame(axis: dict[str, Any], values: Sequence[float], shown: Collection[float] = ()) -> None:

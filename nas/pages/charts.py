@@ -10,6 +10,7 @@ from typing import Any
 
 from nas.pages.axes import (
     GROUPS,
+    HALO,
     RANDOM,
     REFERENCE,
     SEARCH,
@@ -19,11 +20,11 @@ from nas.pages.axes import (
     axes_chart,
     frame,
     name_lines,
+    named_once,
     rounded,
 )
 from nas.pages.drawing import escape
 
-HALO = ", ".join(f"{x}px {y}px 1px var(--paper)" for x in (-1, 1) for y in (-1, 1))
 DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
 PATTERNS = ("", "/", "x", ".")
 MOST = 4000  # points of one series; more are thinned
@@ -76,7 +77,8 @@ def curve_chart(
     data = [
         {
             "type": "scatter",
-            "mode": "lines",
+            # a line needs two points
+            "mode": "lines" if len(values) > 10 else "lines+markers",
             "name": name,
             "x": list(range(1, len(values) + 1)),
             "y": [rounded(value) for value in values],
@@ -179,7 +181,12 @@ def _references(points: Sequence[Point], scale: float) -> dict[str, Any]:
         "mode": "markers+text",
         "name": "reference nets",
         **_places(points, scale),
-        "text": [escape(point.name) for point in points],
+        "text": [
+            escape(name)
+            for name in named_once(
+                [point.name for point in points], [(p.cost, p.accuracy) for p in points]
+            )
+        ],
         "textposition": "bottom right",
         "textfont": {"color": REFERENCE, "size": 12, "shadow": HALO},
         "customdata": [point.hover for point in points],

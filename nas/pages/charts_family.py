@@ -6,7 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nas.pages.axes import GROUPS, QUIET, SEARCH, Axis, Figure, axes_chart, logarithmic, rounded
+from nas.pages.axes import (
+    GROUPS,
+    QUIET,
+    SEARCH,
+    Axis,
+    Figure,
+    axes_chart,
+    logarithmic,
+    named_once,
+    rounded,
+)
 from nas.pages.drawing import escape, signed
 
 BASE = "base"  # the name of the net that a family was scaled from
@@ -67,13 +77,14 @@ def _labelled(
     name: str, labels: Sequence[str], x: Sequence[float], y: Sequence[float]
 ) -> dict[str, Any]:
     order = sorted(range(len(labels)), key=lambda index: x[index])
+    named, places = [labels[index] for index in order], [(x[index], y[index]) for index in order]
     return {
         "type": "scatter",
         "mode": "lines+markers+text",
         "name": name,
         "x": [x[index] for index in order],
         "y": [y[index] for index in order],
-        "text": [escape(labels[index]) for index in order],
+        "text": [escape(name) for name in named_once(named, places)],
         # beside a rising line both corners are free; the first label would cross the axis
         "textposition": ["bottom right", *["top left"] * (len(order) - 1)],
         "textfont": {"color": QUIET, "size": 11},
@@ -107,7 +118,12 @@ def _curve(name: str, spots: Sequence[Spot], axis: Axis, colour: str) -> dict[st
         "name": escape(name),
         "x": [rounded(spot.cost / axis.factor) for spot in ordered],
         "y": [rounded(spot.accuracy) for spot in ordered],
-        "text": [escape(spot.name) for spot in ordered],
+        "text": [
+            escape(name)
+            for name in named_once(
+                [spot.name for spot in ordered], [(s.cost, s.accuracy) for s in ordered]
+            )
+        ],
         "textposition": "top left",
         "textfont": {"color": QUIET, "size": 11},
         "cliponaxis": False,

@@ -105,7 +105,8 @@ def members_section(result: Mapping[str, Any]) -> list[Html]:
         "(estimate, float32): the fixed part plus the batch size times the part per image."
     )
     lost = rounding_misses(result)
-    alert = [tag("p", f"{lost[:1].upper()}{lost[1:]}.", class_="alert")] if lost else []
+    told = Html(escape(f"{lost[:1].upper()}{lost[1:]}.").replace("2^φ", "2<sup>φ</sup>"))
+    alert = [tag("p", told, class_="alert")] if lost else []
     return [
         _table(result),
         *alert,

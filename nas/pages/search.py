@@ -33,10 +33,11 @@ MEANING = {
     "surrogate": "The accuracy is a proxy: a model's prediction of what a short training would "
     "give. No net of this search was trained in full.",
     "training": "The accuracy is measured: each net was trained on the images for a short while, "
-    "far from to its end. It ranks nets; train the winner longer (nas train) to use it.",
+    "not to its end. It ranks nets; train the winner longer (nas train) to use it.",
     "synthetic": "The accuracy is made up and means nothing; the costs are exact.",
 }
-FEW = 50  # trials under which importances are not to be trusted
+# trials under which importances are not told, and under which they are not to be trusted
+FEWEST, FEW = 5, 50
 ANY_MEANING = "The accuracy is this evaluator's: compare it with others of the same evaluator only."
 
 
@@ -307,7 +308,8 @@ def _importance(found: data.Found) -> list[Html]:
     heading = tag("h2", "Which choices mattered")
     read = ((row["choice"], data.number(row["importance"])) for row in found.importance)
     shares = [(*data.split(choice), share) for choice, share in read if math.isfinite(share)]
-    if not shares:
+    count = _known(found.result)
+    if not shares or count < FEWEST:
         return [heading, tag("p", "Too few evaluated trials to tell.")]
     what = "accuracy" if found.result.get("pareto") else "the reward"
     note = (
@@ -315,8 +317,7 @@ def _importance(found: data.Found) -> list[Html]:
         "a choice than all trials do. The shares add up to 100 %; they say that a choice matters, "
         "not which option is better."
     )
-    count = _known(found.result)
-    doubt = "; with so few it is mostly chance" if count < FEW else ""
+    doubt = "; with so few it is mostly noise" if count < FEW else ""
     note += f" From {count:,} trials{doubt}."
     return [heading, figure(charts.importance_chart(shares), note)]
 

@@ -160,8 +160,8 @@ def show_train(result: Row, console: Console) -> None:
         f"{result['device']}"
     )
     console.print(
-        f"saved   {result['run']}  (weights/best.safetensors, config.json, results.csv, "
-        "results.png, confusion_matrix.png)",
+        f"saved   {result['run']}  (weights/best.safetensors, config.json, report.html, "
+        "results.csv)",
         markup=False,
     )
     console.print(f"next    {command('nas', 'predict', result['run'])} IMAGE", markup=False)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.errors import MissingError, OptionError, RunError
+from nas.training import losses
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,15 +55,26 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     ):
         drawn = [_line(axes, rows, *line) for line in lines]
         _frame(axes, title, legend=any(drawn))
+    _cut(loss, [list(zip(*_points(rows, key), strict=True)) for key, _, _ in LOSSES])
     if best := _best(rows):
         accuracy.set_title(f"best top-1 {best[1]:.2f} % in epoch {best[0]:g}", fontsize=10)
     _save(figure, path)
 
 
+def _cut(axes: Axes, curves: Sequence[losses.Curve]) -> None:
+    """Cut the axis where a training diverged, and say what it hides."""
+    if (top := losses.ceiling(curves)) is not None:
+        axes.set_ylim(0, top)
+        axes.set_title(losses.said(curves), fontsize=9)
+
+
 def _accuracies(rows: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, str, str]]:
     """Return the accuracy columns that tell something: val_top1 where it is not split up."""
     split = any(_points(rows, key)[0] for key, _, _ in ACCURACIES[:2])
-    return ACCURACIES if split else (("val_top1", "top-1", BLUE), ACCURACIES[2])
+    shown = ACCURACIES[:2] if split else [("val_top1", "top-1", BLUE)]
+    # with five classes or fewer it is 100 % from the start to the end
+    fifth = any(value < 100 for value in _points(rows, "val_top5")[1])
+    return [*shown, ACCURACIES[2]] if fifth else shown
 
 
 def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:

@@ -1,0 +1,318 @@
+"""The page of a training: its scores, the way there, what is taken for what, the network."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas import cost, quoting, run
+from nas.arch import Arch
+from nas.errors import NasError, RunError
+from nas.pages.axes import (
+    GROUPS,
+    QUIET,
+    SEARCH,
+    Figure,
+    axes_chart,
+    figure,
+    name_lines,
+    rounded,
+)
+from nas.pages.drawing import (
+    Html,
+    code,
+    command,
+    date,
+    drawing,
+    escape,
+    join,
+    pairs,
+    stage_table,
+    tag,
+)
+from nas.training import losses
+from nas.units import format_count, format_seconds
+
+ARCH, DATA, ROWS, PICTURE = "arch.json", "data.json", "results.csv", "confusion_matrix.png"
+LARGEST = 250_000  # bytes of a picture that the page itself holds
+MOST_CLASSES = 12  # named in the head
+LOSSES = (("train_loss", "training", SEARCH), ("val_loss", "validation", GROUPS[5]))
+ACCURACIES = (
+    ("val_top1_ema", "top-1, averaged weights", GROUPS[5]),
+    ("val_top1_raw", "top-1, raw weights", SEARCH),
+    ("val_top5", "top-5", QUIET),
+)
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A training as its files tell it; `result` is empty while it is not finished."""
+
+    folder: Path
+    result: Mapping[str, Any]
+    args: Mapping[str, Any]
+    env: Mapping[str, Any]
+    arch: Arch
+    data: Mapping[str, Any]
+    rows: list[Row]
+
+
+def holds(folder: Path, args: Mapping[str, Any]) -> bool:
+    """Tell whether a folder is that of a training that has finished an epoch."""
+    return "arch" in args and all((folder / name).is_file() for name in (ARCH, ROWS))
+
+
+def read(
+    folder: Path, result: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any]
+) -> Found:
+    """Return a training.
+
+    Raises:
+        RunError: its files are damaged.
+    """
+    try:
+        arch = Arch.from_dict(run.read_json(folder / ARCH))
+    except NasError as error:
+        raise RunError(f"{folder / ARCH} holds no arch: {error}") from error
+    data = run.read_json(folder / DATA) if (folder / DATA).is_file() else {}
+    rows = [_numbers(row) for row in run.read_csv(folder / ROWS)]
+    return Found(folder, result, args, env, arch, data, [row for row in rows if "epoch" in row])
+
+
+def _numbers(row: Mapping[str, Any]) -> Row:
+    """Return the cells of a row that are numbers, also those that are not finite."""
+    found = {}
+    for name, cell in row.items():
+        try:
+            found[name] = float(cell)
+        except (TypeError, ValueError):
+            continue
+    return found
+
+
+def page(found: Found) -> tuple[str, list[Html]]:
+    """Return the title and the sections of a training."""
+    body = [*_head(found), *_figures(found), *_curves(found), *_confusion(found), *_net(found)]
+    return f"{found.arch.name}: report of a training", [*body, *_next(found)]
+
+
+def _head(found: Found) -> list[Html]:
+    result, args = found.result, found.args
+    items = [
+        ("Arch", join([found.arch.name, ", id ", code(found.arch.id)], "")),
+        ("Images", _images(found)),
+        ("Classes", _classes(result.get("classes") or [])),
+        ("Recipe", _recipe(found)),
+        ("Trained on", str(result.get("device") or args.get("device") or "unknown")),
+        ("Time", format_seconds(sum(row.get("seconds", 0.0) for row in found.rows))),
+        ("Started", date(found.env)),
+        ("Repeat", command("nas", "train", str(args["arch"]), "--config", _file(found, run.ARGS))),
+    ]
+    notes = [str(note) for note in found.data.get("notes") or result.get("notes") or []]
+    return [
+        tag("div", f"nas train, {_run(found)}", class_="path"),
+        tag("h1", _headline(found)),
+        pairs((name, value) for name, value in items if value),
+        *[tag("p", alert, class_="alert") for alert in _alerts(found)],
+        *[tag("p", note, class_="quiet") for note in notes],
+    ]
+
+
+def _run(found: Found) -> str:
+    return str(found.result.get("run") or found.folder)
+
+
+def _file(found: Found, name: str) -> str:
+    return f"{_run(found)}/{name}"
+
+
+def _headline(found: Found) -> str:
+    name = f"{found.arch.name} on {_data_name(found)}"
+    if found.result:
+        test = found.result["test"]
+        return f"{name}: {test['top1']:.2f} % of the test images right"
+    best = _best(found.rows)
+    so_far = (
+        f", best so far {best['val_top1']:.2f} % of the validation images right" if best else ""
+    )
+    return f"{name}: not finished, {len(found.rows)} of {_epochs(found)} epochs{so_far}"
+
+
+def _data_name(found: Found) -> str:
+    name = found.result.get("data") or found.data.get("name") or found.args.get("data") or "images"
+    return str(name)
+
+
+def _epochs(found: Found) -> object:
+    return found.result.get("epochs") or found.args.get("epochs") or "the recipe's"
+
+
+def _images(found: Found) -> str:
+    splits = found.result.get("splits") or found.data.get("splits") or {}
+    counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
+    side = found.result.get("imgsz") or found.args.get("imgsz") or found.arch.resolution
+    return f"{_data_name(found)}: {counts}; {side} pixels a side"
+
+
+def _classes(names: Sequence[str]) -> str:
+    if not names:
+        return ""
+    more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
+    return f"{len(names)}: {', '.join(names[:MOST_CLASSES])}{more}"
+
+
+def _recipe(found: Found) -> str:
+    args = found.args
+    words = [str(found.result.get("recipe") or args.get("recipe") or "")]
+    words += [f"{name} {value}" for name, value in (args.get("recipe_options") or {}).items()]
+    words += [f"{_epochs(found)} epochs"]
+    words += [f"{args['batch_size']} images a step"] if args.get("batch_size") else []
+    words += [f"from the weights of {args['init']}"] if args.get("init") else []
+    words += ["the classifier alone"] if args.get("freeze") else []
+    return ", ".join([*words, f"seed {args.get('seed', 'unknown')}"])
+
+
+def _alerts(found: Found) -> list[str]:
+    """Return what a reader must know before trusting the figures."""
+    alerts = []
+    if not found.result:
+        again = quoting.command("nas", "resume", _run(found))
+        alerts.append(f"Not finished: `{again}` goes on. The test images are not read yet.")
+    return alerts
+
+
+def _figures(found: Found) -> list[Html]:
+    counted = cost.count(found.arch)
+    flops = f"multiply-adds at {found.arch.resolution} pixels"
+    figures = [
+        ("FLOPs", format_count(counted.flops), flops),
+        ("parameters", format_count(counted.params), "weights and biases"),
+    ]
+    if found.result:
+        test, val = found.result["test"], found.result["val"]
+        split = [
+            ("test top-1", _score(test), f"of {test['n']:,} images, read once, at the end"),
+            ("validation top-1", _score(val), f"epoch {found.result['best_epoch']}, chosen by it"),
+        ]
+        figures = [*split, *figures]
+    cells = (
+        tag("div", tag("span", name), tag("b", value), tag("span", note))
+        for name, value, note in figures
+    )
+    said = "± is the standard error from the number of images alone."
+    return [
+        tag("div", *cells, class_="big"),
+        *[tag("p", said, class_="quiet")] * bool(found.result),
+    ]
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    return f"{score['top1']:.2f} ± {score['standard_error']:.2f} %"
+
+
+def _curves(found: Found) -> list[Html]:
+    """Return loss and accuracy over the epochs."""
+    if not found.rows:
+        return []
+    curves = [_points(found.rows, key) for key, _, _ in LOSSES]
+    lost = losses.said(curves)
+    note = "Loss after each epoch; the training's is of varied images, with the recipe's smoothing."
+    charts = [
+        figure(_loss_chart(found.rows, curves), f"{note} {lost[:1].upper()}{lost[1:]}".rstrip()),
+        figure(_accuracy_chart(found), "Accuracy on the validation images after each epoch."),
+    ]
+    return [tag("h2", "How it was learnt"), tag("div", *charts, class_="two")]
+
+
+def _points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
+    return [(row["epoch"], row[key]) for row in rows if key in row]
+
+
+def _loss_chart(rows: Sequence[Row], curves: Sequence[losses.Curve]) -> Figure:
+    chart = _chart(rows, LOSSES, "Loss")
+    if (top := losses.ceiling(curves)) is not None:
+        chart["layout"]["yaxis"]["range"] = [0, top]
+    return chart
+
+
+def _accuracy_chart(found: Found) -> Figure:
+    rows = found.rows
+    split = any(key in row for row in rows for key, _, _ in ACCURACIES[:2])
+    lines = list(ACCURACIES[:2]) if split else [("val_top1", "top-1", SEARCH)]
+    if any(row.get("val_top5", 100.0) < 100 for row in rows):
+        lines.append(ACCURACIES[2])
+    chart = _chart(rows, lines, "Accuracy (%)")
+    best = found.result.get("best_epoch") or (_best(rows) or {}).get("epoch")
+    if best:
+        epochs = [row["epoch"] for row in rows]
+        name_lines(chart["layout"], {f"best, epoch {best:g}": float(best)}, epochs)
+    return chart
+
+
+def _chart(rows: Sequence[Row], lines: Sequence[tuple[str, str, str]], title: str) -> Figure:
+    chart = axes_chart([_line(rows, *each) for each in lines], "Epoch", title, 340)
+    if len(rows) <= 10:  # no ticks between epochs
+        chart["layout"]["xaxis"]["dtick"] = 1
+    return chart
+
+
+def _best(rows: Sequence[Row]) -> Row | None:
+    scored = [row for row in rows if math.isfinite(row.get("val_top1", math.nan))]
+    return max(scored, key=lambda row: row["val_top1"], default=None)
+
+
+def _line(rows: Sequence[Row], key: str, name: str, colour: str) -> dict[str, Any]:
+    points = _points(rows, key)
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if len(points) <= 30 else "lines",
+        "name": name,
+        "x": [epoch for epoch, _ in points],
+        "y": [rounded(value) for _, value in points],
+        "line": {"color": colour, "width": 2},
+        "marker": {"color": colour, "size": 5},
+        "hovertemplate": "epoch %{x}: %{y:.4g}",
+    }
+
+
+def _confusion(found: Found) -> list[Html]:
+    """Return the picture of the confusion matrix, inside the page where it is small enough."""
+    path = found.folder / PICTURE
+    if not path.is_file():
+        return []
+    title = tag("h2", "What is taken for what: the test images")
+    data = path.read_bytes()
+    if len(data) > LARGEST:
+        return [title, tag("p", "The picture is a file of its own: ", _link(PICTURE))]
+    source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    words = "Confusion matrix: true classes as rows, predicted classes as columns"
+    image = Html(f'<img src="{source}" alt="{escape(words)}">')
+    return [title, tag("figure", image, tag("figcaption", f"{words}."), class_="picture")]
+
+
+def _link(name: str) -> Html:
+    return tag("a", name, href=name)
+
+
+def _net(found: Found) -> list[Html]:
+    nets = [(found.arch.name, found.arch)]
+    note = (
+        "A box is a block: darker is a larger kernel (k), taller is more channels (log scale), a "
+        "dot is squeeze-and-excitation (SE). e: expansion. Map: side of the input in pixels. Bar "
+        "and per cent: share of the net's FLOPs."
+    )
+    drawn = tag("figure", drawing(nets), tag("figcaption", note))
+    return [tag("h2", "The network, stage by stage"), drawn, stage_table(nets)]
+
+
+def _next(found: Found) -> list[Html]:
+    if not found.result:
+        return []
+    lines = [("predict", _run(found), "IMAGE"), ("explain", "IMAGE", "--models", _run(found))]
+    lines.append(("export", _run(found), "--format", "onnx"))
+    return [tag("h2", "To use it"), *(tag("p", command("nas", *words)) for words in lines)]
