@@ -15,8 +15,9 @@ from nas.data.loader import Data, open_data
 from nas.data.splits import carve, fraction
 from nas.training import checkpoint
 from nas.training.checkpoint import load_weights
+from nas.training.mending import BEST
 from nas.training.recipe import load_recipe
-from nas.training.train import BEST, CHECKPOINTS, Job, Row, fit
+from nas.training.train import CHECKPOINTS, Job, Row, fit
 
 TIMES = {"seconds", "images_per_second"}
 

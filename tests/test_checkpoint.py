@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from digits import equal, files
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from nas.errors import RunError
@@ -62,14 +63,17 @@ def test_a_folder_without_a_checkpoint_has_none(tmp_path: Path) -> None:
     checkpoint.clear(tmp_path / "nothing")
 
 
-def test_the_newest_checkpoint_is_kept_alone(tmp_path: Path) -> None:
+def test_the_last_two_checkpoints_are_kept(tmp_path: Path) -> None:
     (tmp_path / "epoch-x").mkdir()  # somebody else's
     for epoch in (1, 2, 10):
         save(tmp_path, epoch)
         assert epoch_of(tmp_path) == epoch
-    assert files(tmp_path) == ["epoch-10/state.pt", "epoch-10/weights.safetensors"]
+    both = [f"epoch-{n}/{name}" for n in (10, 2) for name in ("state.pt", "weights.safetensors")]
+    assert files(tmp_path) == both
     save(tmp_path, 10)  # the same again
-    assert epoch_of(tmp_path) == 10
+    assert epoch_of(tmp_path) == 10 and files(tmp_path) == both
+    checkpoint.save(tmp_path, 10, weights(10), {"epoch": 10}, steps=3)
+    assert files(tmp_path) == [*both, *(f.replace("epoch-10", "middle-10-3") for f in both[:2])]
     checkpoint.clear(tmp_path)
     assert checkpoint.load(tmp_path) is None
 
@@ -86,7 +90,8 @@ def test_a_kill_at_any_line_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
         sys.settrace(None)
         seen.append(epoch_of(left))
         save(left, 3, size=10)  # and the next one is written, and sweeps
-        assert files(left) == ["epoch-3/state.pt", "epoch-3/weights.safetensors"]
+        names = ("state.pt", checkpoint.WEIGHTS)
+        assert files(left) == [f"epoch-{n}/{name}" for n in (seen[-1], 3) for name in names]
         sys.settrace(trace)
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
@@ -110,6 +115,13 @@ def each(path: Path, act: Callable[[Path], object]) -> None:
         act(file)
 
 
+def flip(path: Path, share: float) -> None:
+    """Change one bit of a file at this share of its length."""
+    data = bytearray(path.read_bytes())
+    data[int(share * (len(data) - 1))] ^= 4
+    path.write_bytes(data)
+
+
 DAMAGE: dict[str, Callable[[Path], None]] = {
     "no weights": lambda path: (path / checkpoint.WEIGHTS).unlink(),
     "no state": lambda path: (path / checkpoint.STATE).unlink(),
@@ -118,15 +130,18 @@ DAMAGE: dict[str, Callable[[Path], None]] = {
     "empty files": lambda path: each(path, lambda file: os.truncate(file, 0)),
     "zeros": lambda path: each(path, lambda file: file.write_bytes(bytes(5000))),
     "an empty folder": lambda path: each(path, Path.unlink),
+    **{
+        f"a bit of {name} at {share}": lambda path, name=name, share=share: flip(path / name, share)  # type: ignore[misc]
+        for name in (checkpoint.WEIGHTS, checkpoint.STATE)
+        for share in (0, 0.001, 0.1, 0.5, 0.9, 1)
+    },
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_torn_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 1)
-    shutil.copytree(tmp_path / "epoch-1", tmp_path / "kept")
     save(tmp_path, 2)
-    shutil.move(tmp_path / "kept", tmp_path / "epoch-1")
     DAMAGE[damage](tmp_path / "epoch-2")
     assert epoch_of(tmp_path) == 1
     save(tmp_path, 2)
@@ -142,6 +157,23 @@ def test_where_no_checkpoint_can_be_read_one_line_says_what_to_do(
     with pytest.raises(RunError, match=r"cannot read .*; delete the folder .* to start") as error:
         checkpoint.load(tmp_path)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("share", [0, 0.1, 0.3, 0.5, 0.99])
+def test_a_changed_bit_in_kept_weights_is_told(tmp_path: Path, share: float) -> None:
+    path = tmp_path / "best.safetensors"
+    checkpoint.save_weights(path, weights(1.0))
+    flip(path, share)
+    with pytest.raises(RunError, match=r"cannot read the weights .*|are damaged: their checksum"):
+        checkpoint.load_weights(path)
+
+
+def test_checkpoints_and_weights_without_checksums_are_read(tmp_path: Path) -> None:
+    """As earlier versions wrote them, and other programs do."""
+    save(tmp_path, 4)
+    folder = tmp_path / "epoch-4"
+    save_file(weights(4), folder / checkpoint.WEIGHTS)
+    assert epoch_of(tmp_path) == 4
 
 
 class Shell:

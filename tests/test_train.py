@@ -19,7 +19,8 @@ from nas.errors import NasError, OptionError, RunError
 from nas.model import Model
 from nas.training import train
 from nas.training.checkpoint import load_weights
-from nas.training.train import BEST, CHECKPOINTS, RESULTS, Row, fit, training_flops
+from nas.training.mending import BEST
+from nas.training.train import CHECKPOINTS, RESULTS, Row, fit, training_flops
 from nas.training.trained import CONFIG
 
 
@@ -48,9 +49,10 @@ def test_a_training_learns_and_leaves_what_is_promised(data: Data, tmp_path: Pat
     assert rows[-1]["val_top1"] > 25  # guessing gives 10
     assert rows[-1]["train_loss"] < rows[0]["train_loss"]
     assert all(row["val_top1"] <= row["val_top5"] <= 100 for row in rows)
-    state = f"{CHECKPOINTS}/epoch-6/state.pt"
-    weights = f"{CHECKPOINTS}/epoch-6/weights.safetensors"
-    assert files(tmp_path) == sorted([CONFIG, BEST, RESULTS, state, weights])
+    kept = [
+        f"{CHECKPOINTS}/epoch-{n}/{x}" for n in (5, 6) for x in ("state.pt", "weights.safetensors")
+    ]
+    assert files(tmp_path) == sorted([CONFIG, BEST, RESULTS, *kept])
     table = run.read_csv(tmp_path / RESULTS)
     assert [{k: float(v) for k, v in row.items()} for row in table] == rows
 

@@ -1,13 +1,17 @@
 """Checkpoints and weights: safetensors for weights, the rest loaded with weights_only.
 
-A checkpoint is a folder that appears in one step. A kill or a full disk leaves the one before.
-One of the middle of an epoch lies beside that of the epoch before, until the next is there.
+A checkpoint is a folder that appears in one step. A kill or a full disk leaves the one before. The
+last two of whole epochs are kept, so that damage to one costs an epoch; one of the middle of an
+epoch lies beside them until the next is there. Weights carry a checksum of themselves, and those of
+a checkpoint one of its state too: what a disk has changed is not gone on from.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
+import logging
 import os
 import re
 import shutil
@@ -17,14 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from nas.errors import RunError
 
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
+KEPT = 2  # checkpoints of whole epochs
+# keys of the metadata of a safetensors file: the digest of its tensors, and of a state beside it
+_DIGEST, _OF_STATE = "blake2b", "state"
 Weights = Mapping[str, Tensor]
+
+_log = logging.getLogger("nas")
 
 
 def save_weights(path: Path, weights: Weights) -> None:
@@ -49,12 +58,22 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights of a safetensors file, on the CPU.
 
     Raises:
-        RunError: there is none, or it is damaged.
+        RunError: there is none, or it is damaged; files of other programs carry no checksum.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the weights of a file, compared with their checksum if any, and its metadata."""
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            facts = dict(file.metadata() or {})
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot read the weights {path}: {_first_line(error)}") from error
+    if facts.get(_DIGEST, digest := _digest(weights)) != digest:
+        raise RunError(f"the weights {path} are damaged: their checksum differs")
+    return weights, facts
 
 
 def save(
@@ -62,7 +81,7 @@ def save(
 ) -> None:
     """Write the checkpoint after `epoch` epochs and `steps` steps of the next; remove older ones.
 
-    In the middle of an epoch, that of the last whole one is kept.
+    Those of the last two whole epochs are kept.
 
     Raises:
         RunError: it cannot be written, as on a full disk; the checkpoint before it is kept.
@@ -71,8 +90,8 @@ def save(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
-        _write_weights(fresh / WEIGHTS, weights)
-        _write_state(fresh / STATE, state)
+        of_state = _write_state(fresh / STATE, state)
+        _write_weights(fresh / WEIGHTS, weights, {_OF_STATE: of_state})
         shutil.rmtree(path, ignore_errors=True)
         fresh.rename(path)
     except (OSError, SafetensorError) as error:
@@ -80,9 +99,10 @@ def save(
     finally:
         if fresh.name.startswith(".new-"):
             shutil.rmtree(fresh, ignore_errors=True)
-    for old in _saved(folder):
-        if old not in ((epoch, steps), (epoch, 0)):
-            shutil.rmtree(_path(folder, *old), ignore_errors=True)
+    saved = _saved(folder)
+    whole = sorted((each for each in saved if not each[1] and each[0] <= epoch), reverse=True)
+    for old in set(saved) - {(epoch, steps), *whole[:KEPT]}:
+        shutil.rmtree(_path(folder, *old), ignore_errors=True)
     _sweep(folder)
 
 
@@ -99,14 +119,26 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     for epoch, steps in sorted(_saved(folder), reverse=True):
         path = _path(folder, epoch, steps)
         try:
-            state: dict[str, Any] = torch.load(path / STATE, map_location="cpu", weights_only=True)
-            return load_weights(path / WEIGHTS), state
+            found = _load(path)
         except Exception as error:  # torch raises what the damage leads it to
             if epoch:
                 problem = problem or f"cannot read the checkpoint {path}: {_first_line(error)}"
+            continue
+        if problem:
+            _log.warning("%s; going on from the one of epoch %d", problem, epoch)
+        return found
     if problem:
         raise RunError(f"{problem}; delete the folder {folder} to start again")
     return None
+
+
+def _load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    weights, facts = _read(path / WEIGHTS)
+    data = (path / STATE).read_bytes()
+    if facts.get(_OF_STATE, of_state := _hash(data)) != of_state:
+        raise RunError(f"{path / STATE} is damaged: its checksum differs")
+    state: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return weights, state
 
 
 def clear(folder: Path) -> None:
@@ -114,13 +146,15 @@ def clear(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write_weights(path: Path, weights: Weights) -> None:
-    save_file(_plain(weights), path)
+def _write_weights(path: Path, weights: Weights, facts: Mapping[str, str] | None = None) -> None:
+    plain = _plain(weights)
+    save_file(plain, path, {"format": "pt", _DIGEST: _digest(plain), **(facts or {})})
     with path.open("rb") as file:
         os.fsync(file.fileno())  # before the older file goes: a power cut leaves one of both
 
 
-def _write_state(path: Path, state: Mapping[str, Any]) -> None:
+def _write_state(path: Path, state: Mapping[str, Any]) -> str:
+    """Write what a checkpoint has beside the weights; return its digest."""
     # through memory: writing to a full disk itself, torch says "unexpected pos 704 vs 598"
     whole = io.BytesIO()
     torch.save(dict(state), whole)
@@ -128,6 +162,20 @@ def _write_state(path: Path, state: Mapping[str, Any]) -> None:
         file.write(whole.getbuffer())
         file.flush()
         os.fsync(file.fileno())
+    return _hash(whole.getbuffer())
+
+
+def _hash(data: bytes | memoryview) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def _digest(weights: Weights) -> str:
+    """Return a hash of the names, types, shapes and numbers of tensors on the CPU."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _path(folder: Path, epoch: int, steps: int = 0) -> Path:

@@ -35,13 +35,14 @@ from nas.training.memory import (
     parts_that_fit,
     recompute_blocks,
 )
+from nas.training.mending import keep_best, mend
 from nas.training.preemption import Notice, Part, Preempted
 from nas.training.recipe import Recipe
-from nas.training.trained import CONFIG, config, initial_weights
+from nas.training.trained import initial_weights
 from nas.training.validation import Score, validate
 
 Row = dict[str, float]
-RESULTS, CHECKPOINTS, BEST = "results.csv", "checkpoints", "weights/best.safetensors"
+RESULTS, CHECKPOINTS = "results.csv", "checkpoints"
 # a mean loss of an epoch this many times that of guessing is no training any more
 DIVERGED = 100
 TIMED = 4  # steps that tell a machine's speed
@@ -125,6 +126,7 @@ def fit(
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
     with distributed.joined(job.device), preemption.noticed() as notice:
         state = _restored(job, folder)
+        _mend(job, data, folder, state)
         while state.epoch < last and not stalled(state.rows, patience):
             row, accumulate = None, state.accumulate
             try:
@@ -317,12 +319,7 @@ def _keep(job: Job, data: Data, folder: Path, state: _State, row: Row) -> None:
     state.best = max(state.best, row.get("val_top1", -1.0))
     if distributed.rank() == 0:
         if better:
-            shown = state.ema.module if state.ema else state.model
-            checkpoint.save_weights(folder / BEST, shown.state_dict())
-            described = config(job.arch, data, recipe=job.recipe.name, metrics=row)
-            path = folder / CONFIG
-            before = run.read_json(path) if path.exists() else {}
-            run.write_json(path, before | described)
+            keep_best(folder, _shown(state), job.arch, data, job.recipe.name, row)
         _save(job, folder, state)
         _write_rows(folder / RESULTS, state.rows)
     distributed.barrier()
@@ -409,6 +406,19 @@ def _restored(job: Job, folder: Path, accumulate: int = 0) -> _State:
         state.part = preemption.begun(job.device, saved.get("part"))
     state.accumulate = accumulate or state.accumulate
     return state
+
+
+def _shown(state: _State) -> nn.Module:
+    """Return the model that is validated and kept: that of the averaged weights, if any."""
+    return state.ema.module if state.ema else state.model
+
+
+def _mend(job: Job, data: Data, folder: Path, state: _State) -> None:
+    """Make what is damaged beside the checkpoint again."""
+    if state.best < 0 or distributed.rank():
+        return
+    if mend(folder, _shown(state), job.arch, data, job.recipe.name, state.rows):
+        state.best = -1.0 if state.part.steps else state.rows[-1].get("val_top1", -1.0)
 
 
 def _stripped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

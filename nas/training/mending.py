@@ -1,0 +1,62 @@
+"""The best weights and config.json of a training, and what takes the place of lost ones."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from nas import run
+from nas.arch import Arch
+from nas.data.loader import Data
+from nas.errors import RunError
+from nas.training.checkpoint import load_weights, save_weights
+from nas.training.trained import CONFIG, config
+
+BEST = "weights/best.safetensors"
+Row = Mapping[str, float]
+
+_log = logging.getLogger("nas")
+
+
+def keep_best(
+    folder: Path, shown: nn.Module, arch: Arch, data: Data, recipe: str, row: Row
+) -> None:
+    """Write the weights of the best epoch so far, whose row this is, and config.json."""
+    save_weights(folder / BEST, shown.state_dict())
+    describe(folder, arch, data, recipe, row)
+
+
+def describe(folder: Path, arch: Arch, data: Data, recipe: str, row: Row) -> None:
+    """Write config.json of the best epoch's weights, with what others have put there."""
+    described = config(arch, data, recipe=recipe, metrics=dict(row))
+    try:
+        before = run.read_json(folder / CONFIG)
+    except RunError:  # none, or damaged
+        before = {}
+    run.write_json(folder / CONFIG, before | described)
+
+
+def mend(
+    folder: Path, shown: nn.Module, arch: Arch, data: Data, recipe: str, rows: Sequence[Row]
+) -> bool:
+    """Make what is damaged of a resumed training again; tell whether weights had to be replaced.
+
+    Those of the checkpoint take the place of lost ones. They are the same where its last epoch was
+    the best; else the accuracy to beat is that of this epoch.
+    """
+    replaced = False
+    try:
+        load_weights(folder / BEST)
+    except RunError as error:
+        save_weights(folder / BEST, shown.state_dict())
+        replaced = True
+        _log.warning("%s; those of epoch %d take their place", error, len(rows))
+    try:
+        run.read_json(folder / CONFIG)
+    except RunError:
+        best = max(rows, key=lambda row: row.get("val_top1", -1.0))
+        describe(folder, arch, data, recipe, best)
+    return replaced
