@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.quoting import command, markdown
+from nas.training.diagnosis import FIELD
 from nas.training.recipe import Recipe
 from nas.units import format_bytes, format_count
 
@@ -29,9 +30,10 @@ def _head(result: Mapping[str, Any], recipe: Recipe) -> list[str]:
         f"- arch {markdown(result['arch'])} (id {result['arch_id']}): "
         f"{format_count(result['params'])} params, "
         f"{format_count(result['flops'])} multiply-adds at {result['imgsz']} pixels",
-        f"- trained {result['epochs']} epochs on {result['splits']['train']} images with the "
+        f"- trained {result['epochs_done']} epochs on {result['splits']['train']} images with the "
         f"recipe {recipe.name} ({recipe.source})",
         f"- the weights are those of epoch {result['best_epoch']}, the best on the val split",
+        *([f"- **{result[FIELD]}**"] if result[FIELD] else []),
     ]
 
 

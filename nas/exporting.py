@@ -23,6 +23,7 @@ from nas.errors import NasError, OptionError
 from nas.model import Model, features_of
 from nas.modules import Normalise
 from nas.training.checkpoint import load_weights, save_weights
+from nas.training.diagnosis import FIELD
 
 SCHEMA = 1
 # ImageNet's, for weights that no images have been seen by (as timm's default)
@@ -96,6 +97,7 @@ def make_facts(arch: Arch, config: dict[str, Any] | None) -> dict[str, Any]:
         "interpolation": known.get("interpolation", "bilinear"),
         "params": cost.params,
         "multiply_adds": cost.flops,
+        **({FIELD: known[FIELD]} if known.get(FIELD) else {}),
     }
 
 

@@ -12,6 +12,7 @@ from nas.errors import MissingError
 from nas.screens.train import best
 from nas.train_setup import Ready
 from nas.training import distributed, pictures
+from nas.training.diagnosis import FIELD, diagnose
 from nas.training.train import RESULTS, Row
 from nas.training.trained import CONFIG, config, load_trained
 from nas.training.validation import Score, validate
@@ -86,7 +87,7 @@ def conclude(
     """Write what a finished training leaves; result.json, which says that it is, last."""
     result = _result(ready, folder, rows, score)
     metrics = {f"{split}_{k}": v for split in ("val", "test") for k, v in result[split].items()}
-    run.write_json(folder / CONFIG, _config(ready, metrics))
+    run.write_json(folder / CONFIG, _config(ready, metrics) | {FIELD: result[FIELD]})
     run.write_text(folder / "README.md", card.write(result, ready.job.recipe))
     try:
         pictures.curves(rows, folder / "results.png")
@@ -102,6 +103,7 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[s
     """Return result.json; accuracies are in percent, errors in points."""
     job, data, top = ready.job, ready.data, best(rows)
     cost = count(job.arch)
+    labels = ready.dataset.splits["val"].labels.tolist()
     val = {k.removeprefix("val_"): finite(v) for k, v in top.items() if k.startswith("val_")}
     validated = Score(top["val_top1"], top["val_top5"], top["val_loss"], len(data.val), [])
     seconds = sum(row["seconds"] for row in rows)
@@ -116,6 +118,7 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[s
         "flops": cost.flops,
         "recipe": job.recipe.name,
         "epochs": job.epochs,
+        "epochs_done": len(rows),
         "best_epoch": int(top["epoch"]),
         "val": {**val, "n": len(data.val), "standard_error": validated.standard_error},
         "test": {
@@ -133,4 +136,5 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[s
         "seconds": seconds,
         "images_per_second": images / seconds,
         "notes": list(data.notes),
+        FIELD: diagnose(rows, labels, len(data.classes)),
     }

@@ -22,6 +22,7 @@ from nas.training.amount import FINAL, worth
 from nas.training.auto import Situation, misfits, settled
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.train import Job, check_batch, fitting, images_per_second
+from nas.training.trained import normal_of
 
 
 @dataclass(frozen=True)
@@ -46,11 +47,15 @@ def together(chosen: TrainSettings) -> Iterator[None]:
 
 
 def make_ready(
-    chosen: TrainSettings, arch: Arch, say: Callable[[str], None], recipe: Recipe | None = None
+    chosen: TrainSettings,
+    arch: Arch,
+    say: Callable[[str], None],
+    recipe: Recipe | None = None,
+    begun: Path | None = None,
 ) -> Ready:
     """Check everything, what is cheap first, and open the data.
 
-    `recipe` is that of a training which is gone on with; by default the settings' own.
+    `recipe` and the run `begun` are those of a training that is gone on with.
 
     Raises:
         OptionError: a setting is wrong, or the data cannot be used.
@@ -67,9 +72,16 @@ def make_ready(
     check_policy(named, arch.resolution)
     say(f"reading {chosen.data}")
     dataset = carve(open_asked(chosen))
+    normal = (begun and normal_of(begun)) or (normal_of(Path(chosen.init)) if chosen.init else None)
     data = _in_turn(
-        lambda: open_data(dataset, imgsz=arch.resolution, device=device, workers=chosen.workers)
+        lambda: open_data(
+            dataset, imgsz=arch.resolution, device=device, workers=chosen.workers, normal=normal
+        )
     )
+    if chosen.init:
+        whose = "of the weights" if normal else "of the images; the weights tell none"
+        mean, std = (", ".join(f"{x:.3f}" for x in triple) for triple in (data.mean, data.std))
+        say(f"normalised by mean {mean} and standard deviation {std} {whose}")
     for note in data.notes:
         say(note)
     arch = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=len(data.classes)))

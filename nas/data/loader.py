@@ -6,6 +6,7 @@ images than that, worker processes make the views out of the mapped cache.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import multiprocessing
@@ -67,7 +68,10 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class Data:
-    """A data set as a training sees it. `test` opens the test split: a search never calls it."""
+    """A data set as a training sees it. `test` opens the test split: a search never calls it.
+
+    `gray`: the training images have no colour, their channels are alike.
+    """
 
     train: Loader
     val: Loader
@@ -75,6 +79,7 @@ class Data:
     classes: tuple[str, ...]
     input: Input
     notes: tuple[str, ...] = ()
+    gray: bool = False
 
     @property
     def size(self) -> int:
@@ -92,11 +97,6 @@ class Data:
     def std(self) -> Triple:
         return self.input.std
 
-    @property
-    def gray(self) -> bool:
-        """Tell whether the images have no colour: their channels are alike."""
-        return all(len({round(x, 4) for x in triple}) == 1 for triple in (self.mean, self.std))
-
 
 def open_data(
     dataset: Dataset,
@@ -108,13 +108,15 @@ def open_data(
     workers: int | None = None,
     cache: Path | bool = True,
     resident: bool | None = None,
+    normal: tuple[Triple, Triple] | None = None,
 ) -> Data:
     """Return the loaders of a data set that has train, val and test (`nas.data.splits.carve`).
 
     `fraction` of the training images, chosen by `seed`, are trained on. `workers`: threads that
     decode, and processes that make views of images too large for memory; 0: none; None: by the
     processors. `cache`: a folder, or whether to use the user's. `resident`: whether images are kept
-    on the device; None: if they take up to half of its free memory.
+    on the device; None: if they take up to half of its free memory. `normal`: mean and standard
+    deviation to normalise by, as of weights that are started from; None: those of the images.
 
     Raises:
         OptionError: imgsz, fraction or workers is out of range, or over 1 % of a split is broken.
@@ -128,6 +130,9 @@ def open_data(
     splits = {**dataset.splits, "train": part_of(dataset.splits["train"], fraction, seed)}
     train, val = read(splits["train"]), read(splits["val"])
     seen = input_for(train, imgsz)
+    gray = all(len({round(x, 4) for x in triple}) == 1 for triple in (seen.mean, seen.std))
+    if normal:
+        seen = dataclasses.replace(seen, mean=normal[0], std=normal[1])
     stay = _fits([train, val], device) if resident is None else resident
     if not stay:
         policies.vision("a training on images that do not fit into memory (resident=False)")
@@ -141,7 +146,7 @@ def open_data(
     notes = [f"{name}: {x.note}" for name, x in zip(splits, loaders, strict=False) if x.note]
     if not stay:
         notes.append("images are not kept in memory: they are read again for each epoch")
-    return Data(*loaders, test, dataset.classes, seen, (*dataset.notes, *notes))
+    return Data(*loaders, test, dataset.classes, seen, (*dataset.notes, *notes), gray)
 
 
 def open_split(

@@ -20,7 +20,7 @@ from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.run import alone
-from nas.training.amount import RANKING, worth
+from nas.training.amount import CANDIDATE_EPOCHS, RANKING, candidate, worth
 from nas.training.auto import NAME, Plan, Situation, misfits, settled
 from nas.training.recipe import load_recipe
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nas.data.loader import Data
 
 TRAINS = True
-EPOCHS = 4  # of a candidate at least, where none are asked for
 FIRST_RUNG = 1 / 4  # of the steps that rank: what a training shows before says nothing
 SMALLEST = 32  # pixels a side that every network takes
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
@@ -131,8 +130,8 @@ class Training:
         batch = budget.batch_size or settled(name, options, self._situation(budget)).amount.batch
         epochs = budget.epochs or options.get("epochs", 0)
         if not epochs:
-            enough = RANKING.epochs(self.train_images, batch) if name == NAME else EPOCHS
-            epochs = max(EPOCHS, enough)
+            enough = candidate(self.train_images, batch).epochs
+            epochs = enough if name == NAME else CANDIDATE_EPOCHS
         return dataclasses.replace(budget, epochs=epochs, batch_size=batch)
 
     def _situation(self, budget: Budget, side: int = SMALLEST, gray: bool = False) -> Situation:

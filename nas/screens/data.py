@@ -60,6 +60,8 @@ def show_predict(result: Row, console: Console) -> None:
             console.print(f"{row['path']}  {said}", markup=False)
     if result["failed"]:
         console.print(f"{result['failed']} of {len(result['images'])} could not be read")
+    if result["warning"]:
+        console.print(result["warning"], markup=False)
 
 
 def show_explain(result: Row, console: Console) -> None:
@@ -134,6 +136,13 @@ def _show_data(data: Row, console: Console) -> None:
     console.print(shown)
     for note in data["notes"]:
         console.print(f"split    {note}", markup=False)
+    for verb, given in (data["training"] or {}).items():
+        what = "a candidate of nas search" if verb == "search" else "nas train"
+        console.print(
+            f"training {what}: {given['epochs']} epochs in batches of {given['batch']}, "
+            f"{given['steps']:,} optimiser steps, {given['views']:,} views of images",
+            markup=False,
+        )
     for name, side in data["sizes"].items():
         console.print(
             f"{name:<8} {side['min']:g} to {side['max']:g} pixels, median {side['median']:g}"

@@ -154,8 +154,12 @@ def show_train(result: Row, console: Console) -> None:
     )
     console.print(_scores(result))
     console.print(_provenance(result))
+    if result.get("warning"):
+        console.print(result["warning"], markup=False, style="bold")
+    done = result.get("epochs_done", result["epochs"])
+    early = "" if done == result["epochs"] else f" of {result['epochs']}, as val got no better,"
     console.print(
-        f"{result['epochs']} epochs of {result['splits']['train']} images in "
+        f"{done} epochs{early} of {result['splits']['train']} images in "
         f"{format_seconds(result['seconds'])}: {result['images_per_second']:.0f} images/s on "
         f"{result['device']}"
     )

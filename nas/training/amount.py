@@ -54,6 +54,14 @@ RANKING = Need(300, 15_000, "too few to rank candidates: their order is mostly n
 FINAL = Need(1_000, 30_000, "too few to tell what an arch gives when it is trained")
 
 
+CANDIDATE_EPOCHS = 4  # at least, where none are asked for
+
+
+def candidate(images: int, batch: int) -> Amount:
+    """Return what a candidate of a search gets where nothing is asked for: enough to rank it."""
+    return Amount(images, batch, max(CANDIDATE_EPOCHS, RANKING.epochs(images, batch)))
+
+
 @dataclass(frozen=True)
 class Worth:
     """What an amount is worth for a purpose; `epochs` are those that would do, `text` a line."""

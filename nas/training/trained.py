@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nas import run
 from nas.arch import Arch
+from nas.data.batches import Triple
 from nas.data.loader import Data
 from nas.errors import ArchError, OptionError, RunError
 from nas.model import Features, Model
@@ -129,6 +130,26 @@ def fitting(
         for name, tensor in weights.items()
         if name in own and tensor.shape == own[name].shape
     }
+
+
+def normal_of(source: Path) -> tuple[Triple, Triple] | None:
+    """Return the mean and standard deviation that weights were trained with; None: not known.
+
+    `source` is a run, or a weights file, whose config.json lies beside it or a folder above.
+
+    Raises:
+        RunError: that config.json is damaged.
+    """
+    above = [source.parent, source.parent.parent] if source.is_file() else []
+    places = [source, source / "best", *above]
+    path = next((place / CONFIG for place in places if (place / CONFIG).is_file()), None)
+    described = run.read_json(path) if path else {}
+    if not isinstance(described, dict) or not {"mean", "std"} <= described.keys():
+        return None
+    mean, std = described["mean"], described["std"]
+    if not _numbers(mean, 3) or not _numbers(std, 3) or min(std) <= 0:
+        raise RunError(f"{path} is damaged: mean and std must be 3 numbers each, std above 0")
+    return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
 
 
 def holds(source: Path) -> bool:

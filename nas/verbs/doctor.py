@@ -24,6 +24,8 @@ from nas.errors import MissingError, NasError
 from nas.findings import ELONGATED, Finding
 from nas.machines import facts as computer
 from nas.prepare import SMALL
+from nas.training.amount import candidate
+from nas.training.auto import Situation, plan
 
 SCHEMA = 1
 _GROUPS_SHOWN = 20
@@ -162,6 +164,20 @@ def _report(
         "duplicates": _duplicates(images, dataset.classes),
         "elongated": sum(_is_elongated(image) for image in images),
         "suggestion": _suggestion(images),
+        "training": _training(carved, images),
+    }
+
+
+def _training(carved: Dataset, images: list[_Image]) -> dict[str, Any] | None:
+    """Return the optimiser steps and views of a training and of a candidate, as nas has them."""
+    train, side = carved.splits.get("train"), _suggestion(images)
+    if not train or side is None:
+        return None
+    given = Situation(len(train), len(carved.classes), side["imgsz"])
+    alone = plan(given).amount
+    return {
+        name: {**dataclasses.asdict(amount), "steps": amount.steps, "views": amount.views}
+        for name, amount in (("train", alone), ("search", candidate(len(train), alone.batch)))
     }
 
 

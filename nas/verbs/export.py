@@ -22,6 +22,7 @@ from nas.errors import NasError, OptionError, RunError
 from nas.exporting import Subject, listed, make_facts
 from nas.load import load_arch
 from nas.model import Model
+from nas.training.diagnosis import FIELD
 from nas.training.trained import load_finite
 
 Answers = Sequence[torch.Tensor]
@@ -348,7 +349,7 @@ def _described(subject: Subject) -> dict[str, Any]:
 
 
 def _notes(subject: Subject, rows: Sequence[dict[str, Any]]) -> list[str]:
-    notes = []
+    notes = [subject.facts[FIELD]] if FIELD in subject.facts else []
     if not subject.facts["trained"]:
         notes = ["fresh weights: the source has no trained ones; the answers mean nothing"]
         if subject.arch.in_channels == 3:

@@ -69,7 +69,7 @@ def plan(
         "choices": len(space.choices),
         "objective": describe(objective),
         "controller": setup.settings.controller,
-        "notes": list(setup.notes),
+        "notes": [*getattr(setup.evaluator, "notes", ()), *setup.notes],
         "warm_start": warm_start.planned(setup, learnt),
         "evaluator": setup.evaluator.title,
         "problem": problem,

@@ -19,6 +19,7 @@ from nas.data.walk import images_below
 from nas.errors import OptionError
 from nas.machines.hardware import torch_device
 from nas.model import Model
+from nas.training.diagnosis import FIELD
 from nas.training.trained import load_finite
 from nas.verbs.val import trained_input
 
@@ -64,7 +65,13 @@ def predict(
                 for file, image in zip(part, images, strict=True)
             ]
     failed = sum("error" in row for row in rows)
-    return {"schema": SCHEMA, "run": str(source), "images": rows, "failed": failed}
+    return {
+        "schema": SCHEMA,
+        "run": str(source),
+        "images": rows,
+        "failed": failed,
+        FIELD: config.get(FIELD, ""),
+    }
 
 
 @torch.no_grad()

@@ -108,7 +108,7 @@ def go_on(
     with together(chosen):
         kept = folder / ARCH
         arch = load_arch(kept if kept.exists() else source)
-        ready = make_ready(chosen, arch, screen.say, _recipe_of(folder))
+        ready = make_ready(chosen, arch, screen.say, _recipe_of(folder), folder)
         _check_data(folder, ready)
         return _train(ready, folder, {"arch": source, **arguments}, screen, interrupted)
 

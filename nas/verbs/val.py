@@ -22,6 +22,7 @@ from nas.data.split_names import alike
 from nas.data.splits import carve, joined
 from nas.errors import OptionError, did_you_mean
 from nas.machines.hardware import torch_device
+from nas.training.diagnosis import FIELD
 from nas.training.trained import load_trained
 from nas.training.validation import Score, validate
 
@@ -76,6 +77,8 @@ def val(
     loader = open_split(scored.part, trained_input(config), device=place, workers=workers)
     classes = len(config["classes"])
     score = validate(model.to(place), loader.ordered(batch_size), classes, device=place)
+    broken = _broken(len(scored.part) - score.count)
+    notes = (*scored.notes, broken, config.get(FIELD, ""))
     return {
         "schema": SCHEMA,
         "run": str(source),
@@ -90,9 +93,7 @@ def val(
         "classes": config["classes"],
         "per_class": _per_class(score, config["classes"]),
         "confusion": score.confusion,
-        "notes": [
-            note for note in (*scored.notes, _broken(len(scored.part) - score.count)) if note
-        ],
+        "notes": [note for note in notes if note],
     }
 
 
