@@ -40,6 +40,8 @@ from nas.studies.study import Heir, Log
 PATIENCE = 500
 # failed evaluations in a row before a search ends: the evaluator is broken, not the archs
 FAILURES = 20
+# failed evaluations after which a search may end that has not one accuracy yet
+FEW = 3
 # seconds between two looks at what other drivers do, where there is nothing else to do
 POLL = 0.25
 
@@ -84,8 +86,11 @@ class Engine:
     """One study with everything that is needed to go on with it.
 
     `finished`: its trials so far. `known` maps arch ids to metrics and may be shared between
-    studies: what is in it is not evaluated again. `stop` returns a reason to end early, or an
-    empty string. `watch` is called with each finished trial.
+    studies: what is in it is not evaluated again. `stop` returns a reason to end at once and leave
+    what runs to a resumption, or an empty string; `late` one to begin nothing more: what is
+    evaluated then is finished, a training at its next rung and counted for what it showed. It is
+    not asked before `at_least` archs have an accuracy, or FEW have failed. `watch` is called with
+    each finished trial.
     """
 
     def __init__(
@@ -100,11 +105,13 @@ class Engine:
         known: dict[str, Metrics],
         stop: Callable[[], str],
         watch: Callable[[Trial], None],
+        late: Callable[[], str] = lambda: "",
+        at_least: int = 0,
         budget: Budget = Budget(),
     ) -> None:
         self._log, self._space, self._goal, self._executor = log, space, goal, executor
         self._seed, self._known, self._stop, self._watch = seed, known, stop, watch
-        self._budget = budget
+        self._late, self._at_least, self._budget = late, at_least, budget
         self._distributions = distributions(space)
         self._pending: dict[int, _Pending] = {}
         self._held: list[_Held] = []
@@ -146,7 +153,7 @@ class Engine:
             if self._pending:
                 for outcome in self._executor.wait():
                     self._record(outcome)
-            elif (self._held or self._rivals) and not self._stop():
+            elif (self._held or self._rivals) and not self._over():
                 time.sleep(POLL)
             else:
                 if self._failed and not self._seen and not self._stop():
@@ -158,7 +165,7 @@ class Engine:
 
         When the search ends, what waits is left to a resumption as the trials it waits for are.
         """
-        ends = bool(self._stop())
+        ends = bool(self._over())
         room = 0 if ends else self._executor.slots - len(self._pending)
         for heir in self._log.inherit(room) if room > 0 else []:
             self._copy_checkpoints(heir)
@@ -193,10 +200,15 @@ class Engine:
         if self._failed >= FAILURES:
             raise NasError(f"the last {FAILURES} evaluations all failed: {self._reason}")
         if len(self._proposed) >= self._space.size:
-            return self._stop() or "every point of the space was proposed"
+            return self._over() or "every point of the space was proposed"
         idle = f"{PATIENCE} proposals in a row were known already or above a limit"
         exhausted = self._idle >= PATIENCE and not self._pending and not self._rivals
-        return self._stop() or (idle if exhausted else "")
+        return self._over() or (idle if exhausted else "")
+
+    def _over(self) -> str:
+        """Return the reason to propose no more that comes from outside of the study, or ""."""
+        enough = len(self._seen) >= self._at_least or self._spent >= FEW
+        return self._stop() or (self._late() if enough else "")
 
     def _screen(self, number: int, choices: Choices, rungs: tuple[Rung, ...] = ()) -> None:
         """Reject a proposal, answer it from what is known, have it wait, or submit it."""
@@ -311,6 +323,9 @@ class Engine:
             self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
         elif self._stop():
             del self._pending[number]
+        elif late := self._over():
+            reason = f"{late}, after {epochs} of {self._budget.rungs[-1]} epochs"
+            self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
         else:
             self._submit(number)
 

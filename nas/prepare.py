@@ -129,7 +129,7 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     pruner = _pruner(settings, goal, evaluator)
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
-        check_reach(space, arch, goal.objective, evaluator)
+        notes += check_reach(space, arch, goal.objective, evaluator)
     draw = _drawing(space, goal, evaluator, arch)
     setup = Setup(settings, space, goal, evaluator, work, pruner, notes, draw=draw)
     late = begins_late(sampler, setup.trials)

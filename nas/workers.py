@@ -23,11 +23,9 @@ from nas.errors import NasError, OptionError
 from nas.evaluation import FATAL, make_evaluator, perform
 from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
 from nas.processes import follow_parent
+from nas.tries import PREEMPTED, Tries
 
-TRIES = 3
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# how a worker ended that was told to: no fault of its task
-PREEMPTED = "SIGTERM, after a checkpoint"
 PATIENCE = 10.0  # seconds for the running step of a training and its checkpoint
 
 
@@ -47,7 +45,7 @@ class Worker:
 
 
 class Processes:
-    """Worker processes; a task whose worker dies is tried again, three times in all.
+    """Worker processes; a task whose worker dies is tried again, as often as `tries` says.
 
     A task that runs out of its time limit has its worker killed, and is not tried again. Each
     worker has a pipe of its own, so one that dies takes no neighbour with it. `shares`: for each
@@ -55,12 +53,18 @@ class Processes:
     may ask for some of its own; it waits until they are free, and so do those behind it.
     """
 
-    def __init__(self, work: Work, shares: list[dict[str, str]], gpus: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        work: Work,
+        shares: list[dict[str, str]],
+        gpus: Sequence[str] = (),
+        tries: Tries | None = None,
+    ) -> None:
         self.slots = len(shares)
         self._work, self._shares, self._gpus = work, shares, gpus
         self._queue: deque[Task] = deque()
-        self._tries: dict[int, int] = {}
-        self._retries = 0
+        self._tries = tries or Tries()
+        self._given_up: list[Outcome] = []  # tasks that were tried often enough before
         self._workers: list[Worker | None] = [None] * self.slots
         self._fatal: NasError | None = None
 
@@ -76,7 +80,6 @@ class Processes:
                 "--member-gpus, or use --executor ray"
             )
         self._queue.append(task)
-        self._tries[task.number] = 0
         self._fill()
 
     def wait(self) -> list[Outcome]:
@@ -89,23 +92,27 @@ class Processes:
             if self._fatal:
                 raise self._fatal
             self._fill()
+            if self._given_up:
+                found, self._given_up = self._given_up, []
+                return found
             busy = {w.pipe: w for w in self._workers if w and w.task}
             first = min(worker.deadline for worker in busy.values())
             patience = max(0.0, first - time.monotonic()) if first < float("inf") else None
             outcomes = [self._collect(busy[pipe]) for pipe in wait(busy, patience)]  # type: ignore[index]
             late = [w for w in busy.values() if w.task and w.deadline <= time.monotonic()]
             outcomes += [self._give_up(worker) for worker in late]
-            if found := [outcome for outcome in outcomes if outcome]:
-                return found
+            if done := [outcome for outcome in outcomes if outcome]:
+                return done
 
     def fleet(self) -> Fleet:
         """Return the workers and how many are busy."""
         busy = sum(1 for worker in self._workers if worker and worker.task)
-        return Fleet(self.slots, busy, retries=self._retries)
+        return Fleet(self.slots, busy, retries=self._tries.total)
 
     def close(self) -> None:
         """End the workers; what is running is abandoned, but a training makes a checkpoint."""
         preempt([worker for worker in self._workers if worker], PATIENCE)
+        self._tries.leave()
         self._workers = [None] * self.slots
         self._queue.clear()
 
@@ -125,8 +132,10 @@ class Processes:
             if worker is None or worker.gpus != gpus:
                 worker = self._opened(slot, gpus)
             task = self._queue.popleft()
-            self._tries[task.number] += 1
-            give(worker, task)
+            if failure := self._tries.begin(task):
+                self._given_up.append(failure)
+            else:
+                give(worker, task)
 
     def _assigned(self, slot: int, count: int) -> tuple[str, ...] | None:
         """Return the GPUs for a task that asks for so many; None: they are not free yet."""
@@ -152,17 +161,16 @@ class Processes:
         """Return what a worker has sent; None if it died and its task is tried again."""
         task = worker.task
         assert task
-        tries = self._tries[task.number]
         try:
-            return dataclasses.replace(read(take(worker)), retries=tries - 1)
+            outcome = read(take(worker))
+            return dataclasses.replace(outcome, retries=self._tries.done(task.number))
         except FATAL as error:
             self._fatal = error
             return None
         except Died as death:
             self._discard(worker)
-            if tries == TRIES:
-                return lost(task.number, tries, str(death))
-            self._retries += 1
+            if not self._tries.again(task.number, str(death)):
+                return self._tries.failed(task.number, str(death))
             self._queue.appendleft(task)
             return None
 
@@ -170,6 +178,7 @@ class Processes:
         task = worker.task
         assert task
         self._discard(worker)
+        self._tries.done(task.number)
         return given_up(task)
 
     def _discard(self, worker: Worker) -> None:
@@ -258,11 +267,6 @@ def _cause(exitcode: int | None) -> str:
     names = {each.value: each.name for each in signal.Signals}
     name = names.get(-exitcode, f"signal {-exitcode}")
     return name + ", which the system sends where memory runs out" * (name == "SIGKILL")
-
-
-def lost(number: int, tries: int, cause: str) -> Outcome:
-    """Return the outcome of a task whose worker died at every try."""
-    return Outcome(number, {}, f"its worker process died {tries} times: {cause}", retries=tries - 1)
 
 
 def answer(evaluator: Callable[[], Evaluator], task: Task) -> dict[str, Any]:

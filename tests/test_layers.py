@@ -13,7 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROWS = (
-    "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.quoting nas.settings.*",
+    "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.quoting "
+    "nas.settings.*",
     "nas.acquisition nas.belief nas.catalog nas.cluster.* nas.compound nas.cost "
     "nas.crosscheck nas.data.* nas.designs nas.durations nas.evaluation nas.explaining "
     "nas.exporting nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.machines.* "

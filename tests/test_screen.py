@@ -1,6 +1,7 @@
 """Screen: lines without a terminal, a live table with one, the end of a search."""
 
 import io
+import itertools
 from pathlib import Path
 
 import pytest
@@ -21,10 +22,13 @@ def trial(number: int, accuracy: float, state: str = "done") -> Trial:
     return Trial(number, state, {}, f"a{number}", metrics, values, "no luck" * (state != "done"))
 
 
-def shown(terminal: bool, earlier: list[Trial], later: list[Trial], notice: str = "") -> str:
+def shown(
+    terminal: bool, earlier: list[Trial], later: list[Trial], notice: str = "", pace: float = 4.0
+) -> str:
+    """Return what is shown of trials that end `pace` seconds after one another."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=100, no_color=True)
-    progress = screen.Progressing(console)
+    progress = screen.Progressing(console, itertools.count(0.0, pace / 2).__next__)
     progress.begin("search", 5, OBJECTIVE, [], earlier)
     for each in later:
         progress.trial(each)
@@ -40,6 +44,17 @@ def test_a_pipe_gets_one_plain_line_a_trial() -> None:
         "search 2/5 #1 done accuracy 60.00 flops 400.0M reward 60.000 best 70.000",
         "search 3/5 #2 failed: no luck",
     ]
+
+
+def test_a_pipe_gets_no_more_than_a_line_a_second_and_the_last_one() -> None:
+    many = [trial(n, 60.0 + n) for n in range(100)]
+    lines = shown(False, [], many, pace=0.05).splitlines()
+    assert 2 <= len(lines) <= 4 and lines[0].startswith("search 1/5 #0")
+    assert lines[-1].startswith("search 100/5 #99")
+
+
+def test_a_duplicate_has_no_line() -> None:
+    assert not shown(False, [], [trial(n, 70.0, "duplicate") for n in range(3)], pace=9)
 
 
 def test_a_resumed_search_goes_on_counting_and_knows_its_best() -> None:

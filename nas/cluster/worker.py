@@ -16,8 +16,8 @@ import ray
 
 from nas.evaluation import make_evaluator
 from nas.interfaces import Evaluator, Task, Work
+from nas.tries import PREEMPTED
 from nas.workers import (
-    PREEMPTED,
     Died,
     Worker,
     answer,

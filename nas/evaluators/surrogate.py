@@ -304,7 +304,8 @@ def _reason(arch: Arch) -> str | None:
             wanted = " or ".join(str(option) for option in allowed)
             return (
                 f"the surrogate predicts networks on EfficientNet-B0's skeleton only: {what} must "
-                f"be {wanted}, not {value!r}; use the space mbconv or another evaluator"
+                f"be {wanted}, not {value!r}; use --space mbconv, or train with --data FOLDER, or "
+                "try the space out with --evaluator synthetic, whose accuracies are made up"
             )
     return None
 

@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from pathlib import Path
 
 from nas import catalog
 from nas.evaluation import make_evaluator, perform
 from nas.interfaces import Evaluator, Executor, Fleet, Outcome, Task, Work
+from nas.tries import Tries
 from nas.workers import VISIBLE, Processes
 
 
-def make(work: Work, *, workers: int = 0, isolate: bool = False) -> Executor:
+def make(
+    work: Work, *, workers: int = 0, isolate: bool = False, folder: Path | None = None
+) -> Executor:
     """Return the executor.
 
     workers: processes; 1, the default, evaluates in this process, unless the evaluator trains or
     `isolate` asks for a process of its own, which a time limit needs. Training processes share the
-    cores, and take the GPUs in turn; a task that asks for some of its own waits for them.
+    cores, and take the GPUs in turn; a task that asks for some of its own waits for them. folder:
+    the run's, where it is kept how often an evaluation has ended the process that it ran in.
     """
     trains = getattr(catalog.load("evaluators", work.evaluator), "TRAINS", False)
     if workers <= 1 and not isolate and not trains:
-        return InProcess(work)
+        return InProcess(work, Tries(folder=folder))
     slots = max(1, workers)
     gpus = _gpus() if trains else []
     shares = [_share(slot, slots, gpus) if trains else {} for slot in range(slots)]
-    return Processes(work, shares, gpus)
+    return Processes(work, shares, gpus, Tries(folder=folder))
 
 
 class InProcess:
@@ -32,21 +37,28 @@ class InProcess:
 
     slots = 1
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, tries: Tries) -> None:
         self._evaluator: Evaluator = make_evaluator(work)
         self._queue: deque[Task] = deque()
+        self._tries = tries
 
     def submit(self, task: Task) -> None:
         self._queue.append(task)
 
     def wait(self) -> list[Outcome]:
-        return [perform(self._evaluator, self._queue.popleft())]
+        task = self._queue.popleft()
+        if failure := self._tries.begin(task):
+            return [failure]
+        outcome = perform(self._evaluator, task)
+        self._tries.done(task.number)
+        return [outcome]
 
     def fleet(self) -> Fleet:
         return Fleet(1, len(self._queue))
 
     def close(self) -> None:
         self._queue.clear()
+        self._tries.leave()
 
 
 def _share(slot: int, slots: int, gpus: list[str]) -> dict[str, str]:

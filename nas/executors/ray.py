@@ -84,7 +84,9 @@ def make(
         check()
         data = json.dumps(dataclasses.asdict(work))
         apart = isolate or trains
-        parts = _Parts(cluster, data, apart, folder, Tries(retries), through, check, patience)
+        parts = _Parts(
+            cluster, data, apart, folder, Tries(retries, folder), through, check, patience
+        )
         return Ray(parts, workers, seconds or (LONG if trains else 0.0))
     except BaseException:
         disconnect()
@@ -134,6 +136,7 @@ class Ray:
         self._seconds = deque([expected], REMEMBERED)
         self._short = parts.short(expected)
         self._way = parts.open(self._short)
+        self._given_up: list[Outcome] = []  # tasks that were tried often enough before
 
     @property
     def slots(self) -> int:
@@ -156,6 +159,9 @@ class Ray:
                 await_room(self._cluster, self._cluster.needs(task), self._parts.patience)
         if task.folder:  # workers run in folders of their own
             task = dataclasses.replace(task, folder=str(Path(task.folder).absolute()))
+        if failure := self._parts.tries.begin(task):
+            self._given_up.append(failure)
+            return
         with self._telling_loss():
             if not len(self._way):
                 self._choose()
@@ -163,6 +169,9 @@ class Ray:
 
     def wait(self) -> list[Outcome]:
         """Return the outcomes that are ready; block until there is one, or for some seconds."""
+        if self._given_up:
+            given_up, self._given_up = self._given_up, []
+            return given_up
         with self._telling_loss():
             self._parts.check()
             found = self._way.wait()
@@ -183,6 +192,7 @@ class Ray:
 
         with contextlib.suppress(Exception):  # the cluster may be gone
             self._way.close()
+        self._parts.tries.leave()
         disconnect()
 
     def _choose(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,16 +18,18 @@ from nas.units import format_count
 from nas.verdict import why
 
 SHOWN = 5
+PAUSE = 1.0  # seconds between two lines where there is no terminal
 Row = Mapping[str, Any]
 
 
 class Progressing:
-    """On a terminal one live table with a bar and the time left; otherwise a line per trial."""
+    """On a terminal one live table with a bar and the time left; otherwise lines, PAUSE s apart."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console, self._clock = console, clock
         self._live: Live | None = None
-        self._notice = ""
+        self._notice = self._waiting = ""
+        self._last = -PAUSE
 
     def say(self, text: str) -> None:
         """Show one line before the start."""
@@ -68,8 +71,16 @@ class Progressing:
         self._count(trial)
         if self._live:
             self._bar.update(self._task, completed=self._done)
-        else:
-            self._console.print(self._line(trial), highlight=False, soft_wrap=True)
+        elif trial.state != "duplicate":
+            self._waiting = self._line(trial)
+            if self._clock() >= self._last + PAUSE:
+                self._flush()
+
+    def _flush(self) -> None:
+        """Print the last line that waits, if any: what came before it is in trials.csv."""
+        if self._waiting:
+            self.say(self._waiting)
+            self._waiting, self._last = "", self._clock()
 
     def notice(self, text: str) -> bool:
         """Show a line below the live table; tell whether there is one. Safe in a signal handler."""
@@ -78,6 +89,7 @@ class Progressing:
 
     def end(self) -> None:
         """Stop showing it."""
+        self._flush()
         if self._live:
             self._live.stop()
             self._live = None
