@@ -123,7 +123,8 @@ class _Ledger:
         The file may name it until the next begins: one write for each task is enough.
         """
         self._begun.discard(_name(task))
-        if not crashed and self._crashes.pop(_arch(task), None):
+        if not crashed and _arch(task) in self._crashes:
+            del self._crashes[_arch(task)]
             self._write()
 
     def leave(self) -> None:
