@@ -213,8 +213,8 @@ def _warnings(
     if best and counted.value >= (best["tau"]["value"] or -1.0):
         found.append(
             f"counting FLOPs ranks these archs as well as {best['budget']} does, without any "
-            f"training (tau {describe(_numbers(counted))}): narrow the range with --min-flops and "
-            "--max-flops to what a search would compare"
+            f"training (tau {describe(_numbers(counted))}): take archs of one size, as a search "
+            "would compare (--target-flops, or --min-flops and --max-flops)"
         )
     return found
 

@@ -7,6 +7,7 @@ import itertools
 import math
 import random
 import shutil
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,12 +30,16 @@ from nas.proxies import Budget, Trained, default_budgets, parse_budget
 from nas.reach import check_space, try_decode
 from nas.samplers import lowered, random_choices
 from nas.settings.proxy import ProxySettings
-from nas.training.recipe import Recipe, with_options
+from nas.training.amount import FINAL
+from nas.training.auto import Situation, settled
+from nas.training.recipe import load_recipe
 from nas.training.train import Job, Row, fit, training_flops
 from nas.units import format_count
 
 ROWS = "trainings.csv"
 DRAWS = 2000
+BAND, SAMPLED = 0.1, 200  # of the target, to both sides; archs that a median is taken of
+LONG_EPOCHS = 16
 # where random points within the limits are rare, so many for each arch are led there; unless so
 # many did not arrive
 STRATUM, MOST_FAILURES = 5, 3
@@ -85,7 +90,6 @@ class Lab:
     candidates: tuple[Candidate, ...]
     budgets: tuple[Budget, ...]
     long: Budget
-    recipe: Recipe
     device: str
     notes: tuple[str, ...]
     opened: dict[tuple[float, int], Data] = field(default_factory=dict)
@@ -118,13 +122,23 @@ class Lab:
         return self.opened[key]
 
     def job(self, slot: Slot) -> Job:
-        """Return one training."""
-        arch = self.candidates[slot.arch].arch
+        """Return one training, with the recipe that a search would use for its budget."""
+        arch, data = self.candidates[slot.arch].arch, self.images(slot.budget)
+        chosen, epochs = self.settings, slot.budget.epochs
+        given = Situation(
+            len(data.train),
+            len(data.classes),
+            data.size,
+            gray=data.gray,
+            epochs=epochs,
+            batch=chosen.batch_size or 0,
+        )
+        made = settled(chosen.recipe, chosen.recipe_options, given)
         return Job(
             dataclasses.replace(arch, resolution=slot.budget.imgsz),
-            self.recipe,
-            slot.budget.epochs,
-            self.settings.batch_size or self.recipe.batch_size,
+            made.recipe,
+            epochs,
+            made.amount.batch,
             seed=slot.seed,
             device=self.device,
         )
@@ -142,21 +156,42 @@ def open_lab(chosen: ProxySettings) -> Lab:
         OptionError: a setting is wrong, the data cannot be used, or the space has too few archs.
         MissingError: a package that the data needs is not installed.
     """
-    recipe = with_options(catalog.export("recipes", chosen.recipe, "RECIPE"), chosen.recipe_options)
+    load_recipe(chosen.recipe, chosen.recipe_options)  # refused before the images are read
     device = torch_device(chosen.device)
     dataset = carve(open_asked(chosen))
     space, notes = _space(chosen, dataset)
     imgsz = chosen.imgsz or check_space(space).resolution
-    candidates = spread_archs(
-        space,
-        chosen.archs,
-        seed=chosen.seed,
-        least=chosen.min_flops or 0,
-        most=chosen.max_flops or float("inf"),
-    )
-    long = Budget(chosen.long_epochs, 1.0, imgsz)
+    (least, most), note = _band(chosen, space)
+    candidates = spread_archs(space, chosen.archs, seed=chosen.seed, least=least, most=most)
+    long = Budget(chosen.long_epochs or _long_epochs(chosen, dataset), 1.0, imgsz)
     budgets = _budgets(chosen, long)
-    return Lab(chosen, dataset, space, candidates, budgets, long, recipe, device, notes)
+    return Lab(chosen, dataset, space, candidates, budgets, long, device, (*notes, *note))
+
+
+def _band(chosen: ProxySettings, space: Space) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Return the least and most multiply-adds of the archs, and a line where they were chosen.
+
+    A search compares archs of about one size; over all sizes a proxy that sees the size alone
+    ranks well, and says nothing of that.
+    """
+    if chosen.min_flops or chosen.max_flops:
+        return (chosen.min_flops or 0, chosen.max_flops or math.inf), ()
+    target = float(chosen.target_flops or 0)
+    note: tuple[str, ...] = ()
+    if not target:
+        rng = random.Random(chosen.seed)
+        archs = (try_decode(space, random_choices(space, rng)) for _ in range(SAMPLED))
+        target = statistics.median(count(arch).flops for arch in archs if arch)
+        words = f"archs within {BAND:.0%} of {format_count(target)} multiply-adds, the median of"
+        note = (f"{words} {space.name}; --target-flops takes that of your search",)
+    return ((1 - BAND) * target, (1 + BAND) * target), note
+
+
+def _long_epochs(chosen: ProxySettings, dataset: Dataset) -> int:
+    images = max(1, round(len(dataset.splits["train"]) * chosen.fraction))
+    given = Situation(images, len(dataset.classes), SMALL, batch=chosen.batch_size or 0)
+    batch = settled(chosen.recipe, chosen.recipe_options, given).amount.batch
+    return max(LONG_EPOCHS, FINAL.epochs(images, batch))
 
 
 def _budgets(chosen: ProxySettings, long: Budget) -> tuple[Budget, ...]:

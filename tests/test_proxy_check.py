@@ -21,9 +21,10 @@ from nas.data.dataset import Dataset
 from nas.data.loader import open_data
 from nas.errors import NasError, OptionError, RunError
 from nas.proxies import Budget, Trained, default_budgets, judge, parse_budget
-from nas.proxy_lab import spread_archs
+from nas.proxy_lab import open_lab, spread_archs
 from nas.screens.proxy import show_proxy_check
 from nas.settings.proxy import proxy_settings_from
+from nas.training.auto import Situation, settled
 from nas.training.train import Job, fit
 from nas.verbs.proxy_check import INTERRUPTED, proxy_check
 
@@ -187,11 +188,21 @@ def test_archs_are_seeded_and_all_different(folder: Path) -> None:
         spread_archs(space, 28, seed=0, least=0, most=math.inf)
 
 
+def test_archs_are_of_about_the_size_that_is_searched_for(folder: Path) -> None:
+    for given, middle in (({"target_flops": "300k"}, 300e3), ({}, None)):
+        lab = open_lab(proxy_settings_from({**GIVEN, "data": "digits", "min_flops": None, **given}))
+        sizes = [each.flops for each in lab.candidates]
+        assert max(sizes) / min(sizes) <= 1.1 / 0.9
+        assert middle is None or all(0.9 * middle <= size <= 1.1 * middle for size in sizes)
+        assert any("--target-flops" in note for note in lab.notes) == (not given)
+
+
 # ------------------------------------------------------------------------------ real trainings
 
 GIVEN: dict[str, Any] = {
     "space": "space.py",
     "archs": 2,
+    "min_flops": "1",
     "budget": ["1:0.5"],
     "long_epochs": 2,
     "fraction": 0.1,
@@ -272,8 +283,9 @@ def test_a_row_is_what_fit_gives(whole: tuple[Path, dict[str, Any], list[str]]) 
     assert arch.id == row["arch_id"]
     dataset = catalog.load("datasets", "digits").read("digits", download=False)
     data = open_data(splits.carve(dataset), imgsz=32, fraction=0.1, cache=False)
-    recipe = catalog.export("recipes", "proxy", "RECIPE")
-    job = Job(arch, recipe, 2, recipe.batch_size, seed=int(row["seed"]))
+    assert data.gray
+    made = settled("auto", {}, Situation(long_images(0.1), 10, 32, gray=True, epochs=2))
+    job = Job(arch, made.recipe, 2, made.amount.batch, seed=int(row["seed"]))
     epochs = fit(job, data, folder / "again")
     assert float(row["accuracy"]) == epochs[-1]["val_top1"]
 

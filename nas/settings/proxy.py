@@ -39,10 +39,18 @@ class ProxySettings:
         "of up to 64 pixels, else mbconv.",
     )
     imgsz: int | None = flag(None, WHAT, "Pixels a side [default: the space's].")
-    archs: int = flag(8, WHAT, "Archs to train: random ones, spread over the FLOPs of the space.")
-    min_flops: int | None = flag(None, WHAT, "Least multiply-adds of an arch.")
+    archs: int = flag(8, WHAT, "Archs to train: random ones, spread over the range of FLOPs.")
+    target_flops: int | None = flag(
+        None,
+        WHAT,
+        "Multiply-adds of the search that is planned, such as 5M: archs within 10 % of it "
+        "[default: the median of the space].",
+    )
+    min_flops: int | None = flag(
+        None, WHAT, "Least multiply-adds of an arch, instead of --target-flops."
+    )
     max_flops: int | None = flag(
-        None, WHAT, "Most multiply-adds of an arch: take the range that a search would compare."
+        None, WHAT, "Most multiply-adds of an arch, instead of --target-flops."
     )
     budget: list[str] = flag(
         [],
@@ -50,7 +58,12 @@ class ProxySettings:
         "A short training as epochs[:fraction of the images[:pixels]], such as 4, 8:0.5 or "
         "8:0.5:32; repeatable [default: 1/8, 1/4 and 1/2 of the long one].",
     )
-    long_epochs: int = flag(16, HOW, "Epochs of the long training, which gives the true ranking.")
+    long_epochs: int | None = flag(
+        None,
+        HOW,
+        "Epochs of the long training, which gives the true ranking [default: 16, or as many as a "
+        "training needs to tell what an arch gives].",
+    )
     seeds: int = flag(2, HOW, "Trainings of each arch with each budget.")
     fraction: float = flag(
         1.0, HOW, "Share of the training images for everything, the long training too."
@@ -61,7 +74,7 @@ class ProxySettings:
         "A budget ranks well enough if the lower end of its tau is above this: at 0.5 three of "
         "four pairs are in the right order.",
     )
-    recipe: str = flag("proxy", HOW, "Recipe (`nas ls recipes`).")
+    recipe: str = flag("auto", HOW, "Recipe (`nas ls recipes`).")
     recipe_options: dict[str, Any] = flag(
         {}, HOW, "Number or word of the recipe, as name=value; repeatable."
     )
@@ -110,6 +123,10 @@ def proxy_settings_from(given: Mapping[str, Any]) -> ProxySettings:
             "proxy-check needs --data: a folder of class folders, a parquet file, digits, or a "
             "name such as cifar10"
         )
+    if found.target_flops and (found.min_flops or found.max_flops):
+        raise OptionError(
+            "--target-flops takes archs within 10 % of it; leave out --min-flops and --max-flops"
+        )
     if (found.min_flops or 0) > (found.max_flops or float("inf")):
         raise OptionError(
             f"--min-flops {found.min_flops} is above --max-flops {found.max_flops}: no arch is left"
@@ -121,7 +138,7 @@ def _checked(key: str, value: Any) -> Any:
     """Return a value of its field's kind."""
     if key in _LEAST:
         return _whole(key, value, _LEAST[key])
-    if key in ("min_flops", "max_flops"):
+    if key in ("target_flops", "min_flops", "max_flops"):
         return parse_count(value, _name(key))
     if key in ("fraction", "threshold"):
         return _share(key, value)

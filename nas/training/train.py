@@ -154,13 +154,15 @@ def stalled(rows: Sequence[Row], patience: int) -> bool:
 
     A function of the rows, so that a resumed training ends where an undisturbed one does.
     """
+    scored = [row for row in rows if "val_top1" in row]
+    if not patience or not scored:
+        return False
     top1, loss, improved = -1.0, math.inf, 0.0
-    for row in rows:
-        if row.get("val_top1", -1.0) > top1 or row.get("val_loss", math.inf) < loss:
+    for row in scored:
+        if row["val_top1"] > top1 or row["val_loss"] < loss:
             improved = row["epoch"]
-        top1 = max(top1, row.get("val_top1", -1.0))
-        loss = min(loss, row.get("val_loss", math.inf))
-    return bool(patience and rows) and rows[-1]["epoch"] - improved >= patience
+        top1, loss = max(top1, row["val_top1"]), min(loss, row["val_loss"])
+    return scored[-1]["epoch"] - improved >= patience
 
 
 def fitting(job: Job, data: Data, say: Callable[[str], None] = lambda text: None) -> Job:

@@ -171,7 +171,7 @@ def _result(lab: Lab, folder: Path, rows: Sequence[Outcome], stopped: str) -> di
         "data": lab.settings.data,
         "split": "val",
         "space": lab.space.name,
-        "recipe": lab.recipe.name,
+        "recipe": lab.settings.recipe,
         "device": lab.device,
         "seeds": lab.settings.seeds,
         "fraction": lab.settings.fraction,
