@@ -146,7 +146,7 @@ def test_a_loss_that_still_falls_is_progress() -> None:
 
 
 def test_patience_ends_a_training_and_a_resumed_one_at_the_same_epoch(tmp_path: Path) -> None:
-    still = job(12, lr=100.0, patience=3, interval=2)
+    still = job(12, lr=1e-9, norm_momentum=1e-4, patience=3, interval=2)
     rows = fit(still, digits(), tmp_path / "whole")
     assert 4 <= len(rows) < 12 and "val_top1" not in rows[0] and "val_top1" in rows[1]
     fit(still, digits(), tmp_path / "parts", until=3)
