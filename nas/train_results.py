@@ -91,12 +91,23 @@ def conclude(
     run.write_text(folder / "README.md", card.write(result, ready.job.recipe))
     try:
         pictures.curves(rows, folder / "results.png")
-        pictures.confusion(score.confusion, result["classes"], folder / "confusion_matrix.png")
+        _draw_confusion(score, result["classes"], folder / "confusion_matrix.png", say)
     except MissingError as error:
         say(f"no pictures: {error}")
     run.write_json(folder / RESULT, result)
     report.write(folder)
     return result
+
+
+def _draw_confusion(
+    score: Score, classes: list[str], path: Path, say: Callable[[str], None]
+) -> None:
+    """Draw what was taken for what, of classes that a picture can hold."""
+    matrix = score.confusion.matrix() if score.confusion else None
+    if matrix is not None:
+        pictures.confusion(matrix, classes, path)
+    else:
+        say(f"no {path.name}: {len(classes):,} classes are too many to draw; `nas val` lists them")
 
 
 def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[str, Any]:
@@ -105,7 +116,7 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[s
     cost = count(job.arch)
     labels = ready.dataset.splits["val"].labels.tolist()
     val = {k.removeprefix("val_"): finite(v) for k, v in top.items() if k.startswith("val_")}
-    validated = Score(top["val_top1"], top["val_top5"], top["val_loss"], len(data.val), [])
+    validated = Score(top["val_top1"], top["val_top5"], top["val_loss"], len(data.val))
     seconds = sum(row["seconds"] for row in rows)
     images = sum(row["seconds"] * row["images_per_second"] for row in rows)
     return {

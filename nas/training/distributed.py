@@ -52,6 +52,19 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
+def gathered(values: Tensor) -> Tensor:
+    """Return vectors (N,) of all processes, of any lengths, in one."""
+    if not distributed.is_initialized():
+        return values
+    lengths = torch.zeros(world(), dtype=torch.int64, device=values.device)
+    lengths[rank()] = len(values)
+    lengths = summed(lengths)
+    first = int(lengths[: rank()].sum())
+    whole = torch.zeros(int(lengths.sum()), dtype=values.dtype, device=values.device)
+    whole[first : first + len(values)] = values
+    return summed(whole)
+
+
 def average_buffers(model: nn.Module) -> None:
     """Replace batch norm's running statistics by their mean over all processes."""
     if not distributed.is_initialized():

@@ -92,7 +92,7 @@ def val(
         "standard_error": score.standard_error,
         "classes": config["classes"],
         "per_class": _per_class(score, config["classes"]),
-        "confusion": score.confusion,
+        "confusion": score.confusion.matrix() if score.confusion else None,
         "notes": [note for note in notes if note],
     }
 
@@ -223,16 +223,16 @@ def _per_class(score: Score, classes: Sequence[str]) -> list[dict[str, Any]]:
     """
     rows = []
     for index, name in enumerate(classes):
-        row = score.confusion[index]
-        wrong = [0 if other == index else number for other, number in enumerate(row)]
-        most = max(range(len(wrong)), key=wrong.__getitem__)
+        row = score.confusion.row(index) if score.confusion else {}
+        count, right = sum(row.values()), row.pop(index, 0)
+        most = max(row, key=row.__getitem__, default=None)
         rows.append(
             {
                 "class": name,
-                "n": sum(row),
-                "top1": 100 * row[index] / sum(row) if sum(row) else None,
-                "confused_with": classes[most] if wrong[most] else None,
-                "confused": wrong[most],
+                "n": count,
+                "top1": 100 * right / count if count else None,
+                "confused_with": None if most is None else classes[most],
+                "confused": 0 if most is None else row[most],
             }
         )
     return rows
