@@ -27,11 +27,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Finalist:
-    """An arch of the last round: `name` says where it came from."""
+    """An arch of the last round: `name` and `origin` say where it came from.
+
+    `metrics`: what is known of it before; of a reference that was no trial its cost alone.
+    """
 
     name: str
     arch: Arch
     metrics: Metrics
+    origin: str = ""
 
 
 @dataclass(frozen=True)
@@ -188,12 +192,13 @@ def entry(standing: Standing) -> dict[str, Any]:
     """Return a standing as JSON data."""
     return {
         "name": standing.finalist.name,
+        "origin": standing.finalist.origin,
         "arch_id": standing.finalist.arch.id,
         "accuracies": list(standing.accuracies),
         "accuracy": standing.mean,
         "accuracy_std": standing.error or None,
         "seed_deviation": standing.deviation or None,
-        "searched": standing.finalist.metrics["accuracy"],
+        "searched": standing.finalist.metrics.get("accuracy"),
     }
 
 

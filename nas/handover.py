@@ -1,14 +1,15 @@
-"""What a search hands over: not the trial that looked best, but the one that is expected to be.
+"""What a search hands over: what did best in the finals, wherever it came from.
 
 The best of many noisy observations is partly luck (the winner's curse). So a model is fitted to all
-trials of a study (nas/posterior.py), and the evaluated trial with the best reward at its posterior
-mean is handed over. What was observed stays as it was, and both are told.
+trials of a study (nas/posterior.py), and the finalists are chosen by its mean. Where nothing is
+trained there are no finals, and the best by posterior mean is handed over. What was observed stays
+as it was, and both are told.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from nas.interfaces import SCORED, Metrics, Trial
 from nas.objective import Goal, meets, reward
 from nas.posterior import posterior
 from nas.prepare import Setup
+from nas.units import amount
+from nas.verdict import RANDOM, REFERENCE, SEARCH, Contender, choose, explain, figures
 
 # by trial number: mean and standard deviation of the accuracy, in percent
 Beliefs = Mapping[int, tuple[float, float]]
@@ -38,6 +41,11 @@ def judged(setup: Setup, trials: list[Trial]) -> Judged:
     return Judged(trials, posterior(setup.space, trials))
 
 
+def without(study: Judged, archs: Collection[str]) -> Judged:
+    """Return a study without the trials of some networks."""
+    return Judged([t for t in study.trials if t.arch_id not in archs], study.beliefs)
+
+
 def ranked(trials: Sequence[Trial], goal: Goal, beliefs: Beliefs = {}) -> list[Trial]:  # noqa: B006
     """Return the evaluated trials by reward, best first; ties by number.
 
@@ -48,16 +56,16 @@ def ranked(trials: Sequence[Trial], goal: Goal, beliefs: Beliefs = {}) -> list[T
     return sorted(
         scored,
         key=lambda t: (
-            not within(t, goal),
+            not within(t.metrics, goal),
             -reward(_believed(t, beliefs), goal.objective),
             t.number,
         ),
     )
 
 
-def within(trial: Trial, goal: Goal) -> bool:
-    """Tell whether a trial keeps to the targets of a hard reward; other rewards set no limit."""
-    return goal.objective.kind != "hard" or meets(trial.metrics, goal.objective)
+def within(metrics: Metrics, goal: Goal) -> bool:
+    """Tell whether a net keeps to the targets of a hard reward; other rewards set no limit."""
+    return goal.objective.kind != "hard" or meets(metrics, goal.objective)
 
 
 def _believed(trial: Trial, beliefs: Beliefs) -> Metrics:
@@ -71,32 +79,144 @@ def leaders(study: Judged, goal: Goal) -> list[Trial]:
     return ranked(study.trials, goal, study.beliefs)
 
 
-def finalists(
-    setup: Setup, found: Judged, chance: Judged, references: list[dict[str, Any]]
-) -> list[Finalist]:
-    """Return the best few of the search and of random search, and the references; none twice."""
-    top = setup.finalists
-    named = [("search", t) for t in leaders(found, setup.goal)[:top]]
-    named += [("random search", t) for t in leaders(chance, setup.goal)[:top]]
-    playing = [
-        Finalist(f"{name} #{trial.number}", setup.space.decode(trial.choices), trial.metrics)
-        for name, trial in named
+def finalists(setup: Setup, found: Judged, baseline: Judged) -> list[Finalist]:
+    """Return the best few of the search and of its random baseline, and references; none twice.
+
+    Of the references that were trials the best plays, of those beside the space all that fit.
+    """
+    top, named = setup.finalists, {each.arch.id: each.name for each in setup.references}
+    first = leaders(found, setup.goal)
+    tried = _best_reference(setup, first, found.trials, named)
+    playing = [_finalist(setup, SEARCH, trial, named) for trial in first[:top]]
+    playing += [_finalist(setup, SEARCH, tried, named)] if tried else []
+    playing += [
+        _finalist(setup, RANDOM, trial, named) for trial in leaders(baseline, setup.goal)[:top]
     ]
     playing += [
-        Finalist(row["name"], Arch.from_dict(row["arch"]), row["metrics"]) for row in references
+        Finalist(each.name, each.arch, each.cost, REFERENCE) for each in setup.beside_the_space
     ]
-    first = {finalist.arch.id: finalist for finalist in reversed(playing)}
-    return [finalist for finalist in playing if first[finalist.arch.id] is finalist]
+    once = {finalist.arch.id: finalist for finalist in reversed(playing)}
+    return [finalist for finalist in playing if once[finalist.arch.id] is finalist]
+
+
+def _best_reference(
+    setup: Setup, first: Sequence[Trial], trials: Sequence[Trial], named: Mapping[str, str]
+) -> Trial | None:
+    """Return the best reference that was a trial: if all were stopped early, by their last rung."""
+    if whole := next((trial for trial in first if trial.arch_id in named), None):
+        return whole
+    stopped = [t for t in trials if t.arch_id in named and t.state == "stopped" and t.rungs]
+    return max(stopped, key=lambda trial: trial.rungs[-1].reward, default=None)
+
+
+def _finalist(setup: Setup, study: str, trial: Trial, named: Mapping[str, str]) -> Finalist:
+    arch = setup.space.decode(trial.choices)
+    label, origin = _origin(study, trial, named)
+    return Finalist(label, arch, trial.metrics, origin)
+
+
+def _origin(study: str, trial: Trial, named: Mapping[str, str]) -> tuple[str, str]:
+    """Return how a trial is called and where it came from; `named`: references by arch id."""
+    if trial.arch_id in named:
+        return named[trial.arch_id], REFERENCE
+    return f"{study} #{trial.number}", study
 
 
 def winner(
     setup: Setup, name: str, study: Judged, final: Mapping[str, Standing]
 ) -> dict[str, Any] | None:
-    """Return what a study hands over: by the finals among those that were in them."""
+    """Return the best of one study: by the finals among those that were in them."""
     first = leaders(study, setup.goal)
-    played = [_retold(trial, final) for trial in first if trial.arch_id in final]
+    played = [retold(trial, final) for trial in first if trial.arch_id in final]
     best = ranked(played, setup.goal) or first
     return entry(setup, name, best[0], study.beliefs) if best else None
+
+
+def handed_over(
+    setup: Setup, found: Judged, baseline: Judged, final: Mapping[str, Standing]
+) -> tuple[dict[str, Any], str] | None:
+    """Return as JSON data the network that is handed over, wherever it came from, and why.
+
+    It is what did best in the finals, the cheapest of those that are level; without finals the best
+    by posterior mean of the search with its references and of random search. None: nothing was
+    evaluated.
+    """
+    entries = _in_finals(setup, found, baseline, final) or _by_posterior(setup, found, baseline)
+    if not entries:
+        return None
+    contenders = [_contender(setup, each, bool(final)) for each in entries]
+    # the absolute reward sets the cost itself
+    cheaper = bool(final) and setup.goal.objective.kind != "absolute"
+    choice = choose(contenders, cheaper=cheaper)
+    chosen = entries[contenders.index(choice.chosen)]
+    plain = all(each["reward"] == each["metrics"]["accuracy"] for each in entries)
+    where = "in the finals" if final else "by posterior mean"
+    if not final and not any(each["posterior"] for each in entries):
+        where = "of those observed"
+    sentence = explain(choice, where=where, unit="points" if plain else "of reward")
+    return {**chosen, "name": "best"}, sentence
+
+
+def _in_finals(
+    setup: Setup, found: Judged, baseline: Judged, final: Mapping[str, Standing]
+) -> list[dict[str, Any]]:
+    """Return each finalist as JSON data, with the accuracy that the finals found."""
+    trials = {
+        trial.arch_id: (trial, study.beliefs)
+        for study in (baseline, found)  # what both proposed is the search's
+        for trial in study.trials
+        if trial.state in SCORED
+    }
+    entries = []
+    for arch_id, standing in final.items():
+        finalist = standing.finalist
+        if arch_id in trials:
+            trial, beliefs = trials[arch_id]
+        else:
+            trial, beliefs = untried(finalist.arch, finalist.metrics), {}
+        row = entry(setup, finalist.name, retold(trial, final), beliefs, finalist.arch)
+        entries.append({**row, "origin": finalist.origin, "label": finalist.name})
+    return entries
+
+
+def _by_posterior(setup: Setup, found: Judged, baseline: Judged) -> list[dict[str, Any]]:
+    """Return as JSON data the best of the search, of its references and of random search."""
+    named = {each.arch.id: each.name for each in setup.references}
+    entries: dict[str, dict[str, Any]] = {}
+    for name, study in ((SEARCH, found), (RANDOM, baseline)):
+        for trial in leaders(study, setup.goal):
+            label, origin = _origin(name, trial, named)
+            if origin not in entries:
+                row = entry(setup, label, trial, study.beliefs)
+                entries[origin] = {**row, "origin": origin, "label": label}
+    return list(entries.values())
+
+
+def _contender(setup: Setup, row: Mapping[str, Any], final: bool) -> Contender:
+    """Return a row of JSON data as what may be handed over."""
+    goal, metrics = setup.goal, row["metrics"]
+    known = None if final else row["posterior"]
+    accuracy = (known or metrics)["accuracy"]
+    error = (known or metrics).get("accuracy_std") or 0.0
+    worth = (known or row)["reward"]
+    scale = 1.0 if goal.objective.kind == "absolute" or not accuracy else worth / accuracy
+    spread = f" ±{error:.2f}" if error else ""
+    in_finals = f"{accuracy:.2f}{spread} %, {amount(goal.cost, metrics[goal.cost])}"
+    return Contender(
+        label=row["label"],
+        origin=row["origin"],
+        arch_id=row["arch_id"],
+        reward=worth,
+        error=error * scale,
+        cost=metrics[goal.cost],
+        within=within(metrics, goal),
+        shown=in_finals if final else figures(row),
+    )
+
+
+def untried(arch: Arch, cost: Metrics) -> Trial:
+    """Return a trial for a network that was none: a reference beside the space."""
+    return Trial(-1, "done", {}, arch.id, cost)
 
 
 def observed_best(setup: Setup, study: Judged, best: Mapping[str, Any] | None) -> Any:
@@ -107,7 +227,7 @@ def observed_best(setup: Setup, study: Judged, best: Mapping[str, Any] | None) -
     return entry(setup, f"#{first[0].number}", first[0], study.beliefs)
 
 
-def _retold(trial: Trial, final: Mapping[str, Standing]) -> Trial:
+def retold(trial: Trial, final: Mapping[str, Standing]) -> Trial:
     """Return a trial with the accuracy that the finals found."""
     return dataclasses.replace(trial, metrics=fresh(trial.metrics, final[trial.arch_id]))
 
@@ -119,9 +239,18 @@ def fresh(metrics: Metrics, standing: Standing) -> Metrics:
     return {**metrics, "accuracy": standing.mean, **known}
 
 
-def entry(setup: Setup, name: str, trial: Trial, beliefs: Beliefs = {}) -> dict[str, Any]:  # noqa: B006
-    """Return a trial as JSON data: metrics as observed, and its posterior if there is one."""
-    arch = setup.space.decode(trial.choices)
+def entry(
+    setup: Setup,
+    name: str,
+    trial: Trial,
+    beliefs: Beliefs = {},  # noqa: B006
+    arch: Arch | None = None,
+) -> dict[str, Any]:
+    """Return a trial as JSON data: metrics as observed, and its posterior if there is one.
+
+    `arch`: its network, where that is no point of the space.
+    """
+    arch = arch or setup.space.decode(trial.choices)
     return {
         "name": name,
         "number": trial.number,

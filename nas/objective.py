@@ -51,6 +51,12 @@ class Goal:
     def directions(self) -> list[Literal["maximize", "minimize"]]:
         return ["maximize", "minimize"] if self.pareto else ["maximize"]
 
+    @property
+    def cost(self) -> str:
+        """Return the cost metric that accuracy is set against."""
+        targets = self.objective.targets
+        return self.pareto or (targets[0].metric if targets else "flops")
+
     def values(self, metrics: Mapping[str, float]) -> tuple[float, ...]:
         """Return what the study is told for these metrics."""
         if self.pareto:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,22 @@ from optuna.samplers import BaseSampler
 
 from nas import catalog
 from nas.arch import Arch
-from nas.compound import LEAST_PIXELS
 from nas.engine import Budget
 from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import make_evaluator, rungs
-from nas.interfaces import Choices, Evaluator, Fits, Space, Trial, Work
+from nas.interfaces import Choices, Evaluator, Metrics, Space, Trial, Work
+from nas.load import baselines
 from nas.objective import Bound, Goal, make_objective
 from nas.packing import check_asked
-from nas.reach import check_reach, check_space, known_costs
+from nas.points import LATENCY, Reference, cost_metrics, references
+from nas.reach import COUNTED, check_reach, check_space, fitted, known_costs
 from nas.samplers import Draw, Prior, begins_late, no_excess, no_prior, random_choices
 from nas.sampling.region import drawing
 from nas.settings.search import Settings
 
 FINALISTS, FINAL_SEEDS = 3, 3
+# baselines that a search is compared with where they are points of its space
+REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 SMALL = 64  # pixels a side up to which a space with fewer strides fits better
 # settings that are options of an evaluator that trains
@@ -78,6 +82,7 @@ class Setup:
     notes: tuple[str, ...]  # what was chosen for the user, and why
     start: Start = Start()
     draw: Draw = random_choices  # a random point that meets the target
+    references: tuple[Reference, ...] = ()
 
     @property
     def rungs(self) -> tuple[int, ...]:
@@ -88,6 +93,27 @@ class Setup:
     def trials(self) -> int:
         """Return how many archs to evaluate."""
         return self.settings.trials or (TRAININGS if self.rungs else EVALUATIONS)
+
+    @property
+    def first_points(self) -> list[Choices]:
+        """Return the references that are the first trials: at most half of all, rounded up."""
+        most = (self.trials + 1) // 2
+        points = (each.choices for each in self._fitting if each.choices is not None)
+        return list(itertools.islice(points, most))
+
+    @property
+    def beside_the_space(self) -> list[Reference]:
+        """Return the references that can be trained but are no trials: no points of the space.
+
+        None under a target of latency, which is known of trials alone.
+        """
+        counted = all(bound.metric in COUNTED for bound in self.goal.objective.targets)
+        return [each for each in self._fitting if each.choices is None and counted]
+
+    @property
+    def _fitting(self) -> list[Reference]:
+        """Return the references within the targets and limits that the evaluator knows."""
+        return [each for each in self.references if each.fits and _knows(self.evaluator, each.arch)]
 
     @property
     def finalists(self) -> int:
@@ -130,8 +156,10 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
         notes += check_reach(space, arch, goal.objective, evaluator)
-    draw = _drawing(space, goal, evaluator, arch)
+    known, cost_of = _known_costs(goal, evaluator, arch)
+    draw = drawing(space, goal, known, cost_of)
     setup = Setup(settings, space, goal, evaluator, work, pruner, notes, draw=draw)
+    setup = dataclasses.replace(setup, references=_references(setup, known, cost_of))
     late = begins_late(sampler, setup.trials)
     if late and not settings.warm_start:  # which gives it results to begin with
         note = f"controller {settings.controller}: {late}"
@@ -139,13 +167,32 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     return setup
 
 
-def _drawing(space: Space, goal: Goal, evaluator: Evaluator, arch: Arch) -> Draw:
-    """Return what draws the random points of the search."""
+def _known_costs(
+    goal: Goal, evaluator: Evaluator, arch: Arch
+) -> tuple[Sequence[str], Callable[[Arch], Metrics]]:
+    """Return which metrics of the bounds can be had at once, and what gives them."""
     try:
-        known, cost_of = known_costs(goal.objective, evaluator, arch)
+        return known_costs(goal.objective, evaluator, arch)
     except EvaluatorError:  # it does not know the space, which a plan tells
-        return drawing(space, goal)
-    return drawing(space, goal, known, cost_of)
+        return COUNTED, cost_metrics
+
+
+def _references(
+    setup: Setup, known: Sequence[str], cost_of: Callable[[Arch], Metrics]
+) -> tuple[Reference, ...]:
+    """Return the reference designs of the space, and the baselines that are points of it."""
+    listed = {name: baselines()[name] for name in REFERENCES}
+    latency = (lambda arch: cost_of(arch)[LATENCY]) if LATENCY in known else None
+    found = references(setup.space, setup.goal.objective, beside=listed, latency=latency)
+    return tuple(found)
+
+
+def _knows(evaluator: Evaluator, arch: Arch) -> bool:
+    try:
+        evaluator.check(arch)
+    except EvaluatorError:
+        return False
+    return True
 
 
 def _check_storage(settings: Settings) -> None:
@@ -184,48 +231,6 @@ def _space(settings: Settings, evaluator: Evaluator) -> tuple[Space, tuple[str, 
             "--space mbconv_small fits them, at a fraction of the cost",
         )
     return fitted(space, len(getattr(evaluator, "classes", ())), settings.imgsz), notes
-
-
-def fitted(space: Space, classes: int, imgsz: int | None) -> Space:
-    """Return a space whose archs have that many classes and that input; 0, None: as they are.
-
-    Costs are counted on such archs, so that a target is met by what will be deployed.
-    """
-    if not classes and not imgsz:
-        return space
-
-    def adapted(arch: Arch, resolution: int) -> Arch:
-        head = dataclasses.replace(arch.head, classes=classes or arch.head.classes)
-        return dataclasses.replace(arch, head=head, resolution=resolution)
-
-    def decode(choices: Mapping[str, Any]) -> Arch:
-        arch = space.decode(choices)
-        return adapted(arch, imgsz or arch.resolution)
-
-    def encode(arch: Arch) -> Choices | None:
-        """Return the choices of an arch, its classes and its input aside."""
-        own = check_space(space)
-        head = dataclasses.replace(arch.head, classes=own.head.classes)
-        plain = dataclasses.replace(arch, head=head, resolution=own.resolution)
-        return space.encode(plain) if space.encode else None
-
-    def references(fits: Fits) -> Mapping[str, Arch | Choices]:
-        """Return the designs with the data's classes, and their pixels in proportion to imgsz."""
-        own = check_space(space).resolution
-
-        def design(arch: Arch) -> Arch:
-            side = max(LEAST_PIXELS, round(imgsz * arch.resolution / own)) if imgsz else 0
-            return adapted(arch, side or arch.resolution)
-
-        given = space.references(lambda arch: fits(design(arch))) if space.references else {}
-        return {n: design(d) if isinstance(d, Arch) else d for n, d in given.items()}
-
-    return dataclasses.replace(
-        space,
-        decode=decode,
-        encode=encode if space.encode else None,
-        references=references if space.references else None,
-    )
 
 
 def _check_evaluator(evaluator: Evaluator, name: str, arch: Arch) -> None:

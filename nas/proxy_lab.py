@@ -25,9 +25,9 @@ from nas.data.splits import carve
 from nas.errors import MissingError, NasError, OptionError, RunError
 from nas.interfaces import Choices, Space
 from nas.machines.hardware import torch_device
-from nas.prepare import SMALL, fitted
+from nas.prepare import SMALL
 from nas.proxies import Budget, Trained, default_budgets, parse_budget
-from nas.reach import check_space, try_decode
+from nas.reach import check_space, fitted, try_decode
 from nas.samplers import lowered, random_choices
 from nas.settings.proxy import ProxySettings
 from nas.training.amount import FINAL

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from nas.arch import Arch
 from nas.catalog import guard
+from nas.compound import LEAST_PIXELS
 from nas.errors import ArchError, EvaluatorError, OptionError
 from nas.evaluation import Measured, perform, rungs
-from nas.interfaces import Choices, Evaluator, Metrics, Space, Task
+from nas.interfaces import Choices, Evaluator, Fits, Metrics, Space, Task
 from nas.objective import Objective, metric_of
 from nas.points import cost_metrics, decode
 from nas.samplers import random_choices
@@ -47,6 +50,48 @@ def check_space(space: Space) -> Arch:
     if first is None:
         raise OptionError(f"space {space.name}: no probed point is valid; check its `valid`")
     return first
+
+
+def fitted(space: Space, classes: int, imgsz: int | None) -> Space:
+    """Return a space whose archs have that many classes and that input; 0, None: as they are.
+
+    Costs are counted on such archs, so that a target is met by what will be deployed.
+    """
+    if not classes and not imgsz:
+        return space
+
+    def adapted(arch: Arch, resolution: int) -> Arch:
+        head = dataclasses.replace(arch.head, classes=classes or arch.head.classes)
+        return dataclasses.replace(arch, head=head, resolution=resolution)
+
+    def decode(choices: Mapping[str, Any]) -> Arch:
+        arch = space.decode(choices)
+        return adapted(arch, imgsz or arch.resolution)
+
+    def encode(arch: Arch) -> Choices | None:
+        """Return the choices of an arch, its classes and its input aside."""
+        own = check_space(space)
+        head = dataclasses.replace(arch.head, classes=own.head.classes)
+        plain = dataclasses.replace(arch, head=head, resolution=own.resolution)
+        return space.encode(plain) if space.encode else None
+
+    def references(fits: Fits) -> Mapping[str, Arch | Choices]:
+        """Return the designs with the data's classes, and their pixels in proportion to imgsz."""
+        own = check_space(space).resolution
+
+        def design(arch: Arch) -> Arch:
+            side = max(LEAST_PIXELS, round(imgsz * arch.resolution / own)) if imgsz else 0
+            return adapted(arch, side or arch.resolution)
+
+        given = space.references(lambda arch: fits(design(arch))) if space.references else {}
+        return {n: design(d) if isinstance(d, Arch) else d for n, d in given.items()}
+
+    return dataclasses.replace(
+        space,
+        decode=decode,
+        encode=encode if space.encode else None,
+        references=references if space.references else None,
+    )
 
 
 def reachable(space: Space, value: Callable[[Arch], float], seed: int = 0) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a search leaves behind: tables while it runs, and at the end the winner and its company."""
+"""What a search leaves behind: tables while it runs, and in the end what it hands over."""
 
 from __future__ import annotations
 
@@ -6,20 +6,18 @@ import contextlib
 import csv
 import dataclasses
 import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nas import handover, run
 from nas.arch import Arch
 from nas.curves import write_rungs
-from nas.errors import EvaluatorError, RunError
+from nas.errors import RunError
 from nas.finals import Standing, entry, hand_over
-from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Executor, Fleet, Metrics, Task, Trial
-from nas.load import baselines
+from nas.handover import Judged
+from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Fleet, Metrics, Trial
 from nas.objective import Goal, describe, hypervolume, pareto_front, reward
-from nas.points import cost_metrics
 from nas.prepare import Setup
 from nas.quoting import command
 from nas.studies.study import RANDOM, SEARCH, Log
@@ -28,8 +26,6 @@ from nas.verdict import why
 SCHEMA = 1
 TRIALS = {SEARCH: "trials.csv", RANDOM: "random.csv"}
 RESULT, PARETO, IMPORTANCE = "result.json", "pareto.csv", "importance.csv"
-REFERENCE = "references.json"
-REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 LEADERS = 5
 LAST = ("reason", "place", "retries")  # the last columns of a table of trials
 
@@ -95,55 +91,39 @@ def conclude(
     folder: Path,
     setup: Setup,
     log: Log,
-    chance: Log | None,
-    references: list[dict[str, Any]],
+    baseline: Log | None,
     standings: list[Standing],
     reason: str,
     fleet: Fleet,
 ) -> dict[str, Any]:
-    """Write the winner, the Pareto front and the importances; return the result as JSON data.
+    """Write what is handed over, the Pareto front and the importances; return the result as JSON.
 
-    `chance` is the random search, `standings` the finals of a search that trains; `reason` says
+    `baseline` is the random search, `standings` the finals of a search that trains; `reason` says
     why the search ended early, or is empty; `fleet` did the work.
     """
     found = handover.judged(setup, log.trials())
-    rival = handover.judged(setup, chance.trials() if chance else [])
-    trials, random_trials = found.trials, rival.trials
-    leaders, lucky = handover.leaders(found, setup.goal), handover.leaders(rival, setup.goal)
-    front = _front(leaders, setup.goal)
+    rival = handover.judged(setup, baseline.trials() if baseline else [])
     final = {standing.finalist.arch.id: standing for standing in standings}
-    best = handover.winner(setup, "best", found, final)
-    luckiest = handover.winner(setup, "random search", rival, final)
-    shown = [_final(setup, row, final) for row in references]
-    company = [*shown, luckiest] if luckiest else shown
+    best, verdict = handover.handed_over(setup, found, rival, final) or (None, "")
+    front = _front(handover.leaders(found, setup.goal), setup.goal)
     result = {
         "schema": SCHEMA,
         "run": str(folder),
         **_description(setup),
-        **_effort(trials, random_trials),
+        **_effort(found.trials, rival.trials),
         "fleet": dataclasses.asdict(fleet),
         "stopped": reason,
-        "met": bool(leaders) and handover.within(leaders[0], setup.goal),
+        "met": best is not None and handover.within(best["metrics"], setup.goal),
         "data": setup.settings.data,
         "best": best,
+        "verdict": verdict,
         "observed_best": handover.observed_best(setup, found, best),
-        "leaders": [
-            handover.entry(setup, f"#{t.number}", t, found.beliefs)
-            for t in _shown(leaders, front, best, setup.goal)
-        ],
-        "references": shown,
-        "random": luckiest
-        and {
-            **luckiest,
-            "trials": spent(random_trials),
-            "training_flops": training_flops(random_trials),
-        },
+        **_compared(setup, found, rival, final, best),
         "finals": [_standing(setup, standing) for standing in standings],
-        "gains": [_gain(best, other) for other in company] if best else [],
         "front": len(front),
-        "hypervolume": _volumes(leaders, lucky, setup.goal),
+        "hypervolume": _volumes(found.trials, rival.trials, setup.goal),
     }
-    write_rungs(folder, {SEARCH: trials, RANDOM: random_trials}, setup.goal)
+    write_rungs(folder, {SEARCH: found.trials, RANDOM: rival.trials}, setup.goal)
     _write(folder, setup.goal, front, log, result)
     if best:
         arch = Arch.from_dict(best["arch"])
@@ -151,6 +131,39 @@ def conclude(
         run.write_text(folder / "best" / "README.md", _card(setup, result))
         hand_over(folder, final.get(arch.id), folder / "best")
     return result
+
+
+def _compared(
+    setup: Setup,
+    found: Judged,
+    rival: Judged,
+    final: Mapping[str, Standing],
+    best: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what is shown beside the network that is handed over, and its gains over each."""
+    leaders = handover.leaders(found, setup.goal)
+    shown = _shown(leaders, _front(leaders, setup.goal), best, setup.goal)
+    rows, counted = _references(setup, found, final)
+    named = {each.arch.id: each.name for each in setup.references}
+    own = handover.winner(setup, SEARCH, handover.without(found, named), final)
+    random = handover.winner(setup, RANDOM, rival, final)
+    others = [*rows, *(row for row in (own, random) if row)]
+    others = [row for row in others if best and row["arch_id"] != best["arch_id"]]
+    effort = {"trials": spent(rival.trials), "training_flops": training_flops(rival.trials)}
+    return {
+        "leaders": [
+            {
+                **handover.entry(setup, f"#{t.number}", t, found.beliefs),
+                "reference": named.get(t.arch_id),
+            }
+            for t in shown
+        ],
+        "search": own,
+        "references": rows,
+        "references_counted": counted,
+        "random": {**random, **effort} if random else None,
+        "gains": [_gain(best, other) for other in others] if best else [],
+    }
 
 
 def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
@@ -168,14 +181,6 @@ def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
 def _standing(setup: Setup, standing: Standing) -> dict[str, Any]:
     metrics = handover.fresh(standing.finalist.metrics, standing)
     return {**entry(standing), "reward": reward(metrics, setup.goal.objective)}
-
-
-def _final(setup: Setup, row: dict[str, Any], final: Mapping[str, Standing]) -> dict[str, Any]:
-    """Return a reference's row with the accuracy that the finals found, if it was in them."""
-    if row["arch_id"] not in final:
-        return row
-    metrics = handover.fresh(row["metrics"], final[row["arch_id"]])
-    return {**row, "metrics": metrics, "reward": reward(metrics, setup.goal.objective)}
 
 
 def training_flops(trials: Sequence[Trial]) -> float:
@@ -220,49 +225,25 @@ def _gain(best: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     return {"over": other["name"], "reward": best["reward"] - other["reward"], **accuracy}
 
 
-def reference_rows(
-    folder: Path, setup: Setup, executor: Executor, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """Return the reference nets that the space can express and the evaluator knows.
-
-    They are evaluated once in a run and kept in its folder; `say` gets a line on each that fails.
-    """
-    path = folder / REFERENCE
-    if not path.exists():
-        found = (_reference(folder, setup, executor, name, say) for name in REFERENCES)
-        run.write_json(path, [row for row in found if row])
-    for name in REFERENCES:  # only now: a kill in the middle of it would leave half a checkpoint
-        shutil.rmtree(folder / "trials" / name, ignore_errors=True)
-    rows: list[dict[str, Any]] = run.read_json(path)
-    return rows
-
-
-def _reference(
-    folder: Path, setup: Setup, executor: Executor, name: str, say: Callable[[str], None]
-) -> dict[str, Any] | None:
-    choices = setup.space.encode(baselines()[name]) if setup.space.encode else None
-    arch = setup.space.decode(choices) if choices else None
-    if choices is None or arch is None or not _knows(setup, arch):
-        return None
-    epochs, place = setup.rungs[-1] if setup.rungs else 0, folder / "trials" / name
-    limit = setup.settings.trial_time_limit or 0.0
-    executor.submit(Task(-1, arch.to_dict(), setup.settings.seed, epochs, str(place), limit))
-    while not (outcomes := executor.wait()):
-        pass  # the cluster has changed
-    (outcome,) = outcomes
-    if outcome.error:
-        say(f"no reference row for {name}: {outcome.error}")
-        return None
-    trial = Trial(-1, "done", choices, arch.id, {**outcome.metrics, **cost_metrics(arch)})
-    return handover.entry(setup, name, trial)
-
-
-def _knows(setup: Setup, arch: Arch) -> bool:
-    try:
-        setup.evaluator.check(arch)
-    except EvaluatorError:
-        return False
-    return True
+def _references(
+    setup: Setup, found: Judged, final: Mapping[str, Standing]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the references that were trials or in the finals, and those that were counted only."""
+    trials = {t.arch_id: t for t in found.trials if t.state in SCORED}
+    others = {t.arch_id: t.reason or t.state for t in found.trials if t.state not in SCORED}
+    rows, counted = [], []
+    for each in setup.references:
+        trial = trials.get(each.arch.id)
+        if trial or each.arch.id in final:
+            known = trial or handover.untried(each.arch, each.cost)
+            told = handover.retold(known, final) if each.arch.id in final else known
+            rows.append(handover.entry(setup, each.name, told, found.beliefs, each.arch))
+            continue
+        reason = "not trained" if each.fits else "above the target or a limit"
+        reason = others.get(each.arch.id, reason)
+        named = {"name": each.name, "reason": reason, "metrics": each.cost}
+        counted.append({**named, "arch": each.arch.to_dict(), "arch_id": each.arch.id})
+    return rows, counted
 
 
 def _states(trials: list[Trial]) -> dict[str, int]:
@@ -273,15 +254,8 @@ def _states(trials: list[Trial]) -> dict[str, int]:
     return found | {name: count for name, count in rare.items() if count}
 
 
-def _cost(goal: Goal) -> str:
-    """Return the cost metric that accuracy is set against."""
-    if goal.pareto:
-        return goal.pareto
-    return goal.objective.targets[0].metric if goal.objective.targets else "flops"
-
-
 def _points(trials: list[Trial], goal: Goal) -> list[tuple[float, float]]:
-    cost = _cost(goal)
+    cost = goal.cost
     return [(trial.metrics["accuracy"], -trial.metrics[cost]) for trial in trials]
 
 
@@ -299,17 +273,19 @@ def _shown(leaders: list[Trial], front: list[Trial], best: Any, goal: Goal) -> l
         return leaders[:LEADERS]
     step = max(1.0, (len(front) - 1) / (LEADERS - 1))
     spread = {front[round(i * step)].number for i in range(min(LEADERS, len(front)))}
-    chosen = [t for t in leaders if t.number in spread | {best and best["number"]}]
+    taken = best["arch_id"] if best else ""
+    chosen = [t for t in leaders if t.number in spread or t.arch_id == taken]
     return sorted(chosen, key=lambda trial: -trial.metrics["accuracy"])
 
 
-def _volumes(found: list[Trial], lucky: list[Trial], goal: Goal) -> dict[str, float] | None:
+def _volumes(found: list[Trial], rivals: list[Trial], goal: Goal) -> dict[str, float] | None:
     """Return the hypervolumes of the search and of random search, from the worst corner of both.
 
     As shares of the box between that corner and the best of each coordinate. None for a search of
     one reward.
     """
-    points = [_points(trials, goal) for trials in (found, lucky)]
+    scored = [[t for t in trials if t.state in SCORED] for trials in (found, rivals)]
+    points = [_points(trials, goal) for trials in scored]
     everything = [*points[0], *points[1]]
     if not goal.pareto or not everything:
         return None
@@ -322,7 +298,7 @@ def _volumes(found: list[Trial], lucky: list[Trial], goal: Goal) -> dict[str, fl
 
 
 def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: dict[str, Any]) -> None:
-    cost = _cost(goal)
+    cost = goal.cost
     rows = [[t.number, t.metrics["accuracy"], t.metrics[cost], t.arch_id] for t in front]
     run.write_csv(folder / PARETO, ["number", "accuracy", cost, "arch_id"], rows)
     importances = list(log.importances().items())
@@ -335,9 +311,9 @@ def _card(setup: Setup, result: dict[str, Any]) -> str:
     best, settings = result["best"], setup.settings
     metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in best["metrics"].items())
     taken = ", taken over from an earlier search" if best["state"] == "earlier" else ""
-    return f"""# The best arch of {setup.space.name}
+    return f"""# What a search of {setup.space.name} hands over
 
-Arch {best["arch_id"]}, trial {best["number"]}{taken}; {result["proposals"]} proposals,
+Arch {best["arch_id"]}: {best["label"]}{taken}; {result["proposals"]} proposals,
 {result["trials"]} evaluated by controller {settings.controller} with seed {settings.seed}.
 
 - objective: {result["objective"]}

@@ -103,6 +103,15 @@ def format_count(value: float) -> str:
     return f"{value:g}"
 
 
+def amount(metric: str, value: float) -> str:
+    """Return a cost with its unit."""
+    if metric == "flops":
+        return f"{format_count(value)} multiply-adds"
+    if metric == "params":
+        return f"{format_count(value)} parameters"
+    return f"{value:.2f} ms" if metric == "latency_ms" else f"{metric} {value:.4g}"
+
+
 def format_bytes(value: float) -> str:
     """Return 12.3 MiB or 1.20 GiB."""
     return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"

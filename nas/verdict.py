@@ -1,44 +1,144 @@
-"""Say in one sentence why this trial is handed over and not that one. Light: screens show it."""
+"""Which network is handed over, and why, in one sentence. Light: screens show it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 CURSE = "the best of many observations is partly luck (the winner's curse)"
+SEARCH, RANDOM, REFERENCE = "search", "random search", "reference"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A network that may be handed over: its reward, and the standard error of that.
+
+    `origin`: search, random search or reference. `reward`: of the finals, else at the posterior
+    mean; `error` is 0 where unknown. `cost`: what is to be low. `within`: whether it keeps to the
+    targets of a hard reward. `shown`: its figures, for a sentence.
+    """
+
+    label: str
+    origin: str
+    arch_id: str
+    reward: float
+    error: float
+    cost: float
+    within: bool
+    shown: str
+
+    def __str__(self) -> str:
+        kind = "the reference " if self.origin == REFERENCE else ""
+        return f"{kind}{self.label} ({self.shown})"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The network that is handed over, and all contenders by reward, best first."""
+
+    chosen: Contender
+    ranked: tuple[Contender, ...]
+
+
+def choose(contenders: Sequence[Contender], *, cheaper: bool) -> Choice:
+    """Return the contender of the best reward, or the cheapest that is level with it.
+
+    Level: behind by at most one standard error of the difference. This is the one-standard-error
+    rule for two means that are both uncertain: take the simplest model within one standard error
+    of the best (Breiman et al. 1984, CART, section 3.4.3). Without `cheaper` the
+    reward alone counts.
+    """
+    ranked = tuple(sorted(contenders, key=lambda c: (not c.within, -c.reward)))
+    best = ranked[0]
+    level = [c for c in ranked if c.within == best.within and _is_level(c, best)]
+    return Choice(min(level, key=lambda c: c.cost) if cheaper else best, ranked)
+
+
+def _is_level(contender: Contender, best: Contender) -> bool:
+    return best.reward - contender.reward <= _error(best, contender)
+
+
+def _error(one: Contender, other: Contender) -> float:
+    """Return the standard error of the difference of two rewards, 0 where it is unknown."""
+    known = one.error > 0 and other.error > 0 and one is not other
+    return math.hypot(one.error, other.error) if known else 0.0
+
+
+def explain(choice: Choice, *, where: str, unit: str) -> str:
+    """Return in one sentence what is handed over, and by how much it is ahead of what.
+
+    `where`: how they were compared, as "in the finals". `unit`: of the reward, as "points".
+    """
+    chosen, best = choice.chosen, choice.ranked[0]
+    if chosen is not best:
+        return (
+            f"Handed over is {chosen}: {where} {_gap(best, chosen, unit)} behind {best}, within "
+            "one standard error, and the cheapest of those."
+        )
+    others = [_best_of(origin, choice) for origin in (SEARCH, RANDOM, REFERENCE)]
+    gaps = [f"{_gap(chosen, other, unit)} ahead of {_named(other)}" for other in others if other]
+    ahead = f", {' and '.join(gaps)}" if gaps else ""
+    return f"Handed over is {chosen}, best {where}{ahead}."
+
+
+def _best_of(origin: str, choice: Choice) -> Contender | None:
+    """Return the best contender of an origin; None if there is none, or it is handed over."""
+    best = next((c for c in choice.ranked if c.origin == origin), None)
+    return None if best is choice.chosen else best
+
+
+def _named(other: Contender) -> str:
+    owners = {
+        SEARCH: "the search's best",
+        RANDOM: "random search's best",
+        REFERENCE: "the best reference",
+    }
+    return f"{owners[other.origin]} ({other.label.removeprefix(f'{other.origin} ')})"
+
+
+def _gap(ahead: Contender, behind: Contender, unit: str) -> str:
+    gap, error = ahead.reward - behind.reward, _error(ahead, behind)
+    return f"{gap:.2f} ±{error:.2f} {unit}" if error else f"{gap:.2f} {unit} (noise unknown)"
 
 
 def why(result: Mapping[str, Any]) -> str:
-    """Return in one sentence why this trial is handed over; "" where no model was asked."""
+    """Return why this network is handed over: the verdict, and what was luck; "" of none."""
     best = result.get("best")
-    if best and result.get("pareto"):
-        return _front(result)
-    if not best or not best.get("posterior"):
+    if not best:
+        return ""
+    verdict = result.get("verdict") or _older(best)
+    return " ".join(part for part in (verdict, _luck(result, best)) if part)
+
+
+def _older(best: Mapping[str, Any]) -> str:
+    """Return the verdict of a run that an older version left."""
+    return f"Handed over is {_told(best)}, best by posterior mean." if best.get("posterior") else ""
+
+
+def _luck(result: Mapping[str, Any], best: Mapping[str, Any]) -> str:
+    if result.get("pareto"):
+        return (
+            "The nets of the front are not ranked: none is better than another in both accuracy "
+            f"and {result['pareto']}. Their accuracies are as observed, no model was asked which "
+            "are luck."
+        )
+    if not best.get("posterior"):
         return ""
     if result.get("finals"):
         return f"The finalists were chosen by posterior mean, since {CURSE}."
-    mine, other = _told(best), result.get("observed_best")
-    if not other:
-        return f"Handed over is {mine}: best by posterior mean, and best observed."
-    return (
-        f"Handed over is {mine}, best by posterior mean. Observed best was {_told(other)}: {CURSE}."
-    )
-
-
-def _front(result: Mapping[str, Any]) -> str:
-    """Return why a net of a front, of which none beats another in both objectives, is taken."""
-    cost, best = result["pareto"], result["best"]
-    most = "has the best reward" if result.get("targets") else "is the most accurate"
-    return (
-        f"Handed over is trial {best['number']}, which {most}. The nets of the front are not "
-        f"ranked: none is better than another in both accuracy and {cost}. Their accuracies are "
-        "as observed, no model was asked which are luck."
-    )
+    other = result.get("observed_best")
+    return f"Observed best was {_told(other)}: {CURSE}." if other else "It was best observed too."
 
 
 def _told(row: Mapping[str, Any]) -> str:
-    believed, seen = row["posterior"], row["metrics"]["accuracy"]
-    return (
-        f"trial {row['number']} (reward {row['reward']:.3f}, accuracy {seen:.2f} observed, "
-        f"{believed['accuracy']:.2f} ±{believed['accuracy_std']:.2f} posterior)"
-    )
+    return f"trial {row['number']} ({figures(row)})"
+
+
+def figures(row: Mapping[str, Any]) -> str:
+    """Return the figures of a trial as JSON data: observed, and of its posterior."""
+    seen = f"reward {row['reward']:.3f}, accuracy {row['metrics']['accuracy']:.2f}"
+    if not (known := row.get("posterior")):
+        return seen
+    return f"{seen} observed, {known['accuracy']:.2f} ±{known['accuracy_std']:.2f} posterior"

@@ -32,7 +32,7 @@ from nas.data.loader import open_data
 from nas.data.splits import carve
 from nas.finals import pooled_deviation
 from nas.load import load_arch
-from nas.prepare import fitted
+from nas.reach import fitted
 from nas.training.recipe import load_recipe
 from nas.training.train import Job, fit
 from nas.training.trained import load_trained

@@ -24,7 +24,7 @@ from nas.data.dataset import open_dataset
 from nas.data.loader import open_data
 from nas.data.splits import carve
 from nas.flags import pairs
-from nas.prepare import fitted
+from nas.reach import fitted
 from nas.samplers import random_choices
 from nas.training.recipe import with_options
 from nas.training.train import Job, fit

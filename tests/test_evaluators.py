@@ -20,7 +20,7 @@ from nas.cost import count
 from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import perform
 from nas.interfaces import RECORD, TRAINING_FLOPS, Evaluator, Metrics, Task
-from nas.prepare import fitted
+from nas.reach import fitted
 from nas.samplers import random_choices
 
 MBCONV = catalog.export("spaces", "mbconv", "SPACE")

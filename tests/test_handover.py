@@ -1,5 +1,6 @@
 """What is handed over: the best that is expected, with what was observed beside it."""
 
+import dataclasses
 import io
 import json
 import random
@@ -11,7 +12,16 @@ from rich.console import Console
 
 from nas import report
 from nas.finals import Finalist, Standing
-from nas.handover import Judged, finalists, judged, leaders, observed_best, ranked, winner
+from nas.handover import (
+    Judged,
+    finalists,
+    handed_over,
+    judged,
+    leaders,
+    observed_best,
+    ranked,
+    winner,
+)
 from nas.interfaces import Trial
 from nas.points import cost_metrics, decode
 from nas.prepare import Setup, prepare
@@ -31,6 +41,19 @@ def setup_of(**settings: Any) -> Setup:
 @pytest.fixture(scope="module")
 def setup() -> Setup:
     return setup_of(target_flops="500M")
+
+
+def alone(**settings: Any) -> Setup:
+    """Return a setup without references."""
+    return dataclasses.replace(setup_of(**settings), references=())
+
+
+def standings(playing: list[Finalist], accuracies: dict[str, float]) -> dict[str, Standing]:
+    """Return what the finals showed, by arch id, of one seed each."""
+    return {
+        finalist.arch.id: Standing(finalist, (accuracies[finalist.name],), 0.0, "")
+        for finalist in playing
+    }
 
 
 def trials_of(setup: Setup, accuracies: list[float]) -> list[Trial]:
@@ -67,7 +90,7 @@ def test_where_the_two_are_one_it_is_told_so(setup: Setup) -> None:
     study = Judged(trials_of(setup, [60.0, 70.0]), {0: (61.0, 0.5), 1: (69.0, 0.4)})
     best = winner(setup, "best", study, {})
     assert best and best["number"] == 1 and observed_best(setup, study, best) is None
-    assert why({"best": best, "observed_best": None}).endswith("and best observed.")
+    assert why({"best": best, "observed_best": None}).endswith("It was best observed too.")
 
 
 def test_without_beliefs_the_best_observed_is_handed_over(setup: Setup) -> None:
@@ -100,22 +123,20 @@ def test_what_keeps_to_a_hard_target_comes_first_whatever_is_believed() -> None:
 
 
 def test_finalists_are_chosen_by_belief_and_the_finals_name_the_winner() -> None:
-    setup = setup_of(target_flops="500M", evaluator_options={"epochs": 2}, finalists=2)
+    setup = alone(target_flops="500M", evaluator_options={"epochs": 2}, finalists=2)
     study = Judged(
         trials_of(setup, [60.0, 70.0, 66.0]), {0: (67.0, 0.5), 1: (65.0, 0.4), 2: (66.5, 0.3)}
     )
-    playing = finalists(setup, study, Judged([]), [])
+    playing = finalists(setup, study, Judged([]))
     assert [finalist.name for finalist in playing] == ["search #0", "search #2"]
-    scores = {playing[0].arch.id: 61.0, playing[1].arch.id: 64.0}
-    final = {
-        finalist.arch.id: Standing(finalist, (scores[finalist.arch.id],), 0.0, "")
-        for finalist in playing
-    }
-    best = winner(setup, "best", study, final)
-    assert best and (best["number"], best["metrics"]["accuracy"]) == (2, 64.0)
-    assert best["posterior"]["accuracy"] == 66.5
-    assert "finalists were chosen by posterior mean" in why({"best": best, "finals": [{}]})
-    assert isinstance(playing[0], Finalist)
+    final = standings(playing, {"search #0": 61.0, "search #2": 64.0})
+    best = handed_over(setup, study, Judged([]), final)
+    assert best
+    row, verdict = best
+    assert (row["number"], row["metrics"]["accuracy"], row["origin"]) == (2, 64.0, "search")
+    assert row["posterior"]["accuracy"] == 66.5
+    assert verdict.startswith("Handed over is search #2 (64.00 %, ")
+    assert "finalists were chosen by posterior mean" in why({"best": row, "finals": [{}]})
 
 
 def test_a_model_is_asked_from_ten_trials_on_and_never_for_a_front(setup: Setup) -> None:
@@ -135,8 +156,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_search_hands_over_by_its_own_posterior(found: dict[str, Any]) -> None:
     best, rival = found["best"], found["random"]
-    assert best["posterior"]["reward"] == max(r["posterior"]["reward"] for r in found["leaders"])
-    assert found["leaders"][0]["number"] == best["number"]
+    every = [*found["leaders"], rival]
+    assert best["posterior"]["reward"] == max(row["posterior"]["reward"] for row in every)
     assert rival["posterior"]["accuracy_std"] > 0
     rows = [row for row in found["leaders"] if row["metrics"]["flops"] <= 400e6]
     if found["observed_best"]:
@@ -145,7 +166,7 @@ def test_a_search_hands_over_by_its_own_posterior(found: dict[str, Any]) -> None
 
 
 def shown(result: dict[str, Any]) -> str:
-    console = Console(width=300, record=True, file=io.StringIO())
+    console = Console(width=2000, record=True, file=io.StringIO())
     show_search(result, console)
     return console.export_text()
 
@@ -165,7 +186,10 @@ def test_a_run_of_an_older_version_still_shows_and_reports(found: dict[str, Any]
     old = json.loads(kept)
     for row in (old["best"], old["random"], *old["leaders"], *old["references"]):
         del row["posterior"], row["state"]
+    for row in (old["best"], *old["leaders"]):
+        row.pop("label", None), row.pop("origin", None), row.pop("reference", None)
     del old["observed_best"], old["warm_start"]
+    del old["verdict"], old["search"], old["references_counted"]
     (run / "result.json").write_text(json.dumps(old))
     page = report.write(run).read_text()
     assert "posterior" not in page and "posterior" not in shown(old)

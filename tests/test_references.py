@@ -14,8 +14,7 @@ from nas.interfaces import Choices, Space
 from nas.load import baselines
 from nas.objective import Bound, Goal, Objective
 from nas.points import decode, reference_points, references
-from nas.prepare import fitted
-from nas.reach import reachable
+from nas.reach import fitted, reachable
 
 SPACES: dict[str, Space] = {
     name: catalog.export("spaces", name, "SPACE") for name in catalog.names("spaces")
@@ -29,7 +28,7 @@ def under(flops: float | None) -> Objective:
 
 
 def targets(space: Space) -> list[float]:
-    """Return multiply-adds from a twelfth of the way up to nearly the most, evenly in their log."""
+    """Return multiply-adds evenly in their logarithm, but for the ends."""
     least, most = reachable(space, lambda arch: count(arch).flops)
     return [least * (most / least) ** share for share in (1 / 12, 0.3, 0.5, 0.7, 0.9)]
 

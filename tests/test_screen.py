@@ -29,7 +29,7 @@ def shown(
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=100, no_color=True)
     progress = screen.Progressing(console, itertools.count(0.0, pace / 2).__next__)
-    progress.begin("search", 5, OBJECTIVE, [], earlier)
+    progress.begin("search", 5, OBJECTIVE, {}, earlier)
     for each in later:
         progress.trial(each)
     assert progress.notice(notice) is terminal

@@ -56,7 +56,9 @@ def test_the_winner_loads_from_its_file_its_folder_and_its_data(folder: Path) ->
     metrics = found["best"]["metrics"]
     cost = nas.count(archs[0])
     assert (cost.flops, cost.params) == (metrics["flops"], metrics["params"])
-    assert found["best"]["reward"] == max(float(r["reward"]) for r in rows(found) if r["reward"])
+    every = [*rows(found), *rows(found, "random.csv")]
+    best = max(float(row["reward"]) for row in every if row["reward"])
+    assert found["best"]["posterior"] or found["best"]["reward"] == best
 
 
 def test_an_arch_is_evaluated_once_whatever_its_choices(folder: Path) -> None:
@@ -328,11 +330,32 @@ def test_pareto_gives_the_front_of_its_trials(folder: Path) -> None:
         assert next(csv.reader(file)) == ["number", "accuracy", "flops", "arch_id"]
 
 
-def test_the_references_are_what_the_space_can_express(folder: Path) -> None:
-    found = search(**SYNTHETIC, trials=3)
-    assert [row["name"] for row in found["references"]] == ["efficientnet_b0"]
+def test_references_are_the_first_trials_and_rows_of_the_result(folder: Path) -> None:
+    found = search(**SYNTHETIC, trials=6)
+    assert [row["name"] for row in found["references"]] == ["efficientnet_b0", "deepest", "late"]
     assert found["references"][0]["metrics"]["params"] == 5_288_548
-    assert [gain["over"] for gain in found["gains"]] == ["efficientnet_b0", "random search"]
+    first = [row["arch_id"] for row in rows(found)[:3]]
+    assert first == [row["arch_id"] for row in found["references"]]
+    assert found["references_counted"] == [] and found["trials"] == 6
+    beaten = {gain["over"] for gain in found["gains"]}
+    others = {"search", "random search", *(row["name"] for row in found["references"])}
+    assert beaten == others - {found["best"]["label"], found["best"]["origin"]}
+
+
+def test_a_reference_above_the_target_is_counted_and_not_evaluated(folder: Path) -> None:
+    found = search(evaluator="synthetic", target_flops="100M", trials=8)
+    counted = {row["name"]: row for row in found["references_counted"]}
+    assert "above the target" in counted["efficientnet_b0"]["reason"]
+    assert counted["efficientnet_b0"]["metrics"]["params"] == 5_288_548
+    assert "accuracy" not in counted["efficientnet_b0"]["metrics"]
+    ids = {row["arch_id"] for row in rows(found)}
+    assert not ids & {row["arch_id"] for row in counted.values()}
+
+
+@pytest.mark.parametrize(("trials", "first"), [(1, 1), (2, 1), (3, 2), (5, 3), (8, 3)])
+def test_references_are_at_most_half_of_few_trials(folder: Path, trials: int, first: int) -> None:
+    found = search(**SYNTHETIC, trials=trials, random_search=False)
+    assert len(found["references"]) == first and found["trials"] == trials
 
 
 def test_a_gain_below_two_standard_deviations_is_noise() -> None:

@@ -14,7 +14,7 @@ from nas.objective import hypervolume, pareto_front
 from nas.pages.axes import Axis
 from nas.pages.charts import Point
 from nas.pages.drawing import escape
-from nas.units import format_count
+from nas.units import amount
 
 TITLES = {
     "efficientnet_b0": "EfficientNet-B0",
@@ -62,13 +62,22 @@ def title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def amount(metric: str, value: float) -> str:
-    """Return a cost with its unit."""
-    if metric == "flops":
-        return f"{format_count(value)} multiply-adds"
-    if metric == "params":
-        return f"{format_count(value)} parameters"
-    return f"{value:.2f} ms" if metric == "latency_ms" else f"{metric} {value:.4g}"
+def label(entry: dict[str, Any]) -> str:
+    """Return where a net came from: `search #3`, or the name of a reference."""
+    return title(entry["label"]) if "label" in entry else f"trial {entry['number']}"
+
+
+def accuracy(metrics: dict[str, float]) -> str:
+    """Return an accuracy with its standard deviation, a dash where there is none."""
+    if "accuracy" not in metrics:
+        return "–"
+    std = metrics.get("accuracy_std")
+    return f"{metrics['accuracy']:.2f}" + (f" ± {std:.2f}" if std else "")
+
+
+def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries that the winner is compared with."""
+    return [*result["references"], *([result["random"]] if result.get("random") else [])]
 
 
 def number(text: object) -> float:
@@ -81,7 +90,7 @@ def number(text: object) -> float:
 
 def points(found: Found, rows: list[dict[str, str]]) -> list[Point]:
     """Return the evaluated trials of a table that have an accuracy and the cost."""
-    names = list(found.result["best"]["choices"])
+    names = list(next(iter(found.result["leaders"]), found.result["best"])["choices"])
     found_points = []
     for row in rows:
         accuracy, cost = number(row.get("accuracy")), number(row.get(found.cost))
@@ -97,7 +106,7 @@ def entry_point(found: Found, entry: dict[str, Any]) -> Point | None:
     """Return the winner or a reference as a point, None without the cost."""
     metrics, name = entry["metrics"], title(entry["name"])
     if name == "best":
-        name = f"winner, trial {entry['number']}"
+        name = f"winner, {label(entry)}"
     if found.cost not in metrics:
         return None
     accuracy, cost = metrics["accuracy"], metrics[found.cost]

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from typing import Any
 
 from nas import run
 from nas.arch import Arch
-from nas.pages import charts, data, training
+from nas.pages import charts, data, leaders, training
 from nas.pages.axes import figure
 from nas.pages.charts import Point
 from nas.pages.drawing import (
     Html,
-    code,
     command,
     date,
     drawing,
@@ -22,10 +22,9 @@ from nas.pages.drawing import (
     power,
     signed,
     stage_table,
-    table,
     tag,
 )
-from nas.units import format_count, format_seconds
+from nas.units import amount, format_count, format_seconds
 from nas.verdict import why
 
 # what an accuracy of this evaluator is, beyond its own title
@@ -53,7 +52,7 @@ def page(found: data.Found) -> tuple[str, list[Html]]:
             *_progress(found),
             *_importance(found),
         ]
-        body += [*_winner(found), *_leaders(found)]
+        body += [*_winner(found), *leaders.section(found)]
     return f"{found.result['space']['name']}: report of a search", body
 
 
@@ -100,7 +99,7 @@ def _headline(found: data.Found) -> str:
     if not best:
         return f"Search of {space}: no net was evaluated"
     metrics = best["metrics"]
-    cost = data.amount(found.cost, metrics[found.cost])
+    cost = amount(found.cost, metrics[found.cost])
     return f"Search of {space}: {metrics['accuracy']:.2f} % at {cost}"
 
 
@@ -122,14 +121,14 @@ def _verdict(found: data.Found) -> list[Html]:
     best, metrics = found.result["best"], found.result["best"]["metrics"]
     flops = metrics["flops"]
     figures = [
-        ("accuracy", f"{_accuracy(metrics)} %", _deviation(found)),
+        ("accuracy", f"{data.accuracy(metrics)} %", _deviation(found)),
         (
             "FLOPs",
             format_count(flops),
             f"multiply-adds = {2 * flops / 1e9:.2f} GFLOPs at 2 per MAC",
         ),
         ("parameters", format_count(metrics["params"]), "weights and biases"),
-        ("reward", f"{best['reward']:.2f}", f"trial {best['number']}"),
+        ("reward", f"{best['reward']:.2f}", data.label(best)),
     ]
     if not metrics.get("accuracy_std"):
         figures[0] = (*figures[0][:2], "no standard deviation from this evaluator")
@@ -152,17 +151,11 @@ def _device(found: data.Found) -> str:
     return f"on {found.args.get('device') or 'the device of the run'}"
 
 
-def _accuracy(metrics: dict[str, float]) -> str:
-    if "accuracy" not in metrics:
-        return "–"
-    std = metrics.get("accuracy_std")
-    return f"{metrics['accuracy']:.2f}" + (f" ± {std:.2f}" if std else "")
-
-
 def _gains(found: data.Found) -> list[str]:
     """Return what the winner gains over the references and random search, in sentences."""
     result = found.result
-    others = {entry["name"]: entry for entry in _company(result)}
+    beside = [entry for entry in (result.get("search"),) if entry]
+    others = {entry["name"]: entry for entry in [*data.compared(result), *beside]}
     reason = why(result)
     notes = [reason] if reason else []
     notes += [
@@ -181,8 +174,9 @@ def _gains(found: data.Found) -> list[str]:
 def _gain(found: data.Found, gain: dict[str, Any], other: dict[str, Any]) -> str:
     mine, theirs = found.result["best"]["metrics"], other["metrics"]
     change = 100 * (mine[found.cost] / theirs[found.cost] - 1)
-    name = _rival(found.result) if other["name"] == data.RANDOM else other["name"]
-    text = f"{signed(gain['accuracy'])} points of accuracy over {data.title(name)}, "
+    named = {data.RANDOM: _rival(found.result), "search": "the search's own best"}
+    name = named.get(other["name"], data.title(other["name"]))
+    text = f"{signed(gain['accuracy'])} points of accuracy over {name}, "
     text += f"{found.axis.name} {abs(change):.1f} % {'lower' if change <= 0 else 'higher'}"
     spread = gain.get("accuracy_std", 0.0)
     word = "gain" if gain["accuracy"] >= 0 else "difference"
@@ -204,11 +198,6 @@ def _rival(result: dict[str, Any]) -> str:
     return f"random search at {equal}"
 
 
-def _company(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries that the winner is compared with."""
-    return [*result["references"], *([result["random"]] if result.get("random") else [])]
-
-
 def _front(found: data.Found) -> list[Html]:
     result, axis = found.result, found.axis
     trials, rivals = data.points(found, found.trials), data.points(found, found.rivals)
@@ -216,7 +205,7 @@ def _front(found: data.Found) -> list[Html]:
     front = [point for point in trials if point.name in numbers]
     references = [data.entry_point(found, entry) for entry in result["references"]]
     bounds = {
-        f"{word} {data.amount(metric, value)}": value
+        f"{word} {amount(metric, value)}": value
         for word, group in (("target", "targets"), ("limit", "limits"))
         for metric, value in (result.get(group) or {}).items()
         if metric == found.cost
@@ -251,7 +240,7 @@ def _elasticity(found: data.Found, trials: list[Point]) -> list[Html]:
     changes = [within[factor] - within[1.0] for factor in (1.1, 0.9)]
     if all(abs(change) < 0.005 for change in changes):
         return [tag("p", "A budget 10 % looser or tighter would not change the best accuracy.")]
-    looser, tighter = (data.amount(found.cost, factor * target) for factor in (1.1, 0.9))
+    looser, tighter = (amount(found.cost, factor * target) for factor in (1.1, 0.9))
     text = (
         f"Among these nets a budget 10 % looser ({looser}) {_change(changes[0])}, "
         f"one 10 % tighter ({tighter}) {_change(changes[1])}."
@@ -324,7 +313,7 @@ def _importance(found: data.Found) -> list[Html]:
 
 def _winner(found: data.Found) -> list[Html]:
     result = found.result
-    mine = f"Winner, trial {result['best']['number']}"
+    mine = f"Winner, {data.label(result['best'])}"
     nets = [(mine, Arch.from_dict(result["best"]["arch"]))]
     title = "The winner, stage by stage"
     note = (
@@ -332,59 +321,10 @@ def _winner(found: data.Found) -> list[Html]:
         "dot is squeeze-and-excitation (SE). e: expansion. Map: side of the input in pixels. Bar "
         "and per cent: share of the net's FLOPs."
     )
-    for entry in result["references"][:1]:
+    others = (r for r in result["references"] if r["arch_id"] != result["best"]["arch_id"])
+    for entry in itertools.islice(others, 1):
         nets.append((data.title(entry["name"]), Arch.from_dict(entry["arch"])))
         title = f"The winner beside {nets[1][0]}, stage by stage"
         note += " In colour: what the winner does differently."
     drawn = tag("figure", drawing(nets), tag("figcaption", note))
     return [tag("h2", title), drawn, stage_table(nets)]
-
-
-def _leaders(found: data.Found) -> list[Html]:
-    result = found.result
-    entries = [*result["leaders"], *_company(result)]
-    extra = ["latency_ms"] * ("latency_ms" in result["best"]["metrics"])
-    judged = any(entry.get("posterior") for entry in entries)
-    head = ["net", "reward", "accuracy (%)", *["posterior (%)"] * judged, "FLOPs (M)", "params (M)"]
-    head += ["latency (ms)"] * len(extra) + ["activations (M)", "arch"]
-    rows = []
-    for place, entry in enumerate(entries, 1):
-        metrics = entry["metrics"]
-        rank = "" if result.get("pareto") else f"{place}. "
-        rank += f"trial {entry['number']}"
-        rank += " (earlier)" if entry.get("state") == "earlier" else ""
-        name = rank if place <= len(result["leaders"]) else _rival_name(entry)
-        millions = [_millions(metrics, key) for key in ("flops", "params")]
-        slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
-        believed = [_accuracy(entry.get("posterior") or {})] * judged
-        numbers = [f"{entry['reward']:.2f}", _accuracy(metrics), *believed, *millions, *slow]
-        rows.append([name, *numbers, _millions(metrics, "activations"), code(entry["arch_id"])])
-    winner = result["best"]["number"]
-    marked = [at for at, each in enumerate(result["leaders"]) if each["number"] == winner]
-    others = ["references"] if result["references"] else []
-    others += [data.RANDOM] if result.get("random") else []
-    title = _leaders_title(result)
-    return [
-        tag("h2", f"{title}, with {' and '.join(others)}" if others else title),
-        table(head, rows, marked=marked, label="Leaderboard"),
-    ]
-
-
-def _leaders_title(result: dict[str, Any]) -> str:
-    shown = len(result["leaders"])
-    if not result.get("pareto"):
-        return "The best trial" if shown == 1 else "The best trials"
-    some = (
-        f"{shown} nets of the front of {result['front']}" if shown > 1 else "The net of the front"
-    )
-    return f"{some}, most accurate first; in bold what is handed over"
-
-
-def _rival_name(entry: dict[str, Any]) -> str:
-    if entry["name"] == data.RANDOM:
-        return f"best of {entry['trials']:,} random trials"
-    return data.title(entry["name"])
-
-
-def _millions(metrics: dict[str, float], key: str) -> str:
-    return f"{metrics[key] / 1e6:,.2f}" if key in metrics else "–"

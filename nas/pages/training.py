@@ -46,7 +46,7 @@ def _finals(result: dict[str, Any]) -> list[Html]:
             entry["name"],
             _mean(entry),
             ", ".join(f"{value:.2f}" for value in entry["accuracies"]),
-            f"{entry['searched']:.2f}",
+            "–" if entry["searched"] is None else f"{entry['searched']:.2f}",
             f"{entry['reward']:.2f}",
             code(entry["arch_id"]),
         ]
@@ -61,7 +61,8 @@ def _finals(result: dict[str, Any]) -> list[Html]:
     note = (
         "The leaders were trained anew with seeds that had no part in choosing them: a leader's "
         "accuracy in the search is partly luck. Validation accuracy in %, mean ± its standard "
-        f"error; {spread}. The winner is the search's finalist with the best reward."
+        f"error; {spread}. Marked is what is handed over: the best reward, wherever it came from, "
+        "or the cheapest net within one standard error of it."
     )
     marked = {
         place

@@ -41,15 +41,13 @@ def _projection(found: Row) -> list[str]:
         return [f"no times: {found['problem']}"]
     if found["seconds_per_trial"] is None:
         return ["no times: this evaluator cannot be timed beforehand"]
-    amounts = (
-        (found["final_trainings"], "trainings of finals"),
-        (found["reference_evaluations"], "reference nets"),
-    )
-    rest = "".join(f" + {count} {what}" for count, what in amounts if count)
+    finals = found["final_trainings"]
+    rest = f" + {finals} trainings of finals" if finals else ""
+    first = f", {found['references']} references first" if found["references"] else ""
     alone = "" if found["workers"] > 1 else " (--workers plans for more)"
     limit = f" (--time-limit {format_seconds(found['time_limit'])})" if found["time_limit"] else ""
     return [
-        f"{found['trials']} evaluations (random search included){rest}, at "
+        f"{found['trials']} evaluations (random search included{first}){rest}, at "
         f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s){alone}: "
         f"{format_seconds(found['projected_seconds'])}{limit}; besides, controller "
         f"{found['controller']} takes {format_seconds(found['seconds_per_proposal'])} a proposal "

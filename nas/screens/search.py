@@ -41,11 +41,14 @@ class Progressing:
         name: str,
         total: int,
         objective: Objective,
-        references: list[dict[str, Any]],
+        references: Mapping[str, str],
         earlier: Sequence[Trial],
         fleet: Callable[[], Fleet] = lambda: Fleet(1, 0),
     ) -> None:
-        """Start showing one study; `earlier` trials are those of before a resumption."""
+        """Start showing one study; `earlier` trials are those of before a resumption.
+
+        `references`: names of reference designs by arch id.
+        """
         self._name, self._total, self._objective = name, total, objective
         self._fleet = fleet
         self._references, self._done = references, 0
@@ -102,7 +105,7 @@ class Progressing:
 
     def _rank(self, trial: Trial) -> None:
         row = {
-            "name": f"#{trial.number}",
+            "name": self._title(trial),
             "metrics": trial.metrics,
             "reward": reward(trial.metrics, self._objective),
         }
@@ -110,12 +113,16 @@ class Progressing:
         self._best = ranked[:SHOWN]
 
     def _picture(self) -> Group:
-        board = leaderboard([*self._best, *self._references])
+        board = leaderboard(self._best)
         lines = [fleet_line(self._fleet()), self._notice]
         return Group(board, self._bar, *(line for line in lines if line))
 
+    def _title(self, trial: Trial) -> str:
+        name = self._references.get(trial.arch_id)
+        return f"#{trial.number} {name}" if name else f"#{trial.number}"
+
     def _line(self, trial: Trial) -> str:
-        head = f"{self._name} {self._done}/{self._total} #{trial.number} {trial.state}"
+        head = f"{self._name} {self._done}/{self._total} {self._title(trial)} {trial.state}"
         tail = f" on {trial.place}" if trial.place else ""
         tail += f" after {_several(trial.retries, 'retry')}" if trial.retries else ""
         if not trial.values:
@@ -162,7 +169,7 @@ def accuracy(metrics: Mapping[str, float]) -> str:
 
 
 def leaderboard(rows: Sequence[Row]) -> Table:
-    """Return the table of the best archs and their company."""
+    """Return the table of the best archs and of what they are compared with."""
     table = Table(box=None, pad_edge=False)
     table.add_column("arch")
     latency = any("latency_ms" in row["metrics"] for row in rows)
@@ -175,25 +182,15 @@ def leaderboard(rows: Sequence[Row]) -> Table:
         cells = [accuracy(row.get("posterior") or {})] if judged else []
         cells += [format_count(metrics["flops"]), format_count(metrics["params"])]
         if latency:
-            cells.append(f"{metrics['latency_ms']:.3g} ms")
-        table.add_row(row["name"], accuracy(metrics), *cells, f"{row['reward']:.3f}")
+            cells.append(f"{metrics['latency_ms']:.3g} ms" if "latency_ms" in metrics else "–")
+        worth = f"{row['reward']:.3f}" if "reward" in row else "–"
+        table.add_row(row["name"], accuracy(metrics), *cells, worth)
     return table
 
 
 def show_search(result: Row, console: Console) -> None:
     """Print the end of a search: leaderboard, gains, where it is saved, what to do next."""
-    leaders = result["leaders"]
-    company = [*result["references"], *([result["random"]] if result["random"] else [])]
-    rows = [
-        {**row, "name": f"{_place(result, place)}trial {row['number']}{_taken(row)}"}
-        for place, row in enumerate(leaders, 1)
-    ]
-    if company:
-        budget = f" ({result['random']['trials']} trials)" if result["random"] else ""
-        rows += [
-            {**row, "name": row["name"] + (budget if row["name"] == "random search" else "")}
-            for row in company
-        ]
+    rows = _rows(result)
     states = ", ".join(f"{n} {name}" for name, n in result["states"].items() if n)
     space = result["space"]
     console.print(
@@ -244,8 +241,28 @@ def _place(result: Row, place: int) -> str:
     """Return the rank of a leader; the nets of a front have none, one of them is handed over."""
     if not result["pareto"]:
         return f"{place}. "
-    chosen = result["best"] and result["leaders"][place - 1]["number"] == result["best"]["number"]
+    best = result["best"]
+    chosen = best and result["leaders"][place - 1]["arch_id"] == best["arch_id"]
     return "★ " if chosen else "  "
+
+
+def _rows(result: Row) -> list[Row]:
+    """Return the rows of the leaderboard: the search's best, references, random search's best."""
+    rows = [
+        {**row, "name": f"{_place(result, place)}trial {row['number']}{_note(row)}"}
+        for place, row in enumerate(result["leaders"], 1)
+    ]
+    shown = {row["arch_id"] for row in result["leaders"]}
+    rows += [row for row in result["references"] if row["arch_id"] not in shown]
+    if random := result["random"]:
+        rows.append({**random, "name": f"{random['name']} ({random['trials']} trials)"})
+    counted = result.get("references_counted", ())
+    return rows + [{**row, "name": f"{row['name']}, {row['reason']}"} for row in counted]
+
+
+def _note(row: Row) -> str:
+    name = row.get("reference")
+    return f" ({name})" if name else _taken(row)
 
 
 def _taken(row: Row) -> str:
@@ -259,7 +276,7 @@ def print_training(result: Row, console: Console) -> None:
     console.print(f"trained {spent} multiply-adds{other}")
     if result["finals"]:
         console.print(
-            f"weights {result['run']}/best/model.safetensors: the winner, shortly trained"
+            f"weights {result['run']}/best/model.safetensors: of its best training in the finals"
         )
     train = command("nas", "train", result["run"], "--data", result["data"])
     console.print(f"next    {train}")
@@ -272,7 +289,8 @@ def finals_board(result: Row) -> Table:
         table.add_column(title, justify="left" if title == "finalist" else "right", no_wrap=True)
     for row in sorted(result["finals"], key=lambda row: -row["reward"]):
         seeds = " ".join(f"{value:.2f}" for value in row["accuracies"])
-        cells = [accuracy(row), seeds, f"{row['searched']:.2f}", f"{row['reward']:.3f}"]
+        seen = "–" if row["searched"] is None else f"{row['searched']:.2f}"
+        cells = [accuracy(row), seeds, seen, f"{row['reward']:.3f}"]
         table.add_row(row["name"], *cells)
     return table
 

@@ -193,15 +193,31 @@ class Tables:
         with self._transaction() as db:
             if not _hold(db, trial, TrialState.RUNNING):
                 return False
-            db.add_all(
-                models.TrialParamModel(
-                    trial_id=trial,
-                    param_name=name,
-                    param_value=distributions[name].to_internal_repr(value),
-                    distribution_json=distribution_to_json(distributions[name]),
-                )
-                for name, value in params.items()
-            )
+            db.add_all(_choices(trial, params, distributions))
+        return True
+
+    def claim(
+        self,
+        trial: int,
+        driver: tuple[str, str],
+        params: Mapping[str, Any],
+        distributions: Mapping[str, Any],
+    ) -> bool:
+        """Begin a trial that waits in the queue, with all its choices, for one driver.
+
+        `driver`: a system attribute of the trial and its value.
+        """
+        found, (key, value) = models.TrialModel, driver
+        waiting = update(found).where(found.trial_id == trial, found.state == TrialState.WAITING)
+        now = datetime.now(UTC).replace(tzinfo=None)
+        values = {"state": TrialState.RUNNING, "_datetime_start_utc": now}
+        with self._transaction() as db:
+            held = db.execute(waiting.values(values), execution_options=_PLAIN)
+            if not held.rowcount:  # type: ignore[attr-defined]
+                return False
+            db.add_all(_choices(trial, params, distributions))
+            attribute = models.TrialSystemAttributeModel
+            db.add(attribute(trial_id=trial, key=key, value_json=json.dumps(value)))
         return True
 
     def report(self, trial: int, step: int, value: float, attributes: Mapping[str, Any]) -> bool:
@@ -264,6 +280,21 @@ class Tables:
             reason = attributes["reason"].format(number)
             _attributes(db, trial, {**attributes, "reason": reason})
         return number
+
+
+def _choices(
+    trial: int, params: Mapping[str, Any], distributions: Mapping[str, Any]
+) -> list[models.TrialParamModel]:
+    """Return the rows of a trial's choices."""
+    return [
+        models.TrialParamModel(
+            trial_id=trial,
+            param_name=name,
+            param_value=distributions[name].to_internal_repr(value),
+            distribution_json=distribution_to_json(distributions[name]),
+        )
+        for name, value in params.items()
+    ]
 
 
 _PLAIN = {"synchronize_session": False}

@@ -153,12 +153,13 @@ def _repair(path: Path, choices: int) -> None:
         code = log["op_code"]
         if number == 1 and code != _CREATE_STUDY:
             raise RunError(f"{path} begins with no study, its head is lost: name another run")
-        if code == _CREATE_TRIAL:
-            asking, params = not _finished(log), 0
+        begins = _begins(log)
+        if begins or code == _CREATE_TRIAL:
+            asking, params = begins, 0
         params += code == _SET_PARAM
         complete = code == _SET_PARAM and params == choices
         asking = asking and not complete
-        whole = complete or code == _SET_STATE or (code == _CREATE_TRIAL and not asking)
+        whole = complete or (code in (_SET_STATE, _CREATE_TRIAL) and not begins)
         if whole or (code in _STUDY_CODES and not asking):
             safe = length
     if safe < path.stat().st_size:
@@ -167,9 +168,13 @@ def _repair(path: Path, choices: int) -> None:
             os.fsync(file.fileno())
 
 
-def _finished(log: dict[str, Any]) -> bool:
-    """Tell whether a trial was written with all that came of it, in one record."""
-    return bool(log.get("state", _RUNNING) != _RUNNING)
+def _begins(log: dict[str, Any]) -> bool:
+    """Tell whether choices follow: a trial is proposed, or one that waited in the queue.
+
+    What is written with all that came of it, or put in the queue, is one record.
+    """
+    code = log["op_code"]
+    return code in (_CREATE_TRIAL, _SET_STATE) and log.get("state", _RUNNING) == _RUNNING
 
 
 def _parse(path: Path, number: int, line: bytes, is_last: bool) -> dict[str, Any] | None:

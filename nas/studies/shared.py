@@ -40,6 +40,7 @@ from nas.studies.study import (
     Direction,
     Heir,
     attributes_of,
+    enqueue,
     importances,
     task_seconds,
     trial_of,
@@ -148,6 +149,8 @@ class SharedLog:
         """Return the number and choices of a new proposal, on file before it is evaluated."""
         while True:
             self._forget()
+            if claimed := self._claim(distributions):
+                return claimed
             trial_id = self._storage.create_new_trial(self._id, self._running())
             # it ends meanwhile if this process stands still, and is taken for dead
             with contextlib.suppress(UpdateFinishedTrialError):
@@ -155,6 +158,26 @@ class SharedLog:
                 choices = self._choose(trial, distributions)
                 if self._tables.decide(trial_id, choices, distributions):
                     return trial.number, choices
+
+    def enqueue(self, points: Sequence[Choices]) -> None:
+        """Have these points proposed next, in this order; none that was proposed before.
+
+        Drivers that join at the same moment may both: the later of two is a duplicate.
+        """
+        enqueue(self.study, points)
+
+    def _claim(self, distributions: dict[str, BaseDistribution]) -> tuple[int, Choices] | None:
+        """Begin the first trial of the queue that no other driver begins first, if any is left."""
+        driver = DRIVER, self._presence.driver
+        for frozen in (t for t in self._all() if t.state is TrialState.WAITING):
+            choices = dict(frozen.system_attrs["fixed_params"])
+            choices = {name: choices[name] for name in distributions}
+            if self._tables.claim(frozen._trial_id, driver, choices, distributions):
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    # samplers are not asked, but mark here what they learn from
+                    _ = optuna.Trial(self.study, frozen._trial_id).relative_params
+                return frozen.number, choices
+        return None
 
     def _choose(self, trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> Choices:
         """Return what Optuna's own Trial would suggest, which writes each choice by itself."""

@@ -58,6 +58,9 @@ class Log(Protocol):
     def ask(self, distributions: dict[str, BaseDistribution]) -> tuple[int, Choices]:
         """Return the number and choices of a new proposal, on file before it is evaluated."""
 
+    def enqueue(self, points: Sequence[Choices]) -> None:
+        """Have these points proposed next, in this order; none that was proposed before."""
+
     def tell(self, trial: Trial) -> bool:
         """Record what came of a proposal; False if another driver has taken it over."""
 
@@ -130,7 +133,8 @@ class Journal:
         if found != list(directions):
             raise RunError(f"the journal's study {name!r} has objectives {found}, not {directions}")
         for trial in study.get_trials(deepcopy=False):
-            if trial.distributions != self._distributions:
+            waits = trial.state is TrialState.WAITING  # it has no choices yet
+            if not waits and trial.distributions != self._distributions:
                 raise RunError(
                     f"{self._path}: trial {trial.number} has other choices than the space; the "
                     "space was changed, or the journal is another run's: name another run"
@@ -217,8 +221,15 @@ class JournalLog:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             trial = self.study.ask(distributions)
+            # of one from the queue samplers are not asked, but mark here what they learn from
+            _ = trial.relative_params
         self._backend.flush()
         return trial.number, trial.params
+
+    def enqueue(self, points: Sequence[Choices]) -> None:
+        """Have these points proposed next, in this order; none that was proposed before."""
+        enqueue(self.study, points)
+        self._backend.flush()
 
     def tell(self, trial: Trial) -> bool:
         """Record what came of a proposal."""
@@ -266,6 +277,12 @@ class JournalLog:
 
     def close(self) -> None:
         """Do nothing: all is on file."""
+
+
+def enqueue(study: optuna.Study, points: Sequence[Choices]) -> None:
+    """Have these points proposed next, in this order; none that was proposed before."""
+    for choices in points:
+        study.enqueue_trial(choices, skip_if_exists=True)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:

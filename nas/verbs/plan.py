@@ -17,7 +17,6 @@ from nas.arch import Arch
 from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import Measured, make_evaluator, perform
 from nas.interfaces import Metrics, Space, Task, Trial
-from nas.load import baselines
 from nas.objective import Bound, describe, metric_of
 from nas.points import cost_metrics
 from nas.prepare import Setup, prepare
@@ -30,7 +29,6 @@ from nas.reach import (
     seconds_per_evaluation,
     try_decode,
 )
-from nas.results import REFERENCES
 from nas.samplers import distributions, random_choices
 from nas.settings.search import settings_from
 from nas.studies.study import SEARCH, Journal
@@ -91,9 +89,9 @@ class Amount:
 
     trials: int
     final_trainings: int
-    reference_evaluations: int  # one after the other, before the search
+    references: int  # of the trials, those that are reference designs
     workers: int
-    time_limit: float | None  # seconds of all but the references
+    time_limit: float | None  # seconds
 
 
 def expected_work(setup: Setup) -> Amount:
@@ -103,23 +101,15 @@ def expected_work(setup: Setup) -> Amount:
     """
     chosen = setup.settings
     studies = 2 if chosen.random_search else 1
-    references = _references(setup.space)
-    finalists = studies * setup.finalists + (references if setup.finalists else 0)
+    first, beside = len(setup.first_points), len(setup.beside_the_space)
+    finalists = studies * setup.finalists + (bool(first) + beside if setup.finalists else 0)
     return Amount(
         trials=setup.trials * studies,
         final_trainings=finalists * setup.final_seeds,
-        reference_evaluations=references,
+        references=first,
         workers=chosen.workers or 1,
         time_limit=chosen.time_limit,
     )
-
-
-def _references(space: Space) -> int:
-    """Return how many of the reference nets the space can express."""
-    if not space.encode:
-        return 0
-    found = (space.encode(baselines()[name]) for name in REFERENCES)
-    return sum(choices is not None for choices in found)
 
 
 def bill(
@@ -135,13 +125,12 @@ def bill(
         return dict.fromkeys(names)
     limit = math.inf if work.time_limit is None else work.time_limit
     evaluations = work.trials + work.final_trainings
-    first = work.reference_evaluations * seconds
-    later = min(evaluations * seconds / work.workers, limit)
-    hours = (first + min(evaluations * seconds, limit * work.workers)) / 3600
+    elapsed = min(evaluations * seconds / work.workers, limit)
+    hours = min(evaluations * seconds, limit * work.workers) / 3600
     gpu_hours = hours * gpus if gpus else None
     billed = hours if gpu_hours is None else gpu_hours
     cost = None if price is None else billed * price
-    return dict(zip(names, (first + later, hours, gpu_hours, price, cost), strict=True))
+    return dict(zip(names, (elapsed, hours, gpu_hours, price, cost), strict=True))
 
 
 def _rate(price: str | float | None) -> float | None:

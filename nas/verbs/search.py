@@ -132,7 +132,6 @@ class _Active:
     executor: Executor
     screen: Progressing
     known: dict[str, Metrics]
-    references: list[dict[str, Any]]
 
 
 def _executor(
@@ -170,26 +169,24 @@ def _search(
     try:
         if setup.start.trials and isinstance(journal, Journal):
             journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
-        references = results.reference_rows(folder, setup, executor, screen.say)
-        known = {row["arch_id"]: row["metrics"] for row in references} | journal.known()
-        active = _Active(setup, folder, journal, executor, screen, known, references)
+        active = _Active(setup, folder, journal, executor, screen, journal.known())
         plays = bool(setup.finalists)
         share = 1 + chosen.random_search + plays
         limit = chosen.time_limit / share if chosen.time_limit else None
         log, reason = _pursue(active, SEARCH, setup.trials, _stopper(limit, interrupted))
-        chance = None
+        baseline = None
         if chosen.random_search and reason != INTERRUPTED:
-            chance, late = _chance(active, log, _stopper(limit, interrupted))
+            baseline, late = _baseline(active, log, _stopper(limit, interrupted))
             reason = late or reason
         standings: list[finals.Standing] = []
         if plays and reason != INTERRUPTED:
-            standings, late = _finals(active, log, chance, _stopper(limit, interrupted))
+            standings, late = _finals(active, log, baseline, _stopper(limit, interrupted))
             reason = late or reason
         fleet = executor.fleet()
         screen.say(fleet.note)
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, chance, references, standings, reason, fleet)
+    result = results.conclude(folder, setup, log, baseline, standings, reason, fleet)
     report.write(folder)
     return result
 
@@ -214,7 +211,7 @@ def _duration(journal: Journal | Shared) -> float:
     return statistics.median(found) if found else 0.0
 
 
-def _chance(active: _Active, log: Log, stop: Callable[[], str]) -> tuple[Log, str]:
+def _baseline(active: _Active, log: Log, stop: Callable[[], str]) -> tuple[Log, str]:
     """Search at random for what the search has cost: in trials, or in multiply-adds of training."""
     trials = log.trials()
     allowed = results.training_flops(trials)
@@ -224,12 +221,12 @@ def _chance(active: _Active, log: Log, stop: Callable[[], str]) -> tuple[Log, st
 
 
 def _finals(
-    active: _Active, log: Log, chance: Log | None, stop: Callable[[], str]
+    active: _Active, log: Log, baseline: Log | None, stop: Callable[[], str]
 ) -> tuple[list[finals.Standing], str]:
     setup = active.setup
     found = handover.judged(setup, log.trials())
-    lucky = handover.judged(setup, chance.trials() if chance else [])
-    playing = handover.finalists(setup, found, lucky, active.references)
+    rival = handover.judged(setup, baseline.trials() if baseline else [])
+    playing = handover.finalists(setup, found, rival)
     standings = finals.play(
         active.folder,
         playing,
@@ -274,6 +271,8 @@ def _pursue(
     )
     log = active.journal.log(name, setup.goal.directions, sampler, pruner)
     earlier = log.trials()
+    if name == SEARCH and results.spent(earlier) < trials:
+        log.enqueue(setup.first_points)
     cost = [results.training_flops(earlier)]
     table = results.Table(active.folder / results.TRIALS[name], earlier, setup.goal)
 
@@ -301,7 +300,7 @@ def _pursue(
         name,
         trials,
         setup.goal.objective,
-        active.references,
+        {each.arch.id: each.name for each in setup.references},
         earlier,
         active.executor.fleet,
     )

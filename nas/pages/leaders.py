@@ -1,0 +1,73 @@
+"""The leaderboard of a search's page: the best trials, the references, random search's best."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.pages import data
+from nas.pages.drawing import Html, code, table, tag
+from nas.units import amount
+
+
+def section(found: data.Found) -> list[Html]:
+    """Return the table; what is handed over is in bold."""
+    result = found.result
+    shown = {entry["arch_id"] for entry in result["leaders"]}
+    others = [e for e in data.compared(result) if e["arch_id"] not in shown]
+    entries = [*result["leaders"], *others]
+    extra = ["latency_ms"] * ("latency_ms" in result["best"]["metrics"])
+    judged = any(entry.get("posterior") for entry in entries)
+    head = ["net", "reward", "accuracy (%)", *["posterior (%)"] * judged, "FLOPs (M)", "params (M)"]
+    head += ["latency (ms)"] * len(extra) + ["activations (M)", "arch"]
+    rows = []
+    for place, entry in enumerate(entries, 1):
+        metrics = entry["metrics"]
+        rank = "" if result.get("pareto") else f"{place}. "
+        rank += f"trial {entry['number']}"
+        rank += f", {data.title(entry['reference'])}" if entry.get("reference") else ""
+        rank += " (earlier)" if entry.get("state") == "earlier" else ""
+        name = rank if place <= len(result["leaders"]) else _rival_name(entry)
+        millions = [_millions(metrics, key) for key in ("flops", "params")]
+        slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
+        believed = [data.accuracy(entry.get("posterior") or {})] * judged
+        numbers = [f"{entry['reward']:.2f}", data.accuracy(metrics), *believed, *millions, *slow]
+        rows.append([name, *numbers, _millions(metrics, "activations"), code(entry["arch_id"])])
+    beside = ["references"] if result["references"] else []
+    beside += [data.RANDOM] if result.get("random") else []
+    best, title = result["best"]["arch_id"], _title(result)
+    marked = [place for place, entry in enumerate(entries) if entry["arch_id"] == best]
+    return [
+        tag("h2", f"{title}, with {' and '.join(beside)}" if beside else title),
+        table(head, rows, marked=marked, label="Leaderboard"),
+        *_counted(result),
+    ]
+
+
+def _title(result: dict[str, Any]) -> str:
+    shown = len(result["leaders"])
+    if not result.get("pareto"):
+        return "The best trial" if shown == 1 else "The best trials"
+    some = (
+        f"{shown} nets of the front of {result['front']}" if shown > 1 else "The net of the front"
+    )
+    return f"{some}, most accurate first; in bold what is handed over"
+
+
+def _counted(result: dict[str, Any]) -> list[Html]:
+    """Return the references that were counted and not evaluated."""
+    rows = [
+        f"{data.title(entry['name'])} ({amount('flops', entry['metrics']['flops'])}, "
+        f"{amount('params', entry['metrics']['params'])}): {entry['reason']}"
+        for entry in result.get("references_counted", ())
+    ]
+    return [tag("p", f"References without an accuracy: {'; '.join(rows)}.")] if rows else []
+
+
+def _rival_name(entry: dict[str, Any]) -> str:
+    if entry["name"] == data.RANDOM:
+        return f"best of {entry['trials']:,} random trials"
+    return data.title(entry["name"])
+
+
+def _millions(metrics: dict[str, float], key: str) -> str:
+    return f"{metrics[key] / 1e6:,.2f}" if key in metrics else "–"
