@@ -1,8 +1,8 @@
 """The last round of a search that trains: the best few again, with seeds that chose nobody.
 
 The best observation of a search is partly luck. So the leaders of the search and of random search
-and the reference nets are trained anew with the same budget and several new seeds, and their means
-are compared. The spread over seeds is pooled over all of them.
+and references are trained anew with several new seeds, long enough to tell what an arch gives, and
+their means are compared. The spread over seeds is pooled over all of them.
 """
 
 from __future__ import annotations
@@ -18,9 +18,13 @@ from nas import run
 from nas.arch import Arch
 from nas.errors import RunError
 from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
+from nas.training.amount import FINAL, Amount, worth
 
 FINALS = "finals.csv"
-COLUMNS = ("name", "arch_id", "seed", "accuracy", "seconds", "folder", "error", TRAINING_FLOPS)
+COLUMNS = (
+    *("name", "arch_id", "seed", "accuracy", "seconds", "folder", "error", TRAINING_FLOPS),
+    "length",
+)
 FIRST = 1_000  # seeds of the finals are far from those of searches
 T = TypeVar("T")
 
@@ -36,6 +40,64 @@ class Finalist:
     arch: Arch
     metrics: Metrics
     origin: str = ""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long each training of the finals is: `epochs` over `fraction` of the training images.
+
+    `ratio`: to the views of a candidate's training. `label` tells it in finals.csv, "" where it is
+    that of a candidate. `text` says what it is worth, and `enough` whether it tells what an arch
+    gives; "" and True where the evaluator does not say.
+    """
+
+    epochs: int
+    fraction: float = 1.0
+    ratio: float = 1.0
+    label: str = ""
+    text: str = ""
+    enough: bool = True
+
+    def __str__(self) -> str:
+        return self.text or f"{self.epochs} epochs"
+
+
+def length_of(
+    own: int, share: float, amount: Amount | None, epochs: int | None, fraction: float | None
+) -> Length:
+    """Return the length of the finals, where `epochs` and `fraction` are what is asked for.
+
+    `own`, `share`: epochs and fraction of a candidate; `amount`: what that is, None where the
+    evaluator does not say. By default the finals get what a candidate gets if that tells what an
+    arch gives (nas/training/amount.py), and else as many epochs over all images as do.
+    """
+    if amount is None:
+        chosen, part = epochs or own, fraction or share
+        same = (chosen, part) == (own, share)
+        return Length(chosen, part, chosen * part / (own * share), _label(chosen, part, same))
+    asked = epochs or fraction
+    enough = worth(amount, FINAL).ranks and not asked
+    part = fraction or (share if enough or epochs else 1.0)
+    images = max(1, round(amount.images / share * part))
+    least = Amount(images, min(amount.batch, images), 1)
+    needed = max(FINAL.epochs(images, least.batch), math.ceil(amount.views / least.views))
+    return _measured(own, share, amount, own if enough else epochs or needed, part)
+
+
+def _measured(own: int, share: float, amount: Amount, epochs: int, part: float) -> Length:
+    """Return a length with what it is worth."""
+    images = max(1, round(amount.images / share * part))
+    mine = Amount(images, min(amount.batch, images), epochs)
+    found = worth(mine, FINAL)
+    text = f"{epochs} epochs of {images:,} images, {mine}"
+    if not found.ranks:
+        text += f": {FINAL.lacking}; --final-epochs {found.epochs} would do"
+    label = _label(epochs, part, (epochs, part) == (own, share))
+    return Length(epochs, part, mine.views / amount.views, label, text, found.ranks)
+
+
+def _label(epochs: int, fraction: float, same: bool) -> str:
+    return "" if same else f"{epochs}x{fraction:g}"
 
 
 @dataclass(frozen=True)
@@ -69,24 +131,28 @@ def play(
     say: Callable[[str], None],
     limit: float = 0.0,
     retry: bool = False,
+    length: str = "",
 ) -> list[Standing]:
     """Train every finalist with every seed; return the standings in the order given.
 
     Each training is a row of finals.csv as soon as it is done; those that are there are not
     repeated, but with `retry` those that failed. A finalist whose trainings all failed has no
-    standing. `limit`: seconds of one training, 0: any.
+    standing. `limit`: seconds of one training, 0: any. `length` tells trainings of another length
+    apart, which are kept in the table.
 
     Raises:
         RunError: finals.csv is damaged or cannot be written.
     """
-    rows = [row for row in _on_file(folder) if row["accuracy"] or not retry]
+    every = [row for row in _on_file(folder) if row["accuracy"] or not retry]
+    rows = [row for row in every if (row.get("length") or "") == length]
+    others = [row for row in every if row not in rows]
     done = {(row["arch_id"], int(row["seed"])) for row in rows}
-    fresh = _tasks(folder, finalists, epochs, seeds, seed, done)
+    fresh = _tasks(folder, finalists, epochs, seeds, seed, done, length)
     tasks = [(finalist, replace(task, limit=limit)) for finalist, task in fresh]
     for count, (outcome, finalist, task) in enumerate(outcomes(executor, tasks, stop), 1):
-        rows.append(_row(outcome, finalist, task))
-        # rows of an earlier version lack the last column
-        cells = [[row.get(name, "") for name in COLUMNS] for row in rows]
+        rows.append({**_row(outcome, finalist, task), "length": length})
+        # rows of an earlier version lack the last columns
+        cells = [[row.get(name, "") for name in COLUMNS] for row in (*others, *rows)]
         run.write_csv(folder / FINALS, COLUMNS, cells)
         shutil.rmtree(Path(task.folder) / "checkpoints", ignore_errors=True)
         left = len(tasks) - count
@@ -121,12 +187,14 @@ def _tasks(
     seeds: int,
     seed: int,
     done: set[tuple[str, int]],
+    length: str,
 ) -> Iterator[tuple[Finalist, Task]]:
     number = 0
     for turn in range(seeds):
         for finalist in finalists:
             chosen = FIRST * (seed + 1) + turn
-            place = folder / "finals" / f"{finalist.arch.id}-{chosen}"
+            tail = f"-{length}" if length else ""
+            place = folder / "finals" / f"{finalist.arch.id}-{chosen}{tail}"
             if (finalist.arch.id, chosen) not in done:
                 task = Task(number, finalist.arch.to_dict(), chosen, epochs, str(place))
                 yield finalist, task
@@ -157,7 +225,7 @@ def _row(outcome: Outcome, finalist: Finalist, task: Task) -> dict[str, str]:
     cells = (finalist.name, finalist.arch.id, task.seed, accuracy)
     cost = outcome.metrics.get(TRAINING_FLOPS, "")
     rest = (f"{outcome.seconds:.4g}", Path(task.folder).name, outcome.error, cost)
-    return {name: str(cell) for name, cell in zip(COLUMNS, (*cells, *rest), strict=True)}
+    return {name: str(cell) for name, cell in zip(COLUMNS[:-1], (*cells, *rest), strict=True)}
 
 
 def _result(outcome: Outcome) -> str:

@@ -16,6 +16,7 @@ from nas.arch import Arch
 from nas.engine import Budget
 from nas.errors import EvaluatorError, OptionError
 from nas.evaluation import make_evaluator, rungs
+from nas.finals import Length, length_of
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Trial, Work
 from nas.load import baselines
 from nas.objective import Bound, Goal, make_objective
@@ -126,6 +127,13 @@ class Setup:
         """Return with how many seeds each finalist is trained."""
         return self.settings.final_seeds or FINAL_SEEDS
 
+    def final_length(self, epochs: int | None = None, fraction: float | None = None) -> Length:
+        """Return how long each training of the finals is: as asked for, by default by the flags."""
+        chosen, amount = self.settings, getattr(self.evaluator, "amount", None)
+        share = float(self.work.options.get("fraction") or 1.0)
+        epochs, fraction = epochs or chosen.final_epochs, fraction or chosen.final_fraction
+        return length_of(self.rungs[-1], share, amount, epochs, fraction)
+
     def budget(self, folder: Path) -> Budget:
         """Return what a trial gets, its checkpoints in a folder."""
         # two objectives cannot be stopped early, so they are not asked on the way either
@@ -152,7 +160,7 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
     space, notes = _space(settings, evaluator)
     arch = check_space(space)
     sampler = _controller(settings, space, goal)
-    pruner = _pruner(settings, goal, evaluator)
+    pruner = _pruner(settings, goal, evaluator, work.evaluator)
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
         notes += check_reach(space, arch, goal.objective, evaluator)
@@ -332,7 +340,7 @@ def _data_options(settings: Settings, evaluator: str) -> dict[str, Any]:
     return given
 
 
-def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
+def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator, evaluator_name: str) -> str:
     """Return the name of what stops trainings early, checked with its options."""
     steps = rungs(evaluator)
     wanted = settings.pruner or settings.pruner_options
@@ -343,6 +351,7 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
         )
     if not steps:
         _check_untrained(settings)
+    _check_finals(settings, evaluator_name)
     if asked := settings.trials_per_device:
         check_asked(asked)
         if settings.workers:
@@ -357,6 +366,21 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator) -> str:
     return name
 
 
+def _check_finals(settings: Settings, evaluator: str) -> None:
+    """Refuse a length of the finals that the evaluator cannot be given.
+
+    Raises:
+        OptionError: it has no such option.
+    """
+    known = catalog.option_defaults("evaluators", evaluator)
+    for name in ("epochs", "fraction"):
+        if getattr(settings, f"final_{name}") and name not in known:
+            raise OptionError(
+                f"--final-{name} needs an evaluator with the option {name}, which {evaluator} is "
+                "not: leave it out"
+            )
+
+
 def _check_untrained(settings: Settings) -> None:
     """Refuse what has an effect on trainings only.
 
@@ -368,6 +392,8 @@ def _check_untrained(settings: Settings) -> None:
         "--trials-per-device": settings.trials_per_device,
         "--finalists": settings.finalists is not None,
         "--final-seeds": settings.final_seeds is not None,
+        "--final-epochs": settings.final_epochs is not None,
+        "--final-fraction": settings.final_fraction is not None,
     }
     for flag, is_given in given.items():
         if is_given:

@@ -14,7 +14,7 @@ from nas import handover, run
 from nas.arch import Arch
 from nas.curves import write_rungs
 from nas.errors import RunError
-from nas.finals import Standing, entry, hand_over
+from nas.finals import Length, Standing, entry, hand_over
 from nas.handover import Judged
 from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Fleet, Metrics, Trial
 from nas.objective import Goal, describe, hypervolume, pareto_front, reward
@@ -93,13 +93,15 @@ def conclude(
     log: Log,
     baseline: Log | None,
     standings: list[Standing],
+    length: Length | None,
     reason: str,
     fleet: Fleet,
 ) -> dict[str, Any]:
     """Write what is handed over, the Pareto front and the importances; return the result as JSON.
 
-    `baseline` is the random search, `standings` the finals of a search that trains; `reason` says
-    why the search ended early, or is empty; `fleet` did the work.
+    `baseline` is the random search, `standings` the finals of a search that trains, and `length`
+    that of their trainings; `reason` says why the search ended early, or is empty; `fleet` did the
+    work.
     """
     found = handover.judged(setup, log.trials())
     rival = handover.judged(setup, baseline.trials() if baseline else [])
@@ -120,6 +122,7 @@ def conclude(
         "observed_best": handover.observed_best(setup, found, best),
         **_compared(setup, found, rival, final, best),
         "finals": [_standing(setup, standing) for standing in standings],
+        "finals_length": dataclasses.asdict(length) if length and standings else None,
         "front": len(front),
         "hypervolume": _volumes(found.trials, rival.trials, setup.goal),
     }
@@ -149,6 +152,8 @@ def _compared(
     random = handover.winner(setup, RANDOM, rival, final)
     others = [*rows, *(row for row in (own, random) if row)]
     others = [row for row in others if best and row["arch_id"] != best["arch_id"]]
+    if final:  # of the others the accuracy is that of a candidate's training
+        others = [row for row in others if row["arch_id"] in final]
     effort = {"trials": spent(rival.trials), "training_flops": training_flops(rival.trials)}
     return {
         "leaders": [

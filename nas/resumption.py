@@ -25,6 +25,8 @@ FREE = {
     "random_search",
     "finalists",
     "final_seeds",
+    "final_epochs",
+    "final_fraction",
     *EXECUTOR,
 }
 # what is looked for and how; it changes no evaluation, so what was evaluated can be used again

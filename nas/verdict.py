@@ -109,7 +109,15 @@ def why(result: Mapping[str, Any]) -> str:
     if not best:
         return ""
     verdict = result.get("verdict") or _older(best)
-    return " ".join(part for part in (verdict, _luck(result, best)) if part)
+    return " ".join(part for part in (verdict, _luck(result, best), _short(result)) if part)
+
+
+def _short(result: Mapping[str, Any]) -> str:
+    """Return that the finals were too short to tell what an arch gives, "" where they were not."""
+    length = result.get("finals_length")
+    if not length or length["enough"]:
+        return ""
+    return f"The finals were short: {length['text']}."
 
 
 def _older(best: Mapping[str, Any]) -> str:

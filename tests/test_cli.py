@@ -206,7 +206,7 @@ def test_plan_bills_shares_of_gpus(
 def test_a_time_limit_caps_the_bill(limit: float | None, hours: float, seconds: float) -> None:
     from nas.verbs.plan import Amount, bill
 
-    found = bill(Amount(100, 18, 2, 4, limit), 60.0, 0.5, 3.0)
+    found = bill(Amount(100, 9, 2.0, 3, 4, limit), 60.0, 0.5, 3.0)
     assert found["worker_hours"] == pytest.approx(hours)
     assert found["gpu_hours"] == pytest.approx(hours / 2)
     assert found["cost"] == pytest.approx(1.5 * hours)

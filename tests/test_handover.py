@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from nas import report
-from nas.finals import Finalist, Standing
+from nas.finals import Finalist, Standing, length_of
 from nas.handover import (
     Judged,
     finalists,
@@ -22,14 +22,15 @@ from nas.handover import (
     ranked,
     winner,
 )
-from nas.interfaces import Trial
+from nas.interfaces import Rung, Trial
 from nas.points import cost_metrics, decode
 from nas.prepare import Setup, prepare
 from nas.samplers import random_choices
 from nas.screens.search import show_search
 from nas.settings.search import settings_from
+from nas.training.amount import Amount
 from nas.verbs.search import search
-from nas.verdict import why
+from nas.verdict import Contender, choose, explain, why
 
 NOISY = {"evaluator": "synthetic", "evaluator_options": {"noise": 0.5}, "target_flops": "400M"}
 
@@ -216,3 +217,90 @@ def test_a_front_is_not_ranked_and_shows_what_is_handed_over(
     assert f"★ trial {found['best']['number']} " in text and "1. trial" not in text
     page = (Path(found["run"]) / "report.html").read_text()
     assert "in bold what is handed over" in page and "1. trial" not in page
+
+
+def contender(label: str, reward: float, error: float, cost: float, origin: str) -> Contender:
+    return Contender(label, origin, label, reward, error, cost, True, f"{reward:.1f} %")
+
+
+def test_the_best_of_the_finals_is_handed_over_wherever_it_came_from() -> None:
+    both = [contender("search #3", 70.0, 0.5, 9e6, "search")]
+    both.append(contender("random search #8", 73.0, 0.5, 9e6, "random search"))
+    choice = choose(both, cheaper=True)
+    assert choice.chosen.label == "random search #8"
+    said = explain(choice, where="in the finals", unit="points")
+    assert said == (
+        "Handed over is random search #8 (73.0 %), best in the finals, 3.00 ±0.71 points ahead of "
+        "the search's best (#3)."
+    )
+
+
+@pytest.mark.parametrize(("behind", "chosen"), [(0.70, "b0"), (0.72, "search #3")])
+def test_within_one_standard_error_the_cheaper_is_handed_over(behind: float, chosen: str) -> None:
+    best = contender("search #3", 70.0, 0.5, 9e6, "search")
+    cheap = contender("b0", 70.0 - behind, 0.5, 4e6, "reference")
+    choice = choose([cheap, best], cheaper=True)
+    assert choice.chosen.label == chosen  # the error of the difference is 0.707
+    assert choose([cheap, best], cheaper=False).chosen is best
+    said = explain(choice, where="in the finals", unit="points")
+    assert ("within one standard error" in said) == (chosen == "b0")
+    assert said.startswith(f"Handed over is {'the reference ' * (chosen == 'b0')}{chosen}")
+
+
+def test_without_a_known_noise_nothing_is_level() -> None:
+    best = contender("search #3", 70.0, 0.0, 9e6, "search")
+    cheap = contender("b0", 69.99, 0.0, 4e6, "reference")
+    choice = choose([cheap, best], cheaper=True)
+    assert choice.chosen is best
+    assert "0.01 points (noise unknown) ahead" in explain(choice, where="", unit="points")
+
+
+def test_what_is_above_a_hard_target_never_wins() -> None:
+    above = dataclasses.replace(contender("search #3", 90.0, 5, 9e6, "search"), within=False)
+    inside = contender("b0", 60.0, 5.0, 4e6, "reference")
+    assert choose([above, inside], cheaper=True).chosen is inside
+
+
+def test_a_reference_beside_the_space_can_win_the_finals() -> None:
+    setup = setup_of(target_flops="100M", evaluator_options={"epochs": 2}, finalists=1)
+    study = Judged(trials_of(setup, [60.0, 62.0]))
+    inside = [t for t in study.trials if t.metrics["flops"] <= 100e6]
+    playing = finalists(setup, Judged(inside), Judged([]))
+    scaled = next(finalist for finalist in playing if finalist.name == "b0_scaled")
+    assert scaled.origin == "reference" and scaled.arch.resolution < 224
+    final = standings(playing, {each.name: 50.0 for each in playing} | {"b0_scaled": 64.0})
+    best = handed_over(setup, Judged(inside), Judged([]), final)
+    assert best
+    assert best[0]["arch_id"] == scaled.arch.id and best[0]["choices"] == {}
+    assert best[0]["metrics"]["accuracy"] == 64.0 and "b0_scaled" in best[1]
+
+
+@pytest.mark.parametrize("state", ["done", "stopped"])
+def test_the_best_reference_always_plays(state: str) -> None:
+    setup = setup_of(target_flops="500M", evaluator_options={"epochs": 2}, finalists=1)
+    others = trials_of(setup, [70.0, 71.0])
+    points = [each for each in setup.references if each.choices]
+    tried = []
+    for number, each in enumerate(points, len(others)):
+        metrics = {**each.cost, "accuracy": 50.0 + number}
+        rung = Rung(1, 40.0 + number, metrics, 1.0)
+        choices = each.choices or {}
+        tried.append(Trial(number, state, choices, each.arch.id, metrics, (50.0,), rungs=(rung,)))
+    names = [f.name for f in finalists(setup, Judged([*others, *tried]), Judged([]))]
+    assert names == ["search #1", points[-1].name, "b0_scaled"]
+
+
+def test_finals_are_as_long_as_tells_or_as_asked() -> None:
+    candidate = Amount(images=3_000, batch=64, epochs=6)
+    longer = length_of(6, 0.2, candidate, None, None)
+    assert longer.enough and longer.fraction == 1.0 and longer.ratio > 1
+    images = longer.epochs * 15_000
+    assert images >= 30_000 and longer.label == f"{longer.epochs}x1"
+    plenty = length_of(20, 0.2, Amount(3_000, 32, 20), None, None)
+    assert (plenty.label, plenty.ratio) == ("", 1.0)
+    asked = length_of(6, 0.2, candidate, 15, 0.9)
+    assert (asked.epochs, asked.fraction, asked.label) == (15, 0.9, "15x0.9")
+    few = length_of(6, 0.2, candidate, 2, None)
+    assert not few.enough and "--final-epochs" in few.text
+    blind = length_of(4, 1.0, None, None, None)
+    assert (blind.epochs, blind.label, blind.enough) == (4, "", True)

@@ -42,7 +42,8 @@ def _projection(found: Row) -> list[str]:
     if found["seconds_per_trial"] is None:
         return ["no times: this evaluator cannot be timed beforehand"]
     finals = found["final_trainings"]
-    rest = f" + {finals} trainings of finals" if finals else ""
+    longer = f", each as long as {found['final_ratio']:.3g}" if found["final_ratio"] != 1 else ""
+    rest = f" + {finals} trainings of finals{longer}" if finals else ""
     first = f", {found['references']} references first" if found["references"] else ""
     alone = "" if found["workers"] > 1 else " (--workers plans for more)"
     limit = f" (--time-limit {format_seconds(found['time_limit'])})" if found["time_limit"] else ""

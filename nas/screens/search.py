@@ -224,6 +224,9 @@ def show_search(result: Row, console: Console) -> None:
             f"finals: validation accuracy with new seeds, mean ± standard error; {spread}. The "
             "test images were not read"
         )
+        length = result.get("finals_length") or {}
+        if length.get("text") and length["enough"]:  # else it was said above
+            console.print(f"finals: {length['text']}", soft_wrap=True)
     if result["hypervolume"]:
         volumes = ", ".join(f"{name} {v:.3f}" for name, v in result["hypervolume"].items())
         console.print(f"front of {result['front']} archs (pareto.csv); hypervolume: {volumes}")
@@ -296,7 +299,8 @@ def finals_board(result: Row) -> Table:
 
 
 def _gain(gain: Row) -> str:
-    start = f"over {gain['over']}: reward {gain['reward']:+.3f}, accuracy {gain['accuracy']:+.2f}"
+    over = "the search's best" if gain["over"] == "search" else gain["over"]
+    start = f"over {over}: reward {gain['reward']:+.3f}, accuracy {gain['accuracy']:+.2f}"
     if gain["accuracy_std"] is None:
         return f"{start} points (noise unknown)"
     noise = ": smaller than the noise, no gain shown" if gain["within_noise"] else ""

@@ -71,6 +71,15 @@ class Settings:
         "3.",
     )
     final_seeds: int | None = flag(None, "Data", "Seeds of each finalist; default 3.")
+    final_epochs: int | None = flag(
+        None,
+        "Data",
+        "Epochs of a training of the finals; default as many as tell what an arch gives, within "
+        "--time-limit.",
+    )
+    final_fraction: float | None = flag(
+        None, "Data", "Share of the training images for the finals; default what is needed."
+    )
     target_flops: int | None = flag(
         None,
         "Target",
@@ -159,7 +168,7 @@ class Settings:
         None,
         "How",
         "End after this time, such as 20m, shared evenly by the search, the random search and, "
-        "with --data, the finals. What runs then is finished; reference nets come on top.",
+        "with --data, the finals. What runs then is finished.",
     )
     seed: int = flag(0, "How", "Seed of everything random.")
     random_search: bool = flag(
@@ -191,8 +200,9 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
             values[key] = parse_number(values[key], flag_name(key))
     if "w" in values:
         values["w"] = parse_number(values["w"], "--w")
-    if "fraction" in values:
-        values["fraction"] = share("fraction", values["fraction"])
+    for key in ("fraction", "final_fraction"):
+        if key in values:
+            values[key] = share(key, values[key])
     for key, least in _LEAST.items():
         if key in values:
             values[key] = whole(key, values[key], least)
@@ -210,4 +220,5 @@ _LEAST = {
     "batch_size": 2,
     "finalists": 0,
     "final_seeds": 1,
+    "final_epochs": 1,
 }

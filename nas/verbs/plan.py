@@ -89,6 +89,7 @@ class Amount:
 
     trials: int
     final_trainings: int
+    final_ratio: float  # views of one of these to those of a candidate
     references: int  # of the trials, those that are reference designs
     workers: int
     time_limit: float | None  # seconds
@@ -106,6 +107,7 @@ def expected_work(setup: Setup) -> Amount:
     return Amount(
         trials=setup.trials * studies,
         final_trainings=finalists * setup.final_seeds,
+        final_ratio=setup.final_length().ratio if setup.finalists else 1.0,
         references=first,
         workers=chosen.workers or 1,
         time_limit=chosen.time_limit,
@@ -124,7 +126,7 @@ def bill(
     if seconds is None:
         return dict.fromkeys(names)
     limit = math.inf if work.time_limit is None else work.time_limit
-    evaluations = work.trials + work.final_trainings
+    evaluations = work.trials + work.final_trainings * work.final_ratio
     elapsed = min(evaluations * seconds / work.workers, limit)
     hours = min(evaluations * seconds, limit * work.workers) / 3600
     gpu_hours = hours * gpus if gpus else None

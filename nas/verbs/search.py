@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage
 from nas import catalog, finals, handover, priors, report, results, resumption, run, warm_start
 from nas.engine import Engine
 from nas.errors import NasError
-from nas.interfaces import Executor, Metrics, Trial
+from nas.interfaces import Executor, Metrics, Trial, Work
 from nas.packing import trainings_at_once
 from nas.points import excess
 from nas.prepare import Setup, executor_options, prepare
@@ -34,7 +34,7 @@ from nas.studies.study import RANDOM, SEARCH, Journal, Log
 INTERRUPTED, EQUAL_COST = "interrupted", "equal cost"
 # random search may take this many times the trials, where most of its trainings are stopped early
 MANY = 10
-PACKING = "packing.json"
+PACKING, FINALS = "packing.json", "finals.json"
 
 
 def search(
@@ -178,15 +178,22 @@ def _search(
         if chosen.random_search and reason != INTERRUPTED:
             baseline, late = _baseline(active, log, _stopper(limit, interrupted))
             reason = late or reason
-        standings: list[finals.Standing] = []
+        standings, length = list[finals.Standing](), None
         if plays and reason != INTERRUPTED:
-            standings, late = _finals(active, log, baseline, _stopper(limit, interrupted))
-            reason = late or reason
+            playing = _playing(active, log, baseline)
+            length = _length(active, log, len(playing), limit)
+            if length.label:  # workers that hold other images
+                executor.close()
+                longer = dataclasses.replace(setup, work=_lengthened(setup, length))
+                executor = _executor(longer, folder, journal, screen, fresh=False)
+            stop = _stopper(limit, interrupted)
+            standings = _finals(active, executor, playing, length, stop)
+            reason = stop() or reason
         fleet = executor.fleet()
         screen.say(fleet.note)
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, baseline, standings, reason, fleet)
+    result = results.conclude(folder, setup, log, baseline, standings, length, reason, fleet)
     report.write(folder)
     return result
 
@@ -220,25 +227,68 @@ def _baseline(active: _Active, log: Log, stop: Callable[[], str]) -> tuple[Log, 
     return _pursue(active, RANDOM, MANY * len(trials), stop, allowed)
 
 
-def _finals(
-    active: _Active, log: Log, baseline: Log | None, stop: Callable[[], str]
-) -> tuple[list[finals.Standing], str]:
+def _playing(active: _Active, log: Log, baseline: Log | None) -> list[finals.Finalist]:
+    """Return who is in the finals."""
     setup = active.setup
     found = handover.judged(setup, log.trials())
     rival = handover.judged(setup, baseline.trials() if baseline else [])
-    playing = handover.finalists(setup, found, rival)
-    standings = finals.play(
+    return handover.finalists(setup, found, rival)
+
+
+def _length(active: _Active, log: Log, playing: int, limit: float | None) -> finals.Length:
+    """Return how long each training of the finals is, the same in a run however often resumed.
+
+    What is not asked for is shortened to what the time limit leaves, but not below a candidate's.
+    """
+    setup, path = active.setup, active.folder / FINALS
+    chosen, length = setup.settings, active.setup.final_length()
+    if chosen.final_epochs or chosen.final_fraction or not playing:
+        return length
+    if path.exists():
+        kept = run.read_json(path)
+        return setup.final_length(int(kept["epochs"]), float(kept["fraction"]))
+    whole = [trial.seconds for trial in log.trials() if trial.state == "done" and trial.seconds]
+    if limit and whole and length.ratio > 1:
+        turns = math.ceil(playing * setup.final_seeds / active.executor.slots)
+        share = limit / (turns * statistics.median(whole) * length.ratio)
+        least = math.ceil(length.epochs / length.ratio)
+        fewer = max(least, min(length.epochs, int(length.epochs * share)))
+        length = setup.final_length(fewer, length.fraction)
+    run.write_json(path, {"epochs": length.epochs, "fraction": length.fraction})
+    return length
+
+
+def _lengthened(setup: Setup, length: finals.Length) -> Work:
+    """Return the work of the finals: the search's, with trainings of another length."""
+    known = catalog.option_defaults("evaluators", setup.work.evaluator)
+    options = {"epochs": length.epochs, "fraction": length.fraction}
+    options = {name: value for name, value in options.items() if name in known}
+    return dataclasses.replace(setup.work, options={**setup.work.options, **options})
+
+
+def _finals(
+    active: _Active,
+    executor: Executor,
+    playing: list[finals.Finalist],
+    length: finals.Length,
+    stop: Callable[[], str],
+) -> list[finals.Standing]:
+    setup, say = active.setup, active.screen.say
+    if playing:
+        seeds = "1 seed" if setup.final_seeds == 1 else f"{setup.final_seeds} seeds"
+        say(f"finals: {len(playing)} nets, {seeds} each, {length}")
+    return finals.play(
         active.folder,
         playing,
-        active.executor,
-        epochs=setup.rungs[-1],
+        executor,
+        epochs=length.epochs,
         seeds=setup.final_seeds,
         seed=setup.settings.seed,
         limit=setup.settings.trial_time_limit or 0.0,
         stop=stop,
-        say=active.screen.say,
+        say=say,
+        length=length.label,
     )
-    return standings, stop()
 
 
 def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
