@@ -180,10 +180,14 @@ def _in_finals(
 
 
 def _by_posterior(setup: Setup, found: Judged, baseline: Judged) -> list[dict[str, Any]]:
-    """Return as JSON data the best of the search, of its references and of random search."""
+    """Return as JSON data the best of the search, of its references and of random search.
+
+    Of two objectives those of the search alone: what is handed over lies on its front.
+    """
     named = {each.arch.id: each.name for each in setup.references}
+    studies = [(SEARCH, found)] if setup.goal.pareto else [(SEARCH, found), (RANDOM, baseline)]
     entries: dict[str, dict[str, Any]] = {}
-    for name, study in ((SEARCH, found), (RANDOM, baseline)):
+    for name, study in studies:
         for trial in leaders(study, setup.goal):
             label, origin = _origin(name, trial, named)
             if origin not in entries:
