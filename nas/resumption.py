@@ -10,6 +10,7 @@ from typing import Any
 from nas import run
 from nas.errors import NasError, RunError
 from nas.quoting import command
+from nas.settings.before import search_args
 from nas.settings.fields import flag_name
 from nas.settings.search import Settings, settings_from
 
@@ -64,7 +65,7 @@ def found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | N
         if name not in (None, folder.name):
             continue
         try:
-            theirs = fixed(settings_from(run.read_args(folder)))
+            theirs = fixed(settings_from(search_args(run.read_args(folder))))
         except NasError:
             if name:
                 raise

@@ -24,6 +24,7 @@ from nas.objective import Goal, broken_limit, reward
 from nas.points import decode
 from nas.prepare import Setup, Start, work_of
 from nas.priors import MAKERS, Place, common, prior_of_run
+from nas.settings.before import search_args
 from nas.settings.search import Settings, settings_from
 from nas.sources import DATA, SOURCES, sources
 from nas.studies.study import RANDOM, SEARCH, Kept, read_journal
@@ -184,7 +185,7 @@ def _earlier(folder: Path, setup: Setup) -> tuple[Kept, Settings]:
             "in a database, or it is no search): name another run"
         )
     try:
-        theirs = settings_from(run.read_args(folder))
+        theirs = settings_from(search_args(run.read_args(folder)))
     except OptionError as error:
         raise OptionError(f"{folder / run.ARGS}: {error}") from error
     return read_journal(folder / JOURNAL), theirs

@@ -9,6 +9,7 @@ from typing import Any
 
 from nas.errors import OptionError
 from nas.settings.fields import check_kinds, check_known, flag, flag_name, share, whole
+from nas.settings.search import AUTO
 from nas.units import parse_milliseconds, parse_number, parse_seconds
 
 
@@ -182,6 +183,9 @@ def scale_settings_from(given: Mapping[str, Any]) -> ScaleSettings:
         if key in values:
             values[key] = whole(key, values[key], least)
     _check_together(values)
+    for verb, recipe in (("train", "recipe"), ("fit", "fit_recipe")):
+        if values.get(verb):
+            values.setdefault(recipe, AUTO)  # so that args.yaml says by which a run was trained
     return ScaleSettings(**values)
 
 

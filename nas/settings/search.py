@@ -10,6 +10,9 @@ from typing import Any
 from nas.settings.fields import check_kinds, check_known, flag, flag_name, share, whole
 from nas.units import parse_count, parse_milliseconds, parse_number, parse_seconds
 
+AUTO = "auto"  # the recipe of trainings
+TRAINS = (None, "training")  # evaluators that train on --data
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -206,6 +209,8 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
     for key, least in _LEAST.items():
         if key in values:
             values[key] = whole(key, values[key], least)
+    if values.get("data") and values.get("evaluator") in TRAINS:
+        values.setdefault("recipe", AUTO)  # so that args.yaml says by which a run was trained
     return Settings(**values)
 
 

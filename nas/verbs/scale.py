@@ -17,6 +17,7 @@ from nas.prepare import CLUSTER
 from nas.quoting import command
 from nas.scaling import BASE, INTERRUPTED, Screen, Setup, executor_options
 from nas.screens.scale import silent
+from nas.settings.before import scale_args
 from nas.settings.scale import (
     COEFFICIENTS,
     SHAPED,
@@ -108,7 +109,7 @@ def go_on(
     Raises:
         RunError: the folder is in use or damaged.
     """
-    before = run.read_args(folder)
+    before = scale_args(run.read_args(folder))
     arguments = {**before, **_elsewhere(before, changed), **changed}
     source = str(arguments.pop("base", ""))
     kept = folder / BASE
@@ -154,7 +155,7 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch
     for folder in reversed(run.runs("scale", project)):
         if name not in (None, folder.name):
             continue
-        theirs = run.read_args(folder)
+        theirs = scale_args(run.read_args(folder))
         changed = [k for k, v in given.items() if k not in free and theirs.get(k) != v]
         same = not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id
         if not changed and same:

@@ -25,6 +25,7 @@ from nas.prepare import Setup, executor_options, prepare
 from nas.reach import check_space
 from nas.samplers import distributions, trial_seed
 from nas.screens.search import Progressing, silent
+from nas.settings.before import search_args
 from nas.settings.search import settings_from
 from nas.sources import check_sources, sources
 from nas.studies.database import opened, split
@@ -61,7 +62,7 @@ def search(
     settings = warm_start.anchored(settings, Path(project))
     folder = resumption.found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - resumption.FREE:
-        settings = {**resumption.kept(run.read_args(folder), settings), **settings}
+        settings = {**resumption.kept(search_args(run.read_args(folder)), settings), **settings}
     setup = prepare(settings_from(settings))
     opening = resumption.opening(folder, resume)
     fresh = folder is None
