@@ -272,6 +272,8 @@ def _check(arch: Arch) -> None:
 
 
 def _check_stage(where: str, stage: Stage) -> None:
+    if not isinstance(stage.op, str):
+        raise ArchError(f"{where}: op must be a word such as mbconv, not {stage.op!r}")
     _whole(f"{where}: channels", stage.channels, 1)
     _whole(f"{where}: layers", stage.layers, 1)
     if stage.layers > MOST_LAYERS:

@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +32,15 @@ ROOMS = {
     "ops": "nas.ops",
 }
 
+# what the parts that `make` gives are asked for at least
+_OFFERS = {
+    "controllers": ("before_trial", "sample_independent"),
+    "evaluators": ("title", "check"),
+    "executors": ("slots", "submit", "wait", "close"),
+    "devices": ("title", "fingerprint", "measure"),
+    "pruners": ("prune",),
+    "trackers": ("title", "row", "close"),
+}
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
@@ -89,12 +98,31 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
     Raises:
         OptionError: an option that `make` does not take, in name or in type; or it fails.
     """
-    function = export(room, name, "make")
+    function = _make_of(room, name)
     check_options(room, name, options, fixed)
     parameters = inspect.signature(function).parameters
     accepted = {key: value for key, value in fixed.items() if key in parameters}
     with guard(f"{room[:-1]} {name} cannot be made"):
-        return function(*given, **accepted, **options)
+        made = function(*given, **accepted, **options)
+    if lacks := [what for what in _OFFERS.get(room, ()) if not hasattr(made, what)]:
+        raise OptionError(
+            f"make of {name} gives {made!r:.60}, which has no {lacks[0]}: a {room[:-1]} must have "
+            f"{', '.join(_OFFERS[room])}"
+        )
+    return made
+
+
+def _make_of(room: str, name: str) -> Callable[..., Any]:
+    """Return the `make` of a part.
+
+    Raises:
+        OptionError: no such part, or its file does not define it as a function.
+    """
+    function = export(room, name, "make")
+    if not callable(function):
+        raise OptionError(f"make of {name} must be a function, not {function!r:.60}")
+    found: Callable[..., Any] = function
+    return found
 
 
 def check_options(room: str, name: str, options: Mapping[str, Any], fixed: Collection[str]) -> None:
@@ -128,7 +156,7 @@ def option_defaults(room: str, name: str) -> dict[str, Any]:
 
     A keyword without a default, or with a function as its default, is the engine's to fill.
     """
-    parameters = inspect.signature(export(room, name, "make")).parameters.values()
+    parameters = inspect.signature(_make_of(room, name)).parameters.values()
     keywords = (p for p in parameters if p.kind is p.KEYWORD_ONLY)
     return {
         p.name: p.default for p in keywords if p.default is not p.empty and not callable(p.default)
@@ -137,7 +165,7 @@ def option_defaults(room: str, name: str) -> dict[str, Any]:
 
 def keywords(room: str, name: str) -> tuple[str, ...]:
     """Return all keywords of a part's `make`, the engine's too."""
-    parameters = inspect.signature(export(room, name, "make")).parameters.values()
+    parameters = inspect.signature(_make_of(room, name)).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
@@ -177,7 +205,7 @@ def guard(what: str, kind: type[NasError] = OptionError) -> Iterator[None]:
         NasError: of that kind, or as it was raised.
     """
     try:
-        with contextlib.redirect_stdout(sys.stderr), _exits_raised():
+        with theirs():
             yield
     except NasError:
         raise
@@ -197,8 +225,8 @@ def said(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _exits_raised() -> Iterator[None]:
-    """Let os._exit raise SystemExit, in this process."""
+def theirs() -> Iterator[None]:
+    """Let a user's code print to stderr, and raise SystemExit where it calls os._exit."""
     real, here = os._exit, os.getpid()
 
     def leave(status: int) -> NoReturn:
@@ -208,6 +236,7 @@ def _exits_raised() -> Iterator[None]:
 
     os._exit = leave
     try:
-        yield
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
     finally:
         os._exit = real

@@ -5,9 +5,10 @@ Results go to stdout, progress and errors to stderr; every expected error is one
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,7 +70,7 @@ def _expected(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, NasError):
         return str(error), error.exit_code
     if hasattr(error, "format_message"):  # typer's usage errors, whatever package they live in
-        return f"{error.format_message()}; see `nas --help`", 2
+        return f"{error.format_message()}{_given(error)}; see `nas --help`", 2
     if isinstance(error, MemoryError):
         return f"not enough memory: {error or 'give a smaller network or batch'}", FAILED
     if isinstance(error, CannotPrint) and error.unwanted:
@@ -80,6 +81,17 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         return None
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}", 2
+
+
+def _given(error: Any) -> str:
+    """Return the value that a flag was given with where typer does not tell it."""
+    words, told = sys.argv[1:], error.format_message()
+    for flag in getattr(getattr(error, "param", None), "opts", ()):
+        values = [b for a, b in itertools.pairwise(words) if a == flag]
+        values += [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
+        if values and repr(values[-1]) not in told:
+            return f", not {values[-1]!r}"
+    return ""
 
 
 def _fail(message: str, code: int) -> int:

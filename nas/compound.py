@@ -163,8 +163,10 @@ def family(
         known = ", ".join(RULES)
         raise OptionError(f"no rule named {rule!r}{did_you_mean(rule, RULES)}; known: {known}")
     for what, value in (("alpha", alpha), ("beta", beta), ("gamma", gamma)):
-        if not (math.isfinite(value) and value >= 1):
-            raise OptionError(f"{what} must be at least 1 (paper, equation 3), not {value!r}")
+        if not 1 <= value <= STEEPEST:
+            raise OptionError(
+                f"{what} must be at least 1 (paper, equation 3), at most {STEEPEST}, not {value!r}"
+            )
     phis = list(phis)
     if not all(math.isfinite(phi) for phi in phis):
         raise OptionError(f"phi must be a finite number; given were {phis}")
@@ -267,6 +269,7 @@ def fast(request: Request) -> Answer:
 
 
 Rule = Callable[[Request], Answer]
+STEEPEST = 10  # of the coefficients
 RULES: dict[str, Rule] = {
     rule.__name__: rule for rule in (formula, released, exact, width, depth, resolution, fast)
 }

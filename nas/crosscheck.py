@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from nas.arch import Arch
 from nas.cost import count
 from nas.errors import MissingError
-from nas.model import build_model
+from nas.model import build_model, check_memory
 
 
 def crosscheck(arch: Arch) -> dict[str, dict[str, int]]:
@@ -26,6 +26,7 @@ def crosscheck(arch: Arch) -> dict[str, dict[str, int]]:
         MissingError: thop is not installed.
     """
     own = count(arch)
+    check_memory(arch, images=1)
     model = build_model(arch).eval()
     image = torch.zeros(1, arch.in_channels, *own.resolution)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:

@@ -124,7 +124,7 @@ def _check_images(plan: Plan) -> None:
 def _object(path: Path) -> dict[str, Any]:
     """Return what a JSON file holds, {} where there is none or it is damaged."""
     try:
-        found = run.read_json(path) if path.exists() else {}
+        found = run.read_object(path) if path.exists() else {}
     except NasError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -266,8 +266,8 @@ def _keep(plan: Plan, row: Row, outcome: Outcome) -> None:
             "fingerprint": plan.dataset.fingerprint,
             "metrics": outcome.metrics,
             "memory_estimate": memory_needed(row, plan.per_step(row["name"])),
-            "device": run.read_json(folder / RESULT)["device"],
-            "latency_device": run.read_json(folder / LATENCY)["device"],
+            "device": run.read_object(folder / RESULT, "device")["device"],
+            "latency_device": run.read_object(folder / LATENCY, "device")["device"],
             "place": outcome.place,
             "retries": outcome.retries,
         },

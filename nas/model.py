@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from nas import cost
 from nas.arch import Arch
+from nas.data.loader import free_memory
 from nas.errors import ArchError
 from nas.layers import Layer
 from nas.modules import Residual, initialise, initialise_classifier
+from nas.units import format_bytes
+
+UNCHECKED_BYTES = 2**26  # as much is always free
 
 
 class Model(nn.Module):
@@ -24,6 +28,7 @@ class Model(nn.Module):
 
     def __init__(self, arch: Arch) -> None:
         super().__init__()
+        check_memory(arch)
         self.arch = arch
         style = (arch.norm, arch.activation)
         self.stem = _sequence(cost.stem_layers(arch.stem, arch.in_channels, *style))
@@ -65,6 +70,25 @@ class Model(nn.Module):
         old = self.get_classifier()
         self.head[-1] = nn.Linear(old.in_features, classes, device=old.weight.device)
         initialise_classifier(self.get_classifier())
+
+
+def check_memory(arch: Arch, images: int = 0) -> None:
+    """Refuse a network that would fill the main memory: its weights, and what `images` take in it.
+
+    Raises:
+        ArchError: the estimate exceeds what is free.
+    """
+    found = cost.count(arch)
+    weights = cost.FLOAT_BYTES * (found.params + found.buffers)
+    needed = weights + images * (found.inference_bytes - weights)
+    if needed < UNCHECKED_BYTES or needed <= (free := free_memory()):
+        return
+    views = f" and {images} image(s) of {arch.resolution} pixels" if images else ""
+    raise ArchError(
+        f"{arch.name} does not fit into memory: its weights{views} need about "
+        f"{format_bytes(needed)}, and {format_bytes(free)} are free; take fewer channels, layers "
+        "or pixels"
+    )
 
 
 class Features(nn.Module):

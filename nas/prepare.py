@@ -277,6 +277,11 @@ def _controller(settings: Settings, space: Space, goal: Goal) -> BaseSampler:
     """
     controller = settings.controller
     objectives = catalog.export("controllers", controller, "OBJECTIVES")
+    if not isinstance(objectives, tuple | list | set | frozenset):
+        raise OptionError(
+            f"OBJECTIVES of {controller} must be names such as ('reward', 'pareto'), not "
+            f"{objectives!r:.60}"
+        )
     if settings.objective not in objectives:
         others = [
             n

@@ -161,10 +161,10 @@ def open_lab(chosen: ProxySettings) -> Lab:
     dataset = carve(open_asked(chosen))
     space, notes = _space(chosen, dataset)
     imgsz = chosen.imgsz or check_space(space).resolution
-    (least, most), note = _band(chosen, space)
-    candidates = spread_archs(space, chosen.archs, seed=chosen.seed, least=least, most=most)
     long = Budget(chosen.long_epochs or _long_epochs(chosen, dataset), 1.0, imgsz)
     budgets = _budgets(chosen, long)
+    (least, most), note = _band(chosen, space)
+    candidates = spread_archs(space, chosen.archs, seed=chosen.seed, least=least, most=most)
     return Lab(chosen, dataset, space, candidates, budgets, long, device, (*notes, *note))
 
 
@@ -201,6 +201,11 @@ def _budgets(chosen: ProxySettings, long: Budget) -> tuple[Budget, ...]:
         raise OptionError(
             f"a long training of {long.epochs} epoch leaves no shorter one: take more "
             "--long-epochs, or give --budget with a fraction"
+        )
+    if longer := [each for each in budgets if each.epochs > long.epochs]:
+        raise OptionError(
+            f"--budget {longer[0]} has more epochs than the long training's {long.epochs}, which "
+            "gives the true ranking: take fewer, or more --long-epochs"
         )
     if len({*budgets, long}) <= len(budgets):
         raise OptionError(

@@ -31,6 +31,16 @@ def check_space(space: Space) -> Arch:
         OptionError: the space has no choices, or a point that it does not call invalid decodes to
             something impossible; the message names the choices.
     """
+    if not isinstance(space.choices, Mapping):
+        raise OptionError(
+            f"choices of space {space.name} must map names to options, not {space.choices!r:.60}"
+        )
+    for name, options in space.choices.items():
+        if not isinstance(name, str) or not isinstance(options, list | tuple):
+            raise OptionError(
+                f"space {space.name}: {name!r} must be a name with a list of options, not "
+                f"{options!r:.60}"
+            )
     if not space.choices or not all(space.choices.values()):
         raise OptionError(f"space {space.name} needs at least one choice, each with an option")
     for name, options in space.choices.items():

@@ -56,7 +56,7 @@ def write(folder: Path) -> Path:
         else:
             title, body = search.page(data.read(folder, result, args, env))
             body += _family(folder, result)
-    except (KeyError, TypeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{folder / RESULT} lacks what a report needs ({type(error).__name__}: {error}); "
             "was it edited?"
@@ -87,8 +87,7 @@ def _result(folder: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> dict[str, Any]:
     """Return the object of a JSON file, an empty one if there is no file."""
-    data = run.read_json(path) if path.exists() else {}
-    return data if isinstance(data, dict) else {}
+    return run.read_object(path) if path.exists() else {}
 
 
 def _family(folder: Path, result: Mapping[str, Any]) -> list[Html]:

@@ -9,6 +9,7 @@ import contextlib
 import csv
 import errno
 import io
+import itertools
 import json
 import os
 import platform
@@ -33,6 +34,8 @@ from nas.errors import NasError, OptionError, RunError
 # between two looks at a lock that another holds, and until the wait is told of
 LOOK_SECONDS, TELL_SECONDS = 0.1, 5.0
 ARGS, ENVIRONMENT = "args.yaml", "env.json"
+MOST_NAME = 200  # bytes of a run's name: file systems allow 255, and a number follows
+DEEPEST = 100  # brackets inside of each other
 MOST_BYTES = 2**30  # of a file that is read whole: beyond is a mistake, or /dev/zero by a link
 
 
@@ -49,6 +52,11 @@ def create(verb: str, name: str | None, project: Path, arguments: Mapping[str, A
     if Path(stem).name != stem or stem.startswith("."):
         raise OptionError(
             f"--name takes a plain folder name, not {stem!r}; use --project for paths"
+        )
+    if len(os.fsencode(stem)) > MOST_NAME:
+        raise OptionError(
+            f"--name takes a folder name of up to {MOST_NAME} bytes, not {stem[:20]!r}... of "
+            f"{len(os.fsencode(stem))}"
         )
     home = project / verb
     try:
@@ -192,16 +200,26 @@ def read_text(path: Path) -> str:
         RunError: it is not there, no regular file, too large, or no UTF-8.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode) and not path.is_dir():
-            raise RunError(f"{path} is no regular file, but a pipe or a device: give a file")
-        if found.st_size > MOST_BYTES:
-            raise RunError(f"{path} has {found.st_size:,} bytes; at most {MOST_BYTES:,} are read")
+        check_regular(path)
         return path.read_text(encoding="utf-8")
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise RunError(f"{path} is no UTF-8 text: {error.reason} at {error.start}") from error
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what would never end: a pipe that stands for a file, or a device.
+
+    Raises:
+        RunError: it is one, or a file too large to be read whole.
+        OSError: it is not there.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise RunError(f"{path} is no regular file, but a pipe or a device: give a file")
+    if found.st_size > MOST_BYTES:
+        raise RunError(f"{path} has {found.st_size:,} bytes; at most {MOST_BYTES:,} are read")
 
 
 def read_args(path: Path) -> dict[str, Any]:
@@ -212,13 +230,13 @@ def read_args(path: Path) -> dict[str, Any]:
     """
     file = path / ARGS if path.is_dir() else path
     text = read_text(file)
+    if _depth(text) > DEEPEST:  # the parser takes hours
+        raise RunError(f"{file} is nested too deeply to be arguments")
     try:
         # a few of them that name each other make a value of a billion parts
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise RunError(f"{file} holds an alias such as *name: write the value out")
         data = yaml.safe_load(text)
-    except RecursionError as error:
-        raise RunError(f"{file} is nested too deeply to be arguments") from error
     except NasError:
         raise
     except Exception as error:  # of dates and numbers that cannot be it lets Python's own through
@@ -227,6 +245,13 @@ def read_args(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
         raise RunError(f"{file} holds no arguments: a mapping of names to values is expected")
     return data
+
+
+def _depth(text: str) -> int:
+    """Return how many brackets are open at once, or dashes in one line, at most."""
+    steps = ((letter in "[{") - (letter in "]}") for letter in text)
+    dashes = (line.count("- ") for line in text.splitlines())
+    return max(itertools.chain(itertools.accumulate(steps, initial=0), dashes))
 
 
 def write_environment(path: Path) -> None:
@@ -245,7 +270,7 @@ def write_environment(path: Path) -> None:
         "commit": _commit(),
     }
     if (path / ENVIRONMENT).exists():
-        first = read_json(path / ENVIRONMENT)
+        first = read_object(path / ENVIRONMENT)
         data = {**first, "resumed": [*first.get("resumed", []), data]}
     write_json(path / ENVIRONMENT, data)
 
@@ -276,7 +301,7 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path} is not JSON: {error}; delete it to have it made again") from error
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """Return the data of JSON text.
 
     Raises:
@@ -288,15 +313,17 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object of a JSON file of this run.
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """Return the object of a JSON file of this run, which must have these keys.
 
     Raises:
-        RunError: it cannot be read, or is no JSON object.
+        RunError: it cannot be read, is no JSON object, or lacks a key.
     """
     found = read_json(path)
     if not isinstance(found, dict):
         raise RunError(f"{path} holds no JSON object, but {found!r:.40}; was it edited?")
+    if absent := [key for key in keys if key not in found]:
+        raise RunError(f"{path} lacks {absent[0]!r}: was it edited, or made by another version?")
     return found
 
 

@@ -21,6 +21,7 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.catalog import guard
 from nas.errors import OptionError
 from nas.interfaces import Choices, Option, Space, Trial
 from nas.studies.study import trial_of
@@ -126,6 +127,29 @@ class _Reader:
 
 # Makes an Optuna sampler from a seed and the number of finished trials that have a value.
 MakeSampler = Callable[[int, int], BaseSampler]
+
+
+def guarded(sampler: BaseSampler, name: str) -> BaseSampler:
+    """Return a user's sampler whose errors are one line that names its file.
+
+    Raises in its methods:
+        OptionError: it raised something, ended the process, or gave a value that is no option.
+    """
+    what = f"controller {name} fails"
+
+    def watched(method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            with guard(what):
+                found = method(*given)
+                if method.__name__ == "sample_independent" and found not in given[-1].choices:
+                    raise ValueError(f"{found!r} for {given[-2]} is none of {given[-1].choices}")
+                return found
+
+        return call
+
+    for method in ("sample_relative", "sample_independent", "before_trial", "after_trial"):
+        setattr(sampler, method, watched(getattr(sampler, method)))
+    return sampler
 
 
 class Reseeded(BaseSampler):

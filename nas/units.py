@@ -52,8 +52,8 @@ def parse_number(text: str | float, flag: str = "number") -> float:
         OptionError: the text is none.
     """
     try:
-        value = float(text)
-    except ValueError:
+        value = math.nan if isinstance(text, bool) else float(text)
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
         raise OptionError(f"{flag} takes a number such as -0.07, not {text!r}")

@@ -273,7 +273,7 @@ def _other_work(folder: Path, theirs: Settings, setup: Setup) -> str:
         options = _options(work.evaluator, work.options)
     except NasError:
         return "its evaluator is not here any more"
-    before = run.read_json(folder / SOURCES) if (folder / SOURCES).exists() else {}
+    before = run.read_object(folder / SOURCES) if (folder / SOURCES).exists() else {}
     now, mine = sources(setup.settings), setup.work
     if _content(work.evaluator, before) != _content(mine.evaluator, now):
         return f"evaluator {work.evaluator}, not {mine.evaluator}"

@@ -135,7 +135,7 @@ class Member:
     def _latency(self, place: Path) -> Metrics:
         """Return the time of the network as it was trained, of one image."""
         arch = Arch.from_dict(run.read_json(place / ARCH))
-        trained_on = str(run.read_json(place / RESULT)["device"])
+        trained_on = str(run.read_object(place / RESULT, "device")["device"])
         name = self._latency_on or ("cuda" if trained_on.startswith("cuda") else "cpu")
         with _for_this_one():
             device = _device(name)
@@ -240,7 +240,7 @@ def _fail(code: int, said: str) -> NoReturn:
 
 def _metrics(place: Path) -> Metrics:
     """Return what a finished training has on file."""
-    result = run.read_json(place / RESULT)
+    result = run.read_object(place / RESULT)
     if not (place / WEIGHTS).is_file():
         raise NasError(f"{place} has lost its weights: delete the folder to train it again")
     arch = Arch.from_dict(run.read_json(place / ARCH))
@@ -257,5 +257,5 @@ def _metrics(place: Path) -> Metrics:
     }
     peaks = [float(row.get("memory_bytes") or 0) for row in run.read_csv(place / RESULTS)]
     if not any(peaks) and (place / MEMORY).exists():
-        peaks = [run.read_json(place / MEMORY)["added_bytes"]]
+        peaks = [run.read_object(place / MEMORY, "added_bytes")["added_bytes"]]
     return found | ({"memory_bytes": max(peaks)} if any(peaks) else {})

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import run
+from nas.errors import RunError
 from nas.interfaces import SCORED, SPENT
 from nas.objective import hypervolume, pareto_front
 from nas.pages.axes import Axis
@@ -26,6 +27,13 @@ AXES = {
     "params": Axis("parameters", "million", 1e6),
     "latency_ms": Axis("latency", "ms", 1.0),
 }
+# the tables of a search, and the columns that are read of each
+TABLES = (
+    ("trials", ("number", "state")),
+    ("random", ("number", "state")),
+    ("pareto", ("number",)),
+    ("importance", ("choice", "importance")),
+)
 SHORT = {"expansion": "e", "kernel": "k", "layers": "n", "se": "se"}
 RANDOM = "random search"
 
@@ -51,10 +59,25 @@ class Found:
 
 def read(folder: Path, result: dict[str, Any], args: dict[str, Any], env: dict[str, Any]) -> Found:
     """Return a search with its tables; those that are not there are empty."""
-    names = ("trials", "random", "pareto", "importance")
-    trials, rivals, front, shares = (run.read_csv(folder / f"{name}.csv") for name in names)
+    trials, rivals, front, shares = (
+        _table(folder / f"{name}.csv", *columns) for name, columns in TABLES
+    )
     cost = result.get("pareto") or next(iter(result.get("targets") or {}), "flops")
     return Found(result, args, env, trials, rivals, front, shares, cost)
+
+
+def _table(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Return the rows of a table of the run.
+
+    Raises:
+        RunError: it has another header than it was written with.
+    """
+    rows = run.read_csv(path)
+    if path.exists() and not rows and not run.read_text(path).strip():
+        raise RunError(f"{path} is empty, without even a header: was it edited?")
+    if rows and (absent := [name for name in columns if rows[0].get(name) is None]):
+        raise RunError(f"{path} has no column {absent[0]!r}: was it edited?")
+    return rows
 
 
 def title(name: str) -> str:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, TextIO
 
+from nas.errors import NasError
 from nas.quoting import command, visible
 
 INTERRUPTED, NOT_MET, FAILED = 130, 3, 1
@@ -136,9 +137,14 @@ def _finite(data: Any) -> Any:
 def show(data: Any, screen: Callable[[Any, Any], None], as_json: bool) -> None:
     """Print a result: as JSON, or by the function that shows it on a console."""
     if as_json:
-        print_json(data)
-    else:
+        return print_json(data)
+    try:
         screen(data, console())
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise NasError(
+            f"the result cannot be shown ({type(error).__name__}: {error}); was a file of the run "
+            "edited? --json prints all that there is"
+        ) from error
 
 
 def say_resume(run: str = "") -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from optuna.storages import RDBStorage
 
 from nas.errors import OptionError
-from nas.run import read_json, write_json
+from nas.run import read_object, write_json
 from nas.studies.database import LOST
 
 GRACE = "NAS_DRIVER_GRACE"  # seconds without a sign after which a driver is taken for dead
@@ -40,7 +40,7 @@ def identity(folder: Path) -> str:
     path = folder / IDENTITY
     if not path.exists():
         write_json(path, {"driver": secrets.token_hex(6)})
-    return str(read_json(path)["driver"])
+    return str(read_object(path, "driver")["driver"])
 
 
 def grace() -> float:

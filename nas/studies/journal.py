@@ -23,6 +23,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
 from nas.errors import RunError
+from nas.run import check_regular, parse_json
 
 # operation codes of optuna 5's journal format
 _CODES, _STUDY_CODES = range(0, 10), range(0, 4)
@@ -75,7 +76,7 @@ class _Read(BaseJournalBackend):
     """The whole lines that a journal file holds now."""
 
     def __init__(self, path: Path) -> None:
-        lines = path.read_bytes().splitlines(keepends=True)
+        lines = _bytes(path).splitlines(keepends=True)
         parsed = (_parse(path, n, line, n == len(lines)) for n, line in enumerate(lines, 1))
         self._logs = [log for log in parsed if log]
 
@@ -106,6 +107,8 @@ def open_journal(path: Path, choices: int) -> tuple[JournalStorage, GroupedFile]
         RunError: the file is no Optuna journal, or is damaged before its end.
     """
     with _replaying(path):
+        if path.exists():
+            check_regular(path)
         path.touch()
         _repair(path, choices)
         backend = GroupedFile(path)
@@ -136,13 +139,18 @@ def _replaying(path: Path) -> Iterator[None]:
         ) from error
 
 
+def _bytes(path: Path) -> bytes:
+    check_regular(path)
+    return path.read_bytes()
+
+
 def _lines(path: Path) -> list[bytes]:
-    return path.read_bytes().splitlines()
+    return _bytes(path).splitlines()
 
 
 def _repair(path: Path, choices: int) -> None:
     """Cut the file after its last complete group."""
-    lines = path.read_bytes().splitlines(keepends=True)
+    lines = _bytes(path).splitlines(keepends=True)
     safe = length = params = 0
     asking = False
     for number, line in enumerate(lines, 1):
@@ -180,7 +188,7 @@ def _begins(log: dict[str, Any]) -> bool:
 def _parse(path: Path, number: int, line: bytes, is_last: bool) -> dict[str, Any] | None:
     """Return one record; None for a torn last line."""
     try:
-        log = json.loads(line)
+        log = parse_json(line)
         if line.endswith(b"\n") and isinstance(log, dict) and log.get("op_code") in _CODES:
             return log
     except ValueError:

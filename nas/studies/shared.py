@@ -28,9 +28,10 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, RDBStorage, get_storage
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.catalog import guard
 from nas.errors import RunError
 from nas.interfaces import Choices, Metrics, Rung, Trial
-from nas.run import read_json
+from nas.run import read_object
 from nas.studies.database import Tables
 from nas.studies.drivers import IDENTITY, Presence
 from nas.studies.study import (
@@ -245,7 +246,8 @@ class SharedLog:
             return True
         self._forget()
         try:
-            return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
+            with guard("the pruner fails"):
+                return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
         except UpdateFinishedTrialError:
             return True
 
@@ -338,7 +340,9 @@ def _visible(folder: str, driver: str) -> Path | None:
     """Return the run folder of another driver, if this machine sees the same disk."""
     path = Path(folder)
     try:
-        mine = (path / IDENTITY).exists() and read_json(path / IDENTITY)["driver"] == driver
+        mine = (path / IDENTITY).exists() and read_object(path / IDENTITY, "driver")[
+            "driver"
+        ] == driver
     except (RunError, OSError, LookupError, TypeError):
         return None
     return path if mine else None

@@ -19,6 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.catalog import guard
 from nas.errors import RunError
 from nas.interfaces import RECORD, SCORED, VIRTUAL, Choices, Metrics, Option, Rung, Trial
 from nas.studies.journal import GroupedFile, open_journal, read_only
@@ -251,7 +252,8 @@ class JournalLog:
         before = self._storage.get_trial(trial_id).user_attrs.get("rungs", [])
         self._storage.set_trial_user_attr(trial_id, "rungs", [*before, dataclasses.asdict(rung)])
         self._storage.set_trial_intermediate_value(trial_id, rung.epochs, rung.reward)
-        return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
+        with guard("the pruner fails"):
+            return self.study.pruner.prune(self.study, self._storage.get_trial(trial_id))
 
     def unfinished(self) -> list[Trial]:
         """Return the proposals without a result, from a process that was killed."""

@@ -21,7 +21,7 @@ from nas.arch import Arch
 from nas.errors import NasError, OptionError, RunError
 from nas.exporting import Subject, listed, make_facts
 from nas.load import load_arch
-from nas.model import Model
+from nas.model import Model, check_memory
 from nas.training.diagnosis import FIELD
 from nas.training.trained import load_finite
 
@@ -68,11 +68,14 @@ def export(
     """
     started = time.monotonic()
     exporter = catalog.load("exporters", format)
+    for offered in ("FILE", "check", "write", "run", "hint"):
+        catalog.export("exporters", format, offered)
     options = {"preprocessing": preprocessing, "features_only": features_only}
     _check(batch_size, batches, seed)
     run.check_place(output, name)
     subject = _subject(source, imgsz, batch_size, seed, options)
-    exporter.check(subject)
+    with catalog.guard(f"check of {format} fails"):
+        exporter.check(subject)
     arguments = {"source": _named(source), "format": format, "imgsz": subject.arch.resolution}
     arguments |= {"batch_size": batch_size, **options, "seed": seed}
     path, folder = _place(exporter, output, Path(project), name, arguments)
@@ -80,7 +83,8 @@ def export(
     with _kept_if_written(folder):
         _write(exporter, subject, path)
     say("comparing it with the network")
-    rows = _compare(exporter, subject, path, [batch_size] if batch_size else batches)
+    with catalog.guard(f"{path} is written, but run of {format} fails", NasError):
+        rows = _compare(exporter, subject, path, [batch_size] if batch_size else batches)
     result = {
         "schema": SCHEMA,
         "run": str(folder) if folder else None,
@@ -134,6 +138,7 @@ def _subject(
         raise OptionError(
             f"--preprocessing takes RGB images; {arch.name} takes {arch.in_channels} channels"
         )
+    check_memory(arch, images=max(batch, 1))
     return Subject(arch, model, make_facts(arch, config), batch, **options)
 
 
@@ -208,15 +213,14 @@ def _write(exporter: ModuleType, subject: Subject, path: Path) -> None:
     """
     with _beside(path) as fresh:
         try:
-            exporter.write(subject, fresh)
+            with catalog.theirs():
+                exporter.write(subject, fresh)
             fresh.replace(path)
         except (NasError, OSError):
             raise
-        except Exception as error:  # of torch's exporters, or the user's
-            first = " ".join(str(error).split())[:200]
-            raise NasError(
-                f"{subject.arch.name} cannot be exported: {type(error).__name__}: {first}"
-            ) from error
+        except (Exception, SystemExit) as error:  # of torch's exporters, or the user's
+            first = " ".join(catalog.said(error).split())[:240]
+            raise NasError(f"{subject.arch.name} cannot be exported: {first}") from error
 
 
 @contextlib.contextmanager

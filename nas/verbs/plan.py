@@ -29,7 +29,7 @@ from nas.reach import (
     seconds_per_evaluation,
     try_decode,
 )
-from nas.samplers import distributions, random_choices
+from nas.samplers import distributions, guarded, random_choices
 from nas.settings.search import settings_from
 from nas.studies.study import SEARCH, Journal
 from nas.units import parse_number
@@ -161,7 +161,8 @@ def _typical(archs: list[Arch], bounds: tuple[Bound, ...]) -> Arch:
 def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:
     """Return why the evaluator does not know the space, or the time of an evaluation."""
     try:
-        setup.evaluator.check(arch)
+        with catalog.guard("the evaluator fails"):
+            setup.evaluator.check(arch)
         if setup.rungs:
             return "", seconds_per_training(setup, arch)
         if isinstance(setup.evaluator, Measured):
@@ -236,6 +237,8 @@ def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
         given = {"seed": 0, "goal": setup.goal}
         options = settings.controller_options
         sampler = catalog.make("controllers", settings.controller, space, options=options, **given)
+        if settings.controller.endswith(".py"):
+            sampler = guarded(sampler, settings.controller)
         log = journal.log(SEARCH, setup.goal.directions, sampler)
         for _ in range(PROPOSALS):
             start = time.perf_counter()

@@ -317,7 +317,7 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
 def _refresh(folder: Path, source: str) -> None:
     """Write the family's report, and those that show it: its search's, its rivals'."""
     report.write(folder)
-    for other in report.families_beside(folder, run.read_json(folder / RESULT)):
+    for other in report.families_beside(folder, run.read_object(folder / RESULT)):
         with contextlib.suppress(NasError):
             report.write(folder.parent / Path(other["run"]).name)
     if Path(source).is_absolute() and (Path(source) / "best").is_dir():

@@ -23,7 +23,7 @@ from nas.packing import trainings_at_once
 from nas.points import excess
 from nas.prepare import Setup, executor_options, prepare
 from nas.reach import check_space
-from nas.samplers import distributions, trial_seed
+from nas.samplers import distributions, guarded, trial_seed
 from nas.screens.search import Progressing, silent
 from nas.settings.before import search_args
 from nas.settings.search import settings_from
@@ -204,11 +204,11 @@ def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
     asked, path = setup.settings.trials_per_device, folder / PACKING
     if not asked:
         return setup.settings.workers or 0
-    if not path.exists() or run.read_json(path).get("asked") != asked:
+    if not path.exists() or run.read_object(path).get("asked") != asked:
         arch = check_space(setup.space)
         workers = trainings_at_once(asked, setup.work, arch, screen.say)
         run.write_json(path, {"asked": asked, "workers": workers})
-    found = int(run.read_json(path)["workers"])
+    found = int(run.read_object(path, "workers")["workers"])
     screen.say(f"{found} trainings at once")
     return found
 
@@ -301,7 +301,8 @@ def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
     allowed = excess(setup.space, setup.goal.objective)
     given: dict[str, Any] = {"seed": seed, "excess": allowed, "goal": setup.goal}
     given |= {"draw": setup.draw, "prior": setup.start.prior}
-    return catalog.make("controllers", controller, setup.space, options=options, **given), seed
+    sampler = catalog.make("controllers", controller, setup.space, options=options, **given)
+    return guarded(sampler, controller) if controller.endswith(".py") else sampler, seed
 
 
 def _pursue(

@@ -132,7 +132,7 @@ def _run_row(folder: Path) -> dict[str, Any]:
         arguments = run.read_args(folder)
         row["date"] = _started(folder)
         row["finished"] = (folder / "result.json").exists()
-        row |= _figures(run.read_json(folder / "result.json")) if row["finished"] else {}
+        row |= _figures(run.read_object(folder / "result.json")) if row["finished"] else {}
     except RunError as error:
         return {**row, "about": f"damaged: {error}"}
     changed = {k: v for k, v in arguments.items() if v not in (None, {}, False)}
@@ -167,7 +167,7 @@ def _figures(result: Any) -> dict[str, Any]:
 def _started(folder: Path) -> str:
     """Return when a run began, in ISO form and UTC; without its env.json as its files say."""
     if (folder / run.ENVIRONMENT).exists():
-        environment = run.read_json(folder / run.ENVIRONMENT)
+        environment = run.read_object(folder / run.ENVIRONMENT)
         if isinstance(environment, dict) and isinstance(environment.get("time"), str):
             return str(environment["time"])
     seconds = (folder / run.ARGS).stat().st_mtime

@@ -97,7 +97,7 @@ def go_on(
     screen = screen or silent()
     if (folder / RESULT).exists():
         screen.say(f"{folder} is finished")
-        found = {**run.read_json(folder / RESULT), "run": str(folder)}
+        found = {**run.read_object(folder / RESULT, "val", "test"), "run": str(folder)}
         return found if distributed.rank() == 0 else {}
     arguments = {**run.read_args(folder), **changed}
     source = arguments.pop("arch", None)
@@ -176,7 +176,7 @@ def _check_data(folder: Path, ready: Ready) -> None:
         RunError: it has changed.
     """
     path = folder / DATA
-    before = run.read_json(path).get("fingerprint") if path.exists() else None
+    before = run.read_object(path).get("fingerprint") if path.exists() else None
     if not unchanged(before, ready.dataset):
         raise RunError(
             f"{ready.settings.data} has changed since {folder} was started: "
