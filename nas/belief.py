@@ -25,8 +25,9 @@ MARGIN = 0.2  # of the range of costs, beyond the dearest, in which a front may 
 # an accuracy of which only a prior is known: its mean in percent, and one deviation of the prior
 SUPPOSED = (50.0, 10.0)
 Parameters = dict[str, Array]  # of the processes, by metric
-# of points (n,): what is hoped of each, and what is believed, which decides between equal hopes
-Hope = Callable[[Sequence[Choices]], tuple[Array, Array]]
+# of points (n,), with deviations so many times as large: the expected improvement of each, and the
+# mean, which decides between equal ones
+Acquisition = Callable[[Sequence[Choices], float], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,23 @@ def rewarded(
     return base + unit * mean, unit * deviation
 
 
-def reward_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[int]]:
-    """Return what is hoped of the reward, and the evaluated points, best mean first."""
+def expected_improvement(
+    belief: Belief, scored: Sequence[Choices]
+) -> tuple[Acquisition, list[int]]:
+    """Return expected improvement of the reward, and the evaluated points, best mean first."""
     known = belief.means(scored)
 
-    def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
+    def acquisition(points: Sequence[Choices], wider: float) -> tuple[Array, Array]:
         mean, deviation = belief.rewards(points)
-        return improvement(mean, deviation, known.max()), mean
+        return improvement(mean, wider * deviation, known.max()), mean
 
-    return hope, np.argsort(-known, kind="stable").tolist()
+    return acquisition, np.argsort(-known, kind="stable").tolist()
 
 
-def front_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[int]]:
-    """Return what is hoped of the area under the front, and points of it, spread over it.
+def expected_hypervolume_improvement(
+    belief: Belief, scored: Sequence[Choices]
+) -> tuple[Acquisition, list[int]]:
+    """Return expected improvement of the area under the front, and points spread over it.
 
     The area is that above the logs of costs: a step of a tenth counts alike at either end.
     """
@@ -126,19 +131,19 @@ def front_hope(belief: Belief, scored: Sequence[Choices]) -> tuple[Hope, list[in
     corner = float(known.min()), float(logs.max() + MARGIN * max(np.ptp(logs), 0.1))
     steps = staircase(points)
 
-    def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
+    def acquisition(points: Sequence[Choices], wider: float) -> tuple[Array, Array]:
         mean, deviation, cost = belief.pairs(points)
-        return volume(mean, deviation, np.log(np.maximum(cost, 1e-12)), steps, corner), mean
+        return volume(mean, wider * deviation, np.log(np.maximum(cost, 1e-12)), steps, corner), mean
 
     front = pareto_front([(value, -cost) for value, cost in points])
     places = np.linspace(0, len(front) - 1, min(len(front), SPREAD)).astype(int)
-    return hope, [front[place] for place in dict.fromkeys(places.tolist())]
+    return acquisition, [front[place] for place in dict.fromkeys(places.tolist())]
 
 
-def prior_hope(features: Features, goal: Goal) -> Hope:
-    """Return what is hoped where nothing is known but a prior, on a scale that is supposed."""
+def prior_mean(features: Features, goal: Goal) -> Acquisition:
+    """Return the reward where nothing is known but a prior, on a scale that is supposed."""
 
-    def hope(points: Sequence[Choices]) -> tuple[Array, Array]:
+    def acquisition(points: Sequence[Choices], wider: float) -> tuple[Array, Array]:
         mean = SUPPOSED[0] + SUPPOSED[1] * features.rows(points).trend
         costs = [seen.metrics for seen in map(features.seen, points) if seen]
         counted = tuple(b for b in goal.objective.targets if b.metric in COUNTED)
@@ -146,4 +151,4 @@ def prior_hope(features: Features, goal: Goal) -> Hope:
         worth, _ = rewarded(costs, mean, np.zeros(len(points)), reduced)
         return worth, mean
 
-    return hope
+    return acquisition

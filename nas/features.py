@@ -7,6 +7,7 @@ one kind (`block1_kernel`, `block2_kernel`) share a group, thus a length scale.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 import re
@@ -25,6 +26,7 @@ from nas.samplers import Key, Prior, allowed_choices, key_of, no_prior
 
 SAMPLE = 500  # random points that tell how large a feature is in a space
 REMEMBERED = 20_000  # points, of some 2 kB each
+MOST_PLAIN = 1000  # points whose stages are alike, that are looked at
 COUNTED = 3  # costs of a network: flops, params, activations
 Column = tuple[str, Callable[[Choices], float]]  # its kind, and what it reads of a point
 
@@ -87,9 +89,31 @@ class Features:
         return np.array(found, dtype=np.float64).reshape(len(found), self._width)
 
 
+def kind_of(name: str) -> str:
+    """Return what the choices of all stages share: `block_kernel` of `block3_kernel`."""
+    return re.sub(r"\d+", "", name)
+
+
+def plain_points(space: Space) -> list[Choices]:
+    """Return the points whose choices of a kind all have the same place among their options.
+
+    Such as one kernel and one expansion everywhere. None where there are more than MOST_PLAIN.
+    """
+    sizes: dict[str, int] = {}
+    for name, options in space.choices.items():
+        sizes[kind_of(name)] = max(len(options), sizes.get(kind_of(name), 0))
+    if math.prod(sizes.values()) > MOST_PLAIN:
+        return []
+    found = []
+    for places in itertools.product(*map(range, sizes.values())):
+        at = dict(zip(sizes, places, strict=True))
+        found.append({n: o[min(at[kind_of(n)], len(o) - 1)] for n, o in space.choices.items()})
+    return found
+
+
 def _columns(space: Space, name: str) -> Iterable[Column]:
     """Return the columns of one choice: its rank, or for words one column each."""
-    options, kind = list(space.choices[name]), re.sub(r"^block\d+_", "", name)
+    options, kind = list(space.choices[name]), kind_of(name)
     if any(isinstance(option, str) for option in options):
         for option in options:
             yield kind, lambda choices, option=option: float(choices[name] == option)  # type: ignore[misc]

@@ -59,7 +59,9 @@ def shown(trials: Sequence[Trial]) -> list[Shown]:
 def posterior(space: Space, trials: Sequence[Trial]) -> dict[int, tuple[float, float]]:
     """Return by number the accuracy of each evaluated trial, in percent, and its deviation.
 
-    Of each the mean of a process that has seen all trials; {} where too few are done.
+    Of each the mean of a process that has seen all trials; {} where too few are done. The deviation
+    is the process's and, added in squares, the evaluator's own error (`accuracy_std`): a process
+    that has learnt a predictor by heart knows no more than the predictor.
     """
     done = [trial for trial in trials if trial.state in SCORED]
     if len(done) < FEW:
@@ -67,7 +69,8 @@ def posterior(space: Space, trials: Sequence[Trial]) -> dict[int, tuple[float, f
     features, known = Features(space), shown(trials)
     process = learnt(features, fitted(features, known), known)
     mean, deviation = process(features.rows([trial.choices for trial in done]))
-    pairs = zip(mean.tolist(), deviation.tolist(), strict=True)
+    own = [trial.metrics.get("accuracy_std", 0.0) for trial in done]
+    pairs = zip(mean.tolist(), np.hypot(deviation, own).tolist(), strict=True)
     return {trial.number: pair for trial, pair in zip(done, pairs, strict=True)}
 
 

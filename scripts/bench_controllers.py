@@ -3,11 +3,13 @@
 Landscapes: `embedded`, the surrogate's prediction on the space mbconv plus a fixed normal draw
 for each arch (--noise, points); `synthetic`, a table of 6,561 networks that is made up from a
 seed; and a table of the user's (--table, docs/extend.md). Every controller runs through the same
-engine and journal as `nas search`. What counts is the *true* reward, without the noise: of the
-arch that looked best so far, of the arch that is handed over (the best by the posterior mean of
-all trials), and the best of all that were evaluated; all by reward alone, where `nas search`
-under the hard reward puts what keeps to the target first. With --objective pareto it is the area
-under the front of accuracy and the logarithm of FLOPs, as a share of the whole.
+engine and journal as `nas search`, and begins as it does with the reference designs of the space
+that meet the target, where it has any. `hillclimb`, the trivial search to beat, is these and then
+half random points, half mutations of the best. What counts is the *true* reward, without the
+noise: of the arch that looked best so far, of the arch that is handed over (the best by the
+posterior mean of all trials), and the best of all that were evaluated; all by reward alone, where
+`nas search` under the hard reward puts what keeps to the target first. With --objective pareto it
+is the area under the front of accuracy and the logarithm of FLOPs, as a share of the whole.
 
 With --out every search that has ended is on file, and the same command goes on with the others:
 take a controller's rows out of the file to measure it again. All that is on file is shown.
@@ -33,13 +35,14 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import controller_search
 import controller_tables
 import landscapes
 from controller_search import Job, tried
 from controller_tables import Row
 from landscapes import EMBEDDED, PARETO, SYNTHETIC, Landscape
 
-POINTS = (25, 50, 100, 200, 300, 400, 1000, 2000, 4000, 8000)
+POINTS = (10, 20, 30, 50, 100, 200, 300, 400, 1000, 2000, 4000, 8000)
 CAPS = {"gp": 100}  # trials: its proposals take longer and longer
 NAMES = f"{EMBEDDED},{SYNTHETIC}"
 
@@ -108,6 +111,9 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--cap", action="append", default=[], help="CONTROLLER=TRIALS at most (gp=100)"
     )
+    parser.add_argument(
+        "--no-references", action="store_true", help="begin without the space's reference designs"
+    )
     parser.add_argument("--workers", type=int, default=1, help="evaluations in flight (virtual)")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="a .csv file that is gone on with")
@@ -144,11 +150,13 @@ def jobs_of(given: argparse.Namespace) -> Iterator[Job]:
     }
     for (place, reward), top in tops.items():
         print(f"{place.name}, {reward}: {top.value:.2f}; {top.how}", file=sys.stderr)
+    designs = {each: controller_search.designs(*each) for each in tops}
     for seed, (place, reward), name in product(range(given.seeds), tops, names):
         trials = min(given.trials, caps.get(name, given.trials))
         mine = tuple(sorted(options.get(name, {}).items()))
+        begun = 0 if given.no_references else designs[place, reward]
         yield Job(
-            *(place, reward, name, mine, trials, given.workers, seed),
+            *(place, reward, name, mine, trials, given.workers, begun, seed),
             points=tuple(sorted({*(p for p in points if p <= trials), trials})),
             ceiling=tops[place, reward],
         )
@@ -219,7 +227,7 @@ def controllers(
     names = []
     for name in asked or catalog.names("controllers"):
         catalog.check_options(
-            "controllers", name, options.get(name, {}), ("seed", "excess", "goal")
+            "controllers", name, options.get(name, {}), ("seed", "excess", "goal", "draw")
         )
         if objective in catalog.export("controllers", name, "OBJECTIVES"):
             names.append(name)

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from nas import catalog, run
-from nas.belief import believed, parameters_of, reward_hope
+from nas.belief import believed, expected_improvement, parameters_of
 from nas.features import Features
 from nas.interfaces import Choices, Space, Trial
 from nas.objective import Goal, Objective
@@ -91,8 +91,8 @@ def next_pick(
         by_chance = bool(len(seen) % 2) or not trend.any()
         return rng.randrange(len(left)) if by_chance else int(np.argmax(trend))
     belief = believed(features, goal, seen, parameters_of(features, goal, seen), [])
-    hope, mean = reward_hope(belief, [trial.choices for trial in seen])[0](left)
-    return max(range(len(left)), key=lambda place: (hope[place], mean[place]))
+    gain, mean = expected_improvement(belief, [trial.choices for trial in seen])[0](left, 1.0)
+    return max(range(len(left)), key=lambda place: (gain[place], mean[place]))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from plain_search import run
 from nas import catalog
 from nas.interfaces import Metrics, Space, Trial
 from nas.objective import Goal, pareto_front, reward
-from nas.points import decode
+from nas.points import decode, reference_points
 from nas.posterior import posterior
 from nas.samplers import no_excess
 from nas.sampling.region import drawing
@@ -27,7 +27,10 @@ NEAR_FRONT = 0.99  # of its area
 
 
 class Job(NamedTuple):
-    """One search. `trials`: evaluations. `workers`: in flight at once."""
+    """One search. `trials`: evaluations. `workers`: in flight at once.
+
+    `references`: the number of reference designs that it begins with.
+    """
 
     landscape: Landscape
     reward: str
@@ -35,6 +38,7 @@ class Job(NamedTuple):
     options: tuple[tuple[str, Any], ...]
     trials: int
     workers: int
+    references: int
     seed: int
     points: tuple[int, ...]
     ceiling: Ceiling
@@ -46,7 +50,7 @@ class Job(NamedTuple):
         given = " ".join(f"{name}={value}" for name, value in self.options)
         return (
             *(place.name, place.digest, place.target, place.noise, self.reward),
-            *(self.controller, given, self.trials, self.workers, self.seed),
+            *(self.controller, given, self.trials, self.workers, self.references, self.seed),
         )
 
 
@@ -90,10 +94,18 @@ def searched(job: Job) -> Found:
             trials.append(trial)
             seconds.append(time.process_time() - start)
 
-    run(space, goal, sampler, executor, seed=job.seed, trials=job.trials, watch=watch)
+    starts = list(reference_points(space, goal).values())[: job.references]
+    limits: dict[str, Any] = {"seed": job.seed, "trials": job.trials}
+    run(space, goal, sampler, executor, **limits, watch=watch, starts=starts)
     executor.close()
     truth = landscapes.truth_of(job.landscape)
     return Found(trials, [truth(decode(space, trial.choices)) for trial in trials], seconds)
+
+
+def designs(place: Landscape, reward: str) -> int:
+    """Return how many reference designs a search of a landscape begins with."""
+    goal = Goal(landscapes.objective_of(place, reward), "flops" if reward == PARETO else None)
+    return len(reference_points(landscapes.space_of(place.space), goal))
 
 
 def pareto_of(job: Job) -> str | None:

@@ -10,7 +10,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
-PARETO, RANDOM, YARDSTICK = "pareto", "random", "tpe"
+PARETO, RANDOM = "pareto", "random"
+YARDSTICKS = ("hillclimb", "tpe")  # of a front the trivial search knows nothing
 EXPONENTS = {"hard": "w = 0 up to T, −1 above", "soft": "w = −0.07"}
 MEASURES = {
     "handed": "of the arch handed over (best posterior mean)",
@@ -33,8 +34,9 @@ class Row(NamedTuple):
     Rewards in percent points, or shares of the best front: `observed`: as the search saw it;
     `seen`, `handed`, `best`: true, of the arch that looked best, that is handed over, of the best.
     `flops`: of the arch handed over. `arrival`: evaluations until the ceiling was near, inf: never.
-    `ms`: CPU of an evaluated trial, all in all. `ended`: evaluations of the whole search, which
-    keeps what it has found. `rows`: of this search.
+    `references`: the designs that the search began with. `ms`: CPU of an evaluated trial, all in
+    all. `ended`: evaluations of the whole search, which keeps what it has found. `rows`: of this
+    search.
     """
 
     landscape: str
@@ -46,6 +48,7 @@ class Row(NamedTuple):
     options: str
     trials: int
     workers: int
+    references: int
     seed: int
     evaluations: int
     observed: float
@@ -62,7 +65,7 @@ class Row(NamedTuple):
     @property
     def key(self) -> tuple[Any, ...]:
         """Return what tells its search from others."""
-        return self[:10]
+        return self[:11]
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -90,11 +93,15 @@ def groups(rows: Sequence[Row]) -> dict[tuple[Any, ...], dict[str, Series]]:
     """Return the rows by what was searched, by controller and by evaluations."""
     found: dict[tuple[Any, ...], dict[str, Series]] = {}
     lengths: dict[tuple[Any, ...], set[int]] = defaultdict(set)
+    most: dict[tuple[Any, ...], int] = defaultdict(int)
     for row in rows:
         lengths[*row.group, row.label].add(row.trials)
+        most[row.group] = max(most[row.group], row.references)
     for row in sorted(rows, key=lambda row: (row.group, row.label, row.trials, row.seed)):
         several = len(lengths[*row.group, row.label]) > 1
         name = f"{row.label}, {row.trials:,}" if several else row.label
+        if row.references < most[row.group]:
+            name += ", no references"
         series = found.setdefault(row.group, {}).setdefault(name, {})
         series.setdefault(row.evaluations, []).append(row)
     return found
@@ -133,11 +140,12 @@ def heading(series: dict[str, Series]) -> list[str]:
         f", accuracy × (FLOPs/T)^w, {EXPONENTS[first.reward]}" if first.reward in EXPONENTS else ""
     )
     top = "" if first.reward == PARETO else f"; ceiling {first.ceiling:.2f}"
-    text = f"### {title(first)}"
+    begun = max(row.references for row in every)
+    starts = f"; all begin with {begun} reference designs" if begun else ""
     return [
-        text,
+        f"### {title(first)}",
         "",
-        f"{len(seeds)} seed{'s' * (len(seeds) > 1)}{form}; FLOPs are multiply-adds{top}.",
+        f"{len(seeds)} seed{'s' * (len(seeds) > 1)}{form}; FLOPs are multiply-adds{top}{starts}.",
     ]
 
 
@@ -187,19 +195,20 @@ def way(series: dict[str, Series], by_count: Series, count: int, measure: str) -
 
 def paired(series: dict[str, Series]) -> list[str]:
     """Return how much more each hands over than the yardstick with the same seed."""
-    if YARDSTICK not in series or len(series) < 2:
+    yardstick = next((name for name in YARDSTICKS if name in series), "")
+    if not yardstick or len(series) < 2:
         return []
-    mine, digits = series[YARDSTICK], 3 if _is_pareto(series) else 2
+    mine, digits = series[yardstick], 3 if _is_pareto(series) else 2
     counts = sorted(mine)
     out = [
         "",
-        f"Handed over, less what {YARDSTICK} hands over with the same seed: median, wins:",
+        f"Handed over, less what {yardstick} hands over with the same seed: median, wins:",
         "",
     ]
     out += [f"| controller | {' | '.join(f'{n:,}' for n in counts)} |"]
     out.append("|---" * (1 + len(counts)) + "|")
     for name, by_count in series.items():
-        if name != YARDSTICK:
+        if name != yardstick:
             cells = [_gain(by_count.get(count, []), mine[count], digits) for count in counts]
             out.append(f"| {name} | {' | '.join(cells)} |")
     return out

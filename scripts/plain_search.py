@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from optuna.samplers import BaseSampler
 
 from nas.engine import Engine
-from nas.interfaces import Executor, Space, Trial
+from nas.interfaces import Choices, Executor, Space, Trial
 from nas.objective import Goal
 from nas.samplers import distributions
 from nas.studies.study import SEARCH, Journal
@@ -24,11 +24,14 @@ def run(
     seed: int,
     trials: int,
     watch: Callable[[Trial], None],
+    starts: Sequence[Choices] = (),
 ) -> None:
-    """Search until so many trials are evaluated; `watch` sees each as it ends."""
+    """Search until so many trials are evaluated, `starts` first; `watch` sees each as it ends."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.log", distributions(space))
         log = journal.log(SEARCH, goal.directions, sampler)
+        for choices in starts:
+            log.study.enqueue_trial(choices)
         Engine(
             *(log, space, goal, executor),
             seed=seed,

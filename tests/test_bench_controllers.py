@@ -11,12 +11,15 @@ import pytest
 import torch
 
 from nas.engine import Engine
+from nas.objective import Goal
+from nas.points import reference_points
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 import bench_ask  # noqa: E402
 import bench_controllers  # noqa: E402
+import controller_search  # noqa: E402
 import controller_tables  # noqa: E402
 import landscapes  # noqa: E402
 from controller_tables import Row  # noqa: E402
@@ -88,6 +91,23 @@ def test_the_landscape_is_made_from_its_seed_and_its_top_is_known(
     assert 0.15 < (sum(d * d for d in deviations) / 20) ** 0.5 < 0.5
 
 
+@pytest.mark.parametrize("begun", [3, 0])
+def test_a_search_begins_with_the_reference_designs(begun: int) -> None:
+    place = landscapes.embedded(0.3)
+    goal = Goal(landscapes.objective_of(place, "hard"))
+    points = list(reference_points(landscapes.space_of(place.space), goal).values())
+    assert controller_search.designs(place, "hard") == len(points) == 3
+    top = landscapes.Ceiling(67.0, "made up")
+    job = controller_search.Job(place, "hard", "hillclimb", (), 5, 1, begun, 0, (5,), top)
+    found = controller_search.searched(job)
+    first = [trial.choices for trial in found.trials[:3]]
+    assert len(found.trials) == 5 and (first == points) == (begun == 3)
+    (row,) = controller_search.rows_of(job, found)
+    assert row.references == begun
+    rows = [row, row._replace(references=3 - begun)]
+    assert "hillclimb, no references" in "\n".join(controller_tables.lines(rows))
+
+
 def test_fronts_are_measured_with_many_in_flight(
     out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +159,7 @@ def test_wrong_flags_are_one_line(out: Path, flags: list[str], message: str) -> 
 def row(controller: str, seed: int, handed: float) -> Row:
     found: dict[str, Any] = {name: "" for name in Row._fields}
     found |= {"target": 1.0, "reward": "accuracy", "workers": 1, "trials": 50, "evaluations": 50}
+    found |= {"references": 0}
     found |= {"controller": controller, "seed": seed, "ceiling": 70.0, "ms": 1.0, "flops": 1e6}
     values = {"observed": handed, "seen": handed, "handed": handed, "best": handed}
     arrival = {"arrival": math.inf if seed else 40.0, "rows": 1, "ended": 50}

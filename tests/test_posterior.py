@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nas import catalog
-from nas.belief import believed, front_hope, parameters_of
+from nas.belief import believed, expected_hypervolume_improvement, parameters_of
 from nas.features import Features
 from nas.interfaces import Choices, Rung, Space, Trial
 from nas.objective import Bound, Goal, make_objective
@@ -55,6 +55,17 @@ def test_without_noise_observations_stand() -> None:
     trials = [done(n, accuracy(c)) for n, c in enumerate(POINTS)]
     found = posterior(SPACE, trials)
     assert max(abs(found[t.number][0] - t.values[0]) for t in trials) < 0.2
+
+
+def test_the_posterior_is_never_surer_than_the_evaluator() -> None:
+    """A process that has learnt a predictor by heart knows no more than the predictor."""
+    trials = [done(n, accuracy(c)) for n, c in enumerate(POINTS)]
+    sure = posterior(SPACE, trials)
+    stated = [replace(t, metrics={**t.metrics, "accuracy_std": 0.35}) for t in trials]
+    honest = posterior(SPACE, stated)
+    for number, (mean, deviation) in honest.items():
+        assert mean == sure[number][0]
+        assert deviation == pytest.approx((sure[number][1] ** 2 + 0.35**2) ** 0.5)
 
 
 def test_of_few_trials_nothing_is_said() -> None:
@@ -131,7 +142,7 @@ def test_a_front_may_grow_beyond_the_dearest_and_all_of_it_leads() -> None:
         for i, n in enumerate(order)
     ]
     belief = believed(features, goal, trials, parameters_of(features, goal, trials), [])
-    hope, leaders = front_hope(belief, [POINTS[n] for n in order])
+    acquisition, leaders = expected_hypervolume_improvement(belief, [POINTS[n] for n in order])
     dearer = [POINTS[n] for n in sorted(range(len(POINTS)), key=lambda n: costs[n])[40:43]]
-    assert max(hope(dearer)[0]) > 0
+    assert max(acquisition(dearer, 1.0)[0]) > 0
     assert len(leaders) <= 10 and min(leaders) < 5 and max(leaders) > 34

@@ -16,24 +16,24 @@ al. 2021 (BANANAS), the mutation of leaders; Ginsbourger et al. 2010, points in 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 from optuna.samplers import BaseSampler
 
 from nas.belief import (
+    Acquisition,
     Belief,
-    Hope,
     Parameters,
     believed,
-    front_hope,
+    expected_hypervolume_improvement,
+    expected_improvement,
     parameters_of,
-    prior_hope,
-    reward_hope,
+    prior_mean,
 )
-from nas.features import Features
-from nas.interfaces import SCORED, Choices, Space
-from nas.objective import Goal, broken_limit
+from nas.features import Features, plain_points
+from nas.interfaces import SCORED, Choices, Metrics, Space
+from nas.objective import Goal, Objective, broken_limit
 from nas.points import decode
 from nas.samplers import (
     Draw,
@@ -57,6 +57,9 @@ GROWTH = 1.1  # parameters are fitted anew when there are so many times the tria
 CLIMBERS, CLIMBS = 2, 4  # of how many points all neighbours are tried, and how often
 STEPS = 3  # mutations of a leader, at most
 TRIES = 50  # of the most hopeful points, to find a network that is new
+# where less is expected to be gained, in points of reward, the model is sure of itself and may be
+# wrong: then it is looked at with deviations so many times as large
+SURE, WIDER = 0.01, 4.0
 
 
 def make(
@@ -67,14 +70,15 @@ def make(
     excess: Excess = no_excess,
     draw: Draw = random_choices,
     prior: Prior = no_prior,
-    startup: int = 10,
+    startup: int = 4,
     pool: int = 50,
 ) -> BaseSampler:
     """Return the predictor.
 
-    startup: trials before the model is used; they are random, and with --warm-start every other one
-    is what the prior thinks best. pool: how many random points, mutants of each number of steps and
-    crossings are looked at for a proposal.
+    startup: trials before the model is used. The space's reference designs count; of the others
+    every other one is random and every other one alike in all stages and close below the target,
+    or with --warm-start what the prior thinks best. pool: how many random points, mutants of each
+    number of steps and crossings are looked at for a proposal.
     """
     at_least(2, startup=startup)
     at_least(1, pool=pool)
@@ -104,6 +108,21 @@ class _Mind:
     def _features(self) -> Features:
         return Features(self._space, self._prior)
 
+    @cached_property
+    def _plain(self) -> list[Choices]:
+        """Return the points that are alike in all stages and meet the target, the costliest first.
+
+        A search whose space has reference designs has begun with those. Of a front there is none.
+        """
+        if self._goal.pareto:
+            return []
+        found = []
+        for choices in plain_points(self._space):
+            seen = self._features.seen(choices)
+            if seen and _meets(seen.metrics, self._goal.objective):
+                found.append((seen.metrics["flops"], choices))
+        return [choices for _, choices in sorted(found, key=lambda pair: -pair[0])]
+
     def propose(self, past: Past, rng: random.Random) -> Choices:
         """Return the most hopeful point that is new and within the limits."""
         # another driver's may be no network, and about to be rejected
@@ -111,12 +130,22 @@ class _Mind:
         scored = [trial.choices for trial in past.trials if trial.state in SCORED]
         if len(scored) >= self._startup:
             belief = self._belief(past)
-            hope, order = (front_hope if self._goal.pareto else reward_hope)(belief, scored)
-            return self._search(past, [scored[i] for i in order[:LEADERS]], hope, rng)
+            front = self._goal.pareto
+            kind = expected_hypervolume_improvement if front else expected_improvement
+            acquisition, order = kind(belief, scored)
+            leaders = [scored[i] for i in order[:LEADERS]]
+            found = self._search(past, leaders, acquisition, 1.0, rng)
+            if not front and max((gain for gain, _ in found.values()), default=1.0) < SURE:
+                found = self._search(past, leaders, acquisition, WIDER, rng)
+            return self._new(past, found, rng)
         drawn = self._drawn(past, rng)
-        if self._prior is no_prior or (len(past.seen) + len(past.flying)) % 2:
+        if (len(past.seen) + len(past.flying)) % 2:
             return drawn
-        return self._search(past, [drawn], prior_hope(self._features, self._goal), rng)
+        if self._prior is no_prior:
+            taken = past.taken()
+            return next((c for c in self._plain if key_of(c) not in taken), drawn)
+        acquisition = prior_mean(self._features, self._goal)
+        return self._new(past, self._search(past, [drawn], acquisition, 1.0, rng), rng)
 
     def _drawn(self, past: Past, rng: random.Random) -> Choices:
         """Return a random point within the limits, a new one where that is not too rare."""
@@ -144,9 +173,14 @@ class _Mind:
         return believed(self._features, self._goal, past.trials, self._fitted[1], past.flying)
 
     def _search(
-        self, past: Past, leaders: list[Choices], hope: Hope, rng: random.Random
-    ) -> Choices:
-        """Return the most hopeful new network that is found from the leaders."""
+        self,
+        past: Past,
+        leaders: list[Choices],
+        acquisition: Acquisition,
+        wider: float,
+        rng: random.Random,
+    ) -> dict[Key, tuple[float, float]]:
+        """Return new points that are found from the leaders, with acquisition and mean of each."""
         taken = past.taken()
         found = dict[Key, tuple[float, float]]()
         points = self._fresh(_candidates(self._space, leaders, self._pool, rng), taken)
@@ -154,12 +188,12 @@ class _Mind:
             fresh = [choices for choices in points if key_of(choices) not in found]
             if not fresh:
                 break
-            for choices, *worth in zip(fresh, *hope(fresh), strict=True):
+            for choices, *worth in zip(fresh, *acquisition(fresh, wider), strict=True):
                 found[key_of(choices)] = (float(worth[0]), float(worth[1]))
             best = sorted(found, key=lambda key: found[key], reverse=True)[:CLIMBERS]
             near = (n for key in best for n in _neighbours(self._space, self._point(key)))
             points = self._fresh(near, taken)
-        return self._new(past, sorted(found, key=lambda key: found[key], reverse=True), rng)
+        return found
 
     def _fresh(self, points: Iterator[Choices], taken: set[Key]) -> list[Choices]:
         """Return the points that are networks, within the limits and not taken; none twice."""
@@ -170,16 +204,24 @@ class _Mind:
         seen = self._features.seen(choices)
         return seen is not None and not broken_limit(seen.metrics, self._goal.objective)
 
-    def _new(self, past: Past, order: Sequence[Key], rng: random.Random) -> Choices:
-        """Return the first point whose network is not another point's: choices may not matter."""
+    def _new(
+        self, past: Past, found: Mapping[Key, tuple[float, float]], rng: random.Random
+    ) -> Choices:
+        """Return the best point whose network is not another point's: choices may not matter."""
         archs = past.archs | {decode(self._space, choices).id for choices in past.flying}
-        for key in order[:TRIES]:
+        for key in sorted(found, key=lambda key: found[key], reverse=True)[:TRIES]:
             if decode(self._space, self._point(key)).id not in archs:
                 return self._point(key)
         return self._drawn(past, rng)
 
     def _point(self, key: Key) -> Choices:
         return dict(zip(self._space.choices, key, strict=True))
+
+
+def _meets(cost: Metrics, objective: Objective) -> bool:
+    """Tell whether a network is at or under every bound on what is counted."""
+    bounds = (*objective.targets, *objective.limits)
+    return all(cost[bound.metric] <= bound.value for bound in bounds if bound.metric in cost)
 
 
 def _candidates(
