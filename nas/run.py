@@ -187,9 +187,31 @@ def await_lock(file: IO[str], tell: Callable[[], None]) -> None:
             tell()
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers are those of YAML 1.2 and of the command line: 1e-3 is one, 1:30 none."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """What quotes the words that `_Loader` would take for numbers."""
+
+
+_INT = re.compile(r"[-+]?\d+(_\d+)*$")
+_FLOAT = re.compile(
+    r"([-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
+)
+for _kind in (_Loader, _Dumper):
+    _kind.yaml_implicit_resolvers = {
+        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
+        for first, rules in _kind.yaml_implicit_resolvers.items()
+    }
+    _kind.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
+    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
+
+
 def write_args(path: Path, arguments: Mapping[str, Any]) -> None:
     """Write the resolved arguments as YAML; `--config` reads them back."""
-    text = yaml.safe_dump(dict(arguments), sort_keys=False, allow_unicode=True)
+    text = yaml.dump(dict(arguments), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(path / ARGS, text)
 
 
@@ -236,7 +258,7 @@ def read_args(path: Path) -> dict[str, Any]:
         # a few of them that name each other make a value of a billion parts
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
             raise RunError(f"{file} holds an alias such as *name: write the value out")
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_Loader)
     except NasError:
         raise
     except Exception as error:  # of dates and numbers that cannot be it lets Python's own through

@@ -10,6 +10,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -443,6 +444,30 @@ def test_up_to_one_percent_may_be_broken() -> None:
             check_broken(some_broken(good, bad))
     with pytest.raises(OptionError, match="and 195 more; repair or delete them"):
         check_broken(some_broken(1, 200))
+
+
+def test_without_a_home_the_cache_is_temporary_and_of_this_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As of a user of a container who has no entry of its own."""
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NAS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", homeless)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    module._homeless.cache_clear()
+    found = cache_folder()
+    assert found == tmp_path / f"nas-{os.getuid()}" and found.stat().st_mode & 0o777 == 0o700
+    assert cache_folder() == found and caplog.text.count("no home directory") == 1
+    found.rmdir()
+    (tmp_path / "theirs").mkdir()
+    found.symlink_to(tmp_path / "theirs")  # laid there by another user
+    module._homeless.cache_clear()
+    assert cache_folder() not in (found, tmp_path / "theirs")
+    module._homeless.cache_clear()
 
 
 @pytest.mark.parametrize(

@@ -135,3 +135,40 @@ def test_runs_come_in_the_order_they_were_last_opened(tmp_path: Path) -> None:
     time.sleep(0.02)
     run.write_args(first, {})
     assert run.runs("search", tmp_path) == [second, first]
+
+
+def test_numbers_in_yaml_are_those_of_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "a: 1e-3\nb: 1E5\nc: 010\nd: -1.5e+3\ne: 1:30\nf: 20m\ng: .5\nh: '1e-3'\ni: 7\n"
+    )
+    wanted = {"a": 0.001, "b": 1e5, "c": 10, "d": -1500.0, "e": "1:30", "f": "20m", "g": 0.5}
+    found = run.read_args(path)
+    assert found == {**wanted, "h": "1e-3", "i": 7} and type(found["i"]) is int
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "1e-3",
+            "010",
+            "1:30",
+            "yes",
+            "1e5",
+            ".5",
+            "0x10",
+            "2024-01-01",
+            "1_000",
+            "",
+            "-",
+            ".inf",
+        ),
+        *(1e-3, 1e-05, 1e22, -0.07, 10, True, None, float("inf"), [1, "2", 2.0], {"lr": "1e-3"}),
+    ],
+)
+def test_arguments_come_back_as_they_were(tmp_path: Path, value: object) -> None:
+    run.write_args(tmp_path, {"x": value})
+    found = run.read_args(tmp_path)["x"]
+    assert found == value and type(found) is type(value)
+    assert "!!" not in (tmp_path / run.ARGS).read_text()

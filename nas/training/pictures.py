@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from nas.data.pixels import cache_folder
 from nas.errors import MissingError, OptionError, RunError
 from nas.training import losses
 
@@ -272,6 +274,9 @@ def need() -> None:
 
 
 def _figure(width: float, height: float) -> Figure:
+    if "MPLCONFIGDIR" not in os.environ and not os.path.isabs(os.path.expanduser("~")):
+        # without a home directory it would make one anew in each process, and warn
+        os.environ["MPLCONFIGDIR"] = str(cache_folder() / "matplotlib")
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
