@@ -95,6 +95,7 @@ def make_facts(arch: Arch, config: dict[str, Any] | None) -> dict[str, Any]:
         "std": list(known.get("std", plain[1])),
         "crop_pct": known.get("crop_pct", 1.0),
         "interpolation": known.get("interpolation", "bilinear"),
+        **({"decoding": known["decoding"]} if known.get("decoding") else {}),
         "params": cost.params,
         "multiply_adds": cost.flops,
         **({FIELD: known[FIELD]} if known.get(FIELD) else {}),

@@ -13,6 +13,8 @@ from nas.units import format_bytes
 LEVELS = ("error", "warning", "note")
 # an image is elongated when it is over so many times as long as wide
 ELONGATED = 3
+# an image shows next to nothing where it has so few gray levels from the darkest to the lightest
+FLAT_LEVELS = 16
 _FEW_IMAGES = 10
 _IMBALANCE = 10
 _LOUD_POINTS = 1.0
@@ -37,11 +39,13 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 def of_data(report: Facts, machine: Facts) -> Iterator[Finding]:
     """Yield what is remarkable in the report of doctor on a data set."""
+    yield from _layout(report)
     yield from _broken(report)
     yield from _classes(report)
     yield from _noise(report)
     yield from _duplicates(report["duplicates"])
     yield from _kinds(report)
+    yield from _depth(report)
     yield from _shapes(report)
     if report["suggestion"] is not None:
         yield from _room(report["suggestion"]["decoded_bytes"], machine)
@@ -66,6 +70,11 @@ def _broken(report: Facts) -> Iterator[Finding]:
         "repair or delete them: "
         + (f"above {MOST_BROKEN:.0%} nothing is trained" if stops else "they are left out"),
     )
+
+
+def _layout(report: Facts) -> Iterator[Finding]:
+    for warning in report["warnings"]:
+        yield Finding("warning", warning, "see that the classes above are the ones you mean")
 
 
 def _classes(report: Facts) -> Iterator[Finding]:
@@ -134,7 +143,7 @@ def _kinds(report: Facts) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"images of several kinds: {some(other)} beside RGB",
-            "nothing to do: they are converted to RGB, transparency on white; but where the kind "
+            "nothing to do: they are converted to RGB; but where the kind "
             "goes with the class, a network learns that",
         )
     if report["turned"]:
@@ -148,6 +157,28 @@ def _kinds(report: Facts) -> Iterator[Finding]:
             "note",
             f"{report['misnamed']:,} images are of another format than their suffix says",
             "nothing to do: what is inside decides",
+        )
+
+
+def _depth(report: Facts) -> Iterator[Finding]:
+    for mode, found in report["depth"]["modes"].items():
+        low, high = found["values"]
+        whole = mode != "F"
+        bits = f" ({max(1, int(high).bit_length())} bits)" if whole and low >= 0 else ""
+        yield Finding(
+            "note",
+            f"{found['images']:,} images of mode {mode} hold values of {low:g} to {high:g}{bits}; "
+            f"in the median {found['levels']:g} of 256 gray levels are left of them",
+            "nothing to do: they are scaled by the range of the training images, which goes with "
+            "the trained model (decoding in config.json); give it images of the same range",
+        )
+    if (flat := report["flat"])["images"]:
+        yield Finding(
+            "warning",
+            f"{flat['images']:,} of {report['images']:,} images show next to nothing: their values "
+            f"lie within {FLAT_LEVELS} of 256 gray levels: {some(flat['names'])}",
+            "look at them: masks, empty pictures, or 10 to 12 bits in 16-bit colour, of which only "
+            "the upper 8 are read; stretch such images first",
         )
 
 

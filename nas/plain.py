@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -76,16 +77,49 @@ class Network(nn.Module):
         return out
 
 
-def read_image(path: str | Path, size: int, crop_pct: float) -> Tensor:
+def to_rgb(
+    image: Any,
+    whole: Sequence[float] | None = None,
+    fractions: Sequence[float] | None = None,
+    background: int = 255,
+) -> Any:
+    """Return a Pillow image as 8-bit RGB, as `nas predict` sees it.
+
+    `whole`, `fractions`: what becomes black and white of numbers beyond 8 bits and of fractions;
+    by default the upper byte of 16 bits, and none. `background`: gray behind what is transparent.
+    """
+    from PIL import Image
+
+    if image.mode == "F" or image.mode.startswith("I"):
+        between = fractions if image.mode == "F" else whole or (0, 65536)
+        if between is None:
+            raise ValueError("fractions have no fixed range from black to white")
+        kept = image if image.mode in ("F", "I") else image.convert("I")
+        kind = torch.float32 if image.mode == "F" else torch.int32
+        values = torch.frombuffer(bytearray(kept.tobytes()), dtype=kind).double()
+        shares = (values - between[0]) / (between[1] - between[0])
+        levels = 256 * shares if image.mode != "F" and whole is None else 255 * shares + 0.5
+        levels = levels.nan_to_num(0.0).floor().clamp(0, 255).to(torch.uint8)
+        return Image.frombytes("L", image.size, bytes(levels.tolist())).convert("RGB")
+    if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        if layer.getchannel("A").getextrema() != (0, 0):
+            behind = Image.new("RGBA", layer.size, (background, background, background, 255))
+            layer = Image.alpha_composite(behind, layer)
+        return layer.convert("RGB")
+    return image.convert("RGB")
+
+
+def read_image(path: str | Path, size: int, crop_pct: float, **decoding: Any) -> Tensor:
     """Return the middle of an image as uint8 (1, 3, size, size), as `nas predict` sees it.
 
     The short side is reduced to size / 0.875 (antialiased), then the middle crop_pct is sampled
-    bilinearly. Needs Pillow.
+    bilinearly. `decoding`: what `to_rgb` takes. Needs Pillow.
     """
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
-        image = ImageOps.exif_transpose(file).convert("RGB")
+        image = to_rgb(ImageOps.exif_transpose(file), **decoding)
     short, stored = min(image.size), max(size, round(size / 0.875))
     if short > stored:
         width, height = (round(side * stored / short) for side in image.size)

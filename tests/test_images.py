@@ -59,8 +59,10 @@ def test_transparency_is_white_however_it_is_stored() -> None:
         assert (pixels[0, 0] == 255).all() and (pixels[1, 1] == (200, 0, 0)).all()
     gray = decode(encode(Image.fromarray(alpha[..., [0, 3]], "LA")))
     assert (gray[:20] == 255).all() and (gray[20:] == 200).all()
-    keyed = encode(Image.new("RGB", (4, 4), (1, 2, 3)), transparency=(1, 2, 3))
-    assert (decode(keyed) == 255).all()
+    coloured = Image.new("RGB", (4, 4), (1, 2, 3))
+    coloured.putpixel((0, 0), (9, 9, 9))
+    keyed = decode(encode(coloured, transparency=(1, 2, 3)))
+    assert (keyed[1:] == 255).all() and (keyed[0, 0] == 9).all()
 
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])

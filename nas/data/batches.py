@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from nas.data import augment as views
 from nas.data import policies
 from nas.data.augment import Store
+from nas.data.images import PLAIN, Decoding
 from nas.data.pixels import Pixels
 from nas.errors import NasError, OptionError
 from nas.processes import follow_parent
@@ -37,13 +38,15 @@ Request = tuple[Tensor, Tensor | None]
 class Input:
     """What a network takes: squares of `size` pixels, less `mean`, by `std`, of [0, 1] pixels.
 
-    For evaluation they are the middle `crop_pct` of an image's short side.
+    For evaluation they are the middle `crop_pct` of an image's short side. `decoding`: how files
+    become such pixels.
     """
 
     size: int
     crop_pct: float
     mean: Triple
     std: Triple
+    decoding: Decoding = PLAIN
 
     def scale(self, device: str | torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation as tensors (3,) on a device."""

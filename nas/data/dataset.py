@@ -15,6 +15,7 @@ import numpy.typing as npt
 from nas import catalog
 from nas.data import identity
 from nas.data.identity import fingerprint
+from nas.data.images import PLAIN, Decoding
 from nas.errors import OptionError, did_you_mean
 
 SPLITS = ("train", "val", "test")
@@ -41,14 +42,15 @@ class Split:
     `labels` (N,) int64. `names` says what a message calls image i: its path inside the data, or
     "x.parquet row 17"; names are told apart by it when a split is carved. `read(i)` returns an
     encoded file as bytes, or a uint8 array (H, W) or (H, W, 3); it may raise OSError. It must work
-    in another thread. `fingerprint` changes when these images do; "" means that nobody knows, and
-    nothing is cached.
+    in another thread. `fingerprint` changes when these images do; "" means that it is not known,
+    and nothing is cached. `decoding`: how what is read becomes RGB.
     """
 
     labels: Index
     names: Sequence[str]
     read: Callable[[int], bytes | npt.NDArray[np.uint8]]
     fingerprint: str = ""
+    decoding: Decoding = PLAIN
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -269,4 +271,5 @@ def subset(split: Split, index: Index) -> Split:
         [split.names[i] for i in index],
         lambda i: split.read(int(index[i])),
         fingerprint([known, index.tobytes().hex()]) if known else "",
+        split.decoding,
     )

@@ -6,7 +6,8 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -53,12 +54,35 @@ class Header(NamedTuple):
     turned: bool
 
 
-def decode(data: bytes | Array, *, at_least: int | None = None) -> Array:
-    """Return an image as RGB (H, W, 3), turned as its EXIF says, transparency on white.
+Range = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How images become 8-bit RGB where that is a choice.
+
+    `whole`, `fractions`: the values that become black and white, of whole numbers beyond 8 bits and
+    of fractions; None: 0 and 65535 (the upper byte), and fractions cannot be read. `background`:
+    the gray level behind what is transparent.
+    """
+
+    whole: Range | None = None
+    fractions: Range | None = None
+    background: int = 255
+
+
+PLAIN = Decoding()
+
+
+def decode(
+    data: bytes | Array, *, at_least: int | None = None, decoding: Decoding = PLAIN
+) -> Array:
+    """Return an image as RGB (H, W, 3), turned as its EXIF says, transparency on a background.
 
     Gray, palette, 16-bit, CMYK and other images are converted; of an animation the first frame is
-    taken. With `at_least` the caller needs a short side of that many pixels only, and a larger
-    JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, never below twice `at_least`.
+    taken. Where all is transparent the colours are taken as they are. With `at_least` the caller
+    needs a short side of that many pixels only, and a larger JPEG may be decoded at 1/2, 1/4 or 1/8
+    of its size, never below twice `at_least`.
 
     Raises:
         OSError: empty, truncated, no image or too large to be safe; the message is a short reason.
@@ -71,7 +95,39 @@ def decode(data: bytes | Array, *, at_least: int | None = None) -> Array:
         if at_least:
             image.draft(None, (2 * at_least, 2 * at_least))
         image.load()
-        return np.array(_rgb(_upright(image)))
+        return np.array(_rgb(_upright(image), decoding))
+
+
+def values(data: bytes) -> npt.NDArray[Any] | None:
+    """Return the values (H, W) of an image of more than 8 bits; None of another.
+
+    They are of a type of whole numbers or of fractions, as the file has them.
+
+    Raises:
+        OSError: as `decode`.
+    """
+    image = _open(data)
+    if image.mode != "F" and not image.mode.startswith("I"):
+        return None
+    with _reasons():
+        image.load()
+        return np.asarray(image)
+
+
+def layers(data: bytes) -> tuple[Array, Array] | None:
+    """Return gray (H, W) and opacity (H, W) of an image that is transparent in part, else None.
+
+    Raises:
+        OSError: as `decode`.
+    """
+    image = _open(data)
+    with _reasons():
+        if not _has_alpha(image):
+            return None
+        image.load()
+        layer = image.convert("RGBA")
+        alpha = np.asarray(layer)[..., 3]
+        return None if not alpha.any() or alpha.all() else (np.asarray(layer.convert("L")), alpha)
 
 
 def header(data: bytes | Array) -> Header:
@@ -171,28 +227,51 @@ def _is_turned(image: Image.Image) -> bool:
     return image.getexif().get(_ORIENTATION, 1) not in (0, 1)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
+def _rgb(image: Image.Image, decoding: Decoding) -> Image.Image:
     from PIL import Image
 
     if image.mode.startswith("I"):
-        return _from_16_bit(image)
+        return _from_whole(image, decoding.whole)
     if image.mode == "F":
-        raise OSError("mode F: fractions have no fixed range from black to white")
-    if "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info:
+        if decoding.fractions is None:
+            raise OSError("mode F: fractions have no fixed range from black to white")
+        return _scaled(np.asarray(image), decoding.fractions)
+    if _has_alpha(image):
         layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        return Image.alpha_composite(white, layer).convert("RGB")
+        if layer.getchannel("A").getextrema() == (0, 0):
+            return layer.convert("RGB")  # else nothing would be left
+        behind = Image.new("RGBA", layer.size, (decoding.background,) * 3 + (255,))
+        return Image.alpha_composite(behind, layer).convert("RGB")
     return image.convert("RGB")
 
 
-def _from_16_bit(image: Image.Image) -> Image.Image:
-    """Return 0..65535 as 0..255, the upper byte; Pillow itself would cut at 255."""
+def _has_alpha(image: Image.Image) -> bool:
+    if image.mode.startswith(("I", "F")):
+        return False
+    return "A" in image.mode.upper().replace("LAB", "") or "transparency" in image.info
+
+
+def _from_whole(image: Image.Image, whole: Range | None) -> Image.Image:
+    """Return whole numbers of more than 8 bits as RGB; Pillow itself would cut at 255."""
     from PIL import Image
 
-    values = np.asarray(image).astype(np.int64)
-    if values.min() < 0 or values.max() > 65535:
+    found = np.asarray(image)
+    if whole is not None:
+        return _scaled(found, whole)
+    found = found.astype(np.int64)
+    if found.min() < 0 or found.max() > 65535:
         raise OSError("mode I: whole numbers beyond 16 bits have no fixed range")
-    return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    return Image.fromarray((found >> 8).astype(np.uint8)).convert("RGB")
+
+
+def _scaled(found: npt.NDArray[Any], between: Range) -> Image.Image:
+    """Return numbers as gray, the range from black to white; what is none is black."""
+    from PIL import Image
+
+    low, high = between
+    shares = np.nan_to_num((found.astype(np.float64) - low) / (high - low), nan=0.0)
+    levels = np.floor(255 * np.clip(shares, 0, 1) + 0.5).astype(np.uint8)
+    return Image.fromarray(levels).convert("RGB")
 
 
 def _from_array(data: Array) -> Array:

@@ -23,6 +23,7 @@ from nas.data import augment as views
 from nas.data import policies
 from nas.data.batches import Batch, Input, Resident, Streaming, Triple
 from nas.data.dataset import Dataset, Split
+from nas.data.depth import decoded_as
 from nas.data.pixels import Pixels, cache_folder, check_broken, gather, processors
 from nas.data.splits import fraction as part_of
 from nas.errors import OptionError
@@ -129,7 +130,7 @@ def open_data(
     read = functools.partial(_read, imgsz=imgsz, cache=cache, workers=workers)
     splits = {**dataset.splits, "train": part_of(dataset.splits["train"], fraction, seed)}
     train, val = read(splits["train"]), read(splits["val"])
-    seen = input_for(train, imgsz)
+    seen = dataclasses.replace(input_for(train, imgsz), decoding=splits["train"].decoding)
     gray = all(len({round(x, 4) for x in triple}) == 1 for triple in (seen.mean, seen.std))
     if normal:
         seen = dataclasses.replace(seen, mean=normal[0], std=normal[1])
@@ -157,11 +158,12 @@ def open_split(
     workers: int | None = None,
     cache: Path | bool = True,
 ) -> Loader:
-    """Return the loader of one split, for a network that is already there.
+    """Return the loader of one split, for a network that is already there, decoded as it takes it.
 
     Raises:
         OptionError: over 1 % of it is broken.
     """
+    split = decoded_as(split, input.decoding)
     pixels = _read(split, imgsz=input.size, cache=cache, workers=workers)
     return _loader(pixels, input, device, workers, _fits([pixels], device))
 

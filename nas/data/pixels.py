@@ -241,7 +241,7 @@ def _decode_into(file: BinaryIO, split: Split, side: int | None, threads: int) -
 def _one(split: Split, i: int, side: int | None) -> Array | str:
     """Return an image of the split, or the reason why there is none."""
     try:
-        image = decode(split.read(i), at_least=side)
+        image = decode(split.read(i), at_least=side, decoding=split.decoding)
         return shrink(image, side) if side else image
     except (NasError, MemoryError):
         raise

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.data.dataset import Dataset, Index, Split, some, subset
+from nas.data.depth import with_decoding
 from nas.data.identity import fingerprint
 from nas.errors import OptionError
 
@@ -30,7 +31,7 @@ def carve(dataset: Dataset, *, seed: int = 0) -> Dataset:
 
     The source's own test split stays the test split; with a val split only, that is kept as the
     test split. Of a class with n > 1 training images at least one is held out and one stays; a
-    class with one stays in train.
+    class with one stays in train. How images are decoded is measured on train (`nas.data.depth`).
 
     Raises:
         OptionError: too few images for a split to have any.
@@ -53,7 +54,9 @@ def carve(dataset: Dataset, *, seed: int = 0) -> Dataset:
     for name, split in splits.items():
         if not len(split):
             raise OptionError(f"{dataset.name}: split {name} holds no images")
-    return dataclasses.replace(dataset, splits=splits, notes=(*dataset.notes, *notes))
+    return with_decoding(
+        dataclasses.replace(dataset, splits=splits, notes=(*dataset.notes, *notes))
+    )
 
 
 def fraction(split: Split, share: float, seed: int) -> Split:
@@ -87,6 +90,7 @@ def joined(parts: Iterable[Split]) -> Split:
         [name for split in splits for name in split.names],
         read,
         fingerprint(known) if all(known) else "",
+        splits[0].decoding,
     )
 
 

@@ -79,13 +79,14 @@ def source(subject: Subject) -> str:
         "MEAN": tuple(float(value) for value in facts["mean"]),
         "STD": tuple(float(value) for value in facts["std"]),
         "CROP_PCT": float(facts["crop_pct"]),
+        "DECODING": facts.get("decoding") or {},
     }
     parts = [
         f'"""{title}\n\nNeeds torch and safetensors. {_takes(subject)}\n"""',
         _imports(subject),
         "\n".join(f"{name} = {value!r}" for name, value in constants.items()),
         *_copied(modules),
-        *_copied(plain, set() if _sees(subject) else {"read_image"}),
+        *_copied(plain, set() if _sees(subject) else {"read_image", "to_rgb"}),
         _norm(subject.arch),
         _build(subject),
         _LOADS,
@@ -99,7 +100,10 @@ _LOAD = ["from model import load", "model = load()"]
 
 def _imports(subject: Subject) -> str:
     used = ["math"] * (subject.arch.norm.kind == "group") + ["sys"] * _sees(subject)
-    return _IMPORTS.format(used="".join(f"import {name}\n" for name in used))
+    return _IMPORTS.format(
+        used="".join(f"import {name}\n" for name in used),
+        typed="from typing import Any\n" * _sees(subject),
+    )
 
 
 _IMPORTS = """from __future__ import annotations
@@ -107,7 +111,7 @@ _IMPORTS = """from __future__ import annotations
 {used}from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-
+{typed}
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn"""
@@ -125,7 +129,7 @@ def main() -> int:
     ready = nn.Identity() if isinstance(model.normalise, Normalise) else Normalise(MEAN, STD)
     for path in sys.argv[1:] or sys.exit("usage: python model.py IMAGE ..."):
         try:
-            image = read_image(path, INPUT_SIZE[-1], CROP_PCT)
+            image = read_image(path, INPUT_SIZE[-1], CROP_PCT, **DECODING)
         except (OSError, ValueError, SyntaxError) as error:
             print(f"{path} cannot be read: {error}", file=sys.stderr)
             failed = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from nas import run
 from nas.arch import Arch
-from nas.data.batches import Triple
+from nas.data.batches import Input, Triple
+from nas.data.images import PLAIN, Decoding
 from nas.data.loader import Data
 from nas.errors import ArchError, OptionError, RunError
 from nas.model import Features, Model
@@ -34,8 +36,31 @@ def config(arch: Arch, data: Data, /, **more: Any) -> dict[str, Any]:
         "std": list(data.std),
         "crop_pct": data.crop_pct,
         "interpolation": "bilinear",
+        **_decoding(data.input.decoding),
         **more,
     }
+
+
+def _decoding(chosen: Decoding) -> dict[str, Any]:
+    """Return what config.json says of how images become 8-bit RGB, where that is not the usual."""
+    return {} if chosen == PLAIN else {"decoding": dataclasses.asdict(chosen)}
+
+
+def trained_input(config: dict[str, Any]) -> Input:
+    """Return what a trained model takes, as its config.json says."""
+    mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
+    known = config.get("decoding") or {}
+    whole, fractions = (
+        (float(known[key][0]), float(known[key][1])) if known.get(key) else None
+        for key in ("whole", "fractions")
+    )
+    return Input(
+        int(config["input_size"][-1]),
+        float(config["crop_pct"]),
+        mean,  # type: ignore[arg-type]
+        std,  # type: ignore[arg-type]
+        Decoding(whole, fractions, int(known.get("background", PLAIN.background))),
+    )
 
 
 def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
@@ -201,6 +226,22 @@ def _damage(arch: Arch, described: dict[str, Any]) -> str:
         return f"std must be above 0, not {described['std']}"
     if not _numbers([crop], 1) or not 0 < crop <= 1:
         return f"crop_pct must lie above 0 and up to 1, not {crop!r:.60}"
+    return _odd_decoding(described.get("decoding"))
+
+
+def _odd_decoding(known: Any) -> str:
+    """Say what is wrong with what a config says of decoding, or nothing."""
+    if known is None:
+        return ""
+    if not isinstance(known, dict):
+        return f"decoding must name ranges, not {known!r:.60}"
+    for key in ("whole", "fractions"):
+        pair = known.get(key)
+        if pair is not None and not (_numbers(pair, 2) and pair[0] < pair[1]):
+            return f"decoding: {key} must be two numbers, the smaller first, not {pair!r:.60}"
+    level = known.get("background", PLAIN.background)
+    if type(level) is not int or not 0 <= level <= 255:
+        return f"decoding: background must be a whole number of 0..255, not {level!r:.60}"
     return ""
 
 

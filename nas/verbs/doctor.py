@@ -15,7 +15,7 @@ import numpy as np
 
 from nas import findings
 from nas.data.dataset import Dataset, Split, open_dataset
-from nas.data.images import SUFFIXES, Header, decode, fitting_side, header
+from nas.data.images import SUFFIXES, Decoding, Header, decode, fitting_side, header, values
 from nas.data.loader import stored_side
 from nas.data.pixels import cache_folder, in_order, processors, reason_of
 from nas.data.policies import vision
@@ -41,6 +41,8 @@ class _Image(NamedTuple):
     width: int
     header: Header
     digest: bytes  # of its pixels
+    levels: int  # gray levels from its least to its greatest value, after decoding
+    values: tuple[float, float] | None  # the least and the greatest, of more than 8 bits
 
 
 class _Broken(NamedTuple):
@@ -132,7 +134,8 @@ def _look(dataset: Dataset) -> tuple[list[_Image], list[_Broken]]:
 def _one(name: str, split: Split, i: int) -> _Image | _Broken:
     try:
         data = split.read(i)
-        head, pixels = header(data), decode(data)
+        head, pixels = header(data), decode(data, decoding=split.decoding)
+        deep = values(data) if isinstance(data, bytes) else None
     except (NasError, MemoryError):
         raise
     except Exception as error:  # a reader may be the user's
@@ -140,7 +143,11 @@ def _one(name: str, split: Split, i: int) -> _Image | _Broken:
     height, width = pixels.shape[:2]
     digest = hashlib.blake2b(pixels.data, digest_size=16, salt=f"{height}".encode()[:16])
     label = int(split.labels[i])
-    return _Image(name, label, split.names[i], height, width, head, digest.digest())
+    levels = int(pixels.max()) - int(pixels.min()) + 1
+    between = None if deep is None else (float(np.nanmin(deep)), float(np.nanmax(deep)))
+    return _Image(
+        name, label, split.names[i], height, width, head, digest.digest(), levels, between
+    )
 
 
 def _report(
@@ -158,6 +165,9 @@ def _report(
         "sizes": _sizes(images),
         "formats": _counted(image.header.format for image in images),
         "modes": _counted(image.header.mode for image in images),
+        "depth": _depth(images, carved.splits["train"].decoding),
+        "flat": _flat(images),
+        "warnings": list(carved.warnings),
         "turned": sum(image.header.turned for image in images),
         "misnamed": sum(_is_misnamed(image) for image in images),
         "broken": [found._asdict() for found in broken],
@@ -179,6 +189,32 @@ def _training(carved: Dataset, images: list[_Image]) -> dict[str, Any] | None:
         name: {**dataclasses.asdict(amount), "steps": amount.steps, "views": amount.views}
         for name, amount in (("train", alone), ("search", candidate(len(train), alone.batch)))
     }
+
+
+def _depth(images: list[_Image], decoding: Decoding) -> dict[str, Any]:
+    """Return what images of more than 8 bits hold, by mode, and how they are decoded.
+
+    `values`: the least and the greatest; `levels`: the median of their gray levels after decoding.
+    """
+    deep: dict[str, list[_Image]] = defaultdict(list)
+    for image in images:
+        if image.values is not None:
+            deep[image.header.mode].append(image)
+    found = {
+        mode: {
+            "images": len(some),
+            "values": [min(i.values[0] for i in some), max(i.values[1] for i in some)],  # type: ignore[index]
+            "levels": float(np.median([image.levels for image in some])),
+        }
+        for mode, some in deep.items()
+    }
+    return {"modes": found, "decoding": dataclasses.asdict(decoding)}
+
+
+def _flat(images: list[_Image]) -> dict[str, Any]:
+    """Return how many images show next to nothing, with the names of some."""
+    names = [image.name for image in images if image.levels <= findings.FLAT_LEVELS]
+    return {"images": len(names), "names": names[:_GROUPS_SHOWN]}
 
 
 def _suggestion(images: list[_Image]) -> dict[str, Any] | None:

@@ -31,7 +31,6 @@ from nas.pages.drawing import Html, table, tag
 from nas.training import trained
 from nas.training.pictures import Cell, heat_maps, need
 from nas.verbs.predict import image_files, read_image, views_of
-from nas.verbs.val import trained_input
 
 SCHEMA = 1
 OUTPUT, RESULT = "explain.png", "result.json"
@@ -213,7 +212,7 @@ def _column(
     source: Path, files: Sequence[Path], method: str, class_name: str | None, device: str
 ) -> Column:
     model, config = trained.load_finite(source)
-    model, taken = model.to(device), trained_input(config)
+    model, taken = model.to(device), trained.trained_input(config)
     classes = config["classes"] or [str(place) for place in range(model.arch.head.classes)]
     wanted = _class_index(class_name, classes, source)
     with ThreadPoolExecutor(processors()) as pool, quiet():

@@ -20,8 +20,7 @@ from nas.errors import OptionError
 from nas.machines.hardware import torch_device
 from nas.model import Model
 from nas.training.diagnosis import FIELD
-from nas.training.trained import load_finite
-from nas.verbs.val import trained_input
+from nas.training.trained import load_finite, trained_input
 
 SCHEMA = 1
 BATCH = 64
@@ -114,7 +113,7 @@ def read_image(file: Path, taken: Input) -> Array | str:
     """Return an image not much larger than what a net takes, or why it cannot be read."""
     side = stored_side(taken.size)
     try:
-        return shrink(decode(file.read_bytes(), at_least=side), side)
+        return shrink(decode(file.read_bytes(), at_least=side, decoding=taken.decoding), side)
     except OSError as error:
         return reason_of(error)
 

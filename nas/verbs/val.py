@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from nas.data.batches import Input
 from nas.data.class_folders import by_likeness
 from nas.data.dataset import Dataset, Split, open_dataset, open_labelled, some, subset
 from nas.data.identity import unchanged
@@ -23,7 +22,7 @@ from nas.data.splits import carve, joined
 from nas.errors import OptionError, did_you_mean
 from nas.machines.hardware import torch_device
 from nas.training.diagnosis import FIELD
-from nas.training.trained import load_trained
+from nas.training.trained import load_trained, trained_input
 from nas.training.validation import Score, validate
 
 SCHEMA = 1
@@ -164,12 +163,6 @@ def _overlap(data: str, own: str) -> str:
     if own and (here.is_relative_to(there) or there.is_relative_to(here)):
         return f"{data} and the model's own data {own} overlap: it may have been trained on these"
     return ""
-
-
-def trained_input(config: dict[str, Any]) -> Input:
-    """Return what a trained model takes, as its config.json says."""
-    mean, std = (tuple(map(float, config[key])) for key in ("mean", "std"))
-    return Input(int(config["input_size"][-1]), float(config["crop_pct"]), mean, std)  # type: ignore[arg-type]
 
 
 def _of_classes(
