@@ -32,7 +32,9 @@ Config = Annotated[
 ]
 ImageColumn = Annotated[str | None, typer.Option(help="Parquet column that holds the images.")]
 LabelColumn = Annotated[str | None, typer.Option(help="Parquet column that holds the labels.")]
-ArchName = Annotated[str, typer.Argument(help="A baseline's name, a run folder or an arch.json.")]
+ArchName = Annotated[
+    str, typer.Argument(help="A baseline's name, a run (folder or name) or an arch.json.")
+]
 
 
 def with_settings(settings: type[Any]) -> Callable[[Command], Command]:

@@ -19,9 +19,6 @@ if TYPE_CHECKING:  # the command line lists and counts without torch
     from nas.model import Features, Model
 
 Source = str | Path | Arch | Mapping[str, Any]
-RUNS = Path("runs")
-# in which a run's name is looked for
-VERBS = ("search", "train", "scale", "export")
 
 
 @cache
@@ -56,7 +53,7 @@ def load_arch(source: Source) -> Arch:
         raise OptionError(f"an arch is given by name, path, Arch or data, not {source!r:.80}")
     if str(source) in baselines():
         return baselines()[str(source)]
-    path = run_path(source)
+    path = run.find(source)
     try:
         is_folder, is_file = path.is_dir(), path.is_file()
     except OSError as error:
@@ -71,23 +68,6 @@ def load_arch(source: Source) -> Arch:
             "`nas ls baselines` and `nas ls runs` list what there is"
         )
     return _read(path)
-
-
-def run_path(source: str | Path, verbs: Sequence[str] = VERBS, project: Path = RUNS) -> Path:
-    """Return the folder of a run that is given by its name, and any other source as a path.
-
-    Raises:
-        OptionError: runs of several verbs have that name.
-    """
-    path = Path(source).expanduser()
-    if path.name != str(source) or path.exists():
-        return path
-    found = [folder for verb in verbs if (folder := project / verb / path.name).is_dir()]
-    if len(found) > 1:
-        raise OptionError(
-            f"{source} is the name of {' and of '.join(map(str, found))}: give one of these paths"
-        )
-    return found[0] if found else path
 
 
 def build_model(
@@ -157,7 +137,7 @@ def load_weights(
             raise OptionError(f"a state dict holds tensors alone, not {wrong[0]!r:.80}")
         weights, told = source, "the state dict"
     elif isinstance(source, str | Path):
-        weights, told = weights_of(run_path(source, ("train", "search"))), str(source)
+        weights, told = weights_of(Path(source)), str(source)
     else:
         raise OptionError(
             f"load_weights takes weights as a run, a .safetensors file or a state dict, not "
@@ -182,7 +162,7 @@ def anchored(source: str) -> str:
 
 def named(source: str | Path) -> str:
     """Return a baseline's name as it is, and the path of an arch as absolute."""
-    return str(source) if str(source) in baselines() else anchored(str(run_path(source)))
+    return str(source) if str(source) in baselines() else anchored(str(run.find(source)))
 
 
 def latest_search(project: Path) -> Path:

@@ -36,6 +36,9 @@ LOOK_SECONDS, TELL_SECONDS = 0.1, 5.0
 ARGS, ENVIRONMENT = "args.yaml", "env.json"
 MOST_NAME = 200  # bytes of a run's name: file systems allow 255, and a number follows
 DEEPEST = 100  # brackets inside of each other
+RUNS = Path("runs")  # the folder of the runs, where --project names no other
+# in which a run's name is looked for
+VERBS = ("search", "train", "scale", "export")
 MOST_BYTES = 2**30  # of a file that is read whole: beyond is a mistake, or /dev/zero by a link
 
 
@@ -104,6 +107,36 @@ def runs(verb: str, project: Path) -> list[Path]:
     """Return the runs of a verb that have their arguments, oldest first."""
     found = (file.parent for file in (project / verb).glob(f"[!.]*/{ARGS}"))
     return sorted(found, key=lambda path: ((path / ARGS).stat().st_mtime_ns, path.name))
+
+
+def find(source: str | Path, verbs: Sequence[str] = VERBS, project: Path | None = None) -> Path:
+    """Return the folder of a run that is given by its name, and any other source as a path.
+
+    What exists under the name in the working directory comes first. `project`: the folder that
+    holds the runs, by default `runs`.
+
+    Raises:
+        OptionError: runs of several of the verbs have that name.
+    """
+    path = Path(source).expanduser()
+    return path if path.exists() else named(source, verbs, project) or path
+
+
+def named(source: str | Path, verbs: Sequence[str], project: Path | None = None) -> Path | None:
+    """Return the folder of the run of a name, None where there is none or a path is given.
+
+    Raises:
+        OptionError: runs of several of the verbs have that name.
+    """
+    name, home = Path(source).name, project or RUNS
+    if name != str(source):
+        return None
+    found = [folder for verb in verbs if (folder := home / verb / name).is_dir()]
+    if len(found) > 1:
+        raise OptionError(
+            f"{source} is the name of {' and of '.join(map(str, found))}: give one of these paths"
+        )
+    return found[0] if found else None
 
 
 @contextlib.contextmanager

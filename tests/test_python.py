@@ -11,14 +11,17 @@ from typing import Any
 import pytest
 import torch
 from digits import TINY
+from PIL import Image
 
 import nas
 from nas.errors import OptionError
-from nas.load import run_path
 from nas.model import Features, Model
+from nas.run import find
 from nas.settings.arguments import checked
+from nas.settings.train import train_settings_from
 from nas.training.checkpoint import save_weights
 from nas.training.trained import CONFIG
+from nas.verbs.train import _anchored
 
 FUNCTIONS = sorted(name for name in nas.__all__ if not isinstance(getattr(nas, name), type))
 
@@ -139,11 +142,27 @@ def test_weights_are_loaded_into_what_is_given(trained: Path) -> None:
         nas.load_weights(other, "tiny2")
 
 
+def test_a_run_is_found_by_its_name_where_it_is_used(trained: Path, tmp_path: Path) -> None:
+    described = {"schema": 1, "arch": TINY.to_dict(), "classes": [str(n) for n in range(10)]}
+    described |= {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
+    (trained / CONFIG).write_text(json.dumps(described))
+    Image.new("RGB", (40, 40)).save("a.png")
+    assert len(nas.predict("tiny2", "a.png", top=2)["images"][0]["top"]) == 2
+    exported = nas.export("tiny2", format="pt2", output="a.pt2", batches=(1,))
+    assert exported["trained"]
+    assert nas.explain("a.png", models="tiny2", output="b.png")["models"][0]["name"] == "tiny2"
+    chosen = train_settings_from({"data": "digits", "init": "tiny2"})
+    assert Path(_anchored(chosen, Path("runs")).init or "") == trained
+    # a folder of that name which is no model hides none
+    Path("tiny2").mkdir()
+    assert len(nas.predict("tiny2", ["a.png"])["images"]) == 1
+
+
 def test_a_name_of_two_runs_is_refused(trained: Path) -> None:
     (trained.parent.parent / "search" / "tiny2").mkdir(parents=True)
     with pytest.raises(OptionError, match=r"runs/search/tiny2 and of runs/train/tiny2: give one"):
         nas.load_arch("tiny2")
-    assert run_path("tiny2", ("train",)) == Path("runs/train/tiny2")
+    assert find("tiny2", ("train",)) == Path("runs/train/tiny2")
 
 
 @pytest.mark.parametrize("phi", [[1, 2], (1, 2), range(1, 3), "1,2", ["1", 2.0]])

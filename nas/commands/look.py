@@ -13,7 +13,7 @@ from nas.screens.terminal import console, print_json
 from nas.screens.terminal import show as print_result
 
 
-def report(run: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+def report(run: Annotated[Path, typer.Argument(help="A run's folder or name.")]) -> None:
     """Write report.html of a search, scale or train run: one page that works offline."""
     from nas import report as page
 

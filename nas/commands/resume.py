@@ -13,15 +13,17 @@ from nas.flags import Json, Quiet
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(help="A run of search, train, scale or proxy-check.")],
+    run: Annotated[
+        Path, typer.Argument(help="A run of search, train, scale or proxy-check: folder or name.")
+    ],
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> int:
     """Go on with a run, with the settings of its args.yaml."""
-    from nas.run import ARGS, read_args
+    from nas.run import ARGS, find, read_args
     from nas.scaling import BASE
 
-    run = run.resolve()
+    run = find(run, ("search", "train", "scale", "proxy-check")).resolve()
     if not (run / ARGS).is_file():
         raise OptionError(f"{run} is no run: it holds no {ARGS}; `nas ls runs` lists the runs")
     args = read_args(run)

@@ -26,7 +26,10 @@ from nas.screens.terminal import FAILED, INTERRUPTED, console, on_interrupt, say
 from nas.settings.train import TrainSettings
 
 Trained = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A train run, or a search run that trained.")
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A train run, or a search run that trained: its folder or name."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 

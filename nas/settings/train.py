@@ -37,7 +37,8 @@ class TrainSettings:
     init: str | None = flag(
         None,
         WHAT,
-        "Weights to start from: a train run or a .safetensors; other classes get a new classifier.",
+        "Weights to start from: a train run (folder or name) or a .safetensors; other classes get "
+        "a new classifier.",
     )
     freeze: bool = flag(False, WHAT, "Train the classifier only; needs --init.")
     recipe: str = flag(

@@ -22,6 +22,7 @@ from nas.training.checkpoint import load_weights
 
 CONFIG = "config.json"
 SCHEMA = 1
+VERBS = ("train", "search")  # whose runs hold trained models
 _PLACES = ("weights/best.safetensors", "model.safetensors")
 
 
@@ -192,7 +193,7 @@ def _files(source: Path) -> tuple[Path, Path] | None:
 
 def _found(source: Path) -> tuple[Path, Path]:
     """Return the folder of the config and the file of the weights."""
-    if found := _files(source):
+    if found := _files(source) or _files(run.named(source, VERBS) or source):
         return found
     if not source.exists():
         raise OptionError(f"no trained model {source}: there is no such run, folder or file")

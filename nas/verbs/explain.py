@@ -35,6 +35,7 @@ from nas.verbs.predict import image_files, read_image, views_of
 SCHEMA = 1
 OUTPUT, RESULT = "explain.png", "result.json"
 SUFFIXES = (".png", ".html")
+MODELS = ("train", "scale", "search")  # whose runs may be named
 SCALED = ("family.csv", "baseline.json")  # in the folder of a scale run
 MOST = 24  # images of one picture
 BATCH = 8
@@ -140,7 +141,7 @@ def _sorted_out(
 ) -> tuple[list[Path], list[Path]]:
     """Return the folders of the models and the files of the images."""
     given = [Path(path) for path in paths]
-    named = [Path(model) for model in models]
+    named = [run.find(model, MODELS) for model in models]
     runs = [path for path in given if _is_models(path)]
     sources = [member for path in [*named, *runs] for member in _members(path) or [path]]
     if not sources:

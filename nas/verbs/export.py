@@ -20,7 +20,7 @@ from nas import catalog, run
 from nas.arch import Arch
 from nas.errors import NasError, OptionError, RunError
 from nas.exporting import Subject, listed, make_facts
-from nas.load import load_arch
+from nas.load import baselines, load_arch
 from nas.model import Model, check_memory
 from nas.training.diagnosis import FIELD
 from nas.training.trained import load_finite
@@ -146,8 +146,10 @@ def _network(
     source: str | Path | Arch | Mapping[str, Any], seed: int
 ) -> tuple[Model, dict[str, Any] | None]:
     """Return a model in evaluation mode, and its config.json if it is trained."""
-    if isinstance(source, str | Path) and _trains(Path(source)):
-        return load_finite(source)
+    if isinstance(source, str | Path) and str(source) not in baselines():
+        source = run.find(source)
+        if _trains(source):
+            return load_finite(source)
     if str(source).endswith(".safetensors"):
         raise OptionError(f"export takes the folder of a run, not its weights: not {source}")
     arch = load_arch(source)

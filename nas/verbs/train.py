@@ -26,6 +26,7 @@ from nas.training import distributed
 from nas.training.recipe import Augment, Recipe, recipe_from
 from nas.training.tracking import open_trackers
 from nas.training.train import RESULTS, Row, fit
+from nas.training.trained import VERBS
 
 ARCH, DATA, RECIPE = "arch.json", "data.json", "recipe.json"
 MOST_LETTERS = 4096  # of a path, on Linux
@@ -57,7 +58,7 @@ def train(
         Preempted: SIGTERM came while it trained: a SystemExit; `resume` goes on from there.
     """
     screen = screen or silent()
-    chosen, source = _anchored(train_settings_from(settings)), _source(arch)
+    chosen, source = _anchored(train_settings_from(settings), Path(project)), _source(arch)
     if chosen.epochs and chosen.time_limit:
         raise OptionError("--time-limit sets the number of --epochs: give one of them")
     given = {"arch": source, **{key: getattr(chosen, key) for key in settings}}
@@ -152,12 +153,12 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | 
     return None
 
 
-def _anchored(chosen: TrainSettings) -> TrainSettings:
+def _anchored(chosen: TrainSettings, project: Path) -> TrainSettings:
     """Return the settings with absolute paths, so that the run goes on from any directory."""
     return dataclasses.replace(
         chosen,
         data=anchored(chosen.data or ""),
-        init=chosen.init and anchored(chosen.init),
+        init=chosen.init and anchored(str(run.find(chosen.init, VERBS, project))),
         recipe=anchored(chosen.recipe) if chosen.recipe.endswith(".py") else chosen.recipe,
     )
 
