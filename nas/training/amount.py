@@ -50,7 +50,7 @@ class Need:
         return max(math.ceil(self.steps / one.steps), math.ceil(self.views / one.views))
 
 
-RANKING = Need(300, 15_000, "too few to rank candidates: their order is mostly noise")
+RANKING = Need(400, 12_000, "too few to rank candidates: their order is mostly noise")
 FINAL = Need(1_000, 30_000, "too few to tell what an arch gives when it is trained")
 
 
