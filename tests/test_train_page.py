@@ -60,7 +60,7 @@ def test_a_training_is_told_with_its_errors(tmp_path: Path) -> None:
     sound(page)
     assert "tiny on photos: 91.25 % of the test images right" in page.text
     assert page.text.count("91.25 ± 1.49 %") == 2 and "of 359 images, read once" in page.text
-    assert "30: class 0, class 1" in page.text and "and 18 more" in page.text
+    assert "30: class 0, class 1" in page.text and "and 17 more" in page.text
     assert "val: held out" in page.text and "seed 3" in page.text and "4m" in page.text
     assert page.trace("validation")["y"] == [2.2, 1.1, 0.73333, 0.55]
     assert page.trace("top-5")["y"][0] == 71
@@ -84,6 +84,13 @@ def test_a_diverged_loss_is_cut_and_what_is_hidden_is_said(tmp_path: Path) -> No
     low, high = page.figures[0]["layout"]["yaxis"]["range"]
     assert low == 0 and 2.3 < high < 10
     assert "the loss went up to 3.4e+14 in epoch 2; not a finite number in epoch 3" in page.text
+
+
+def test_what_its_user_must_know_comes_first(tmp_path: Path) -> None:
+    folder = training(tmp_path, [row(1)], classes=0, warning="this training diverged")
+    page = Page(report.write(folder))
+    assert "This training diverged." in page.text
+    assert page.text.index("This training diverged.") < page.text.index("How it was learnt")
 
 
 def test_five_classes_have_no_top5_and_names_no_markup(tmp_path: Path) -> None:

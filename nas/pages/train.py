@@ -35,11 +35,12 @@ from nas.pages.drawing import (
     tag,
 )
 from nas.training import losses
+from nas.training.diagnosis import FIELD
 from nas.units import format_count, format_seconds
 
 ARCH, DATA, ROWS, PICTURE = "arch.json", "data.json", "results.csv", "confusion_matrix.png"
 LARGEST = 250_000  # bytes of a picture that the page itself holds
-MOST_CLASSES = 12  # named in the head
+MOST_LETTERS = 120  # of the names of classes in the head
 LOSSES = (("train_loss", "training", SEARCH), ("val_loss", "validation", GROUPS[5]))
 ACCURACIES = (
     ("val_top1_ema", "top-1, averaged weights", GROUPS[5]),
@@ -160,10 +161,15 @@ def _images(found: Found) -> str:
 
 
 def _classes(names: Sequence[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - MOST_CLASSES} more" if len(names) > MOST_CLASSES else ""
-    return f"{len(names)}: {', '.join(names[:MOST_CLASSES])}{more}"
+    shown, letters = 0, 0
+    for name in names:
+        letters += len(name) + 2
+        if letters > MOST_LETTERS:
+            break
+        shown += 1
+    words = [f"{len(names)}: {', '.join(names[:shown])}"] if shown else [f"{len(names)}"]
+    words += [f"and {len(names) - shown} more"] if 0 < shown < len(names) else []
+    return " ".join(words) if names else ""
 
 
 def _recipe(found: Found) -> str:
@@ -179,7 +185,8 @@ def _recipe(found: Found) -> str:
 
 def _alerts(found: Found) -> list[str]:
     """Return what a reader must know before trusting the figures."""
-    alerts = []
+    warning = str(found.result.get(FIELD) or "")
+    alerts = [f"{warning[:1].upper()}{warning[1:]}."] if warning else []
     if not found.result:
         again = quoting.command("nas", "resume", _run(found))
         alerts.append(f"Not finished: `{again}` goes on. The test images are not read yet.")
