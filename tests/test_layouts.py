@@ -116,6 +116,11 @@ def test_of_two_names_for_one_split_the_exact_one_is_taken(tmp_path: Path) -> No
         (("images/a/2", "images/b/2", "segmentations/a/2", "segmentations/b/2"), ("a", "b")),
         (("images/Images/a/2", "images/Images/b/2", "lists/x.txt"), ("a", "b")),
         (("dataset/a/2", "dataset/b/2", "figures/3"), ("a", "b")),
+        (
+            ("CUB/images/a/2", "CUB/images/b/2", "segmentations/a/2", "segmentations/b/2"),
+            ("a", "b"),
+        ),
+        (("x_train/x_train/a/2", "x_train/x_train/b/2", "x_test/x_test/3"), ("a", "b")),
         (("Train/2", "TRAIN_x/2"), ("TRAIN_x", "Train")),
     ],
 )
@@ -162,6 +167,22 @@ def test_a_copy_of_the_data_in_a_class_is_left_out(tmp_path: Path, inner: str) -
     found = read(tmp_path, "a/2", "b/2", "c/2", *copy)
     assert shape(found) == {"train": {"a": 2, "b": 2, "c": 2}}
     assert f"left out {inner}/a, {inner}/b, {inner}/c: " in found.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("DATASET/train", "dataset/train"),
+        ("images_part_1", "images_part_2"),
+        ("dataset-master/x", "dataset2-master/y"),
+        ("FOLDS/fold1/Train/a", "FOLDS/fold2/Train/a"),
+    ],
+)
+def test_names_of_data_and_counted_parts_are_no_classes(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    with pytest.raises(OptionError, match=r"are called like data or parts of it.*give one"):
+        read(tmp_path, *(f"{name}/2" for name in names))
 
 
 def test_a_copy_inside_of_a_split_is_left_out(tmp_path: Path) -> None:
@@ -211,6 +232,12 @@ def test_names_of_classes_may_differ_in_case_and_spaces(tmp_path: Path) -> None:
         (("train/a/1", "train/b/1", "training/a/1", "training/b/1"), "has both train and training"),
         (("train/images/4", "train/labels/0.txt"), "train holds 4 images but no class folders"),
         (("images/9", "labels.csv"), r"if labels.csv has their labels, sort them by it"),
+        (("a/cat.0.jpg", "a/dog.1.jpg", "a/cat.2.jpg", "a/dog.3.jpg"), "one class"),
+        (
+            ("train/cat.0.jpg", "train/dog.1.jpg", "train/cat.2.jpg", "train/dog.3.jpg"),
+            "the files' names begin with cat, dog: sort them into folders called so",
+        ),
+        (("train/4", "submission.csv"), r"or \S+/train/cat/1.jpg$"),
         (("4", "train.csv"), r"holds 4 images but no class folders: .*if train.csv has"),
     ],
 )

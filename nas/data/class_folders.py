@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.dataset import some
-from nas.data.split_names import alike, are_parts, is_plain, split_name
+from nas.data.split_names import alike, are_numbered, are_parts, is_plain, split_name
 from nas.data.walk import Tree, label_of, printable
 from nas.errors import OptionError
 
@@ -78,22 +78,35 @@ def check_parts(tree: Tree, place: Path, children: Sequence[Path]) -> str:
     Raises:
         OptionError: they share many, or their names are those of parts.
     """
-    inner = [{alike(path.name) for path in tree.folders(folder)} for folder in children]
-    if len(children) < 2 or not all(inner):
+    if len(children) < 2:
         return ""
+    called = [path.name for path in children]
+    names = some([printable(name) for name in called])
+    way = f"give one of them (--data {printable(str(children[0]))}), or rename them"
+    inner = [_inner_names(tree, folder) for folder in children]
     common, most = set.intersection(*inner), max(map(len, inner))
-    if len(common) < 2 or 2 * len(common) < most:
-        return ""
-    names = some([printable(path.name) for path in children])
+    shared = len(common) > 1 and 2 * len(common) >= most
     what = f"{names} each hold folders of the same names ({some(sorted(common))})"
-    parts = len(common) >= _ALIKE or are_parts(path.name for path in children)
-    if parts and len(common) > 0.8 * most:
+    if shared and len(common) > 0.8 * most and (len(common) >= _ALIKE or are_parts(called)):
         raise OptionError(
             f"{printable(str(place))}: {what}: parts or kinds of one data set, it seems, and no "
-            f"classes; give one of them (--data {printable(str(children[0]))}), or rename them "
-            "train, val and test"
+            f"classes; {way} train, val and test"
         )
-    return f"{what}: if those are the classes, give one of the folders above them as --data"
+    if all(map(is_plain, called)) or are_numbered(called):
+        raise OptionError(
+            f"{printable(str(place))}: {names} are called like data or parts of it and not like "
+            f"classes; {way} after what they show"
+        )
+    said = f"{what}: if those are the classes, give one of the folders above them as --data"
+    return said if shared else ""
+
+
+def _inner_names(tree: Tree, folder: Path) -> set[str]:
+    """Return what the folders in a folder are called, or in the only one inside of it."""
+    found = tree.folders(folder)
+    while len(found) == 1 and tree.folders(found[0]):
+        found = tree.folders(found[0])
+    return {alike(path.name) for path in found}
 
 
 def matched(

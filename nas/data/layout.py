@@ -6,6 +6,7 @@ refused with a way out.
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -119,6 +120,9 @@ def _wrapped(tree: Tree, place: Path, known: Collection[str]) -> Path | None:
         return next((path for path in deep if not _is_split(path)), None)
     if any(_is_split(path) for path in children):
         return None
+    content = [path for path in children if not are_masks(path.name)]
+    if len(content) == 1 and content[0] in deep:
+        return content[0]
     plain = [path for path in deep if is_plain(path.name) and len(tree.folders(path)) > 1]
     others = [path for path in deep if path not in plain and not are_masks(path.name)]
     return plain[0] if len(plain) == 1 and not others else None
@@ -214,7 +218,9 @@ def _named(tree: Tree, children: Sequence[Path]) -> dict[Path, SplitName]:
 def _alike(tree: Tree, family: Sequence[Path]) -> bool:
     """Return whether the folders that hold folders share the names of some."""
     deep = [innermost(tree, path) for path in family if tree.folders(path)]
-    names = [{alike(path.name) for path in tree.folders(place)} for place in deep]
+    inner = [[path.name for path in tree.folders(place)] for place in deep]
+    # test/test holds images without labels
+    names = [set(map(alike, each)) for each in inner if len(each) > 1 or not _says_nothing(each[0])]
     return bool(names) and bool(set.intersection(*names))
 
 
@@ -278,16 +284,27 @@ def no_classes(tree: Tree, folder: Path, root: Path) -> str:
     listings = dict(tree.walk(folder))
     if images := sum(len(listing.images) for listing in listings.values()):
         found = [*listings.values(), tree.listing(root)]
-        tables = sorted({table.name for listing in found for table in listing.tables})
-        beside = f"; if {some(tables)} has their labels, sort them by it" if tables else ""
+        tables = {table.name for listing in found for table in listing.tables}
+        tables = {name for name in tables if "submission" not in name.lower()}
+        beside = f"; if {some(sorted(tables))} has their labels, sort them by it" if tables else ""
+        names = [image.name for listing in listings.values() for image in listing.images]
         return (
             f"{printable(str(folder))} holds {images:,} images but no class folders: "
-            f"{where}{beside}"
+            f"{where}{beside or _begin_with(names)}"
         )
     others = sum((listing.others for listing in listings.values()), Counter[str]())
     what = some([f"{n:,} {suffix}" for suffix, n in others.most_common()])
     held = f"no images, only {what}" if what else "no images"
     return f"{printable(str(folder))} holds {held}: {where} ({' '.join(SUFFIXES)})"
+
+
+def _begin_with(names: Sequence[str]) -> str:
+    """Return a hint where files are called after classes: cat.0.jpg, dog.1.jpg."""
+    words = Counter(found[0] for name in names if (found := re.match(r"[^\W\d_]+", name)))
+    common = [printable(word) for word, n in words.most_common() if n > 1]
+    if len(common) < 2 or words.total() < len(names):
+        return ""
+    return f"; the files' names begin with {some(common)}: sort them into folders called so"
 
 
 def _classes(tree: Tree, place: Path, layout: Layout) -> list[ClassFolder]:
@@ -315,6 +332,7 @@ def _check_labels(tree: Tree, root: Path, layout: Layout) -> None:
         place = layout.places.get(split, root)
         if not folders or (len(folders) == len(lacking) == 1 and _says_nothing(lacking[0])):
             del layout.splits[split]
+            layout.above = [path for path in layout.above if path != place]
             layout.notes.append(_unlabelled(tree, place, lacking))
         elif lacking:
             none = " (it has none of train's)" if len(lacking) == len(folders) else ""

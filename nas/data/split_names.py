@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from nas.data.dataset import SPLIT_WORDS
@@ -22,7 +22,7 @@ _PLAIN = frozenset(
         *("set", "sets", "data", "dataset", "datasets", "image", "images", "img", "imgs"),
         *("pic", "pics", "picture", "pictures", "photo", "photos", "file", "files"),
         *("jpg", "jpeg", "png", "folder", "folders", "split", "splits", "class", "classes"),
-        *("the", "of", "for", "and", "out"),
+        *("master", "main", "archive", "the", "of", "for", "and", "out"),
     )
 )
 _MASKS = frozenset(
@@ -39,6 +39,7 @@ _PARTS = frozenset(
         *("segmented", "domain", "session", "copy", "backup", "old", "new"),
     )
 )
+_COUNTED = frozenset(("part", "fold", "batch", "chunk", "set", "split", "subset", "session"))
 _UNLABELLED = frozenset(
     (
         *("pred", "predict", "prediction", "predictions", "unlabeled", "unlabelled"),
@@ -91,6 +92,12 @@ def are_masks(name: str) -> bool:
 def are_parts(names: Iterable[str]) -> bool:
     """Return whether all names speak of parts or kinds of a data set: fold_1, augmented."""
     return all(_PARTS & set(_words(name)) or split_name(name) for name in names)
+
+
+def are_numbered(names: Sequence[str]) -> bool:
+    """Return whether names count the parts of one thing: images_part_1, images_part_2."""
+    bare = {re.sub(r"\d+", "", name) for name in names}
+    return len(bare) == 1 < len(names) and bool(_COUNTED & set(_words(next(iter(bare)))))
 
 
 def has_no_labels(name: str) -> bool:
