@@ -184,6 +184,36 @@ def test_a_default_that_acts_late_says_so(name: str) -> None:
         assert "--trials 1 none is chosen by results" in begins_late(sampler, 1)
 
 
+def first_points(space: Space) -> list[Choices]:
+    """Return three points of a space that no controller begins with."""
+    names = list(space.choices)
+    ends = (
+        {n: o[-1] for n, o in space.choices.items()},
+        {n: o[0] for n, o in space.choices.items()},
+    )
+    return [*ends, {**ends[0], names[0]: space.choices[names[0]][0]}]
+
+
+@pytest.mark.parametrize(("name", "objective"), CASES)
+def test_every_controller_begins_with_them_and_resumes_exactly(
+    tmp_path: Path, name: str, objective: str
+) -> None:
+    space, length = usual(name), LENGTH.get(name, 30)
+    points = first_points(space)
+    calm, broken = (Search(tmp_path / f"{n}.log", name, objective, space) for n in "ab")
+    for search in (calm, broken):
+        search.log.enqueue(points)
+    for stop in (0, 1, 2, 4, length - 2):
+        broken.go(stop)
+        if stop % 2:
+            broken.ask()  # on file, without a result
+        broken.reopen()
+        broken.log.enqueue(points)  # as a resumed search does
+    found = broken.go(length)
+    assert found == calm.go(length)
+    assert found[:3] == points and len(found) == length
+
+
 @pytest.mark.parametrize(("name", "objective"), CASES)
 def test_failed_rejected_and_duplicate_trials_are_survived(
     paths: Iterator[Path], name: str, objective: str

@@ -32,12 +32,14 @@ def test_extend_md_shows_a_space_and_an_evaluator_that_work(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     space, evaluator = blocks("docs/extend.md")[:2]
-    assert len(space.splitlines()) <= 32
+    assert len(space.splitlines()) <= 46
     Path("my_space.py").write_text(space, encoding="utf-8")
     Path("my_evaluator.py").write_text(evaluator, encoding="utf-8")
     parts = {"space": "./my_space.py", "evaluator": "./my_evaluator.py"}
     found = nas.search(**parts, target_flops="100M", trials=8, evaluator_options={"weight": 2.0})
     assert found["trials"] == 8
+    first = [row["name"] for row in found["references"]]
+    assert first == ["deepest_mbconv", "deepest_fused_mbconv"]
     assert found["best"]["metrics"]["accuracy"] == pytest.approx(
         50 + 2 * found["best"]["metrics"]["params"] / 1e6
     )

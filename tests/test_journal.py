@@ -14,7 +14,9 @@ from optuna.trial import TrialState
 from nas import catalog
 from nas.errors import RunError
 from nas.interfaces import Space, Trial
-from nas.samplers import distributions
+from nas.objective import Bound, Goal, Objective
+from nas.points import reference_points
+from nas.samplers import distributions, key_of
 from nas.studies import journal
 from nas.studies.study import SEARCH, Journal, Log
 
@@ -265,3 +267,54 @@ def test_nothing_is_written_before_a_flush_and_all_at_once_then(path: Path) -> N
     sizes.append(path.stat().st_size)
     log._backend.flush()
     assert sizes[0] == sizes[1] < path.stat().st_size
+
+
+POINTS = list(reference_points(SPACE, Goal(Objective(targets=(Bound("flops", 4e8),)))).values())
+
+
+def test_none_is_queued_twice_nor_what_was_proposed(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "a.log")
+    log.enqueue(POINTS[:1])
+    advance(log, 2)
+    log.enqueue(POINTS)
+    told = advance(log, 4)
+    assert [trial.choices for trial in told[:2]] == POINTS[1:]
+    assert key_of(POINTS[0]) not in {key_of(trial.choices) for trial in told}
+
+
+def test_every_cut_of_the_file_opens_and_loses_no_point(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    log = open_log(path)
+    log.enqueue(POINTS)
+    advance(log, 4)
+    whole = path.read_bytes()
+    ends = [i + 1 for i, byte in enumerate(whole) if byte == 10]
+    for cut in sorted({*ends, *random.Random(0).sample(range(len(whole)), 40)}):
+        path.write_bytes(whole[:cut])
+        again = open_log(path)
+        again.enqueue(POINTS)
+        for trial in again.unfinished():
+            assert set(trial.choices) == set(SPACE.choices), cut
+        asked = [trial.choices for trial in (*again.trials(), *again.unfinished())]
+        asked += [again.ask(distributions(SPACE))[1] for _ in range(4)]
+        assert [key_of(choices) for choices in asked[:3]] == list(map(key_of, POINTS)), cut
+
+
+def test_optuna_sees_them_as_its_own_queue(tmp_path: Path) -> None:
+    path = tmp_path / "journal.log"
+    open_log(path).enqueue(POINTS)
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    queued = [record for record in records if record.get("system_attrs")]
+    assert [record["system_attrs"]["fixed_params"] for record in queued] == POINTS
+    sampler = catalog.make("controllers", "random", SPACE, options={}, seed=0)
+    again = Journal(path, distributions(SPACE)).log(SEARCH, ["maximize"], sampler)
+    assert again.trials() == again.unfinished() == []
+
+
+def test_nsga2_breeds_from_the_queue(path: Path) -> None:
+    sampler = catalog.make("controllers", "nsga2", SPACE, options={}, seed=0)
+    log = Journal(path, distributions(SPACE)).log(SEARCH, ["maximize"], sampler)
+    log.enqueue(POINTS)
+    advance(log, 3)
+    frozen = log.study.get_trials(deepcopy=False)
+    assert all("NSGAIISampler:generation" in trial.system_attrs for trial in frozen)

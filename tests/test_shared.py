@@ -531,3 +531,30 @@ def test_the_reason_of_a_lost_database_is_the_drivers_own() -> None:
     message = "lost the database sqlite:///x: StorageInternalError"
     with pytest.raises(NasError, match=message), telling_loss("sqlite:///x"):
         raise optuna.exceptions.StorageInternalError
+
+
+POINTS = [{name: options[at] for name, options in CHOICES.items()} for at in (0, -1)]
+
+
+def test_drivers_share_the_queue_and_each_point_is_begun_once(join: Join) -> None:
+    one, other = join("one"), join("other")
+    for log in (one, other):
+        log.enqueue(POINTS)
+    first, second, third = (log.ask(DISTRIBUTIONS) for log in (one, other, one))
+    assert [first, second] == [(0, POINTS[0]), (1, POINTS[1])]
+    assert third[0] == 2
+    assert other.look()[1][0] == POINTS[0]  # one's, as of any trial that it works on
+    assert [trial.number for trial in one.unfinished()] == [0, 2]
+
+
+def test_a_point_of_the_queue_that_a_dead_driver_began_is_taken_over(join: Join) -> None:
+    one, other = join("one"), join("other")
+    one.enqueue(POINTS[:1])
+    number, choices = one.ask(DISTRIBUTIONS)
+    assert choices == POINTS[0]
+    die(one)
+    (heir,) = inherited(other)
+    assert (heir.of, heir.trial.choices) == (number, POINTS[0])
+    assert other.tell(done(heir.trial.number, choices))
+    other.enqueue(POINTS[:1])
+    assert other.ask(DISTRIBUTIONS)[0] == heir.trial.number + 1

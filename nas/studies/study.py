@@ -10,10 +10,10 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import optuna
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 from optuna.storages import JournalStorage
@@ -221,9 +221,12 @@ class JournalLog:
         """Return the number and choices of a new proposal, on file before it is evaluated."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = self.study.ask(distributions)
-            # of one from the queue samplers are not asked, but mark here what they learn from
+            trial = self.study.ask()
+            # Samplers are not asked for the choices of one from the queue, but mark here what they
+            # learn from. Before the choices: what comes after them is cut after a kill.
             _ = trial.relative_params
+            for name, kind in distributions.items():
+                trial.suggest_categorical(name, cast(CategoricalDistribution, kind).choices)
         self._backend.flush()
         return trial.number, trial.params
 
