@@ -4,7 +4,7 @@ A net learns by optimiser steps, each on a batch of varied views; epochs are onl
 a folder gives. So the rule counts in steps and views, and takes as many epochs as give them.
 
 - Batch: 8 to 256, by the number of images, so that an epoch is several steps.
-- Views: VIEWS x sqrt(images) x side / 32, at least LEAST_STEPS steps, or 20 epochs of many
+- Views: VIEWS x sqrt(images) x (side / 32)^1.3, at least LEAST_STEPS steps, or 20 epochs of many
   images. Digits (1,151 images, 32 px) are learnt with 20,000 views; photographs at 64 px take more.
 - Time: what was given, or else DEFAULT_SECONDS, by a model of the speed (`seconds_per_step`); but
   never below LEAST_STEPS and LEAST_VIEWS, under which a net does not learn.
@@ -33,7 +33,7 @@ NAME = "auto"
 # images up to which a batch has this size
 BATCHES = ((16, 4), (64, 8), (1_000, 16), (20_000, 32), (100_000, 64), (500_000, 128))
 LARGEST_BATCH = 256
-VIEWS = 1_000  # of a root of an image at 32 pixels
+VIEWS, BY_SIDE = 800, 1.3  # of a root of an image at 32 pixels
 LEAST_STEPS, LEAST_VIEWS, LEAST_EPOCHS, MOST_EPOCHS = 500, 8_000, 20, 500
 DEFAULT_SECONDS = {"cpu": 600.0}
 OTHER_SECONDS = 3600.0  # of a GPU
@@ -107,7 +107,7 @@ def batch_for(images: int) -> int:
 
 def wanted_views(given: Situation) -> float:
     """Return the views of images after which more would add little."""
-    by_root = VIEWS * math.sqrt(given.images) * given.side / 32
+    by_root = VIEWS * math.sqrt(given.images) * (given.side / 32) ** BY_SIDE
     return SHARES[given.start] * max(by_root, LEAST_EPOCHS * given.images)
 
 
