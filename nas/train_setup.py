@@ -112,7 +112,8 @@ def _settled(
     say(found.line)
     for line in misfits(found.recipe, found.amount):
         say(line)
-    if not (enough := worth(found.amount, FINAL)).ranks:
+    # what the rule itself takes for a small folder is not to be complained of
+    if chosen.epochs and not (enough := worth(found.amount, FINAL)).ranks:
         say(enough.text)
     return found.recipe, dataclasses.replace(
         chosen, imgsz=data.size, epochs=found.amount.epochs, batch_size=batch

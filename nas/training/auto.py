@@ -107,7 +107,7 @@ def batch_for(images: int) -> int:
 
 def wanted_views(given: Situation) -> float:
     """Return the views of images after which more would add little."""
-    by_root = VIEWS * math.sqrt(given.images) * (given.side / 32) ** BY_SIDE
+    by_root = VIEWS * math.sqrt(given.images) * math.pow(given.side / 32, BY_SIDE)
     return SHARES[given.start] * max(by_root, LEAST_EPOCHS * given.images)
 
 
