@@ -127,6 +127,7 @@ def refuse(what: str, subject: Subject, **wanted: str) -> None:
 # nas and its parts cannot be imported in there, wherever they are installed
 _ALONE = """
 import sys
+sys.dont_write_bytecode = True  # the folder is handed over as it was written
 sys.modules.update(dict.fromkeys(("nas", "search_spaces", "baselines")))
 folder, inputs, outputs, *packages = sys.argv[1:]
 sys.path.insert(0, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ def need(what: str) -> None:
     Raises:
         MissingError: a package is not installed; `what` begins the message.
     """
+    _tell_nobody()
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -32,6 +34,14 @@ def need(what: str) -> None:
         raise MissingError(
             f"{what} needs a package that cannot be imported ({error}): pip install nas[onnx]"
         ) from error
+
+
+def _tell_nobody() -> None:
+    """Have onnxruntime look up no host of its maker's, which it would when it is imported.
+
+    ORT_DISABLE_TELEMETRY=0 in the environment leaves it as it is.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def graph(
@@ -69,6 +79,7 @@ def graph(
 
 def session(source: bytes | str, threads: int) -> Any:
     """Return onnxruntime on the CPU, ready to run an ONNX file or its bytes."""
+    _tell_nobody()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import LocalRayletDiedError, RayError, RayTaskError
 
 from nas.cluster.connection import LONGEST, Cluster, Share
 from nas.cluster.worker import perform_task
@@ -56,6 +56,8 @@ class Tasks:
         """Return the outcome of a task; None if it is begun again."""
         try:
             outcome = read(json.loads(ray.get(ref)))
+        except LocalRayletDiedError:
+            raise  # the cluster is lost: no try of any task can succeed
         except RayError as error:
             cause = _cause(error)
             if not self._tries.again(task.number, cause):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.exceptions import LocalRayletDiedError
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
@@ -185,6 +186,8 @@ class Tuned:
             self._live -= 1
             outcome = read(json.loads(heard.answer))
             return dataclasses.replace(outcome, retries=self._tries.done(task.number))
+        if "LocalRayletDiedError" in heard.error:  # no try of any task can succeed
+            raise LocalRayletDiedError(_cause(heard.error))
         if self._tries.again(task.number, heard.error):
             self._feed.put(task)
             return None

@@ -9,6 +9,7 @@ a checkpoint one of its state too: what a disk has changed is not gone on from.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import io
 import logging
@@ -46,12 +47,21 @@ def save_weights(path: Path, weights: Weights) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_weights(beside, weights)
+        beside.chmod(0o666 & ~_umask())  # safetensors writes for this user alone
         beside.replace(path)
     except (OSError, SafetensorError) as error:
         raise _unwritable(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+@functools.cache
+def _umask() -> int:
+    """Return what new files of this process lack; it can be read by setting it only."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

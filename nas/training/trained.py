@@ -19,6 +19,7 @@ from nas.errors import ArchError, OptionError, RunError
 from nas.model import Features, Model
 from nas.quoting import command
 from nas.training.checkpoint import load_weights
+from nas.training.foreign import origin, renamed
 
 CONFIG = "config.json"
 SCHEMA = 1
@@ -134,11 +135,21 @@ def fitting(
 ) -> dict[str, Tensor]:
     """Return those of the weights that a model has; its classifier may be of other classes.
 
+    Names may be those of timm or torchvision, where it is a net of theirs.
+
     Raises:
         OptionError: the weights are of another arch; the message names them as `source`.
     """
     own = model.state_dict()
     body = isinstance(model, Features)
+    if not body and not set(own) & set(weights) and (library := origin(list(weights))):
+        found = renamed(weights, own)
+        if found is None:
+            raise OptionError(
+                f"{source} holds weights under the names of {library}, of another net than this: "
+                "take the arch that reproduces it (`nas ls baselines`)"
+            )
+        return found
     classifier = [] if body else list(own)[-2:]  # weight and bias
     missing = [
         name

@@ -28,6 +28,7 @@ from nas.training.trained import load_finite
 Answers = Sequence[torch.Tensor]
 SCHEMA = 1
 RESULT = "result.json"
+_FRESH, _STALE_SECONDS = ".new-nas-export-", 24 * 3600
 BATCHES = (1, 2, 5)
 # of the largest number of an output; a network that amplifies rounding may have up to MOST, and
 # then NOISE times what its own float32 is from its float64
@@ -230,13 +231,22 @@ def _beside(path: Path) -> Iterator[Path]:
     fresh = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))
+        _sweep(path.parent)
+        fresh = Path(tempfile.mkdtemp(prefix=_FRESH, dir=path.parent))
         yield fresh / path.name
     except OSError as error:
         raise RunError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         if fresh:
             shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed exports left beside their place a day ago or earlier."""
+    for left in folder.glob(f"{_FRESH}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _STALE_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _compare(

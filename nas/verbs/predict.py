@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from nas import run
 from nas.data import augment
 from nas.data.batches import Input
 from nas.data.images import SUFFIXES, Array, decode, quiet, shrink
@@ -49,7 +50,7 @@ def predict(
     files = image_files([paths] if isinstance(paths, str | Path) else paths)
     if not files:
         raise OptionError("predict needs images: name files or folders after the run")
-    model, config = load_finite(source)
+    model, config = load_finite(run.find(source, ("train", "search")))
     model, taken, classes = model.to(place), trained_input(config), config["classes"]
     rows: list[dict[str, Any]] = []
     with ThreadPoolExecutor(processors()) as pool, quiet():

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from nas import run
 from nas.data.class_folders import by_likeness
 from nas.data.dataset import Dataset, Split, open_dataset, open_labelled, some, subset
 from nas.data.identity import unchanged
@@ -67,7 +68,7 @@ def val(
         words = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
         raise OptionError(f"--split takes {words}, not {split!r}{did_you_mean(split, SPLITS)}")
     place = torch_device(device)
-    model, config = load_trained(source)
+    model, config = load_trained(run.find(source, ("train", "search")))
     if not (data or config.get("data")):
         raise OptionError(f"{source} does not say which images it was trained on: give --data")
     named = {"image_column": image_column, "label_column": label_column}
