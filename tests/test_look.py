@@ -43,7 +43,7 @@ def test_runs_are_told_with_what_they_found(tmp_path: Path, searched: dict[str, 
 
 @pytest.mark.parametrize(
     "content, damaged",
-    [("{", True), ('{"best": {"metrics": {"accuracy": "x"}}}', False), ("[1]", False)],
+    [("{", True), ('{"best": {"metrics": {"accuracy": "x"}}}', False), ("[1]", True)],
 )
 def test_a_damaged_run_hides_no_other(
     tmp_path: Path, searched: dict[str, Any], content: str, damaged: bool
