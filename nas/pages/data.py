@@ -59,8 +59,10 @@ class Found:
 
 def read(folder: Path, result: dict[str, Any], args: dict[str, Any], env: dict[str, Any]) -> Found:
     """Return a search with its tables; those that are not there are empty."""
+    # a study that evaluated nothing has tables without a header
+    tables = TABLES if result.get("best") else ((name, ()) for name, _ in TABLES)
     trials, rivals, front, shares = (
-        _table(folder / f"{name}.csv", *columns) for name, columns in TABLES
+        _table(folder / f"{name}.csv", *columns) for name, columns in tables
     )
     cost = result.get("pareto") or next(iter(result.get("targets") or {}), "flops")
     return Found(result, args, env, trials, rivals, front, shares, cost)
@@ -73,7 +75,7 @@ def _table(path: Path, *columns: str) -> list[dict[str, str]]:
         RunError: it has another header than it was written with.
     """
     rows = run.read_csv(path)
-    if path.exists() and not rows and not run.read_text(path).strip():
+    if columns and path.exists() and not rows and not run.read_text(path).strip():
         raise RunError(f"{path} is empty, without even a header: was it edited?")
     if rows and (absent := [name for name in columns if rows[0].get(name) is None]):
         raise RunError(f"{path} has no column {absent[0]!r}: was it edited?")
