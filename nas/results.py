@@ -74,7 +74,7 @@ class Table:
                 ["number", "state", "reward", "seconds", *self._columns, "arch_id", *LAST]
             )
         if self._columns:
-            self._writer.writerows(self._row(trial) for trial in self._waiting)
+            self._writer.writerows(run.cells(self._row(trial)) for trial in self._waiting)
             self._waiting = []
             self._file.flush()
 

@@ -256,7 +256,7 @@ def read_text(path: Path) -> str:
     """
     try:
         check_regular(path)
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()  # read_text would make line ends of carriage returns
     except OSError as error:
         raise RunError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -387,7 +387,12 @@ def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) 
     with _replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerows(map(cells, rows))
+
+
+def cells(row: Sequence[Any]) -> list[Any]:
+    """Return a row for a CSV file; an unquoted carriage return would end it where it is read."""
+    return [cell.replace("\r", "\\r") if isinstance(cell, str) else cell for cell in row]
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -64,6 +64,8 @@ def read(folder: Path, result: dict[str, Any], args: dict[str, Any], env: dict[s
     trials, rivals, front, shares = (
         _table(folder / f"{name}.csv", *columns) for name, columns in tables
     )
+    if not trials and result.get("trials"):
+        raise RunError(f"{folder}/trials.csv lacks the {result['trials']} trials: was it edited?")
     cost = result.get("pareto") or next(iter(result.get("targets") or {}), "flops")
     return Found(result, args, env, trials, rivals, front, shares, cost)
 
@@ -75,8 +77,6 @@ def _table(path: Path, *columns: str) -> list[dict[str, str]]:
         RunError: it has another header than it was written with.
     """
     rows = run.read_csv(path)
-    if columns and path.exists() and not rows and not run.read_text(path).strip():
-        raise RunError(f"{path} is empty, without even a header: was it edited?")
     if rows and (absent := [name for name in columns if rows[0].get(name) is None]):
         raise RunError(f"{path} has no column {absent[0]!r}: was it edited?")
     return rows

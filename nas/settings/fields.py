@@ -48,6 +48,16 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
+def check_empty(key: str, value: object) -> None:
+    """Refuse an empty word, which a variable of a shell that is not set gives.
+
+    Raises:
+        OptionError: it is one.
+    """
+    if isinstance(value, str) and not value.strip():
+        raise OptionError(f"{flag_name(key)} is empty, {value!r}: give a value, or leave it out")
+
+
 def check_kinds(values: Mapping[str, Any], known: Mapping[str, Field[Any]]) -> None:
     """Check that each value is of its field's kind.
 
@@ -55,6 +65,7 @@ def check_kinds(values: Mapping[str, Any], known: Mapping[str, Field[Any]]) -> N
         OptionError: one is not.
     """
     for key, value in values.items():
+        check_empty(key, value)
         kind, words = _KINDS.get(str(known[key].type), (object, ""))
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise OptionError(f"{flag_name(key)} takes {words}, not {value!r}")

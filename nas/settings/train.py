@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.errors import OptionError
-from nas.settings.fields import check_known, flag, flag_name, whole
+from nas.settings.fields import check_empty, check_known, flag, flag_name, whole
 from nas.units import parse_seconds
 
 WHAT, HOW, MACHINE = "What", "How", "Machine"
@@ -108,6 +108,7 @@ def _checked(key: str, value: Any) -> Any:
     """Return a value of its field's kind."""
     if key == "time_limit":
         return parse_seconds(value, "--time-limit")
+    check_empty(key, value)
     if key in _LEAST:
         return whole(key, value, _LEAST[key])
     kind, words = _KINDS[key]
