@@ -51,11 +51,17 @@ class Budget:
     """What one trial gets. `rungs`: the epochs at which a training is asked and may be stopped.
 
     `limit`: seconds, 0: any. Checkpoints of what is being trained lie in folders of `folder`.
+    `unit`: of the rungs, as it is told.
     """
 
     rungs: tuple[int, ...] = ()
     limit: float = 0.0
     folder: Path = Path()
+    unit: str = "epochs"
+
+    def told(self, reached: int) -> str:
+        """Return how far a training has come."""
+        return f"after {reached} of {self.rungs[-1]} {self.unit}"
 
 
 @dataclass
@@ -319,12 +325,12 @@ class Engine:
         stopped = self._log.report(number, rung)
         pending.rungs = (*pending.rungs, rung)
         if stopped:
-            reason = f"stopped early, after {epochs} of {self._budget.rungs[-1]} epochs"
+            reason = f"stopped early, {self._budget.told(epochs)}"
             self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
         elif self._stop():
             del self._pending[number]
         elif late := self._over():
-            reason = f"{late}, after {epochs} of {self._budget.rungs[-1]} epochs"
+            reason = f"{late}, {self._budget.told(epochs)}"
             self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
         else:
             self._submit(number)

@@ -41,6 +41,7 @@ TRAINING = (
     "recipe",
     "recipe_options",
     "epochs",
+    "trial_time",
     "fraction",
     "train_imgsz",
     "batch_size",
@@ -138,7 +139,8 @@ class Setup:
         """Return what a trial gets, its checkpoints in a folder."""
         # two objectives cannot be stopped early, so they are not asked on the way either
         steps = self.rungs[-1:] if self.goal.pareto else self.rungs
-        return Budget(steps, self.settings.trial_time_limit or 0.0, folder)
+        unit = getattr(self.evaluator, "rung_unit", "epochs")
+        return Budget(steps, self.settings.trial_time_limit or 0.0, folder, unit)
 
 
 def prepare(settings: Settings, *, strict: bool = True) -> Setup:
@@ -366,6 +368,11 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator, evaluator_name
                 f"--trials-per-device measures this machine, and executor {settings.executor} uses "
                 "others: leave it out; on a cluster --gpus-per-trial 0.5 lets two share a GPU"
             )
+    shortest, longest = settings.trial_time_limit, settings.trial_time
+    if shortest and longest and shortest <= longest:
+        raise OptionError(
+            "--trial-time-limit would give up every candidate within its --trial-time: leave it out"
+        )
     name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
     catalog.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))
     return name

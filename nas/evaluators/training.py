@@ -9,25 +9,31 @@ from __future__ import annotations
 import dataclasses
 import math
 import tempfile
+import time
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas import run
 from nas.arch import Arch
 from nas.data.dataset import Dataset, open_dataset
 from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.run import alone
-from nas.training.amount import CANDIDATE_EPOCHS, RANKING, candidate, worth
+from nas.training.amount import CANDIDATE_EPOCHS, RANKING, Amount, candidate, worth
 from nas.training.auto import NAME, Plan, Situation, misfits, settled
 from nas.training.recipe import load_recipe
+from nas.units import format_seconds
 
 if TYPE_CHECKING:
     from nas.data.loader import Data
+    from nas.training.train import Job
 
 TRAINS = True
+PACE = "pace.json"  # of a candidate's folder: its speed, and the epochs that follow from it
+PARTS = (25, 50, 100)  # rungs of a training of a time, in hundredths of it
 FIRST_RUNG = 1 / 4  # of the steps that rank: what a training shows before says nothing
 SMALLEST = 32  # pixels a side that every network takes
 ACCELERATORS = ("auto", "cpu", "cuda", "mps")
@@ -42,6 +48,7 @@ def make(
     recipe: str = NAME,
     recipe_options: dict[str, Any] = {},  # noqa: B006
     epochs: int = 0,
+    trial_time: float = 0.0,
     fraction: float = 1.0,
     train_imgsz: int = 0,
     batch_size: int = 0,
@@ -51,14 +58,17 @@ def make(
 
     data: what `--data` takes; image_column, label_column: of its parquet, "": the only ones that
     can be. epochs, fraction (of the training images), train_imgsz (pixels, 0: the arch's own): the
-    budget of one candidate; epochs 0: as many as rank candidates, at least 4.
+    budget of one candidate; epochs 0: as many as rank candidates, at least 4. trial_time: seconds
+    instead of epochs: each candidate gets as many whole epochs, at least one, as its speed allows.
     batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda or mps.
     """
     load_recipe(recipe, recipe_options)  # refused before the images are looked at
     _check(fraction, train_imgsz, batch_size, accelerator)
     if epochs < 0:
         raise OptionError(f"epochs must be at least 1, or 0 for as many as rank, not {epochs}")
-    budget = Budget(epochs, fraction, train_imgsz, batch_size)
+    if trial_time and (epochs or "epochs" in recipe_options):
+        raise OptionError("--trial-time sets each candidate's epochs: leave --epochs out, or it")
+    budget = Budget(epochs, fraction, train_imgsz, batch_size, trial_time)
     columns = {"image_column": image_column or None, "label_column": label_column or None}
     dataset = carve(open_dataset(data, download=download, **columns))
     return Training(dataset, (recipe, recipe_options), budget, accelerator)
@@ -83,12 +93,16 @@ def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str)
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """How much training a candidate gets; epochs and batch_size of 0: as the recipe has it."""
+    """How much training a candidate gets; epochs and batch_size of 0: as the recipe has it.
+
+    `seconds`: instead of epochs, which are hundredths of a candidate's own then; 0: none.
+    """
 
     epochs: int
     fraction: float
     imgsz: int
     batch_size: int
+    seconds: float = 0.0
 
 
 class Training:
@@ -109,14 +123,21 @@ class Training:
         self.former_fingerprint = self._dataset.former_fingerprint
         self.train_images = round(len(self._dataset.splits["train"]) * budget.fraction)
         self._budget = budget = self._settled(budget)
-        found = self._plan(budget.imgsz or SMALLEST)
-        self.amount = found.amount
-        self.worth = worth(found.amount)
-        self.rungs = rungs(budget.epochs, self._first_rung())
+        self.trial_seconds = budget.seconds
+        if budget.seconds:
+            self._timed(budget)
+        else:
+            self._counted(budget)
+
+    def _counted(self, budget: Budget) -> None:
+        """Say what a candidate gets that is trained for a number of epochs."""
+        found, validated = self._plan(budget.imgsz or SMALLEST), self._validated
+        self.amount: Amount | None = found.amount
+        enough = worth(found.amount)
+        self.rungs, self.rung_unit = rungs(budget.epochs, self._first_rung(found.amount)), "epochs"
         # of a whole trial; a forward pass alone is a third of a training step
-        validated = len(self._dataset.splits["val"])
         self.images = budget.epochs * self.train_images + len(self.rungs) * validated / 3
-        warned = () if self.worth.ranks else (f"a candidate gets {self.worth.text}",)
+        warned = () if enough.ranks else (f"a candidate gets {enough.text}",)
         self.notes = (*self._dataset.notes, *misfits(found.recipe, found.amount), *warned)
         self.title = (
             f"trained on {self._dataset.name}: {budget.epochs} epochs of {self.train_images:,} "
@@ -124,11 +145,26 @@ class Training:
             "validation images, which are no test images"
         )
 
+    def _timed(self, budget: Budget) -> None:
+        """Say what a candidate gets that is trained for a time."""
+        self.amount = None  # each has its own
+        self.rungs, self.rung_unit = PARTS, "% of its time"
+        self.images, self.notes = 0.0, self._dataset.notes
+        self.title = (
+            f"trained on {self._dataset.name}: {format_seconds(budget.seconds)} each, in whole "
+            f"epochs of {self.train_images:,} images, recipe {self._recipe[0]}; accuracy on "
+            f"{self._validated:,} validation images, which are no test images"
+        )
+
+    @property
+    def _validated(self) -> int:
+        return len(self._dataset.splits["val"])
+
     def _settled(self, budget: Budget) -> Budget:
         """Return the budget with the epochs and the batch that were not asked for."""
         name, options = self._recipe
         batch = budget.batch_size or settled(name, options, self._situation(budget)).amount.batch
-        epochs = budget.epochs or options.get("epochs", 0)
+        epochs = PARTS[-1] if budget.seconds else budget.epochs or options.get("epochs", 0)
         if not epochs:
             enough = candidate(self.train_images, batch).epochs
             epochs = enough if name == NAME else CANDIDATE_EPOCHS
@@ -144,18 +180,22 @@ class Training:
             batch=budget.batch_size,
         )
 
-    def _plan(self, side: int, gray: bool = False) -> Plan:
-        """Return what is trained on images of so many pixels; the same for every arch."""
-        return settled(*self._recipe, self._situation(self._budget, side, gray))
+    def _plan(self, side: int, gray: bool = False, epochs: int = 0) -> Plan:
+        """Return what is trained on images of so many pixels; the same for every arch.
 
-    def _first_rung(self) -> int:
+        epochs: of one arch that is trained for a time.
+        """
+        given = self._situation(self._budget, side, gray)
+        return settled(*self._recipe, dataclasses.replace(given, epochs=epochs or given.epochs))
+
+    def _first_rung(self, amount: Amount) -> int:
         """Return the first epoch after which the accuracy of a training may be asked for.
 
         After some steps, but in any case after a quarter of a training that is short.
         """
         if self._recipe[0] != NAME:
             return 1
-        steps = math.ceil(FIRST_RUNG * RANKING.steps / self.amount.steps_per_epoch)
+        steps = math.ceil(FIRST_RUNG * RANKING.steps / amount.steps_per_epoch)
         return max(1, min(steps, self._budget.epochs // 4))
 
     @cached_property
@@ -191,28 +231,52 @@ class Training:
         Raises:
             NasError: training has diverged, or memory does not suffice for one image.
         """
-        from nas.training.train import Job, fit, training_flops
+        from nas.training.train import fit, training_flops
 
         data = self._data(self._budget.imgsz or arch.resolution)
-        job = Job(
-            arch,
-            self._plan(data.size, data.gray).recipe,
-            self._budget.epochs,
-            self._budget.batch_size,
-            seed=seed,
-            device=self._device,
-        )
         with alone(Path(folder)):  # a worker that was given up may still write there
-            rows = fit(job, data, Path(folder), until=epochs, validate_at=self.rungs)
-        last = rows[epochs - 1]  # the checkpoint may be of a later one
+            own = self._epochs(arch, data, seed, Path(folder))
+            job = self._job(arch, data, seed, own)
+            steps = {part: max(1, own * part // self.rungs[-1]) for part in (*self.rungs, epochs)}
+            until = steps[epochs]
+            rows = fit(job, data, Path(folder), until=until, validate_at=set(steps.values()))
+        last = rows[until - 1]  # the checkpoint may be of a later one
         share = last["val_top1"] / 100
         return {
             "accuracy": last["val_top1"],
             "accuracy_std": 100 * math.sqrt(share * (1 - share) / len(data.val)),
-            "epochs": float(epochs),
+            "epochs": float(until),
             "images_per_second": last["images_per_second"],
-            TRAINING_FLOPS: training_flops(job, data, epochs),
+            TRAINING_FLOPS: training_flops(job, data, until),
         }
+
+    def _job(self, arch: Arch, data: Data, seed: int, epochs: int) -> Job:
+        from nas.training.train import Job
+
+        recipe = self._plan(data.size, data.gray, epochs).recipe
+        return Job(arch, recipe, epochs, self._budget.batch_size, seed=seed, device=self._device)
+
+    def _epochs(self, arch: Arch, data: Data, seed: int, folder: Path) -> int:
+        """Return the epochs of one arch's training.
+
+        Of one that is trained for a time they follow from its speed, timed on a few steps before
+        the first and kept in the folder: the training ends at the same epoch however often it is
+        resumed, wherever.
+        """
+        from nas.training.train import images_per_second
+
+        if not self._budget.seconds:
+            return self._budget.epochs
+        path = folder / PACE
+        if not path.exists():
+            start = time.perf_counter()
+            speed = images_per_second(self._job(arch, data, seed, self.rungs[-1]), data)
+            left = self._budget.seconds - (time.perf_counter() - start)
+            # a validation scores the net and its averaged weights, forward only
+            left -= len(self.rungs) * 2 / 3 * len(data.val) / speed
+            own = max(1, math.floor(left * speed / len(data.train)))
+            run.write_json(path, {"images_per_second": speed, "epochs": own})
+        return int(run.read_object(path)["epochs"])
 
     def _data(self, side: int) -> Data:
         """Return the images for one side, opened once in a process."""

@@ -61,6 +61,12 @@ class Settings:
         None, "Data", "What stops losing trainings early (`nas ls pruners`); default halving."
     )
     pruner_options: dict[str, Any] = flag({}, "Data", "Option of the pruner, as name=value.")
+    trial_time: float | None = flag(
+        None,
+        "Data",
+        "Train each candidate for this time, such as 5m, instead of a number of epochs: a small "
+        "network gets more of them.",
+    )
     trial_time_limit: float | None = flag(
         None, "Data", "Give a trial up after this time, such as 10m."
     )
@@ -196,8 +202,9 @@ def settings_from(given: Mapping[str, Any]) -> Settings:
         values["target_latency"] = parse_milliseconds(values["target_latency"], "--target-latency")
     if "time_limit" in values:
         values["time_limit"] = parse_seconds(values["time_limit"], "--time-limit")
-    if "trial_time_limit" in values:
-        values["trial_time_limit"] = parse_seconds(values["trial_time_limit"], "--trial-time-limit")
+    for key in ("trial_time", "trial_time_limit"):
+        if key in values:
+            values[key] = parse_seconds(values[key], flag_name(key))
     for key in ("cpus_per_trial", "gpus_per_trial"):
         if key in values:
             values[key] = parse_number(values[key], flag_name(key))
