@@ -94,9 +94,9 @@ class Engine:
     `finished`: its trials so far. `known` maps arch ids to metrics and may be shared between
     studies: what is in it is not evaluated again. `stop` returns a reason to end at once and leave
     what runs to a resumption, or an empty string; `late` one to begin nothing more: what is
-    evaluated then is finished, a training at its next rung and counted for what it showed. It is
-    not asked before `at_least` archs have an accuracy, or FEW have failed. `watch` is called with
-    each finished trial.
+    evaluated then is finished, a training at its next rung and counted for what it showed. Until
+    `at_least` archs have an accuracy, or FEW have failed, more are begun all the same. `watch` is
+    called with each finished trial.
     """
 
     def __init__(
@@ -329,9 +329,12 @@ class Engine:
             self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
         elif self._stop():
             del self._pending[number]
-        elif late := self._over():
+        elif late := self._late():
+            # the first keeps its accuracy, so that there is something to hand over
+            first = len(self._seen) < self._at_least
+            state, values = ("done", self._goal.values(metrics)) if first else ("stopped", ())
             reason = f"{late}, {self._budget.told(epochs)}"
-            self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
+            self._close(replace(outcome, seconds=0.0), state, metrics, values, reason)
         else:
             self._submit(number)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -158,6 +158,15 @@ def play(
         left = len(tasks) - count
         say(f"final {finalist.name} seed {task.seed}: {_result(outcome)}; {left} to go")
     return _standings(finalists, rows)
+
+
+def all_trained(folder: Path, finalists: Sequence[Finalist], length: str) -> bool:
+    """Tell whether each finalist has had a training of that length, failed or not.
+
+    Where the time was over before, the others have nothing to be compared with.
+    """
+    rows = (row for row in _on_file(folder) if (row.get("length") or "") == length)
+    return {finalist.arch.id for finalist in finalists} <= {row["arch_id"] for row in rows}
 
 
 def _on_file(folder: Path) -> list[dict[str, str]]:

@@ -373,6 +373,11 @@ def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator, evaluator_name
         raise OptionError(
             "--trial-time-limit would give up every candidate within its --trial-time: leave it out"
         )
+    if longest and (settings.final_epochs or settings.final_fraction):
+        raise OptionError(
+            "--trial-time gives trainings of the finals the time of a candidate: leave "
+            "--final-epochs and --final-fraction out"
+        )
     name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
     catalog.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))
     return name

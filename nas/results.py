@@ -66,6 +66,8 @@ class Table:
             raise RunError(f"cannot write {self._path}: {error.strerror}") from error
 
     def _write_rows(self, final: bool) -> None:
+        if final and not (self._columns or self._waiting):  # no trial at all: a table all the same
+            self._writer.writerow(["number", "state", "reward", "seconds", "arch_id", *LAST])
         named = next((t for t in self._waiting if t.state in SCORED), None)
         if not self._columns and self._waiting and (named or final):
             first = named or self._waiting[0]
@@ -96,12 +98,13 @@ def conclude(
     length: Length | None,
     reason: str,
     fleet: Fleet,
+    ends: Mapping[str, str],
 ) -> dict[str, Any]:
     """Write what is handed over, the Pareto front and the importances; return the result as JSON.
 
     `baseline` is the random search, `standings` the finals of a search that trains, and `length`
     that of their trainings; `reason` says why the search ended early, or is empty; `fleet` did the
-    work.
+    work; `ends` gives the reason of each stage.
     """
     found = handover.judged(setup, log.trials())
     rival = handover.judged(setup, baseline.trials() if baseline else [])
@@ -115,6 +118,7 @@ def conclude(
         **_effort(found.trials, rival.trials),
         "fleet": dataclasses.asdict(fleet),
         "stopped": reason,
+        "ends": dict(ends),
         "met": best is not None and handover.within(best["metrics"], setup.goal),
         "data": setup.settings.data,
         "best": best,

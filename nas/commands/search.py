@@ -43,8 +43,8 @@ def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
         say_resume()
         return INTERRUPTED
     show(result, screen.show_search, as_json)
-    if result["stopped"]:
-        say(f"stopped early: {result['stopped']}")
+    if ending := screen.ending(result):
+        say(ending)
     if result["stopped"] == STOPPED:
         say_resume()
         return INTERRUPTED

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import run
 from nas.arch import Arch
+from nas.cost import count
 from nas.data.dataset import Dataset, open_dataset
 from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
@@ -187,6 +188,17 @@ class Training:
         """
         given = self._situation(self._budget, side, gray)
         return settled(*self._recipe, dataclasses.replace(given, epochs=epochs or given.epochs))
+
+    def estimated_seconds(self, arch: Arch) -> float:
+        """Return about how long a candidate's training takes, by a model of the machine's speed."""
+        if self._budget.seconds:
+            return self._budget.seconds
+        side = self._budget.imgsz or arch.resolution
+        device = self._device.partition(":")[0]
+        given = dataclasses.replace(
+            self._situation(self._budget, side), cost=count(arch, side), device=device
+        )
+        return given.epoch_seconds(self._budget.batch_size) * self._budget.epochs
 
     def _first_rung(self, amount: Amount) -> int:
         """Return the first epoch after which the accuracy of a training may be asked for.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group
@@ -11,6 +12,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from nas.durations import TIME_LIMIT
 from nas.interfaces import SCORED, SPENT, Fleet, Trial
 from nas.objective import Objective, reward
 from nas.quoting import command
@@ -18,6 +20,7 @@ from nas.units import format_count
 from nas.verdict import why
 
 SHOWN = 5
+SAVED = ("report.html", "best/arch.json", "trials.csv")
 PAUSE = 1.0  # seconds between two lines where there is no terminal
 Row = Mapping[str, Any]
 
@@ -207,7 +210,7 @@ def show_search(result: Row, console: Console) -> None:
             "soft reward: its optimum does not depend on the target T (see docs/search.md)"
         )
     if not rows:
-        console.print("no arch was evaluated: every proposal was rejected or failed")
+        console.print(f"no arch was evaluated: {why_none(result)}")
     else:
         console.print(leaderboard(rows))
         if reason := why(result):
@@ -233,11 +236,46 @@ def show_search(result: Row, console: Console) -> None:
     for gain in result["gains"]:
         console.print(_gain(gain))
     console.print("FLOPs are multiply-adds (MACs); tools that count both report twice as many")
-    console.print(f"saved   {result['run']}  (report.html, best/arch.json, trials.csv)")
+    saved = [name for name in SAVED if (Path(result["run"]) / name).is_file()]
+    console.print(f"saved   {result['run']}  ({', '.join(saved)})")
     if result["best"] and result["training_flops"]:
         print_training(result, console)
     elif result["best"]:
         console.print(f"next    {command('nas', 'scale', result['run'], '--phi', '1..7')}")
+
+
+def ending(result: Row) -> str:
+    """Return in a sentence why a search ended early, and how it goes on; "" where it did not."""
+    stopped, ends = result["stopped"], result.get("ends", {})
+    if stopped != TIME_LIMIT:
+        return f"stopped early: {stopped}" if stopped else ""
+    resume = "`--resume --time-limit 20m` goes on"
+    if not result["leaders"]:
+        return f"the time limit passed before a candidate was evaluated; {resume}"
+    random, seeds = (
+        result["random"],
+        len((result["finals"] or [{"accuracies": ()}])[0]["accuracies"]),
+    )
+    reached = {
+        "search": f"the search after {_several(result['trials'], 'trial')}",
+        "random search": "random search "
+        + (f"after {_several(random['trials'], 'trial')}" if random else "before its first trial"),
+        "finals": "the finals "
+        + (f"after {_several(seeds, 'seed')}" if seeds else "before each net was trained"),
+    }
+    cut = " and ".join(text for stage, text in reached.items() if ends.get(stage) == TIME_LIMIT)
+    return f"the time limit ended {cut}; {resume}"
+
+
+def why_none(result: Row) -> str:
+    """Return why no arch has an accuracy."""
+    states = result["states"]
+    if result["stopped"]:
+        return str(result["stopped"])
+    for state, reason in (("failed", "every evaluation failed"), ("rejected", "none was allowed")):
+        if states.get(state):
+            return f"{reason} ({states[state]} {state}); the reasons are in trials.csv"
+    return "none was proposed"
 
 
 def _place(result: Row, place: int) -> str:
@@ -277,7 +315,7 @@ def print_training(result: Row, console: Console) -> None:
     spent, rival = format_count(result["training_flops"]), result["random"]
     other = f"; random search {format_count(rival['training_flops'])}" if rival else ""
     console.print(f"trained {spent} multiply-adds{other}")
-    if result["finals"]:
+    if (Path(result["run"]) / "best" / "model.safetensors").is_file():
         console.print(
             f"weights {result['run']}/best/model.safetensors: of its best training in the finals"
         )

@@ -177,7 +177,7 @@ class Settings:
         None,
         "How",
         "End after this time, such as 20m, shared evenly by the search, the random search and, "
-        "with --data, the finals. What runs then is finished.",
+        "with --data, the finals. What runs then is finished, or counted for what it showed.",
     )
     seed: int = flag(0, "How", "Seed of everything random.")
     random_search: bool = flag(

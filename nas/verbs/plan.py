@@ -32,10 +32,11 @@ from nas.reach import (
 from nas.samplers import distributions, guarded, random_choices
 from nas.settings.search import settings_from
 from nas.studies.study import SEARCH, Journal
-from nas.units import parse_number
+from nas.units import format_count, format_seconds, parse_number
 
 SAMPLES = 1000
 PROPOSALS = 30
+FEW = 15  # random archs whose median stands for all
 PROBE = 1000  # images that a training is timed on
 
 
@@ -114,6 +115,56 @@ def expected_work(setup: Setup) -> Amount:
     )
 
 
+def announced(setup: Setup) -> tuple[str, ...]:
+    """Return what a search that trains is about to do, in a line or two; nothing is timed."""
+    if not setup.rungs:
+        return ()
+    work, chosen = expected_work(setup), setup.settings
+    first = f", the first {work.references} of them reference designs" if work.references else ""
+    parts = [f"{setup.trials} trials{first}"]
+    parts += ["random search of equal cost"] if chosen.random_search else []
+    if work.final_trainings:
+        nets = work.final_trainings // setup.final_seeds
+        parts.append(f"finals of up to {nets} nets with {setup.final_seeds} seeds each")
+    lines = [f"to do: {', then '.join(parts)}"]
+    arch, seconds = _drawn(setup)
+    if seconds:
+        lines.append(_told_time(setup, work, arch, seconds))
+    return tuple(lines)
+
+
+def _told_time(setup: Setup, work: Amount, arch: Arch, seconds: float) -> str:
+    """Return what trainings of so many seconds come to."""
+    size = format_count(cost_metrics(arch)["flops"])
+    each = (
+        f"{format_seconds(round(seconds))} a training, for {size} multiply-adds, the median of "
+        "what is drawn, by a model of such a machine"
+    )
+    if limit := work.time_limit:
+        count = math.floor(limit * work.workers / seconds)
+        enough = f"enough for about {count}" if count else "less than one, and one is begun anyway"
+        return f"{each}: the time limit of {format_seconds(limit)} is {enough}"
+    total = bill(work, seconds, None, None)["projected_seconds"] or 0.0
+    target = "" if _targets(setup) else ", --target-flops"
+    return (
+        f"{each}: about {format_seconds(round(total))} if nothing is stopped early; shorter with "
+        f"--time-limit, --trials, --finalists 0, --no-random-search{target}"
+    )
+
+
+def _targets(setup: Setup) -> bool:
+    return bool(setup.goal.objective.targets or setup.goal.objective.limits)
+
+
+def _drawn(setup: Setup) -> tuple[Arch, float]:
+    """Return the median of some random archs, and about how long its training takes, 0: unknown."""
+    rng = random.Random(setup.settings.seed)
+    drawn = (try_decode(setup.space, setup.draw(setup.space, rng)) for _ in range(FEW))
+    arch = _typical([a for a in drawn if a] or [check_space(setup.space)], ())
+    estimate = getattr(setup.evaluator, "estimated_seconds", None)
+    return arch, float(estimate(arch)) if estimate else 0.0
+
+
 def bill(
     work: Amount, seconds: float | None, gpus: float | None, price: float | None
 ) -> dict[str, float | None]:
@@ -163,6 +214,8 @@ def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:
     try:
         with catalog.guard("the evaluator fails"):
             setup.evaluator.check(arch)
+        if given := getattr(setup.evaluator, "trial_seconds", 0.0):
+            return "", float(given)
         if setup.rungs:
             return "", seconds_per_training(setup, arch)
         if isinstance(setup.evaluator, Measured):

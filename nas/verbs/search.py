@@ -6,8 +6,7 @@ import dataclasses
 import math
 import shutil
 import statistics
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,10 @@ from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
 from nas import catalog, finals, handover, priors, report, results, resumption, run, warm_start
+from nas.durations import Shares
 from nas.engine import Engine
 from nas.errors import NasError
-from nas.interfaces import Executor, Metrics, Trial, Work
+from nas.interfaces import SPENT, Executor, Metrics, Trial, Work
 from nas.packing import trainings_at_once
 from nas.points import excess
 from nas.prepare import Setup, executor_options, prepare
@@ -31,11 +31,12 @@ from nas.sources import check_sources, sources
 from nas.studies.database import opened, split
 from nas.studies.shared import Shared
 from nas.studies.study import RANDOM, SEARCH, Journal, Log
+from nas.verbs.plan import announced
 
-INTERRUPTED, EQUAL_COST = "interrupted", "equal cost"
+INTERRUPTED, EQUAL_COST = "interrupted", "random search has cost what the search has"
 # random search may take this many times the trials, where most of its trainings are stopped early
 MANY = 10
-PACKING, FINALS = "packing.json", "finals.json"
+PACKING, FINALS, LAST = "packing.json", "finals.json", "finals"
 
 
 def search(
@@ -83,6 +84,7 @@ def search(
                 *getattr(setup.evaluator, "notes", ()),
                 *setup.notes,
                 setup.start.line,
+                *announced(setup),
             ):
                 screen.say(line)
             executor = _executor(setup, folder, journal, screen, fresh=fresh)
@@ -172,29 +174,33 @@ def _search(
             journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
         active = _Active(setup, folder, journal, executor, screen, journal.known())
         plays = bool(setup.finalists)
-        share = 1 + chosen.random_search + plays
-        limit = chosen.time_limit / share if chosen.time_limit else None
-        log, reason = _pursue(active, SEARCH, setup.trials, _stopper(limit, interrupted))
+        shares = Shares(chosen.time_limit, 1 + chosen.random_search + plays)
+        stop = _stopper(interrupted)
+        ends = dict[str, str]()  # why each stage ended early, "" where it did not
+        log, ends[SEARCH] = _pursue(active, SEARCH, setup.trials, stop, shares.late(1), at_least=1)
         baseline = None
-        if chosen.random_search and reason != INTERRUPTED:
-            baseline, late = _baseline(active, log, _stopper(limit, interrupted))
-            reason = late or reason
-        standings, length = list[finals.Standing](), None
-        if plays and reason != INTERRUPTED:
+        if chosen.random_search and not stop():
+            baseline, ends[RANDOM] = _baseline(active, log, stop, shares.late(2))
+        standings, length, late = list[finals.Standing](), None, shares.late(shares.stages)
+        if plays and not stop():
+            ends[LAST] = late()
+        if plays and not stop() and not late():
             playing = _playing(active, log, baseline)
-            length = _length(active, log, len(playing), limit)
+            length = _length(active, log, len(playing), shares.left(shares.stages))
             if length.label:  # workers that hold other images
                 executor.close()
                 longer = dataclasses.replace(setup, work=_lengthened(setup, length))
                 executor = _executor(longer, folder, journal, screen, fresh=False)
-            stop = _stopper(limit, interrupted)
-            standings = _finals(active, executor, playing, length, stop)
-            reason = stop() or reason
+            standings = _finals(active, executor, playing, length, lambda: stop() or late())
+            ends[LAST] = late() if _incomplete(setup, playing, standings) else ""
+            if not finals.all_trained(folder, playing, length.label):
+                standings = []
+        reason = stop() or next((end for end in reversed(ends.values()) if end), "")
         fleet = executor.fleet()
         screen.say(fleet.note)
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, baseline, standings, length, reason, fleet)
+    result = results.conclude(folder, setup, log, baseline, standings, length, reason, fleet, ends)
     report.write(folder)
     return result
 
@@ -219,13 +225,29 @@ def _duration(journal: Journal | Shared) -> float:
     return statistics.median(found) if found else 0.0
 
 
-def _baseline(active: _Active, log: Log, stop: Callable[[], str]) -> tuple[Log, str]:
-    """Search at random for what the search has cost: in trials, or in multiply-adds of training."""
+def _baseline(
+    active: _Active, log: Log, stop: Callable[[], str], late: Callable[[], str]
+) -> tuple[Log, str]:
+    """Search at random for what the search has cost: in trials, or in cost of training."""
     trials = log.trials()
-    allowed = results.training_flops(trials)
+    allowed = _cost(active.setup, trials)
     if not allowed:
-        return _pursue(active, RANDOM, results.spent(trials), stop)
-    return _pursue(active, RANDOM, MANY * len(trials), stop, allowed)
+        return _pursue(active, RANDOM, results.spent(trials), stop, late)
+    return _pursue(active, RANDOM, MANY * len(trials), stop, late, allowed=allowed)
+
+
+def _cost(setup: Setup, trials: Sequence[Trial]) -> float:
+    """Return what trainings have cost: multiply-adds, of those of a set time seconds; else 0."""
+    if setup.settings.trial_time:
+        return sum(trial.seconds for trial in trials if trial.state in SPENT)
+    return results.training_flops(trials)
+
+
+def _incomplete(
+    setup: Setup, playing: Sequence[finals.Finalist], standings: Sequence[finals.Standing]
+) -> bool:
+    trained = sum(len(standing.accuracies) for standing in standings)
+    return trained < len(playing) * setup.final_seeds
 
 
 def _playing(active: _Active, log: Log, baseline: Log | None) -> list[finals.Finalist]:
@@ -310,11 +332,15 @@ def _pursue(
     name: str,
     trials: int,
     stop: Callable[[], str],
+    late: Callable[[], str],
+    *,
+    at_least: int = 0,
     allowed: float = math.inf,
 ) -> tuple[Log, str]:
     """Run one study of the journal; return it and why it ended early, or "".
 
-    It ends after so many trials, or when they have cost the allowed multiply-adds of training.
+    It ends after so many trials, or when they have cost what is allowed, or late, but not before
+    `at_least` archs have an accuracy.
     """
     setup = active.setup
     sampler, seed = _sampler(setup, name)
@@ -325,16 +351,16 @@ def _pursue(
     earlier = log.trials()
     if name == SEARCH and results.spent(earlier) < trials:
         log.enqueue(setup.first_points)
-    cost = [results.training_flops(earlier)]
+    cost = [_cost(setup, earlier)]
     table = results.Table(active.folder / results.TRIALS[name], earlier, setup.goal)
 
     def watch(trial: Trial) -> None:
-        cost.append(results.training_flops([trial]))
+        cost.append(_cost(setup, [trial]))
         table.append(trial)
         active.screen.trial(trial)
 
     def ended() -> str:
-        return stop() or (EQUAL_COST if sum(cost) >= allowed else "")
+        return late() or (EQUAL_COST if sum(cost) >= allowed else "")
 
     engine = Engine(
         log,
@@ -344,7 +370,9 @@ def _pursue(
         finished=earlier,
         seed=seed,
         known=active.known,
-        stop=ended,
+        stop=stop,
+        late=ended,
+        at_least=at_least,
         watch=watch,
         budget=setup.budget(active.folder / "trials"),
     )
@@ -368,12 +396,5 @@ def _pursue(
         active.screen.end()
 
 
-def _stopper(limit: float | None, interrupted: Callable[[], bool]) -> Callable[[], str]:
-    deadline = time.monotonic() + limit if limit else float("inf")
-
-    def stop() -> str:
-        if interrupted():
-            return INTERRUPTED
-        return "time limit" if time.monotonic() > deadline else ""
-
-    return stop
+def _stopper(interrupted: Callable[[], bool]) -> Callable[[], str]:
+    return lambda: INTERRUPTED if interrupted() else ""
