@@ -41,7 +41,8 @@ def _rows(study: str, trials: Sequence[Trial], goal: Goal) -> Iterator[list[Any]
         if trial.state == "done":
             last = trial.seconds - sum(rung.seconds for rung in trial.rungs)
             worth = reward(trial.metrics, goal.objective)
-            epochs = int(trial.metrics.get("epochs", 0))
+            # of a training of a set time rungs are hundredths of it
+            epochs = int(trial.metrics.get("time_share") or trial.metrics.get("epochs", 0))
             yield [*head, epochs, *_cells(trial.metrics, worth), last]
 
 

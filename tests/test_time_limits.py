@@ -91,7 +91,7 @@ def test_one_arch_is_evaluated_and_handed_over_whatever_the_limit(limited: Any) 
     assert found["ends"] == {name: TIME_LIMIT for name in ("search", "random search", "finals")}
     assert (Path(found["run"]) / "best" / "arch.json").is_file() and not found["finals"]
     assert ending(found) == (
-        "the time limit ended the search after 1 trial and random search before its first trial "
+        "the time limit ended the search after 1 trial and random search before it had an accuracy "
         "and the finals before each net was trained; `--resume --time-limit 20m` goes on"
     )
 
@@ -164,6 +164,7 @@ def test_a_trial_time_gives_a_quick_net_more_epochs_and_resumes_the_same(
     # three times the speed, and validations take a larger part of the slow one's time
     assert 3 <= quick["epochs"] / slow["epochs"] < 4.5
     assert [m["epochs"] for m in found[TINY.id]] == sorted(m["epochs"] for m in found[TINY.id])
+    assert [m["time_share"] for m in found[TINY.id]] == list(timed.rungs)
     assert count(TINY).flops < count(wide).flops
     # a process that measures another speed goes on to the same end
     folder = tmp_path / "resumed"

@@ -260,6 +260,7 @@ class Training:
             "epochs": float(until),
             "images_per_second": last["images_per_second"],
             TRAINING_FLOPS: training_flops(job, data, until),
+            **({"time_share": float(epochs)} if self._budget.seconds else {}),
         }
 
     def _job(self, arch: Arch, data: Data, seed: int, epochs: int) -> Job:

@@ -259,7 +259,11 @@ def ending(result: Row) -> str:
     reached = {
         "search": f"the search after {_several(result['trials'], 'trial')}",
         "random search": "random search "
-        + (f"after {_several(random['trials'], 'trial')}" if random else "before its first trial"),
+        + (
+            f"after {_several(random['trials'], 'trial')}"
+            if random
+            else "before it had an accuracy"
+        ),
         "finals": "the finals "
         + (f"after {_several(seeds, 'seed')}" if seeds else "before each net was trained"),
     }
