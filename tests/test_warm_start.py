@@ -159,7 +159,8 @@ def test_nsga2_breeds_from_what_was_taken_over(earlier: Path) -> None:
     found = search(**SYNTHETIC, **options, warm_start="a")
     study, *_ = read_only(Path(found["run"], "journal.log")).get_all_studies()
     parents = study.system_attrs["NSGAIISampler:parent:1"]
-    assert len(parents) == 20 and max(parents) < 40
+    # a fifth of the 40 that were taken over, as populations grow with the trials
+    assert len(parents) == 8 and max(parents) < 40
 
 
 def test_two_objectives_take_over_too(earlier: Path) -> None:
