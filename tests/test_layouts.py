@@ -169,6 +169,13 @@ def test_a_copy_of_the_data_in_a_class_is_left_out(tmp_path: Path, inner: str) -
     assert f"left out {inner}/a, {inner}/b, {inner}/c: " in found.warnings[0]
 
 
+@pytest.mark.parametrize("names", [("class 0", "class 1"), ("c0", "c1"), ("Class_A", "Class_B")])
+def test_folders_that_call_themselves_classes_are_classes(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    assert read(tmp_path, *(f"{name}/3" for name in names)).classes == names
+
+
 @pytest.mark.parametrize(
     "names",
     [

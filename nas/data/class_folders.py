@@ -9,7 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.data.dataset import some
-from nas.data.split_names import alike, are_numbered, are_parts, is_plain, split_name
+from nas.data.split_names import (
+    alike,
+    are_numbered,
+    are_parts,
+    is_plain,
+    says_class,
+    split_name,
+)
 from nas.data.walk import Tree, label_of, printable
 from nas.errors import OptionError
 
@@ -92,7 +99,8 @@ def check_parts(tree: Tree, place: Path, children: Sequence[Path]) -> str:
             f"{printable(str(place))}: {what}: parts or kinds of one data set, it seems, and no "
             f"classes; {way} train, val and test"
         )
-    if all(map(is_plain, called)) or are_numbered(called):
+    plain = all(is_plain(name) and not says_class(name) for name in called)
+    if plain or are_numbered(called):
         raise OptionError(
             f"{printable(str(place))}: {names} are called like data or parts of it and not like "
             f"classes; {way} after what they show"

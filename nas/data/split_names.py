@@ -94,6 +94,11 @@ def are_parts(names: Iterable[str]) -> bool:
     return all(_PARTS & set(_words(name)) or split_name(name) for name in names)
 
 
+def says_class(name: str) -> bool:
+    """Return whether a folder calls itself a class: class 0, class_b."""
+    return bool({"class", "classes"} & set(_words(name)))
+
+
 def are_numbered(names: Sequence[str]) -> bool:
     """Return whether names count the parts of one thing: images_part_1, images_part_2."""
     bare = {re.sub(r"\d+", "", name) for name in names}
