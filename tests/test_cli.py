@@ -400,10 +400,24 @@ def test_a_second_ctrl_c_stops_at_once(folder: Path) -> None:
     assert "Traceback" not in err and "--resume" in err
 
 
-def test_nothing_within_the_budget_is_exit_code_3(cli: Cli) -> None:
-    # the least of the space, which some random archs do not come to
-    done = cli("search", "--evaluator", "synthetic", "--target-flops", "52M", "--trials", "3")
-    assert done.returncode == 3
+COSTLY = """
+from nas.samplers import Proposer
+
+OBJECTIVES = ("reward",)
+
+def make(space, *, seed):
+    most = {name: options[-1] for name, options in space.choices.items()}
+    return Proposer(space, lambda past, rng: most, seed)
+"""
+
+
+def test_nothing_within_the_budget_is_exit_code_3(cli: Cli, folder: Path) -> None:
+    # our own controllers propose within the target, one of the user's need not
+    (folder / "costly.py").write_text(COSTLY)
+    given = ("--space", "space.py", "--evaluator", "synthetic", "--controller", "costly.py")
+    least = ("--target-flops", "430K", "--trials", "1", "--no-random-search")
+    done = cli("search", *given, *least)
+    assert done.returncode == 3, done.stderr
     assert "next    nas scale" in done.stdout
 
 
@@ -448,7 +462,7 @@ def test_every_flag_of_a_verb_is_in_its_help_with_its_default(cli: Cli, verb: st
         flag = "--" + name.replace("_", "-").removesuffix("s" if name.endswith("options") else "")
         assert flag in shown
     assert "[default: 0]" in shown  # of --seed
-    assert ("--target-macs" in shown) == (verb == "search")
+    assert ("--target-macs" in shown) == (verb != "train")
 
 
 def test_the_package_runs_as_a_module(folder: Path) -> None:
