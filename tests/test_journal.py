@@ -250,8 +250,8 @@ def test_a_thousand_flushes_wait_for_the_disk_once_a_second(
     monkeypatch.setattr(journal.os, "fsync", syncs.append)
     now = [100.0]
     monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
-    backend = journal.GroupedFile(Path(os.devnull))
-    backend._path = path
+    path.touch()
+    backend = journal.GroupedFile(path)
     for number in range(1000):
         now[0] += 0.01
         backend.append_logs([{"op_code": number}])
