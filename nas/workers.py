@@ -313,5 +313,8 @@ def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
             task = Task(**json.loads(pipe.recv_bytes()))
         except (EOFError, OSError):
             return
-        found = answer(evaluator, task)
-        pipe.send_bytes(json.dumps(found).encode())
+        found = json.dumps(answer(evaluator, task)).encode()
+        try:
+            pipe.send_bytes(found)
+        except OSError:  # the parent has died meanwhile
+            return
