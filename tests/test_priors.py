@@ -87,7 +87,7 @@ def test_a_space_whose_random_points_are_no_networks_has_features(
 
 
 DAMAGED = [
-    ("sources.json", "[]", r"own is damaged \(AttributeError: .*\): name another run$"),
+    ("sources.json", "[]", r"sources.json holds no JSON object, but \[\]; was it edited\?$"),
     ("result.json", "{}", r"own is damaged \(KeyError: 'evaluator'\): name another run$"),
     ("result.json", "[]", r"own is damaged \(TypeError: .*\): name another run$"),
 ]
