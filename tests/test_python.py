@@ -86,7 +86,7 @@ def test_an_argument_of_a_wrong_kind_is_refused_in_one_line(name: str, value: An
         (lambda: nas.build_model("efficientnet_b9"), "did you mean"),
         (lambda: nas.count("efficientnet_b0", "224"), "takes resolution as a whole number"),
         (lambda: nas.scale("efficientnet_b0", phi=[1, "x"]), "--phi takes numbers"),
-        (lambda: nas.scale("efficientnet_b0", phi=[]), "--phi takes numbers"),
+        (lambda: nas.scale("efficientnet_b0", phi=[]), "--phi is empty"),
         (lambda: nas.scale("efficientnet_b0", phi=True), "--phi takes a word|--phi takes numbers"),
         (lambda: nas.search(trials="many"), "--trials"),
         (lambda: nas.search(name=5), "search takes name as a word or None, not 5"),
