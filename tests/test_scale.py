@@ -63,8 +63,9 @@ def test_the_default_base_is_the_latest_search(folder: Path) -> None:
     with pytest.raises(OptionError, match="no finished search under runs/search: run `nas search"):
         scale()
     winners = {}
-    for name, seed in (("old", 0), ("new", 1)):
-        found = search(evaluator="synthetic", trials=4, random_search=False, name=name, seed=seed)
+    given: dict[str, Any] = {"evaluator": "synthetic", "trials": 4, "random_search": False}
+    for name, target in (("old", "100M"), ("new", "200M")):
+        found = search(**given, name=name, target_flops=target)
         winners[name] = nas.load_arch(found["best"]["arch"]).id
     (folder / "runs/search/unfinished").mkdir()
     run.write_args(folder / "runs/search/unfinished", {})
