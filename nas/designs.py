@@ -19,6 +19,23 @@ WIDTH, PIXELS = 1.1, 1.15  # per unit of phi: Tan and Le 2019, section 3.3
 STEP, MOST = 0.1, 4.0  # sizes of phi that are tried, up to some six times the multiply-adds
 NEAR = 0.25  # of phi: what is nearer to the net itself is the net itself
 DEPTHS = (1.0, 0.75, 0.5, 0.25)
+# the choices of EfficientNet-B0, block by block: Tan and Le 2019, table 1
+EFFICIENTNET_B0: Choices = {
+    f"block{b}_{name}": option
+    for b, row in enumerate(
+        (
+            (1, 3, 1, 0.25),
+            (6, 3, 2, 0.25),
+            (6, 5, 2, 0.25),
+            (6, 3, 3, 0.25),
+            (6, 5, 3, 0.25),
+            (6, 5, 4, 0.25),
+            (6, 3, 1, 0.25),
+        ),
+        1,
+    )
+    for name, option in zip(("expansion", "kernel", "layers", "se"), row, strict=True)
+}
 
 
 def bounding(fits: Fits, largest: Arch, usual: Arch) -> Fits:

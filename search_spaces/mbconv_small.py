@@ -33,22 +33,7 @@ STEM, HEAD = 32, 1280
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0)
 NAMES = ("expansion", "kernel", "layers", "se")
 # EfficientNet-B0's own choices; with a `width` they are a point of the space
-B0: Choices = {
-    f"block{b}_{name}": option
-    for b, row in enumerate(
-        (
-            (1, 3, 1, 0.25),
-            (6, 3, 2, 0.25),
-            (6, 5, 2, 0.25),
-            (6, 3, 3, 0.25),
-            (6, 5, 3, 0.25),
-            (6, 5, 4, 0.25),
-            (6, 3, 1, 0.25),
-        ),
-        1,
-    )
-    for name, option in zip(NAMES, row, strict=True)
-}
+B0 = designs.EFFICIENTNET_B0
 # what hand designs share: as in B0, the first block does not expand and is one layer
 FIRST: Choices = {"block1_expansion": 1, "block1_layers": 1}
 
