@@ -42,6 +42,8 @@ PATIENCE = 500
 FAILURES = 20
 # failed evaluations after which a search may end that has not one accuracy yet
 FEW = 3
+# the best trials of a study whose weights are kept: one of them may be handed over
+KEPT = 5
 # seconds between two looks at what other drivers do, where there is nothing else to do
 POLL = 0.25
 
@@ -62,6 +64,11 @@ class Budget:
     def told(self, reached: int) -> str:
         """Return how far a training has come."""
         return f"after {reached} of {self.rungs[-1]} {self.unit}"
+
+
+def training_folder(trials: Path, study: str, number: int) -> Path:
+    """Return where a trial of a study is trained, in the folder of a run's trials."""
+    return trials / f"{study}-{number}".replace(" ", "-")
 
 
 @dataclass
@@ -125,6 +132,7 @@ class Engine:
         self._archs: dict[int, str] = {}  # the arch ids of these
         self._lost: set[int] = set()  # own trials that other drivers have ended
         self._seen: set[str] = set()
+        self._kept: list[tuple[float, int]] = []  # rewards and negative numbers, best first
         self._broken: dict[str, str] = {}  # the archs that gave no result, and why
         self._spent = self._idle = self._failed = 0
         self._trials, self._reason = 0, ""
@@ -276,7 +284,7 @@ class Engine:
         self._executor.submit(task)
 
     def _checkpoints(self, number: int) -> Path:
-        return self._budget.folder / f"{self._log.study.study_name}-{number}".replace(" ", "-")
+        return training_folder(self._budget.folder, self._log.study.study_name, number)
 
     def _copy_checkpoints(self, heir: Heir) -> None:
         """Go on from the checkpoints of a dead driver, where this machine can read them."""
@@ -346,9 +354,18 @@ class Engine:
             self._watch(trial)
 
     def _clear(self, trial: Trial) -> None:
-        """Remove the checkpoints of a finished trial."""
-        if self._budget.rungs:
-            shutil.rmtree(self._checkpoints(trial.number), ignore_errors=True)
+        """Remove the checkpoints of a finished trial; the best few leave their weights."""
+        folder, dropped = self._checkpoints(trial.number), trial.number
+        if not self._budget.rungs:
+            return
+        if trial.state == "done" and (folder / "weights").is_dir():
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+            self._kept.append((reward(trial.metrics, self._goal.objective), -trial.number))
+            self._kept.sort(reverse=True)
+            if len(self._kept) <= KEPT:
+                return
+            dropped = -self._kept.pop()[1]
+        shutil.rmtree(self._checkpoints(dropped), ignore_errors=True)
 
     def _count(self, trial: Trial) -> None:
         if trial.state == "dropped":

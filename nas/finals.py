@@ -279,22 +279,35 @@ def entry(standing: Standing) -> dict[str, Any]:
     }
 
 
-def hand_over(folder: Path, standing: Standing | None, best: Path) -> None:
-    """Copy the weights of a finalist's best training, with its config, to the folder `best`.
+def trained(folder: Path, arch_id: str) -> Path | None:
+    """Return the folder of the best training that an arch has had for the finals of a run.
 
-    Without a standing, what an earlier winner left there goes.
+    Whatever its length: the time limit may have ended the finals before they compared anything.
+    """
+    rows = [row for row in _on_file(folder) if row["arch_id"] == arch_id and row["accuracy"]]
+    best = max(rows, key=lambda row: float(row["accuracy"]), default=None)
+    return folder / "finals" / best["folder"] if best else None
+
+
+def hand_over(training: Path | None, best: Path) -> bool:
+    """Copy the weights of a training, with its config, to the folder `best`; tell if there are any.
+
+    Without a training, what an earlier winner left there goes.
 
     Raises:
         RunError: they cannot be written, as on a full disk.
     """
     files = {"weights/best.safetensors": "model.safetensors", "config.json": "config.json"}
+    sources = {name: training / inner for inner, name in files.items()} if training else {}
+    there = bool(sources) and all(source.is_file() for source in sources.values())
     try:
-        for inner, name in files.items():
-            if standing is None:
-                (best / name).unlink(missing_ok=True)
-            elif (source := folder / "finals" / standing.weights / inner).is_file():
+        for name in files.values():
+            if there:
                 best.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source, best / f".{name}")
+                shutil.copyfile(sources[name], best / f".{name}")
                 (best / f".{name}").replace(best / name)
+            else:
+                (best / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(f"cannot write in {best}: {error.strerror}; make room there") from error
+    return there

@@ -9,6 +9,7 @@ as it was, and both are told.
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -97,6 +98,17 @@ def finalists(setup: Setup, found: Judged, baseline: Judged) -> list[Finalist]:
     ]
     once = {finalist.arch.id: finalist for finalist in reversed(playing)}
     return [finalist for finalist in playing if once[finalist.arch.id] is finalist]
+
+
+def fewer(playing: Sequence[Finalist], most: int) -> list[Finalist]:
+    """Return at most that many finalists, in their order: the first of each origin come first."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for index, finalist in enumerate(playing):
+        turns.append((seen[finalist.origin], index))
+        seen[finalist.origin] += 1
+    kept = sorted(index for _, index in sorted(turns)[:most])
+    return [playing[index] for index in kept]
 
 
 def _best_reference(

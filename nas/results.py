@@ -13,8 +13,9 @@ from typing import Any
 from nas import handover, run
 from nas.arch import Arch
 from nas.curves import write_rungs
+from nas.engine import training_folder
 from nas.errors import RunError
-from nas.finals import Length, Standing, entry, hand_over
+from nas.finals import Length, Standing, entry, hand_over, trained
 from nas.handover import Judged
 from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Fleet, Metrics, Trial
 from nas.objective import Goal, describe, hypervolume, pareto_front, reward
@@ -111,6 +112,7 @@ def conclude(
     final = {standing.finalist.arch.id: standing for standing in standings}
     best, verdict = handover.handed_over(setup, found, rival, final) or (None, "")
     front = _front(handover.leaders(found, setup.goal), setup.goal)
+    study = baseline if baseline and best and best["origin"] == RANDOM else log
     result = {
         "schema": SCHEMA,
         "run": str(folder),
@@ -123,6 +125,7 @@ def conclude(
         "data": setup.settings.data,
         "best": best,
         "verdict": verdict,
+        "weights": _weights(folder, study.study.study_name, best, final),
         "observed_best": handover.observed_best(setup, found, best),
         **_compared(setup, found, rival, final, best),
         "finals": [_standing(setup, standing) for standing in standings],
@@ -136,8 +139,29 @@ def conclude(
         arch = Arch.from_dict(best["arch"])
         run.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
         run.write_text(folder / "best" / "README.md", _card(setup, result))
-        hand_over(folder, final.get(arch.id), folder / "best")
     return result
+
+
+def _weights(
+    folder: Path, study: str, best: dict[str, Any] | None, final: Mapping[str, Standing]
+) -> str | None:
+    """Copy the weights of what is handed over to its folder; return of which training they are.
+
+    None: it was not trained here, or its weights were not among the best that were kept.
+    """
+    if not best:
+        return None
+    standing, epochs = final.get(best["arch_id"]), best["metrics"].get("epochs")
+    played = folder / "finals" / standing.weights if standing else None
+    candidate = training_folder(folder / "trials", study, best["number"])
+    length = f", {epochs:.0f} epochs" if epochs else ""
+    trainings = {
+        "its best training in the finals": played,
+        "a training for the finals": trained(folder, best["arch_id"]),
+        f"its training as a candidate{length}": candidate,
+    }
+    found = (text for text, place in trainings.items() if hand_over(place, folder / "best"))
+    return next(found, None)
 
 
 def _compared(

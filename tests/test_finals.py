@@ -10,8 +10,10 @@ import pytest
 
 from nas import catalog, finals, run
 from nas.arch import Arch
+from nas.engine import KEPT
 from nas.errors import RunError
 from nas.finals import Finalist, Standing, entry, hand_over, play, pooled_deviation
+from nas.handover import fewer
 from nas.interfaces import Outcome, Task
 from nas.samplers import random_choices
 from nas.verbs.search import search
@@ -161,20 +163,20 @@ def test_checkpoints_go_and_weights_stay(tmp_path: Path) -> None:
 def test_the_weights_of_the_best_training_are_handed_over(tmp_path: Path) -> None:
     standing, other, _ = played(tmp_path, Course())
     best = tmp_path / "best"
-    hand_over(tmp_path, standing, best)
+    hand_over(tmp_path / "finals" / standing.weights, best)
     assert float((best / "model.safetensors").read_text()) == max(standing.accuracies)
     assert (best / "config.json").read_text() == "{}"
-    hand_over(tmp_path, other, best)
+    hand_over(tmp_path / "finals" / other.weights, best)
     assert float((best / "model.safetensors").read_text()) == max(other.accuracies)
     assert sorted(path.name for path in best.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_without_a_standing_an_earlier_winners_weights_go(tmp_path: Path) -> None:
-    hand_over(tmp_path, played(tmp_path, Course())[0], tmp_path / "best")
+    assert hand_over(tmp_path / "finals" / played(tmp_path, Course())[0].weights, tmp_path / "best")
     (tmp_path / "best" / "arch.json").write_text("{}")
-    hand_over(tmp_path, None, tmp_path / "best")
+    assert not hand_over(None, tmp_path / "best")
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["arch.json"]
-    hand_over(tmp_path, None, tmp_path / "nothing")
+    assert not hand_over(tmp_path / "no such training", tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
 
 
@@ -182,7 +184,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     standing = played(tmp_path, Course())[0]
     (tmp_path / "best").write_text("a file in the way")
     with pytest.raises(RunError, match="cannot write in") as error:
-        hand_over(tmp_path, standing, tmp_path / "best")
+        hand_over(tmp_path / "finals" / standing.weights, tmp_path / "best")
     assert "\n" not in str(error.value)
 
 
@@ -244,3 +246,54 @@ def test_resumed_without_finals_no_weights_of_an_earlier_winner_stay(folder: Pat
     stale.write_text("weights")
     search(**settings, random_search=False, finalists=0, resume=True)
     assert not stale.exists()
+
+
+# as LUCKY, and leaves weights: the name of the network
+WRITER = LUCKY.replace(
+    '        return {"accuracy"',
+    """        place = Path(folder, "weights", "best.safetensors")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(arch.id)
+        Path(folder, "config.json").write_text("{}")
+        Path(folder, "checkpoints").mkdir(exist_ok=True)
+        return {"accuracy\"""",
+).replace("\nfrom", "\nfrom pathlib import Path\nfrom", 1)
+
+
+@pytest.mark.parametrize("stopped_at", [None, 4])
+def test_without_finals_the_weights_of_the_candidate_are_handed_over(
+    folder: Path, stopped_at: int | None
+) -> None:
+    (folder / "writer.py").write_text(WRITER)
+    settings: dict[str, Any] = {"space": "space.py", "evaluator": "writer.py", "trials": 8}
+    settings |= {"pruner": "none", "finalists": 0, "random_search": False}
+    if stopped_at:
+        calls = iter(range(100))
+        search(**settings, interrupted=lambda: next(calls) > stopped_at)
+    found = search(**settings, resume=bool(stopped_at))
+    assert Path(found["run"], "best", "model.safetensors").read_text() == found["best"]["arch_id"]
+    assert found["weights"] == "its training as a candidate"
+    kept = list(Path(found["run"], "trials").iterdir())
+    assert len(kept) == KEPT and not list(Path(found["run"]).glob("trials/*/checkpoints"))
+
+
+def test_a_training_for_finals_that_were_not_played_is_handed_over(folder: Path) -> None:
+    (folder / "writer.py").write_text(WRITER)
+    settings: dict[str, Any] = {"space": "space.py", "evaluator": "writer.py", "trials": 4}
+    settings |= {"random_search": False, "finalists": 0}
+    found = search(**settings)
+    (place := Path(found["run"], "finals", "one", "weights")).mkdir(parents=True)
+    (place / "best.safetensors").write_text("longer")
+    (place.parent / "config.json").write_text("{}")
+    row = ["", found["best"]["arch_id"], 1000, 70.0, 1.0, "one", "", 1.0, ""]
+    run.write_csv(Path(found["run"], finals.FINALS), finals.COLUMNS, [row])
+    again = search(**settings, resume=True)
+    assert Path(again["run"], "best", "model.safetensors").read_text() == "longer"
+    assert again["weights"] == "a training for the finals"
+
+
+def test_few_finalists_are_the_first_of_each_origin() -> None:
+    origins = ("search", "search", "search", "reference", "random search", "random search")
+    playing = [Finalist(str(i), ARCHS[0], {}, origin) for i, origin in enumerate(origins)]
+    names = {most: "".join(f.name for f in fewer(playing, most)) for most in (2, 3, 4, 6, 9)}
+    assert names == {2: "03", 3: "034", 4: "0134", 6: "012345", 9: "012345"}

@@ -319,10 +319,8 @@ def print_training(result: Row, console: Console) -> None:
     spent, rival = format_count(result["training_flops"]), result["random"]
     other = f"; random search {format_count(rival['training_flops'])}" if rival else ""
     console.print(f"trained {spent} multiply-adds{other}")
-    if (Path(result["run"]) / "best" / "model.safetensors").is_file():
-        console.print(
-            f"weights {result['run']}/best/model.safetensors: of its best training in the finals"
-        )
+    if training := result.get("weights"):
+        console.print(f"weights {result['run']}/best/model.safetensors: of {training}")
     train = command("nas", "train", result["run"], "--data", result["data"])
     console.print(f"next    {train}")
 

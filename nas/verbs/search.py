@@ -14,11 +14,11 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
-from nas import catalog, finals, handover, priors, report, results, resumption, run, warm_start
+from nas import catalog, finalists, finals, priors, report, results, resumption, run, warm_start
 from nas.durations import Shares
 from nas.engine import Engine
 from nas.errors import NasError
-from nas.interfaces import SPENT, Executor, Metrics, Trial, Work
+from nas.interfaces import SPENT, Executor, Metrics, Trial
 from nas.packing import trainings_at_once
 from nas.points import excess
 from nas.prepare import Setup, executor_options, prepare
@@ -36,7 +36,7 @@ from nas.verbs.plan import announced
 INTERRUPTED, EQUAL_COST = "interrupted", "random search has cost what the search has"
 # random search may take this many times the trials, where most of its trainings are stopped early
 MANY = 10
-PACKING, FINALS, LAST = "packing.json", "finals.json", "finals"
+PACKING, LAST = "packing.json", "finals"
 
 
 def search(
@@ -185,11 +185,12 @@ def _search(
         if plays and not stop():
             ends[LAST] = late()
         if plays and not stop() and not late():
-            playing = _playing(active, log, baseline)
-            length = _length(active, log, len(playing), shares.left(shares.stages))
+            left, slots = shares.left(shares.stages), executor.slots
+            playing = finalists.playing(setup, log, baseline, left, slots)
+            length = finalists.length(setup, folder, log, len(playing), left, slots)
             if length.label:  # workers that hold other images
                 executor.close()
-                longer = dataclasses.replace(setup, work=_lengthened(setup, length))
+                longer = dataclasses.replace(setup, work=finalists.lengthened(setup, length))
                 executor = _executor(longer, folder, journal, screen, fresh=False)
             standings = _finals(active, executor, playing, length, lambda: stop() or late())
             ends[LAST] = late() if _incomplete(setup, playing, standings) else ""
@@ -250,45 +251,6 @@ def _incomplete(
     return trained < len(playing) * setup.final_seeds
 
 
-def _playing(active: _Active, log: Log, baseline: Log | None) -> list[finals.Finalist]:
-    """Return who is in the finals."""
-    setup = active.setup
-    found = handover.judged(setup, log.trials())
-    rival = handover.judged(setup, baseline.trials() if baseline else [])
-    return handover.finalists(setup, found, rival)
-
-
-def _length(active: _Active, log: Log, playing: int, limit: float | None) -> finals.Length:
-    """Return how long each training of the finals is, the same in a run however often resumed.
-
-    What is not asked for is shortened to what the time limit leaves, but not below a candidate's.
-    """
-    setup, path = active.setup, active.folder / FINALS
-    chosen, length = setup.settings, active.setup.final_length()
-    if chosen.final_epochs or chosen.final_fraction or not playing:
-        return length
-    if path.exists():
-        kept = run.read_json(path)
-        return setup.final_length(int(kept["epochs"]), float(kept["fraction"]))
-    whole = [trial.seconds for trial in log.trials() if trial.state == "done" and trial.seconds]
-    if limit and whole and length.ratio > 1:
-        turns = math.ceil(playing * setup.final_seeds / active.executor.slots)
-        share = limit / (turns * statistics.median(whole) * length.ratio)
-        least = math.ceil(length.epochs / length.ratio)
-        fewer = max(least, min(length.epochs, int(length.epochs * share)))
-        length = setup.final_length(fewer, length.fraction)
-    run.write_json(path, {"epochs": length.epochs, "fraction": length.fraction})
-    return length
-
-
-def _lengthened(setup: Setup, length: finals.Length) -> Work:
-    """Return the work of the finals: the search's, with trainings of another length."""
-    known = catalog.option_defaults("evaluators", setup.work.evaluator)
-    options = {"epochs": length.epochs, "fraction": length.fraction}
-    options = {name: value for name, value in options.items() if name in known}
-    return dataclasses.replace(setup.work, options={**setup.work.options, **options})
-
-
 def _finals(
     active: _Active,
     executor: Executor,
@@ -327,6 +289,16 @@ def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
     return guarded(sampler, controller) if controller.endswith(".py") else sampler, seed
 
 
+def _study(active: _Active, name: str) -> tuple[Log, int]:
+    """Open a study with its controller and its pruner; return it and the controller's seed."""
+    setup = active.setup
+    sampler, seed = _sampler(setup, name)
+    pruner = catalog.make(
+        "pruners", setup.pruner, options=setup.settings.pruner_options, rungs=setup.rungs or (1,)
+    )
+    return active.journal.log(name, setup.goal.directions, sampler, pruner), seed
+
+
 def _pursue(
     active: _Active,
     name: str,
@@ -343,11 +315,7 @@ def _pursue(
     `at_least` archs have an accuracy.
     """
     setup = active.setup
-    sampler, seed = _sampler(setup, name)
-    pruner = catalog.make(
-        "pruners", setup.pruner, options=setup.settings.pruner_options, rungs=setup.rungs or (1,)
-    )
-    log = active.journal.log(name, setup.goal.directions, sampler, pruner)
+    log, seed = _study(active, name)
     earlier = log.trials()
     if name == SEARCH and results.spent(earlier) < trials:
         log.enqueue(setup.first_points)

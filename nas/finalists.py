@@ -1,0 +1,69 @@
+"""Who plays in the finals of a search, and how long each training there is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from pathlib import Path
+
+from nas import catalog, handover, run
+from nas.finals import Finalist, Length
+from nas.interfaces import Work
+from nas.prepare import Setup
+from nas.studies.study import Log
+
+FINALS = "finals.json"  # the length of the finals, of a run
+
+
+def playing(
+    setup: Setup, log: Log, baseline: Log | None, left: float | None, slots: int
+) -> list[Finalist]:
+    """Return who is in the finals: as many as can be trained once in the seconds that are left.
+
+    At least two, so that there is something to compare. left: None: any time. slots: trainings at
+    once. baseline: random search.
+    """
+    found = handover.judged(setup, log.trials())
+    rival = handover.judged(setup, baseline.trials() if baseline else [])
+    everyone = handover.finalists(setup, found, rival)
+    if left is None or not (each := _candidate_seconds(log)):
+        return everyone
+    return handover.fewer(everyone, max(2, math.floor(left * slots / each)))
+
+
+def length(
+    setup: Setup, folder: Path, log: Log, nets: int, left: float | None, slots: int
+) -> Length:
+    """Return how long each training of the finals is, the same in a run however often resumed.
+
+    What is not asked for is shortened to the seconds that are left, but not below a candidate's.
+    """
+    path, chosen, full = folder / FINALS, setup.settings, setup.final_length()
+    if chosen.final_epochs or chosen.final_fraction or not nets:
+        return full
+    if path.exists():
+        kept = run.read_json(path)
+        return setup.final_length(int(kept["epochs"]), float(kept["fraction"]))
+    if left and (each := _candidate_seconds(log)) and full.ratio > 1:
+        turns = math.ceil(nets * setup.final_seeds / slots)
+        share = left / (turns * each * full.ratio)
+        least = math.ceil(full.epochs / full.ratio)
+        fewer = max(least, min(full.epochs, int(full.epochs * share)))
+        full = setup.final_length(fewer, full.fraction)
+    run.write_json(path, {"epochs": full.epochs, "fraction": full.fraction})
+    return full
+
+
+def lengthened(setup: Setup, chosen: Length) -> Work:
+    """Return the work of the finals: the search's, with trainings of another length."""
+    known = catalog.option_defaults("evaluators", setup.work.evaluator)
+    options = {"epochs": chosen.epochs, "fraction": chosen.fraction}
+    options = {name: value for name, value in options.items() if name in known}
+    return dataclasses.replace(setup.work, options={**setup.work.options, **options})
+
+
+def _candidate_seconds(log: Log) -> float:
+    """Return the median seconds of a candidate's whole training, 0 if none has ended."""
+    whole = [trial.seconds for trial in log.trials() if trial.state == "done" and trial.seconds]
+    return statistics.median(whole) if whole else 0.0
