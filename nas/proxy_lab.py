@@ -33,7 +33,8 @@ from nas.settings.proxy import ProxySettings
 from nas.training.amount import FINAL
 from nas.training.auto import Situation, settled
 from nas.training.recipe import load_recipe
-from nas.training.train import Job, Row, fit, training_flops
+from nas.training.state import Job, Row
+from nas.training.train import fit, training_flops
 from nas.units import format_count
 
 ROWS = "trainings.csv"

@@ -13,7 +13,8 @@ from nas.screens.train import best
 from nas.train_setup import Ready
 from nas.training import distributed, pictures
 from nas.training.diagnosis import FIELD, diagnose
-from nas.training.train import RESULTS, Row
+from nas.training.state import Row
+from nas.training.train import RESULTS
 from nas.training.trained import CONFIG, config, load_trained
 from nas.training.validation import Score, validate
 from nas.verbs.val import finite

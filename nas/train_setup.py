@@ -21,7 +21,8 @@ from nas.training import distributed
 from nas.training.amount import FINAL, worth
 from nas.training.auto import Situation, misfits, settled
 from nas.training.recipe import Recipe, load_recipe
-from nas.training.train import Job, check_batch, fitting, images_per_second
+from nas.training.state import Job
+from nas.training.train import check_batch, fitting, images_per_second
 from nas.training.trained import normal_of
 
 

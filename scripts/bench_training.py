@@ -49,7 +49,8 @@ from nas.machines.timing import load
 from nas.model import Model
 from nas.training import optim
 from nas.training.recipe import Recipe, load_recipe
-from nas.training.train import Job, Row, fit
+from nas.training.state import Job, Row
+from nas.training.train import fit
 
 OURS, CEILING, TIMM, TIMM_FIXED = "ours", "ceiling", "timm", "timm fixed"
 RATIOS = ((OURS, CEILING), (OURS, TIMM), (TIMM, TIMM_FIXED), (CEILING, TIMM_FIXED))

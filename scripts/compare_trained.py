@@ -34,7 +34,8 @@ from nas.finals import pooled_deviation
 from nas.load import load_arch
 from nas.reach import fitted
 from nas.training.recipe import load_recipe
-from nas.training.train import Job, fit
+from nas.training.state import Job
+from nas.training.train import fit
 from nas.training.trained import load_trained
 from nas.training.validation import validate
 

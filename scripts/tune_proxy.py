@@ -27,7 +27,8 @@ from nas.flags import pairs
 from nas.reach import fitted
 from nas.samplers import random_choices
 from nas.training.recipe import with_options
-from nas.training.train import Job, fit
+from nas.training.state import Job
+from nas.training.train import fit
 
 
 def main() -> None:

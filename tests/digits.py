@@ -17,7 +17,8 @@ from nas.training import checkpoint
 from nas.training.checkpoint import load_weights
 from nas.training.mending import BEST
 from nas.training.recipe import load_recipe
-from nas.training.train import CHECKPOINTS, Job, Row, fit
+from nas.training.state import CHECKPOINTS, Job, Row
+from nas.training.train import fit
 
 TIMES = {"seconds", "images_per_second"}
 

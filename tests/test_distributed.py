@@ -13,7 +13,8 @@ from digits import digits, job
 
 from nas.errors import OptionError
 from nas.training import checkpoint, distributed
-from nas.training.train import CHECKPOINTS, check_batch, fit
+from nas.training.state import CHECKPOINTS
+from nas.training.train import check_batch, fit
 
 # a training of two processes; each tells what it saw, and batch norm's means around a reduction
 WORKER = """

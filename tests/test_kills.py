@@ -22,7 +22,8 @@ from nas.errors import RunError
 from nas.training import checkpoint
 from nas.training.checkpoint import load_weights
 from nas.training.mending import BEST
-from nas.training.train import CHECKPOINTS, RESULTS, fit
+from nas.training.state import CHECKPOINTS
+from nas.training.train import RESULTS, fit
 from nas.verbs.search import search
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "kill_search.py"

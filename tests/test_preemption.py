@@ -29,7 +29,8 @@ from nas.interfaces import Task, Work
 from nas.training import checkpoint, train
 from nas.training.checkpoint import load_weights
 from nas.training.preemption import CODE, Preempted, noticed
-from nas.training.train import CHECKPOINTS, Job, Row, fit
+from nas.training.state import CHECKPOINTS, Job, Row
+from nas.training.train import fit
 from nas.workers import Processes
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")

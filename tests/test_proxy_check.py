@@ -25,7 +25,8 @@ from nas.proxy_lab import open_lab, spread_archs
 from nas.screens.proxy import show_proxy_check
 from nas.settings.proxy import proxy_settings_from
 from nas.training.auto import Situation, settled
-from nas.training.train import Job, fit
+from nas.training.state import Job
+from nas.training.train import fit
 from nas.verbs.proxy_check import INTERRUPTED, proxy_check
 
 LONG = Budget(16, 1.0, 32)

@@ -20,7 +20,8 @@ from nas.model import Model
 from nas.training import train
 from nas.training.checkpoint import load_weights
 from nas.training.mending import BEST
-from nas.training.train import CHECKPOINTS, RESULTS, Row, fit, training_flops
+from nas.training.state import CHECKPOINTS, Row, fresh
+from nas.training.train import RESULTS, fit, training_flops
 from nas.training.trained import CONFIG
 
 
@@ -369,7 +370,7 @@ def test_gradient_checkpointing_gives_the_same_weights_and_statistics(
 def test_gradient_checkpointing_keeps_fewer_activations(data: Data, tmp_path: Path) -> None:
     kept = {}
     for spare in (False, True):
-        state = train._fresh(job(1, checkpointing=spare))
+        state = fresh(job(1, checkpointing=spare))
         held = [0]
 
         def pack(tensor: Tensor, held: list[int] = held) -> Tensor:
@@ -418,13 +419,13 @@ def test_weights_to_start_from_are_taken_but_for_another_classifier(
     weights = load_weights(tmp_path / "first" / BEST)
     three = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, classes=3))
     for source in (tmp_path / "first", tmp_path / "first" / BEST):
-        model = train._fresh(job(arch=three, init=source)).model
+        model = fresh(job(arch=three, init=source)).model
         own = model.state_dict()
         assert own["stem.conv0.conv.weight"].equal(weights["stem.conv0.conv.weight"])
         assert model.get_classifier().weight.shape == (3, 16)
-        fresh = train._fresh(job(arch=three)).model.get_classifier()
-        assert torch.equal(model.get_classifier().weight, fresh.weight)  # type: ignore[arg-type]
-    whole = train._fresh(job(init=tmp_path / "first")).model.state_dict()
+        blank = fresh(job(arch=three)).model.get_classifier()
+        assert torch.equal(model.get_classifier().weight, blank.weight)  # type: ignore[arg-type]
+    whole = fresh(job(init=tmp_path / "first")).model.state_dict()
     assert equal(dict(whole), weights)
 
 

@@ -30,7 +30,7 @@ from nas.units import format_seconds
 
 if TYPE_CHECKING:
     from nas.data.loader import Data
-    from nas.training.train import Job
+    from nas.training.state import Job
 
 TRAINS = True
 PACE = "pace.json"  # of a candidate's folder: its speed, and the epochs that follow from it
@@ -264,7 +264,7 @@ class Training:
         }
 
     def _job(self, arch: Arch, data: Data, seed: int, epochs: int) -> Job:
-        from nas.training.train import Job
+        from nas.training.state import Job
 
         recipe = self._plan(data.size, data.gray, epochs).recipe
         return Job(arch, recipe, epochs, self._budget.batch_size, seed=seed, device=self._device)

@@ -8,88 +8,48 @@ a checkpoint in the middle of its epoch, with the states of torch's generators.
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.optim.swa_utils import AveragedModel
 
 from nas import run
-from nas.arch import Arch
 from nas.cost import count
 from nas.data.batches import steps as steps_of
 from nas.data.loader import Data
 from nas.errors import NasError, OptionError, RunError
 from nas.model import Model
-from nas.training import checkpoint, distributed, optim, preemption
+from nas.training import distributed, optim, preemption
 from nas.training.memory import (
     check_images,
     is_out_of_memory,
     more_parts,
     parts_that_fit,
-    recompute_blocks,
 )
 from nas.training.mending import keep_best, mend
-from nas.training.preemption import Notice, Part, Preempted
-from nas.training.recipe import Recipe
-from nas.training.trained import initial_weights
+from nas.training.preemption import Notice, Preempted
+from nas.training.state import (
+    Job,
+    Row,
+    State,
+    fresh,
+    restored,
+    save,
+    seed_torch,
+    shown,
+)
 from nas.training.validation import Score, validate
 
-Row = dict[str, float]
-RESULTS, CHECKPOINTS = "results.csv", "checkpoints"
+RESULTS = "results.csv"
 # a mean loss of an epoch this many times that of guessing is no training any more
 DIVERGED = 100
 TIMED = 4  # steps that tell a machine's speed
 # multiply-adds of a training step in those of a forward pass: forward, and twice that backward
 STEP = 3
-
-
-@dataclass(frozen=True)
-class Job:
-    """What decides a training's result. `amp` of None: bfloat16 on CUDA, float32 elsewhere.
-
-    `batch_size` is of one optimiser step over all processes; it goes through the device in
-    `accumulate` parts. `init`: weights to start from; a classifier of another shape starts fresh.
-    `freeze` trains the classifier only.
-    """
-
-    arch: Arch
-    recipe: Recipe
-    epochs: int
-    batch_size: int
-    seed: int = 0
-    device: str = "cpu"
-    amp: bool | None = None
-    accumulate: int = 1
-    checkpointing: bool = False
-    freeze: bool = False
-    init: Path | None = None
-
-    @property
-    def mixed(self) -> bool:
-        """Tell whether the forward pass runs in bfloat16."""
-        return self.device.startswith("cuda") if self.amp is None else self.amp
-
-
-@dataclass
-class _State:
-    """A training between two steps: `epoch` whole epochs, and a part of the next."""
-
-    model: Model
-    optimizer: torch.optim.Optimizer
-    ema: AveragedModel | None
-    accumulate: int
-    part: Part
-    epoch: int = 0
-    best: float = -1.0
-    kept: int = 0  # epochs that the checkpoint has
-    rows: list[Row] = dataclasses.field(default_factory=list)
 
 
 def fit(
@@ -125,7 +85,7 @@ def fit(
     if job.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
     with distributed.joined(job.device), preemption.noticed() as notice:
-        state = _restored(job, folder)
+        state = restored(job, folder)
         _mend(job, data, folder, state)
         while state.epoch < last and not stalled(state.rows, patience):
             row, accumulate = None, state.accumulate
@@ -187,7 +147,7 @@ def fitting(job: Job, data: Data, say: Callable[[str], None] = lambda text: None
 
 def images_per_second(job: Job, data: Data) -> float:
     """Return the speed of a training on this machine, from steps of which nothing is kept."""
-    augment, state = job.recipe.augment, _fresh(fitting(job, data))
+    augment, state = job.recipe.augment, fresh(fitting(job, data))
     _training_mode(job, state.model)
     images, started = 0, time.perf_counter()
     for number in range(1 + TIMED):  # one of an epoch each: there may be no more
@@ -205,7 +165,7 @@ def training_flops(job: Job, data: Data, epochs: int) -> float:
     return STEP * count(job.arch, data.size).flops * epochs * len(data.train)
 
 
-def _epoch(job: Job, data: Data, state: _State, notice: Notice, *, validating: bool) -> Row:
+def _epoch(job: Job, data: Data, state: State, notice: Notice, *, validating: bool) -> Row:
     """Train one epoch, or the rest of it, in place; return its row.
 
     Raises:
@@ -213,7 +173,7 @@ def _epoch(job: Job, data: Data, state: _State, notice: Notice, *, validating: b
         NasError: the loss is not finite, or far above that of guessing.
     """
     number = state.epoch + 1
-    _seed(job.seed, number)
+    seed_torch(job.seed, number)
     loss, lr, images = _steps(job, data, state, notice)
     seconds = state.part.seconds
     if not loss < DIVERGED * math.log(len(data.classes)):
@@ -232,7 +192,7 @@ def _epoch(job: Job, data: Data, state: _State, notice: Notice, *, validating: b
     return row
 
 
-def _steps(job: Job, data: Data, state: _State, notice: Notice) -> tuple[float, float, int]:
+def _steps(job: Job, data: Data, state: State, notice: Notice) -> tuple[float, float, int]:
     """Run what is left of an epoch's steps; return mean loss, last learning rate, images."""
     rank, world, part = distributed.rank(), distributed.world(), state.part
     steps = steps_of(len(data.train), job.batch_size)
@@ -264,7 +224,7 @@ def _lr(job: Job, epoch: int, step: int, steps: int) -> float:
     return optim.scaled_lr(job.recipe, job.batch_size) * share
 
 
-def _step(job: Job, model: nn.Module, state: _State, x: Tensor, y: Tensor) -> Tensor:
+def _step(job: Job, model: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
     """Take one optimiser step on a batch, in parts; return the mean loss."""
     state.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=job.device)
@@ -287,7 +247,7 @@ def _step(job: Job, model: nn.Module, state: _State, x: Tensor, y: Tensor) -> Te
     return total
 
 
-def _validated(job: Job, data: Data, state: _State, notice: Notice) -> Row:
+def _validated(job: Job, data: Data, state: State, notice: Notice) -> Row:
     """Return the validation columns of a row: of the averaged weights too where there are any.
 
     Raises:
@@ -315,42 +275,24 @@ def score(
     return validate(model, batches, len(data.classes), device=job.device, amp=job.mixed)
 
 
-def _keep(job: Job, data: Data, folder: Path, state: _State, row: Row) -> None:
+def _keep(job: Job, data: Data, folder: Path, state: State, row: Row) -> None:
     """Write the best weights, the table and a checkpoint; only the first process writes."""
     better = row.get("val_top1", -1.0) > state.best
     state.best = max(state.best, row.get("val_top1", -1.0))
     if distributed.rank() == 0:
         if better:
-            keep_best(folder, _shown(state), job.arch, data, job.recipe.name, row)
-        _save(job, folder, state)
+            keep_best(folder, shown(state), job.arch, data, job.recipe.name, row)
+        save(job, folder, state)
         _write_rows(folder / RESULTS, state.rows)
     distributed.barrier()
 
 
-def _save(job: Job, folder: Path, state: _State) -> None:
-    """Write a checkpoint of where a training is."""
-    weights = {f"model.{k}": v for k, v in state.model.state_dict().items()}
-    if state.ema:
-        weights |= {f"ema.{k}": v for k, v in state.ema.state_dict().items()}
-    saved = {
-        "job": _signature(job),
-        "rows": json.dumps(state.rows),
-        "best": state.best,
-        "accumulate": state.accumulate,
-        "optimizer": state.optimizer.state_dict(),
-    }
-    if state.part.steps:
-        saved["part"] = state.part.state(job.device)
-    checkpoint.save(folder / CHECKPOINTS, state.epoch, weights, saved, steps=state.part.steps)
-    state.kept = state.epoch
-
-
-def _paused(job: Job, data: Data, folder: Path, state: _State, say: Callable[[str], None]) -> str:
+def _paused(job: Job, data: Data, folder: Path, state: State, say: Callable[[str], None]) -> str:
     """Write what no checkpoint has of a training that is told to end; return where it stopped."""
     part, steps = state.part, steps_of(len(data.train), job.batch_size)
     if part.steps > part.kept or state.epoch > state.kept:
         try:
-            _save(job, folder, state)
+            save(job, folder, state)
             part.kept = part.steps
         except RunError as error:  # the notice stays one: what was kept before is gone on from
             say(str(error))
@@ -366,77 +308,15 @@ def _write_rows(path: Path, rows: list[Row]) -> None:
     run.write_csv(path, columns, [[row.get(name, "") for name in columns] for row in rows])
 
 
-def _fresh(job: Job) -> _State:
-    """Return a training before its first epoch."""
-    _seed(job.seed, 0, shared=True)
-    recipe = job.recipe
-    model = Model(optim.arch_of(job.arch, recipe))
-    if job.init:
-        model.load_state_dict(initial_weights(model, job.init), strict=False)
-    if job.freeze:
-        model.requires_grad_(False)
-        model.get_classifier().requires_grad_(True)
-    model = model.to(job.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if job.checkpointing:
-        recompute_blocks(model)
-    optimizer = optim.make_optimizer(model, recipe, optim.scaled_lr(recipe, job.batch_size))
-    ema, part = optim.make_ema(model, recipe), preemption.begun(job.device)
-    return _State(model, optimizer, ema, job.accumulate, part)
-
-
-def _restored(job: Job, folder: Path, accumulate: int = 0) -> _State:
-    """Return the training as its last checkpoint has it, or a fresh one."""
-    found = checkpoint.load(folder / CHECKPOINTS)
-    # the weights that it once started from may be gone
-    state = _fresh(dataclasses.replace(job, init=None) if found else job)
-    if found:
-        weights, saved = found
-        if saved.get("job") != _signature(job):
-            raise RunError(
-                f"{folder / CHECKPOINTS} is of another training (arch, recipe, epochs, batch or "
-                "seed differ): resume with its own settings, or name another run"
-            )
-        parts = {part: _stripped(weights, f"{part}.") for part in ("model", "ema")}
-        state.model.load_state_dict(parts["model"])
-        if state.ema:
-            state.ema.load_state_dict(parts["ema"])
-        state.optimizer.load_state_dict(saved["optimizer"])
-        state.rows = json.loads(saved["rows"])
-        state.epoch = state.kept = len(state.rows)
-        state.best = saved["best"]
-        state.accumulate = max(job.accumulate, saved["accumulate"])
-        state.part = preemption.begun(job.device, saved.get("part"))
-    state.accumulate = accumulate or state.accumulate
-    return state
-
-
-def _shown(state: _State) -> nn.Module:
-    """Return the model that is validated and kept: that of the averaged weights, if any."""
-    return state.ema.module if state.ema else state.model
-
-
-def _mend(job: Job, data: Data, folder: Path, state: _State) -> None:
+def _mend(job: Job, data: Data, folder: Path, state: State) -> None:
     """Make what is damaged beside the checkpoint again."""
     if state.best < 0 or distributed.rank():
         return
-    if mend(folder, _shown(state), job.arch, data, job.recipe.name, state.rows):
+    if mend(folder, shown(state), job.arch, data, job.recipe.name, state.rows):
         state.best = -1.0 if state.part.steps else state.rows[-1].get("val_top1", -1.0)
 
 
-def _stripped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-
-
-def _signature(job: Job) -> str:
-    """Return what must be equal for a checkpoint to be this training's; not where it runs."""
-    free = {"device", "amp", "accumulate", "checkpointing", "arch"}
-    fixed = {f.name: getattr(job, f.name) for f in dataclasses.fields(job) if f.name not in free}
-    if later := job.recipe.later():
-        fixed["later"] = later
-    return repr((job.arch.id, sorted((k, repr(v)) for k, v in fixed.items())))
-
-
-def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> _State:
+def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> State:
     """Return the training with its steps in twice as many parts, from its last checkpoint.
 
     Raises:
@@ -448,7 +328,7 @@ def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> 
     say(f"out of memory: {part} images at a time now, {accumulate} times for a step")
     if job.device.startswith("cuda"):
         torch.cuda.empty_cache()
-    return _restored(job, folder, accumulate)
+    return restored(job, folder, accumulate)
 
 
 def _training_mode(job: Job, model: Model) -> None:
@@ -456,12 +336,6 @@ def _training_mode(job: Job, model: Model) -> None:
     model.train(not job.freeze)
     if job.freeze:
         model.get_classifier().train()
-
-
-def _seed(seed: int, epoch: int, *, shared: bool = False) -> None:
-    """Seed torch for one epoch; `shared`: alike in all processes, as fresh weights must be."""
-    rank = 0 if shared else distributed.rank()
-    torch.manual_seed((seed * 1_000_003 + epoch) * 1_009 + rank)
 
 
 def check_batch(batch_size: int, world: int) -> None:

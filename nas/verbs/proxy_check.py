@@ -22,7 +22,7 @@ from nas.proxy_lab import (
     write_rows,
 )
 from nas.settings.proxy import FREE, ProxySettings, proxy_settings_from
-from nas.training.train import Row
+from nas.training.state import Row
 from nas.units import format_count, format_seconds
 
 SCHEMA, INTERRUPTED = 1, "interrupted"

@@ -24,8 +24,9 @@ from nas.train_results import RESULT, conclude, described_data, earlier, partial
 from nas.train_setup import Ready, make_ready, together
 from nas.training import distributed
 from nas.training.recipe import Augment, Recipe, recipe_from
+from nas.training.state import Row
 from nas.training.tracking import open_trackers
-from nas.training.train import RESULTS, Row, fit
+from nas.training.train import RESULTS, fit
 from nas.training.trained import VERBS
 
 ARCH, DATA, RECIPE = "arch.json", "data.json", "recipe.json"
