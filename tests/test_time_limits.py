@@ -128,6 +128,14 @@ def test_what_a_search_will_do_is_told_before() -> None:
     assert announced(prepare(settings_from({"target_flops": "400M"}))) == ()
 
 
+def test_a_trial_time_that_is_too_short_to_rank_is_told_before() -> None:
+    for seconds, enough in (("1s", False), ("4h", True)):
+        settings = {"data": "digits", "trial_time": seconds, "max_flops": "3M"}
+        *_, told = announced(prepare(settings_from(settings)))
+        assert "a candidate of" in told and "optimiser steps" in told
+        assert ("too few to rank" in told, "would do" in told) == (not enough, not enough)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -191,14 +191,31 @@ class Training:
 
     def estimated_seconds(self, arch: Arch) -> float:
         """Return about how long a candidate's training takes, by a model of the machine's speed."""
-        if self._budget.seconds:
-            return self._budget.seconds
+        return self._budget.seconds or self._epoch_seconds(arch) * self._budget.epochs
+
+    def estimated_worth(self, arch: Arch) -> str:
+        """Return what a candidate that is trained for a time gets, by a model of the machine.
+
+        "" where candidates are trained for epochs: `notes` have it.
+        """
+        if not self._budget.seconds:
+            return ""
+        epochs = max(1, math.floor(self._budget.seconds / self._epoch_seconds(arch)))
+        found = worth(Amount(self.train_images, self._budget.batch_size, epochs))
+        counted = f"{epochs:,} epoch{'s' * (epochs > 1)}"
+        if found.ranks:
+            return f"{counted}: {found.text}"
+        longer = math.ceil(found.epochs * self._epoch_seconds(arch))
+        return f"{counted}: {found.text.partition(';')[0]}; --trial-time {longer}s would do"
+
+    def _epoch_seconds(self, arch: Arch) -> float:
+        """Return about how long an epoch of an arch takes on this machine."""
         side = self._budget.imgsz or arch.resolution
         device = self._device.partition(":")[0]
         given = dataclasses.replace(
             self._situation(self._budget, side), cost=count(arch, side), device=device
         )
-        return given.epoch_seconds(self._budget.batch_size) * self._budget.epochs
+        return given.epoch_seconds(self._budget.batch_size)
 
     def _first_rung(self, amount: Amount) -> int:
         """Return the first epoch after which the accuracy of a training may be asked for.

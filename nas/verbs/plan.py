@@ -130,6 +130,9 @@ def announced(setup: Setup) -> tuple[str, ...]:
     arch, seconds = _drawn(setup)
     if seconds:
         lines.append(_told_time(setup, work, arch, seconds))
+    tells = getattr(setup.evaluator, "estimated_worth", None)
+    if tells and (text := tells(arch)):
+        lines.append(f"a candidate of {format_count(cost_metrics(arch)['flops'])} gets about {text}")
     return tuple(lines)
 
 
