@@ -132,7 +132,8 @@ def announced(setup: Setup) -> tuple[str, ...]:
         lines.append(_told_time(setup, work, arch, seconds))
     tells = getattr(setup.evaluator, "estimated_worth", None)
     if tells and (text := tells(arch)):
-        lines.append(f"a candidate of {format_count(cost_metrics(arch)['flops'])} gets about {text}")
+        size = format_count(cost_metrics(arch)["flops"])
+        lines.append(f"a candidate of {size} multiply-adds gets about {text}")
     return tuple(lines)
 
 
