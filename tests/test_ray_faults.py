@@ -143,3 +143,50 @@ def test_a_search_of_one_worker_ends_alike_whatever_was_killed(
     assert rows["kills (SIGKILL)"].startswith("3: ")
     assert rows["trials lost"] == rows["epochs trained after the result was on file"] == "0"
     assert rows["differing from the undisturbed search"] == "0"
+
+
+def raylet_of(driver: int) -> int | None:
+    """Return the raylet that a driver has started for itself."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has just ended
+            number, _, rest = path.read_text().partition(" (raylet) ")
+            if rest.split()[1:2] == [str(driver)]:
+                return int(number)
+    return None
+
+
+# Ray's head finds after some seconds that a node has died; until then Tune's workers go on
+@pytest.mark.parametrize(("through", "sleep", "trials"), [("tasks", 0.5, 12), ("tune", 3, 24)])
+def test_a_dead_local_raylet_is_a_lost_cluster_and_the_search_goes_on(
+    folder: Path, cli: Cli, through: str, sleep: float, trials: int
+) -> None:
+    """Not twenty failed trials, and no wait for ever."""
+    ledger = f"--evaluator-option ledger={folder / 'ledger.txt'} --evaluator-option sleep={sleep}"
+    flags = f"--space space.py --evaluator ledger.py {ledger} --trials {trials} --no-random-search"
+    ray = f"--executor ray --address local --workers 2 --executor-option through={through}"
+    command, path = [*START, *f"search {flags} {ray}".split()], folder / "ledger.txt"
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=folder, stdout=pipe, stderr=pipe, text=True) as driver:
+        wait_until(lambda: path.exists() and len(path.read_text().split()) >= 4)
+        raylet = raylet_of(driver.pid)
+        assert raylet
+        os.kill(raylet, signal.SIGKILL)
+        stdout, stderr = driver.communicate(timeout=300)
+    errors = [line for line in stderr.splitlines() if line.startswith("nas: ")]
+    assert (driver.returncode, stdout, len(errors)) == (2, "", 1), stderr
+    assert "lost the Ray cluster" in errors[0] and "--resume" in errors[0]
+    kept = done_rows(folder)
+    assert kept and not [row for row in kept if row["state"] == "failed"]
+    ended = cli(*f"search {flags} --resume --executor local --workers 8".split())
+    assert ended.returncode in (0, 3), ended.stderr
+    rows = done_rows(folder)
+    assert not [row for row in kept if row not in rows]
+    assert len(rows) == trials and not [row for row in rows if row["state"] == "failed"]
+    archs = path.read_text().split()
+    assert not [row for row in kept if archs.count(row["arch_id"]) > 1]
+
+
+def done_rows(folder: Path) -> list[dict[str, str]]:
+    """Return the finished trials of the search."""
+    with (folder / "runs/search/search/trials.csv").open(newline="") as file:
+        return list(csv.DictReader(file))

@@ -65,22 +65,31 @@ class Cluster:
 
     `checked`: the nodes that are known to be fit. `link`: its dashboard. `client`: through a Ray
     client (ray://). `alone`: it was started here and is this machine, which no node can join.
+    `home`: the node that this process talks to, "" through a client.
     """
 
     share: Share
     link: str
     client: bool
     alone: bool
+    home: str = ""
     checked: set[str] = field(default_factory=set)
     _counted: float = field(default=-1e9)
     _nodes: list[dict[str, Any]] = field(default_factory=list)
 
     def nodes(self) -> list[dict[str, Any]]:
-        """Return the nodes that live, as Ray describes them, not older than a second."""
+        """Return the nodes that live, as Ray describes them, not older than a second.
+
+        Raises:
+            ConnectionError: the own one has died, without which nothing comes back; Ray's way to
+                tell it reaches those who wait for a plain task, not those who wait for Tune.
+        """
         if time.monotonic() > self._counted + FRESH_SECONDS:
             nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
             self._nodes = [node for node in nodes if node["Alive"]]
             self._counted = time.monotonic()
+        if self.home and self.home not in {node["NodeID"] for node in self._nodes}:
+            raise ConnectionError("the node of this process has died")
         return self._nodes
 
     def room(self) -> int:
@@ -124,7 +133,8 @@ def connect(address: str, share: Share, runtime_env: str) -> Cluster:
     _hush()
     url = getattr(context, "dashboard_url", "") or ""
     client, alone = address.startswith("ray://"), address == "local"
-    return Cluster(share, f"http://{url}" if url else "", client, alone)
+    home = "" if client else str(ray.get_runtime_context().get_node_id())
+    return Cluster(share, f"http://{url}" if url else "", client, alone, home)
 
 
 def _hush() -> None:

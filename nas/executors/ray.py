@@ -181,10 +181,10 @@ class Ray:
     def fleet(self) -> Fleet:
         """Return the nodes and what they do."""
         cluster = self._cluster
-        workers, retries = min(self.slots, cluster.room()), self._parts.tries.total
-        return Fleet(
-            workers, len(self._way), len(cluster.nodes()), cluster.gpus(), retries, cluster.link
-        )
+        with self._telling_loss():
+            workers, nodes = min(self.slots, cluster.room()), len(cluster.nodes())
+            gpus, retries = cluster.gpus(), self._parts.tries.total
+        return Fleet(workers, len(self._way), nodes, gpus, retries, cluster.link)
 
     def close(self) -> None:
         """Kill what is running and leave the cluster; one that was started here ends."""
