@@ -153,7 +153,7 @@ def play(
         rows.append({**_row(outcome, finalist, task), "length": length})
         # rows of an earlier version lack the last columns
         cells = [[row.get(name, "") for name in COLUMNS] for row in (*others, *rows)]
-        run.write_csv(folder / FINALS, COLUMNS, cells)
+        run.write_csv(folder / FINALS, COLUMNS, cells, checked=True)
         shutil.rmtree(Path(task.folder) / "checkpoints", ignore_errors=True)
         left = len(tasks) - count
         say(f"final {finalist.name} seed {task.seed}: {_result(outcome)}; {left} to go")

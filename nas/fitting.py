@@ -253,7 +253,7 @@ class _Table:
         cells += [f"{outcome.seconds:.4g}", outcome.place, outcome.retries, outcome.error]
         self.rows.append({k: str(v) for k, v in zip(COLUMNS, cells, strict=True)})
         rows = [[row[name] for name in COLUMNS] for row in self.rows]
-        run.write_csv(self.folder / TABLE, COLUMNS, rows)
+        run.write_csv(self.folder / TABLE, COLUMNS, rows, checked=True)
         shown = outcome.error or f"{outcome.metrics['accuracy']:.2f} %"
         words = f"{label(candidate.coefficients)} epoch {task.epochs}: {shown}"
         self.screen.say(words + self._left(slots))

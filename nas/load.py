@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import catalog, cost, run
 from nas.arch import Arch
+from nas.checksums import without_checksum
 from nas.errors import ArchError, OptionError, did_you_mean
 from nas.published import Published
 
@@ -44,6 +45,7 @@ def load_arch(source: Source) -> Arch:
     Raises:
         OptionError: there is no such baseline, file or run, or two runs of that name.
         ArchError: the file is no arch, or of another schema.
+        RunError: the file cannot be read, or is damaged.
     """
     if isinstance(source, Arch):
         return source
@@ -193,7 +195,7 @@ def _in_folder(folder: Path) -> Path:
 def _read(path: Path) -> Arch:
     text = run.read_text(path)
     try:
-        data = run.parse_json(text)
+        data = without_checksum(run.parse_json(text), path)
     except ValueError as error:
         raise ArchError(f"{path} is not JSON: {error}") from error
     try:

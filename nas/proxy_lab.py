@@ -323,7 +323,7 @@ def train(
 def write_rows(folder: Path, rows: Sequence[Outcome]) -> None:
     """Write all finished trainings in one step."""
     shown = [["" if value != value else value for value in row] for row in rows]
-    run.write_csv(folder / ROWS, Outcome._fields, shown)
+    run.write_csv(folder / ROWS, Outcome._fields, shown, checked=True)
 
 
 def read_rows(lab: Lab, folder: Path) -> list[Outcome]:

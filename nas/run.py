@@ -9,7 +9,6 @@ import contextlib
 import csv
 import errno
 import io
-import itertools
 import json
 import os
 import platform
@@ -20,22 +19,18 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-import yaml
+from nas import checksums, plain_yaml
+from nas.errors import OptionError, RunError
+from nas.locks import try_lock
 
-from nas.errors import NasError, OptionError, RunError
-
-# between two looks at a lock that another holds, and until the wait is told of
-LOOK_SECONDS, TELL_SECONDS = 0.1, 5.0
 ARGS, ENVIRONMENT = "args.yaml", "env.json"
 MOST_NAME = 200  # bytes of a run's name: file systems allow 255, and a number follows
-DEEPEST = 100  # brackets inside of each other
 RUNS = Path("runs")  # the folder of the runs, where --project names no other
 # in which a run's name is looked for
 VERBS = ("search", "train", "scale", "export")
@@ -163,89 +158,9 @@ def lease(path: Path) -> Iterator[None]:
         yield
 
 
-def try_lock(file: IO[str]) -> bool:
-    """Lock an open file, unless another holds it or it cannot be; closing it frees it."""
-    try:
-        lock(file)
-    except OSError:
-        return False
-    return True
-
-
-def lock(file: IO[str]) -> None:
-    """Lock an open file; closing it frees it, and so does any death of the process.
-
-    Raises:
-        BlockingIOError: another holds it.
-        OSError: nothing can be locked there.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        file.seek(1 << 30)  # beyond the text, which a refused process still reads
-        try:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        except PermissionError as error:
-            raise BlockingIOError(str(error)) from error
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Hold a folder, made if absent, after waiting for any other process that holds it so."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        await_lock(file, lambda: None)
-        yield
-
-
-def await_lock(file: IO[str], tell: Callable[[], None]) -> None:
-    """Lock an open file, however long another holds it; do nothing where none can be locked.
-
-    `tell` is called once, when the wait has taken some seconds.
-    """
-    began, told = time.monotonic(), False
-    while True:
-        try:
-            return lock(file)
-        except BlockingIOError:
-            time.sleep(LOOK_SECONDS)
-        except OSError:
-            return
-        if not told and time.monotonic() > began + TELL_SECONDS:
-            told = True
-            tell()
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML whose numbers are those of YAML 1.2 and of the command line: 1e-3 is one, 1:30 none."""
-
-
-class _Dumper(yaml.SafeDumper):
-    """What quotes the words that `_Loader` would take for numbers."""
-
-
-_INT = re.compile(r"[-+]?\d+(_\d+)*$")
-_FLOAT = re.compile(
-    r"([-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$"
-)
-for _kind in (_Loader, _Dumper):
-    _kind.yaml_implicit_resolvers = {
-        first: [(tag, rule) for tag, rule in rules if not tag.endswith((":int", ":float"))]
-        for first, rules in _kind.yaml_implicit_resolvers.items()
-    }
-    _kind.add_implicit_resolver("tag:yaml.org,2002:int", _INT, list("-+0123456789"))
-    _kind.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
-_Loader.add_constructor("tag:yaml.org,2002:int", lambda _, node: int(node.value))
-
-
 def write_args(path: Path, arguments: Mapping[str, Any]) -> None:
-    """Write the resolved arguments as YAML; `--config` reads them back."""
-    text = yaml.dump(dict(arguments), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    write_text(path / ARGS, text)
+    """Write the resolved arguments as YAML with a checksum; `--config` reads them back."""
+    write_text(path / ARGS, checksums.lined(plain_yaml.dump(arguments)))
 
 
 def read_text(path: Path) -> str:
@@ -278,35 +193,16 @@ def check_regular(path: Path) -> None:
 
 
 def read_args(path: Path) -> dict[str, Any]:
-    """Return the arguments of a run folder or of a YAML file.
+    """Return the arguments of a run folder or of a YAML file, which may be a changed copy.
 
     Raises:
-        RunError: there are none, or they do not parse.
+        RunError: there are none, they do not parse, or those of the folder are damaged.
     """
     file = path / ARGS if path.is_dir() else path
     text = read_text(file)
-    if _depth(text) > DEEPEST:  # the parser takes hours
-        raise RunError(f"{file} is nested too deeply to be arguments")
-    try:
-        # a few of them that name each other make a value of a billion parts
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text)):
-            raise RunError(f"{file} holds an alias such as *name: write the value out")
-        data = yaml.load(text, Loader=_Loader)
-    except NasError:
-        raise
-    except Exception as error:  # of dates and numbers that cannot be it lets Python's own through
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise RunError(f"{file} is not YAML: {first}") from error
-    if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
-        raise RunError(f"{file} holds no arguments: a mapping of names to values is expected")
-    return data
-
-
-def _depth(text: str) -> int:
-    """Return how many brackets are open at once, or dashes in one line, at most."""
-    steps = ((letter in "[{") - (letter in "]}") for letter in text)
-    dashes = (line.count("- ") for line in text.splitlines())
-    return max(itertools.chain(itertools.accumulate(steps, initial=0), dashes))
+    if file != path:
+        checksums.check_lined(text, file)
+    return plain_yaml.parse(text, file)
 
 
 def write_environment(path: Path) -> None:
@@ -338,8 +234,12 @@ def arguments() -> list[str]:
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write JSON in one step: readers see the old file or the new one, never half of it."""
-    text = json.dumps(data, indent=1, ensure_ascii=False)
+    """Write JSON in one step: readers see the old file or the new one, never half of it.
+
+    An object has its checksum as the last key.
+    """
+    whole = checksums.with_checksum(data) if isinstance(data, Mapping) else data
+    text = json.dumps(whole, indent=1, ensure_ascii=False)
     # a file's name may hold bytes that are no UTF-8; JSON has escapes for them
     write_text(path, text.encode(errors="backslashreplace").decode() + "\n")
 
@@ -348,10 +248,10 @@ def read_json(path: Path) -> Any:
     """Return the data of a JSON file of this run.
 
     Raises:
-        RunError: it cannot be read, or is no JSON.
+        RunError: it cannot be read, is no JSON, or has another checksum than it had.
     """
     try:
-        return parse_json(read_text(path))
+        return checksums.without_checksum(parse_json(read_text(path)), path)
     except ValueError as error:
         raise RunError(f"{path} is not JSON: {error}; delete it to have it made again") from error
 
@@ -382,12 +282,17 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
     return found
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    """Write a CSV file in one step."""
+def write_csv(
+    path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]], *, checked: bool = False
+) -> None:
+    """Write a CSV file in one step; `checked`: with a checksum of each row as the last column."""
+    table = [cells(row) for row in rows]
+    if checked:
+        table = [[*row, checksums.of_row(header, row)] for row in table]
     with _replacing(path) as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(header)
-        writer.writerows(map(cells, rows))
+        writer.writerow([*header, checksums.FIELD] if checked else header)
+        writer.writerows(table)
 
 
 def cells(row: Sequence[Any]) -> list[Any]:
@@ -399,14 +304,19 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """Return the rows of a CSV file, or none if it does not exist.
 
     Raises:
-        RunError: it cannot be read, or is no CSV.
+        RunError: it cannot be read, is no CSV, or a row has another checksum than it had.
     """
     if not path.exists():
         return []
     try:
-        return list(csv.DictReader(io.StringIO(read_text(path), newline="")))
+        reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
+        rows = list(reader)
     except csv.Error as error:
         raise RunError(f"{path} is no CSV: {error}; was it edited?") from error
+    if checksums.FIELD not in (reader.fieldnames or ()):
+        return rows
+    numbered = enumerate(rows, 1)
+    return [checksums.without_row_checksum(row, path, number) for number, row in numbered]
 
 
 def write_text(path: Path, text: str) -> None:

@@ -71,7 +71,7 @@ def scored(
         start = time.perf_counter()
         value = tried(arch, score)
         rows.append((arch.id, value, time.perf_counter() - start))
-        run.write_csv(path, COLUMNS, rows)
+        run.write_csv(path, COLUMNS, rows, checked=True)
         left = rows[-1][2] * (len(archs) - len(rows))
         if left > LONG and not told:
             told = True

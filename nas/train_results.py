@@ -27,6 +27,7 @@ def described_data(ready: Ready) -> dict[str, Any]:
     """Return data.json: which images a run is of, and how they were split."""
     return {
         "schema": SCHEMA,
+        "arch_id": ready.job.arch.id,
         "data": ready.settings.data,
         **_columns(ready),
         "name": ready.dataset.name,

@@ -10,7 +10,6 @@ the two fits differ in anything but the clock: accuracies, order, coefficients.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import subprocess
@@ -111,7 +110,7 @@ class Place:
 
     def found(self) -> dict[str, Any]:
         """Return all that the fit has left, without what a clock decides."""
-        fit = json.loads((self.run / "fit.json").read_text())
+        fit = run.read_json(self.run / "fit.json")
         tables = {
             name: sorted(
                 tuple((k, v) for k, v in row.items() if k not in CLOCK)
@@ -119,7 +118,7 @@ class Place:
             )
             for name in ("fit.csv", "finals.csv")
         }
-        kept = json.loads((self.folder / "small.coefficients.json").read_text())
+        kept = run.read_json(self.folder / "small.coefficients.json")
         return {
             "fit": {k: v for k, v in fit.items() if k not in (*CLOCK, PLACE)},
             **tables,

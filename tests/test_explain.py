@@ -22,6 +22,7 @@ from nas.cli import main
 from nas.errors import MissingError, OptionError, RunError
 from nas.load import load_arch
 from nas.model import Model
+from nas.run import read_json
 from nas.training import pictures
 from nas.verbs import explain as verb
 from nas.verbs.explain import explain
@@ -242,7 +243,7 @@ def test_pictures_are_never_written_over_by_default(home: Path) -> None:
     assert [each["output"] for each in found] == [f"{run}/explain.png" for run in runs]
     names = {path.name for path in Path(runs[0]).iterdir()}
     assert names == {"explain.png", "result.json", "args.yaml", "env.json"}
-    assert json.loads(Path(runs[1], "result.json").read_text()) == found[1]
+    assert read_json(Path(runs[1], "result.json")) == found[1]
     named = explain(["images"], models=["runs/train/a"], project="here", name="x")
     assert named["output"] == "here/explain/x/explain.png"
 

@@ -27,6 +27,7 @@ from nas.data.loader import stored_side
 from nas.errors import ArchError, MissingError, NasError, OptionError, RunError
 from nas.exporting import Subject, make_facts
 from nas.model import Model
+from nas.run import read_json
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.trained import load_trained
 from nas.verbs import export as verb
@@ -78,7 +79,7 @@ def test_a_trained_net_answers_the_same_in_every_format(
     assert found["trained"] and found["notes"] == [] and found["imgsz"] == 32
     output = Path(found["output"])
     assert output.exists() and found["bytes"] > 4 * found["params"]
-    assert json.loads((output.parent / "result.json").read_text()) == found
+    assert read_json(output.parent / "result.json") == found
     assert [p.name for p in output.parent.glob(".*")] == []
 
 
@@ -141,7 +142,7 @@ def test_a_copied_reader_sees_what_predict_sees(
 
 @pytest.mark.slow
 def test_standalone_tells_a_photo_as_predict_does(run: Path, tmp_path: Path) -> None:
-    config = json.loads((run / "config.json").read_text()) | {"crop_pct": 0.875}
+    config = read_json(run / "config.json") | {"crop_pct": 0.875}
     save_weights(tmp_path / "net/model.safetensors", load_trained(run)[0].state_dict())
     (tmp_path / "net/config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)

@@ -6,7 +6,7 @@ from pathlib import Path
 from digits import TINY
 
 import nas
-from nas import fitted
+from nas import fitted, run
 from nas.arch import Arch
 
 
@@ -31,7 +31,7 @@ def test_what_is_no_coefficients_of_this_base_is_ignored_with_a_line(tmp_path: P
     assert fitted.find(path, more) == (found, "")
     none, note = fitted.find(path, nas.load_arch("resnet18"))
     assert none is None and "fitted to another network" in note
-    good = json.loads(path.read_text())
+    good = run.read_json(path)
     for wrong in ({**good, "alpha": 0.5}, {**good, "beta": "x"}, {}, [], {**good, "gamma": None}):
         path.write_text(json.dumps(wrong))
         assert fitted.find(path, TINY)[0] is None and "holds no" in fitted.find(path, TINY)[1]

@@ -25,6 +25,7 @@ from nas.handover import (
 from nas.interfaces import Rung, Trial
 from nas.points import cost_metrics, decode
 from nas.prepare import Setup, prepare
+from nas.run import read_json
 from nas.samplers import random_choices
 from nas.screens.search import show_search
 from nas.settings.search import settings_from
@@ -184,7 +185,7 @@ def test_screen_card_and_report_say_both(found: dict[str, Any]) -> None:
 def test_a_run_of_an_older_version_still_shows_and_reports(found: dict[str, Any]) -> None:
     run = Path(found["run"])
     kept = (run / "result.json").read_text()
-    old = json.loads(kept)
+    old = read_json(run / "result.json")
     for row in (old["best"], old["random"], *old["leaders"], *old["references"]):
         del row["posterior"], row["state"]
     for row in (old["best"], *old["leaders"]):

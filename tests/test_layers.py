@@ -15,17 +15,17 @@ ROOT = Path(__file__).parents[1]
 ROWS = (
     "nas.interfaces nas.arch nas.errors nas.units nas.processes nas.published nas.quoting "
     "nas.settings.*",
-    "nas.acquisition nas.belief nas.catalog nas.cluster.* nas.compound nas.cost "
+    "nas.acquisition nas.belief nas.catalog nas.checksums nas.cluster.* nas.compound nas.cost "
     "nas.crosscheck nas.data.* nas.designs nas.durations nas.evaluation nas.explaining "
-    "nas.exporting nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.machines.* "
-    "nas.model nas.modules nas.naswot nas.objective nas.onnx_graph nas.ops.* nas.plain nas.points "
-    "nas.posterior nas.ranking nas.rounding nas.run nas.samplers nas.sampling.* nas.studies.* "
-    "nas.tables nas.training.* nas.tries nas.workers",
+    "nas.exporting nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.locks "
+    "nas.machines.* nas.model nas.modules nas.naswot nas.objective nas.onnx_graph nas.ops.* "
+    "nas.plain nas.plain_yaml nas.points nas.posterior nas.ranking nas.rounding nas.run "
+    "nas.samplers nas.sampling.* nas.studies.* nas.tables nas.training.* nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* "
     "nas.recipes.* nas.trackers.* search_spaces.*",
     "baselines.* nas.evaluators.* nas.executors.*",
-    "nas.card nas.curves nas.engine nas.finals nas.findings nas.fit_results nas.fit_setup "
-    "nas.fitting nas.handover nas.load nas.member_setup nas.members nas.packing nas.pages.* "
+    "nas.card nas.curves nas.engine nas.finalists nas.finals nas.findings nas.fit_results "
+    "nas.fit_setup nas.fitting nas.handover nas.load nas.member_setup nas.members nas.packing nas.pages.* "
     "nas.prepare nas.priors nas.progress nas.proxies nas.proxy_lab nas.reach nas.report "
     "nas.results nas.resumption nas.scaling nas.scored nas.screens.* nas.sources "
     "nas.train_results nas.train_setup nas.verbs.* nas.verdict nas.warm_start",

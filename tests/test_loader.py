@@ -1,12 +1,13 @@
 """What a training is given: order, ranks, epochs, splits, statistics, and where images are kept."""
 
 import dataclasses
+import json
 import multiprocessing
 import os
 import pickle
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.data import augment as views
 from nas.data import batches, loader, pixels, policies
 from nas.data.batches import Batch, Resident, Streaming
 from nas.data.dataset import Dataset, Split
 from nas.data.loader import Data, open_data, open_split
 from nas.data.pixels import Pixels
-from nas.errors import MissingError, NasError, OptionError
+from nas.errors import MissingError, NasError, OptionError, RunError
 from nas.training.recipe import Augment
 
 Image = npt.NDArray[np.uint8]
@@ -425,3 +427,57 @@ def test_resident_training_with_a_policy_is_the_same_on_ranks(data: Data) -> Non
     assert torch.equal(torch.cat([x for x, _ in parts]), whole[0])
     plain = next(iter(data.train.train(0, 0, 32, Augment(cutout=0.2))))
     assert torch.equal(plain[1], whole[1]) and not torch.equal(plain[0], whole[0])
+
+
+def flip(images: Pixels, number: int) -> Path:
+    """Change a bit of an image in the file that images are mapped from; return its folder."""
+    assert isinstance(images.values, np.memmap)
+    path = Path(str(images.values.filename))
+    with path.open("r+b") as file:
+        file.seek(images.values.offset + 3 * int(images.starts[number]) + 5)
+        old = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([old ^ 4]))
+    return path.parent
+
+
+def refusal(epoch: Callable[[], Iterator[Batch]]) -> str:
+    """Return what the error says that batches end in."""
+    try:
+        joined(epoch())
+    except RunError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("workers", [None, 0, 2])
+def test_a_changed_bit_of_mapped_images_is_told_and_they_are_decoded_anew(
+    mapped: Pixels, workers: int | None
+) -> None:
+    """`workers` None: of images that are kept in memory, mapped all the same."""
+    seen = loader.input_for(mapped, 32)
+    store = views.make_store(mapped)
+    made: Resident | Streaming = Resident(mapped, store, seen)
+    if workers is not None:
+        made = Streaming(mapped, seen, "cpu", workers)
+    whole = joined(made.ordered(16))
+    folder = flip(mapped, 7)
+    for epoch in (lambda: made.ordered(16), lambda: made.train(0, 0, 16, Augment())):
+        said = refusal(epoch)
+        assert "are damaged, the checksum of one differs" in said
+        assert "\n" not in said and "--resume" in said
+    with pytest.raises(RunError, match="are damaged"):
+        loader.statistics(mapped)
+    again = pixels.gather(dataset().splits["train"], 37, cache=folder.parent)
+    same = joined(Streaming(again, seen, "cpu", 0).ordered(16))
+    assert torch.equal(same[0], whole[0]) and torch.equal(same[1], whole[1])
+
+
+def test_a_cache_of_before_that_has_no_checksums_of_images_is_used(mapped: Pixels) -> None:
+    assert isinstance(mapped.values, np.memmap)
+    folder = Path(str(mapped.values.filename)).parent
+    facts = json.loads((folder / "pixels.json").read_text())
+    (folder / "pixels.json").write_text(json.dumps({**facts, "checksums": facts["checksums"][:2]}))
+    again = pixels.gather(dataset().splits["train"], 37, cache=folder.parent)
+    assert again.checks is None and mapped.checks is not None
+    assert isinstance(again.values, np.memmap) and (again.values == mapped.values).all()

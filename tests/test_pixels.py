@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,10 +22,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nas.data import cache as places
 from nas.data import pixels as module
+from nas.data.cache import cache_folder
 from nas.data.dataset import Split, open_dataset
 from nas.data.images import decode, shrink
-from nas.data.pixels import Pixels, cache_folder, check_broken, gather, typical_side
+from nas.data.pixels import Pixels, check_broken, gather, typical_side
 from nas.errors import OptionError
 
 Image = pytest.importorskip("PIL.Image")
@@ -161,9 +164,7 @@ def damage(folder: Path, how: str) -> None:
         data = []
     facts.write_text("{" if how == "half" else json.dumps(data))
     if how == "file":
-        for file in (values, sizes, facts):
-            file.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         folder.write_text("in the way")
 
 
@@ -376,7 +377,7 @@ def test_a_wait_is_told_of_once(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("nas.run.TELL_SECONDS", 0.0)
+    monkeypatch.setattr("nas.locks.TELL_SECONDS", 0.0)
     caplog.set_level(logging.INFO, "nas")
     logging.getLogger("nas").addHandler(go := Going(tmp_path / "go"))
     source, seen = counted(split(FILES))
@@ -392,7 +393,7 @@ def test_where_nothing_can_be_locked_nobody_waits(
     def no(file: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("nas.run.lock", no)
+    monkeypatch.setattr("nas.locks.lock", no)
     source, seen = counted(split(FILES))
     gather(source, 6, cache=tmp_path)
     assert len(seen) == 40 and len(list(tmp_path.iterdir())) == 1
@@ -458,16 +459,16 @@ def test_without_a_home_the_cache_is_temporary_and_of_this_user(
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(Path, "home", homeless)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    module._homeless.cache_clear()
+    places._homeless.cache_clear()
     found = cache_folder()
     assert found == tmp_path / f"nas-{os.getuid()}" and found.stat().st_mode & 0o777 == 0o700
     assert cache_folder() == found and caplog.text.count("no home directory") == 1
     found.rmdir()
     (tmp_path / "theirs").mkdir()
     found.symlink_to(tmp_path / "theirs")  # laid there by another user
-    module._homeless.cache_clear()
+    places._homeless.cache_clear()
     assert cache_folder() not in (found, tmp_path / "theirs")
-    module._homeless.cache_clear()
+    places._homeless.cache_clear()
 
 
 @pytest.mark.parametrize(

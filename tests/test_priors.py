@@ -102,16 +102,15 @@ def test_a_damaged_file_of_the_earlier_run_is_one_line(
     setup = setup_of(**SMALL, warm_start="own")
     if file == "result.json":  # is asked for only where a device measures
         setup = dataclasses.replace(setup, work=dataclasses.replace(setup.work, device="cpu"))
-        arguments = path.with_name(run.ARGS)
-        arguments.write_text(arguments.read_text().replace("device: null", "device: cpu"))
+        run.write_args(path.parent, {**run.read_args(path.parent), "device": "cpu"})
     with pytest.raises(RunError, match=message) as error:
         learnt(setup)
     assert "\n" not in str(error.value)
 
 
 def test_wrong_settings_of_the_earlier_run_name_it(own: Path) -> None:
-    path = own / "runs/search/own" / run.ARGS
-    path.write_text(path.read_text().replace("seed: 0", "seed: -3"))
+    path = own / "runs/search/own"
+    run.write_args(path, {**run.read_args(path), "seed": -3})
     with pytest.raises(OptionError, match=r"search/own/args.yaml: .*-3"):
         learnt(setup_of(**SMALL, warm_start="own"))
 

@@ -23,6 +23,7 @@ from nas.errors import RunError
 from nas.pages import charts, data
 from nas.pages.axes import Axis
 from nas.pages.data import areas, split
+from nas.run import read_object
 from nas.units import format_count
 
 PACKED = "application/gzip"
@@ -104,7 +105,7 @@ def copy(run: Path, tmp_path: Path) -> Iterator[Path]:
 
 
 def result_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "result.json").read_text())
+    return read_object(folder / "result.json")
 
 
 def rewritten(folder: Path, change: Any = lambda result: None) -> Page:

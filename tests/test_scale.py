@@ -30,9 +30,8 @@ def test_the_result_has_the_keys_that_are_promised(folder: Path) -> None:
     for member in found["members"]:
         assert set(member) >= KEYS
         assert all(isinstance(member[key], int) for key in ("resolution", "params", "flops"))
-    assert json.loads((folder / found["run"] / "result.json").read_text()) == json.loads(
-        json.dumps(found)
-    )
+    kept = run.read_json(folder / found["run"] / "result.json")
+    assert kept == json.loads(json.dumps(found))
 
 
 def test_a_member_says_what_it_is(folder: Path) -> None:

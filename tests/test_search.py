@@ -42,7 +42,7 @@ def test_the_result_has_the_keys_that_are_promised(folder: Path) -> None:
     assert {"arch", "choices", "reward", "metrics"} <= set(best)
     assert {"accuracy", "flops", "params"} <= set(best["metrics"])
     assert isinstance(best["metrics"]["flops"], int) and isinstance(best["metrics"]["params"], int)
-    saved = json.loads((folder / found["run"] / "result.json").read_text())
+    saved = run.read_json(folder / found["run"] / "result.json")
     assert saved == json.loads(json.dumps(found))
 
 

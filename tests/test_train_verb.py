@@ -120,7 +120,7 @@ def test_a_run_holds_everything_and_every_file_parses(images: Path, home: Path) 
     found = trained(name="mine", imgsz=40)
     assert found["run"] == "runs/train/mine" and found["stopped"] == ""
     folder = home / found["run"]
-    assert json.loads((folder / "result.json").read_text()) == json.loads(json.dumps(found))
+    assert run.read_json(folder / "result.json") == json.loads(json.dumps(found))
     assert found["splits"] == {"train": 39, "val": 9, "test": 12}
     assert (found["imgsz"], found["epochs"], found["classes"]) == (40, 2, list(COLOURS))
     assert found["test"]["n"] == 12 and found["val"]["n"] == 9

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nas import run
 from nas.interfaces import Task
 from nas.tries import FILE, Tries
 
@@ -66,7 +67,7 @@ def test_what_ends_in_order_is_no_crash(tmp_path: Path) -> None:
         assert tries.begin(TASK) is None and tries.begin(OTHER) is None
         tries.done(OTHER.number)
         tries.leave()
-    assert json.loads((tmp_path / FILE).read_text()) == {"begun": [], "crashes": {}}
+    assert run.read_json(tmp_path / FILE) == {"begun": [], "crashes": {}}
 
 
 def test_one_that_is_done_is_not_blamed_for_the_next(tmp_path: Path) -> None:

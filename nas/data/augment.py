@@ -64,7 +64,13 @@ class Boxes:
 
 
 def make_store(pixels: Pixels, device: str | torch.device = "cpu") -> Store:
-    """Return the tensors of images; on the CPU, their values are not copied."""
+    """Return the tensors of images; on the CPU, their values are not copied.
+
+    Raises:
+        RunError: images that are mapped from a file are damaged, on their way to a GPU.
+    """
+    if torch.device(device).type != "cpu":
+        pixels.check(range(len(pixels)))
     columns = (pixels.starts, pixels.heights, pixels.widths, pixels.labels)
     sizes = (torch.from_numpy(column.astype(np.int64)) for column in columns)
     return Store(torch.from_numpy(pixels.values).to(device), *sizes)

@@ -24,7 +24,7 @@ from nas.data import policies
 from nas.data.augment import Store
 from nas.data.images import PLAIN, Decoding
 from nas.data.pixels import Pixels
-from nas.errors import NasError, OptionError
+from nas.errors import NasError, OptionError, RunError
 from nas.processes import follow_parent
 from nas.training.recipe import Augment
 
@@ -155,6 +155,7 @@ class Resident:
         scale: tuple[Tensor, Tensor],
     ) -> Batch:
         store, size = self.store, self.input.size
+        self._check(step.index)
         sides = store.heights[step.index], store.widths[step.index]
         pct = self.input.crop_pct
         boxes = views.train_boxes(*sides, size, augment, step.draws, crop_pct=pct)
@@ -164,8 +165,14 @@ class Resident:
         return _finished(seen, step, augment, scale), self._labels(step.index)
 
     def _plain(self, index: Tensor, scale: tuple[Tensor, Tensor]) -> Batch:
+        self._check(index)
         plain = views.plain_views(self.store, index, self.input.size, crop_pct=self.input.crop_pct)
         return views.finish(plain, *scale), self._labels(index)
+
+    def _check(self, index: Tensor) -> None:
+        """Compare mapped images with their checksums; those on a GPU were on their way there."""
+        if self.device.type == "cpu":
+            self.pixels.check(index.tolist())
 
     def _labels(self, index: Tensor) -> Tensor:
         return self.store.labels[index].to(self.device, non_blocking=True)
@@ -221,12 +228,15 @@ class Streaming:
         """Yield what workers make of each request, on the device: uint8 views and labels.
 
         Raises:
-            NasError: a worker process died, or the cache is gone.
+            NasError: a worker process died, or the cache is gone or damaged.
         """
         try:
             for seen, labels in self._processes(requests, augment):
                 there = seen.to(self.device, non_blocking=True)
                 yield there.permute(0, 3, 1, 2), labels.to(self.device, non_blocking=True)
+        except RunError as error:  # one that a worker sends brings its traceback along
+            last = str(error).strip().splitlines()[-1]
+            raise RunError(last.removeprefix(f"{RunError.__module__}.RunError: ")) from error
         except (RuntimeError, OSError, EOFError) as error:
             if told := _told(error):
                 raise told from error
@@ -323,6 +333,7 @@ class _Reader:
     def __getitem__(self, request: Request) -> Batch:
         """Return uint8 views (B, S, S, 3) and labels."""
         index, seeds = request
+        self.pixels.check(index.tolist())
         size, pct = self.input.size, self.input.crop_pct
         labels = self.store.labels[index]
         if seeds is None or self.augment is None:

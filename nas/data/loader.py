@@ -22,9 +22,10 @@ import torch
 from nas.data import augment as views
 from nas.data import policies
 from nas.data.batches import Batch, Input, Resident, Streaming, Triple
+from nas.data.cache import cache_folder
 from nas.data.dataset import Dataset, Split
 from nas.data.depth import decoded_as
-from nas.data.pixels import Pixels, cache_folder, check_broken, gather, processors
+from nas.data.pixels import Pixels, check_broken, gather, processors
 from nas.data.splits import fraction as part_of
 from nas.errors import OptionError
 from nas.training.recipe import Augment
@@ -209,6 +210,7 @@ def statistics(pixels: Pixels) -> tuple[Triple, Triple]:
     if count > SAMPLED_IMAGES:
         chosen = np.sort(rng.choice(count, SAMPLED_IMAGES, replace=False))
     moments = np.zeros((2, 3))
+    pixels.check(chosen)
     for i in chosen:
         moments += _moments(pixels.image(i))
     mean, square = moments / min(count, SAMPLED_IMAGES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import functools
+import dataclasses
 import io
 import itertools
 import json
@@ -14,7 +14,7 @@ import tempfile
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +26,8 @@ import numpy.typing as npt
 from nas.data.dataset import Split, some
 from nas.data.identity import fingerprint
 from nas.data.images import Array, decode, quiet, shrink
-from nas.errors import NasError, OptionError
-from nas.run import await_lock
+from nas.errors import NasError, OptionError, RunError
+from nas.locks import await_lock
 
 SCHEMA = 1
 # a cache larger than this stays on disk and is mapped
@@ -35,7 +35,7 @@ RESIDENT = 1 << 30
 MOST_BROKEN = 0.01
 # images a thread decodes before it hands them over
 _CHUNK = 16
-_FACTS, _VALUES, _SIZES = "pixels.json", "values.npy", "sizes.npy"
+_FACTS, _VALUES, _SIZES, _CHECKS = "pixels.json", "values.npy", "sizes.npy", "checksums.npy"
 _STALE_SECONDS = 24 * 3600
 
 _log = logging.getLogger("nas")
@@ -48,7 +48,8 @@ class Pixels:
 
     `values` (P, 3) uint8, each image row by row; image i begins at row `starts[i]` (N,) int64 and
     has `heights[i]` × `widths[i]` (N,) int32 pixels. `labels` (N,) int64. `broken`: "name: reason".
-    `values` may be mapped from a file: copy on write.
+    `values` may be mapped from a file: copy on write. `checks` (N,) uint32 are then the checksums
+    of the images; None: they are known to be right, or were stored without any.
     """
 
     values: Array
@@ -58,6 +59,7 @@ class Pixels:
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
     broken: tuple[str, ...]
+    checks: npt.NDArray[np.uint32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -71,6 +73,25 @@ class Pixels:
         """Return image i (H, W, 3), a view."""
         start, height, width = int(self.starts[i]), int(self.heights[i]), int(self.widths[i])
         return self.values[start : start + height * width].reshape(height, width, 3)
+
+    def check(self, positions: Iterable[int]) -> None:
+        """Compare images that are mapped from a file with their checksums, as they are used.
+
+        Raises:
+            RunError: one differs; what is in the file is decoded anew when it is opened again.
+        """
+        if self.checks is None:
+            return
+        for i in positions:
+            if zlib.crc32(np.ascontiguousarray(self.image(i)).data) == self.checks[i]:
+                continue
+            folder = Path(str(getattr(self.values, "filename", ""))).parent
+            with contextlib.suppress(OSError):
+                (folder / _FACTS).unlink()
+            raise RunError(
+                f"the decoded images in {folder} are damaged, the checksum of one differs: repeat "
+                "the command with --resume, and they are decoded anew"
+            )
 
 
 def gather(
@@ -139,37 +160,6 @@ def typical_side(split: Split, sample: int = 64) -> int:
     return int(np.median(sides))
 
 
-def cache_folder() -> Path:
-    """Return where what can be made again is kept.
-
-    $NAS_CACHE, else $XDG_CACHE_HOME/nas, else ~/.cache/nas; without a home directory, as of a user
-    in a container that has no entry of its own, a temporary folder.
-    """
-    if own := os.environ.get("NAS_CACHE"):
-        return Path(own)
-    if home := os.environ.get("XDG_CACHE_HOME"):
-        return Path(home) / "nas"
-    try:
-        return Path.home() / ".cache" / "nas"
-    except RuntimeError:
-        return _homeless()
-
-
-@functools.cache
-def _homeless() -> Path:
-    """Return a folder for temporary files that is this user's own."""
-    user = os.getuid() if hasattr(os, "getuid") else os.getpid()
-    path = Path(tempfile.gettempdir()) / f"nas-{user}"
-    try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        if path.is_symlink() or path.stat().st_uid != user:
-            raise FileExistsError(path)  # laid there by another user
-    except OSError:
-        path = Path(tempfile.mkdtemp(prefix="nas-"))
-    _log.warning("no home directory: the cache is %s; NAS_CACHE names another", path)
-    return path
-
-
 def processors() -> int:
     """Return how many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -207,6 +197,7 @@ class _Index:
     broken: list[tuple[int, str]] = field(default_factory=list)
     pixels: int = 0
     checksum: int = 0
+    checks: list[int] = field(default_factory=list)  # of each image, where `checksum` is of all
 
 
 def _in_memory(split: Split, side: int | None, threads: int) -> Pixels:
@@ -235,6 +226,7 @@ def _decode_into(file: BinaryIO, split: Split, side: int | None, threads: int) -
         index.sizes.append((i, image.shape[0], image.shape[1]))
         index.pixels += image.shape[0] * image.shape[1]
         index.checksum = zlib.crc32(image.data, index.checksum)
+        index.checks.append(zlib.crc32(image.data))
     return index
 
 
@@ -283,7 +275,9 @@ def _store(folder: Path, key: dict[str, Any], split: Split, side: int | None, th
             _write_header(file, index.pixels)
         sizes = np.array(index.sizes, np.int64).reshape(-1, 3)
         np.save(fresh / _SIZES, sizes)
-        checksums = [index.checksum, zlib.crc32(sizes.data)]
+        checks = np.array(index.checks, np.uint32)
+        np.save(fresh / _CHECKS, checks)
+        checksums = [index.checksum, zlib.crc32(sizes.data), zlib.crc32(checks.data)]
         facts = {**key, "broken": index.broken, "checksums": checksums}
         (fresh / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
         if damaged:
@@ -356,13 +350,20 @@ def _load(
         resident = (folder / _VALUES).stat().st_size <= RESIDENT
         values = np.load(folder / _VALUES, None if resident else "c", allow_pickle=False)
         broken = [(int(i), str(reason)) for i, reason in facts["broken"]]
-        of_values, of_sizes = facts["checksums"]
+        of_values, of_sizes, *of_checks = facts["checksums"]
         if not _sound(values, sizes, broken, len(split)) or zlib.crc32(sizes.data) != of_sizes:
             return None
-        # the mapped ones are not read for it: that would take as long as an epoch
+        # the mapped ones are not read for it, that would take as long as an epoch: each is
+        # compared with its own checksum when it is used, unless an earlier version stored none
         if resident and zlib.crc32(values.data) != of_values:
             return None
-        return _pixels(values, sizes, broken, split), broken
+        found = _pixels(values, sizes, broken, split)
+        if resident or not of_checks:
+            return found, broken
+        checks = np.load(folder / _CHECKS, allow_pickle=False)
+        if checks.shape != (len(sizes),) or zlib.crc32(checks.data) != of_checks[0]:
+            return None
+        return dataclasses.replace(found, checks=checks), broken
     except (OSError, EOFError, BufferError, ValueError, LookupError, TypeError, AttributeError):
         return None
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from nas.data.cache import cache_folder
 from nas.data.dataset import Dataset, Index, Split, subset
 from nas.data.identity import File, fingerprint, of_arrays, of_files
-from nas.data.pixels import cache_folder
 from nas.errors import MissingError, NasError, OptionError
 
 _Options = Mapping[str, Mapping[str, Any]]

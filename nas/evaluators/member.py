@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nas import catalog, errors, run
+from nas import catalog, errors, locks, run
 from nas.arch import Arch
 from nas.cost import count
 from nas.errors import EvaluatorError, NasError, RunError
@@ -126,7 +126,7 @@ class Member:
             arguments = {"arch": str(place / ARCH), **self._settings, "seed": seed}
             run.write_args(place, arguments)
             run.write_text(place / ARCH, arch.to_json())
-        with run.alone(place):  # what a killed worker left behind may still be ending
+        with locks.alone(place):  # what a killed worker left behind may still be ending
             finished = (place / RESULT).exists()
         if not finished:
             _trained(place, _processes(self._settings["device"]))

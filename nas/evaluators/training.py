@@ -22,7 +22,7 @@ from nas.data.dataset import Dataset, open_dataset
 from nas.data.splits import carve
 from nas.errors import EvaluatorError, OptionError
 from nas.interfaces import TRAINING_FLOPS, Metrics
-from nas.run import alone
+from nas.locks import alone
 from nas.training.amount import CANDIDATE_EPOCHS, RANKING, Amount, candidate, worth
 from nas.training.auto import NAME, Plan, Situation, misfits, settled
 from nas.training.recipe import load_recipe

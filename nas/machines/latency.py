@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from nas import run
 from nas.arch import Arch
-from nas.data.pixels import cache_folder
+from nas.data.cache import cache_folder
 from nas.interfaces import Device, Timing
+from nas.locks import try_lock
 
 SCHEMA = 1
 # an unsteady result is measured again by later processes until there are so many
@@ -165,6 +165,6 @@ def _turn(path: Path, patience: float) -> Iterator[None]:
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = stack.enter_context(path.with_name(f"{path.name}.lock").open("a+"))
             end = time.monotonic() + patience
-            while not run.try_lock(lock) and time.monotonic() < end:
+            while not try_lock(lock) and time.monotonic() < end:
                 time.sleep(0.05)
         yield

@@ -4,7 +4,9 @@ The file is what optuna's own JournalFileBackend writes, so optuna-dashboard ope
 differ. What belongs together (all choices of one proposal; all results of one trial) is written
 at once, so a kill leaves no half-asked trial behind and a thousand trials cost a thousand writes,
 not forty thousand. And the run's lease already makes this process the only writer, so there is no
-lock file that a kill could leave stale.
+lock file that a kill could leave stale. Each line has a checksum of itself as its last key, which
+Optuna does not look at; lines without one, of an earlier version or of optuna-dashboard, are taken
+as they are.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
+from nas.checksums import FIELD, of_text
 from nas.errors import RunError
 from nas.run import check_regular, parse_json
 
@@ -37,7 +40,7 @@ class GroupedFile(BaseJournalBackend):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._logs: list[dict[str, Any]] = [json.loads(line) for line in _lines(path)]
+        self._logs = _logs(path)
         self._written = len(self._logs)
         self._synced = 0.0
 
@@ -57,7 +60,7 @@ class GroupedFile(BaseJournalBackend):
             RunError: the disk is full or the folder cannot be written; nothing earlier is lost.
         """
         new = self._logs[self._written :]
-        text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in new)
+        text = "".join(map(_line, new))
         try:
             with self._path.open("ab", buffering=0) as file:
                 _write_whole(file, text.encode())
@@ -76,9 +79,7 @@ class _Read(BaseJournalBackend):
     """The whole lines that a journal file holds now."""
 
     def __init__(self, path: Path) -> None:
-        lines = _bytes(path).splitlines(keepends=True)
-        parsed = (_parse(path, n, line, n == len(lines)) for n, line in enumerate(lines, 1))
-        self._logs = [log for log in parsed if log]
+        self._logs = _logs(path)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
         return self._logs[log_number_from:]
@@ -144,8 +145,35 @@ def _bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _lines(path: Path) -> list[bytes]:
-    return _bytes(path).splitlines()
+def _logs(path: Path) -> list[dict[str, Any]]:
+    """Return the records of a journal file, but for a torn last one."""
+    lines = _bytes(path).splitlines(keepends=True)
+    parsed = (_parse(path, n, line, n == len(lines)) for n, line in enumerate(lines, 1))
+    return [log for log in parsed if log]
+
+
+def _line(log: dict[str, Any]) -> str:
+    """Return the line of a record, with its checksum."""
+    text = json.dumps(log, separators=(",", ":"))
+    return f'{text[:-1]},"{FIELD}":"{of_text(text)}"}}\n'
+
+
+def _check(path: Path, number: int, line: bytes, log: dict[str, Any]) -> None:
+    """Compare a line with its checksum, if it has one, and take that out of the record.
+
+    Raises:
+        RunError: it differs.
+    """
+    found = log.pop(FIELD, None)
+    if found is None:
+        return
+    text = line.rstrip(b"\n").decode().removesuffix(f',"{FIELD}":"{found}"}}') + "}"
+    if found != of_text(text):
+        before = f"; to go on from what is before it, keep its first {number - 1} lines alone"
+        raise RunError(
+            f"{path} line {number} is damaged: its checksum differs: restore the file or name "
+            f"another run{before if number > 1 else ''}"
+        )
 
 
 def _repair(path: Path, choices: int) -> None:
@@ -190,6 +218,7 @@ def _parse(path: Path, number: int, line: bytes, is_last: bool) -> dict[str, Any
     try:
         log = parse_json(line)
         if line.endswith(b"\n") and isinstance(log, dict) and log.get("op_code") in _CODES:
+            _check(path, number, line, log)
             return log
     except ValueError:
         pass

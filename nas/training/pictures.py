@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nas.data.pixels import cache_folder
+from nas.data.cache import cache_folder
 from nas.errors import MissingError, OptionError, RunError
 from nas.training import losses
 

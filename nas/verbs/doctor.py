@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nas import findings
+from nas.data.cache import cache_folder
 from nas.data.dataset import Dataset, Split, open_dataset
 from nas.data.images import SUFFIXES, Decoding, Header, decode, fitting_side, header, values
 from nas.data.loader import stored_side
-from nas.data.pixels import cache_folder, in_order, processors, reason_of
+from nas.data.pixels import in_order, processors, reason_of
 from nas.data.policies import vision
 from nas.data.splits import carve
 from nas.errors import MissingError, NasError

@@ -90,7 +90,7 @@ def scale(
         return go_on(folder, changed, screen=screen, interrupted=interrupted)
     plan = _check(setup)
     folder = run.create("scale", name, project, arguments)
-    run.write_text(folder / BASE, arch.to_json() + "\n")
+    run.write_json(folder / BASE, arch.to_dict())
     screen.run = str(folder)
     return _scale(setup, plan, folder, screen, interrupted)
 

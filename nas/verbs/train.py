@@ -172,13 +172,19 @@ def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]
 
 
 def _check_data(folder: Path, ready: Ready) -> None:
-    """Check that a run's data is what it was: its split decides what was trained on.
+    """Check that a run's arch and data are what they were: its split decides what was trained on.
 
     Raises:
-        RunError: it has changed.
+        RunError: one has changed.
     """
     path = folder / DATA
-    before = run.read_object(path).get("fingerprint") if path.exists() else None
+    noted = run.read_object(path) if path.exists() else {}
+    arch_id, before = noted.get("arch_id", ready.job.arch.id), noted.get("fingerprint")
+    if arch_id != ready.job.arch.id:
+        raise RunError(
+            f"{folder / ARCH} is another arch ({ready.job.arch.id}) than the one that {folder} "
+            f"was started with ({arch_id}): restore it, or train anew under another --name"
+        )
     if not unchanged(before, ready.dataset):
         raise RunError(
             f"{ready.settings.data} has changed since {folder} was started: "
