@@ -25,9 +25,9 @@ ROWS = (
     "nas.recipes.* nas.trackers.* search_spaces.*",
     "baselines.* nas.evaluators.* nas.executors.*",
     "nas.card nas.curves nas.engine nas.finalists nas.finals nas.findings nas.fit_results "
-    "nas.fit_setup nas.fitting nas.handover nas.load nas.member_setup nas.members nas.packing nas.pages.* "
-    "nas.prepare nas.priors nas.progress nas.proxies nas.proxy_lab nas.reach nas.report "
-    "nas.results nas.resumption nas.scaling nas.scored nas.screens.* nas.sources "
+    "nas.fit_setup nas.fitting nas.handover nas.load nas.member_setup nas.members nas.packing "
+    "nas.pages.* nas.prepare nas.priors nas.progress nas.proxies nas.proxy_lab nas.reach "
+    "nas.report nas.results nas.resumption nas.scaling nas.scored nas.screens.* nas.sources "
     "nas.train_results nas.train_setup nas.verbs.* nas.verdict nas.warm_start",
     "nas.__main__ nas.cli nas.commands.* nas.flags",
 )

@@ -41,6 +41,27 @@ def test_runs_are_told_with_what_they_found(tmp_path: Path, searched: dict[str, 
     assert f"{best['reward']:.2f}" in text and "[red]x" in text and first["date"][:10] in text
 
 
+@pytest.mark.parametrize(("width", "hidden"), [(80, 2), (100, 1), (140, 0)])
+def test_a_narrow_terminal_cuts_no_name_of_a_run(width: int, hidden: int) -> None:
+    row = {
+        "name": "runs/search/mine",
+        "date": "2026-12-01T11:36:00",
+        "finished": True,
+        "accuracy": 67.43,
+        "flops": 642_500_000,
+        "reward": 67.43,
+        "objective": "accuracy × (flops/400.00M)^w, w = 0 up to T, -1 above",
+        "about": "space=mbconv controller=predictor trials=60",
+    }
+    file = io.StringIO()
+    look.show_runs([row], Console(file=file, width=width, force_terminal=True, no_color=True))
+    text = file.getvalue()
+    assert "runs/search/mine  2026-12-01 11:36  yes" in text
+    titles = ["objective", "settings"]
+    said = f"left out in this width: {', '.join(titles[2 - hidden :])}"
+    assert (said in text) == bool(hidden)
+
+
 @pytest.mark.parametrize(
     "content, damaged",
     [("{", True), ('{"best": {"metrics": {"accuracy": "x"}}}', False), ("[1]", True)],

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from nas.pages import axes, charts
-from nas.pages.axes import Axis
+from nas.pages.axes import SIDES, Axis, _box, _meet, label_sides
 from nas.pages.charts_family import Spot, accuracy_chart, growth_chart, size_chart
+from nas.pages.leaders import _unit
+from nas.pages.search import compared
 
 ROOT = Path(__file__).parents[1]
 MS = Axis("latency", "ms", 1.0)
@@ -120,3 +122,37 @@ def test_plotly_js_is_the_authors_own_with_its_licence() -> None:
     source = gzip.decompress((folder / "plotly-cartesian.min.js.gz").read_bytes()).decode()
     assert "plotly.js (cartesian - minified) v4.1.1" in source[:200]
     assert "MIT License" in (folder / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_labels_of_points_that_are_close_stand_on_different_sides() -> None:
+    seen = [(100.0, 40.0), (700.0, 70.0)]
+    near = [(386.0, 65.4), (372.0, 64.3), (385.0, 64.4)]
+    names = ["EfficientNet-B0", "deepest", "late"]
+    sides = label_sides(names, near, seen)
+    boxes = [
+        _box(place, name, side, seen) for name, place, side in zip(names, near, sides, strict=True)
+    ]
+    assert not any(_meet(a, b) for a, b in itertools.combinations(boxes, 2))
+    assert label_sides(names, [(200.0, 50.0), (400.0, 50.0), (600.0, 60.0)], seen) == [SIDES[0]] * 3
+    assert label_sides(["a, b", ""], [near[0]] * 2, seen) == [SIDES[0]] * 2
+    assert label_sides(["alone"], [near[0]], [near[0]]) == [SIDES[0]]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "words"),
+    [
+        (12.83, "12.8 times the FLOPs"),
+        (2.0, "2.0 times the FLOPs"),
+        (1.665, "FLOPs 66.5 % higher"),
+        (1.0, "FLOPs 0.0 % lower"),
+        (0.25, "FLOPs 75.0 % lower"),
+    ],
+)
+def test_a_cost_is_compared_in_words(ratio: float, words: str) -> None:
+    assert compared("FLOPs", ratio) == words
+
+
+def test_tiny_nets_are_counted_in_thousands() -> None:
+    entries = [{"metrics": {"params": 4390.0}}, {"metrics": {"params": 2e6}}]
+    assert _unit(entries, "params") == ("k", 1e3) and _unit(entries[1:], "params") == ("M", 1e6)
+    assert _unit(entries, "flops") == ("M", 1e6)

@@ -8,12 +8,13 @@ import pytest
 from rich.console import Console
 
 from nas.interfaces import Trial
-from nas.objective import Bound, make_objective
+from nas.objective import Bound, Goal, make_objective
 from nas.screens import search as screen
 from nas.screens.terminal import print_json
 from nas.verbs.search import search
 
-OBJECTIVE = make_objective("hard", None, (Bound("flops", 400e6),), ())
+GOAL = Goal(make_objective("hard", None, (Bound("flops", 400e6),), ()))
+FRONT = Goal(make_objective("hard", None, (), ()), "latency_ms")
 
 
 def trial(number: int, accuracy: float, state: str = "done") -> Trial:
@@ -23,13 +24,18 @@ def trial(number: int, accuracy: float, state: str = "done") -> Trial:
 
 
 def shown(
-    terminal: bool, earlier: list[Trial], later: list[Trial], notice: str = "", pace: float = 4.0
+    terminal: bool,
+    earlier: list[Trial],
+    later: list[Trial],
+    notice: str = "",
+    pace: float = 4.0,
+    goal: Goal = GOAL,
 ) -> str:
     """Return what is shown of trials that end `pace` seconds after one another."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=100, no_color=True)
     progress = screen.Progressing(console, itertools.count(0.0, pace / 2).__next__)
-    progress.begin("search", 5, OBJECTIVE, {}, earlier)
+    progress.begin("search", 5, goal, {}, earlier)
     for each in later:
         progress.trial(each)
     assert progress.notice(notice) is terminal
@@ -55,6 +61,25 @@ def test_a_pipe_gets_no_more_than_a_line_a_second_and_the_last_one() -> None:
 
 def test_a_duplicate_has_no_line() -> None:
     assert not shown(False, [], [trial(n, 70.0, "duplicate") for n in range(3)], pace=9)
+
+
+def on_front(number: int, accuracy: float, latency: float) -> Trial:
+    metrics = {"accuracy": accuracy, "flops": 4e8, "params": 5e6, "latency_ms": latency}
+    return Trial(number, "done", {}, f"a{number}", metrics, (accuracy, latency))
+
+
+def test_a_pareto_search_shows_its_front_and_no_reward() -> None:
+    met = [(70.0, 3.0), (60.0, 2.0), (65.0, 4.0)]
+    trials = [on_front(n, *each) for n, each in enumerate(met)]
+    assert shown(False, trials[:1], trials[1:], goal=FRONT).splitlines() == [
+        "search 2/5 #1 done accuracy 60.00 flops 400.0M 2.00 ms front of 2",
+        "search 3/5 #2 done accuracy 65.00 flops 400.0M 4.00 ms front of 2",
+    ]
+    many = [on_front(10 + n, 50.0 + n, 1.0 + n) for n in range(9)]
+    text = shown(True, [on_front(2, 40.0, 9.5)], many, goal=FRONT)
+    last = text[text.rindex("accuracy") :]
+    assert "reward" not in text and "#2 " not in last  # which others beat
+    assert [name for name in range(10, 19) if f"#{name}" in last] == [10, 12, 14, 16, 18]
 
 
 def test_a_resumed_search_goes_on_counting_and_knows_its_best() -> None:

@@ -28,6 +28,9 @@ TICKS = 8  # on a logarithmic axis at most
 NAME_HEIGHT = 16  # pixels of one name of a line
 # a line this many times further out than the data is left out: it would squeeze them to nothing
 FAR = 2.0
+# where a label may stand, the first that is free; pixels of a plot, a letter, a line and a point
+SIDES = ("bottom right", "top right", "bottom left", "top left", "middle right", "middle left")
+PLOT, LETTER, LINE, MARK = (1000.0, 380.0), 7.0, 16.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -186,6 +189,50 @@ def named_once(names: Sequence[str], places: Sequence[tuple[float, float]]) -> l
     for name, place in zip(names, places, strict=True):
         together.setdefault(place, []).append(name)
     return [", ".join(together.pop(place, [])) for place in places]
+
+
+def label_sides(
+    labels: Sequence[str],
+    places: Sequence[tuple[float, float]],
+    seen: Sequence[tuple[float, float]],
+) -> list[str]:
+    """Return on which side of its point each label stands, so that none covers another or a point.
+
+    `seen`: the points between which the axes run. Where no side is free, all but the first share
+    the one below on the right.
+    """
+    taken = [_box(mark, "", "middle center", seen) for mark in places]
+    sides = []
+    for label, place in zip(labels, places, strict=True):
+        own = _box(place, "", "middle center", seen)
+        boxes = {side: _box(place, label, side, seen) for side in SIDES}
+        others = [box for box in taken if box != own]
+        free = (s for s, box in boxes.items() if not any(_meet(box, other) for other in others))
+        sides.append(next(free, SIDES[0]) if label else SIDES[0])
+        taken += [boxes[sides[-1]]] * bool(label)
+    return sides
+
+
+Box = tuple[float, float, float, float]
+
+
+def _box(
+    place: tuple[float, float], label: str, side: str, seen: Sequence[tuple[float, float]]
+) -> Box:
+    """Return left, right, bottom and top of a label in pixels, of a mark where it is empty."""
+    at = []
+    for value, values, pixels in zip(place, zip(*seen, strict=True), PLOT, strict=True):
+        low, high = min(values), max(values)
+        at.append(pixels * (value - low) / (high - low or 1.0))
+    (x, y), (wide, high) = at, (LETTER * len(label) or MARK, LINE if label else MARK)
+    down, _, across = side.partition(" ")
+    left = {"right": x, "left": x - wide, "center": x - wide / 2}[across]
+    bottom = {"bottom": y - high, "top": y, "middle": y - high / 2}[down]
+    return left, left + wide, bottom, bottom + high
+
+
+def _meet(one: Box, other: Box) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
 
 
 def frame(axis: dict[str, Any], values: Sequence[float], shown: Collection[float] = ()) -> None:

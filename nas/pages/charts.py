@@ -19,6 +19,7 @@ from nas.pages.axes import (
     Figure,
     axes_chart,
     frame,
+    label_sides,
     name_lines,
     named_once,
     rounded,
@@ -57,7 +58,7 @@ def front_chart(
         _cloud("random search", rivals, RANDOM, scale, 0.35, "diamond"),
         _cloud("search", trials, SEARCH, scale, 0.5, "circle"),
         _steps(front, scale),
-        _references(references, scale),
+        _references(references, scale, [*trials, *rivals, *references]),
         _star(winner, scale),
     ]
     chart = axes_chart([trace for trace in data if trace["x"]], axis.title, "Accuracy (%)", 480)
@@ -175,19 +176,16 @@ def _steps(front: Sequence[Point], scale: float) -> dict[str, Any]:
     }
 
 
-def _references(points: Sequence[Point], scale: float) -> dict[str, Any]:
+def _references(points: Sequence[Point], scale: float, seen: Sequence[Point]) -> dict[str, Any]:
+    places = [(point.cost, point.accuracy) for point in points]
+    labels = named_once([point.name for point in points], places)
     return {
         "type": "scatter",
         "mode": "markers+text",
         "name": "reference nets",
         **_places(points, scale),
-        "text": [
-            escape(name)
-            for name in named_once(
-                [point.name for point in points], [(p.cost, p.accuracy) for p in points]
-            )
-        ],
-        "textposition": "bottom right",
+        "text": [escape(label) for label in labels],
+        "textposition": label_sides(labels, places, [(p.cost, p.accuracy) for p in seen]),
         "textfont": {"color": REFERENCE, "size": 12, "shadow": HALO},
         "customdata": [point.hover for point in points],
         "hovertemplate": "%{customdata}<extra></extra>",

@@ -111,7 +111,7 @@ def block(stage: Stage) -> Parts:
     if "kernel" in reads:
         found.append(f"k{stage.kernel}")
     if "expansion" in reads:
-        found.append(f"e{stage.expansion:g}")
+        found.append(f"e{stage.expansion:.3g}")
     if "se" in reads:
         found.append(f"SE {stage.se:g}" if stage.se else "no SE")
     if stage.skip != "identity":

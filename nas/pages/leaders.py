@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from nas.pages import data
 from nas.pages.drawing import Html, code, table, tag
 from nas.units import amount
+
+COUNTS = {"flops": "FLOPs", "params": "params", "activations": "activations"}
 
 
 def section(found: data.Found) -> list[Html]:
@@ -17,8 +20,10 @@ def section(found: data.Found) -> list[Html]:
     entries = [*result["leaders"], *others]
     extra = ["latency_ms"] * ("latency_ms" in result["best"]["metrics"])
     judged = any(entry.get("posterior") for entry in entries)
-    head = ["net", "reward", "accuracy (%)", *["posterior (%)"] * judged, "FLOPs (M)", "params (M)"]
-    head += ["latency (ms)"] * len(extra) + ["activations (M)", "arch"]
+    units = {key: _unit(entries, key) for key in COUNTS}
+    flops, params, activations = (f"{name} ({units[key][0]})" for key, name in COUNTS.items())
+    head = ["net", "reward", "accuracy (%)", *["posterior (%)"] * judged, flops, params]
+    head += ["latency (ms)"] * len(extra) + [activations, "arch"]
     rows = []
     for place, entry in enumerate(entries, 1):
         metrics = entry["metrics"]
@@ -27,11 +32,11 @@ def section(found: data.Found) -> list[Html]:
         rank += f", {data.title(entry['reference'])}" if entry.get("reference") else ""
         rank += " (earlier)" if entry.get("state") == "earlier" else ""
         name = rank if place <= len(result["leaders"]) else _rival_name(entry)
-        millions = [_millions(metrics, key) for key in ("flops", "params")]
+        counts = [_in_unit(metrics, key, units[key][1]) for key in COUNTS]
         slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
         believed = [data.accuracy(entry.get("posterior") or {})] * judged
-        numbers = [f"{entry['reward']:.2f}", data.accuracy(metrics), *believed, *millions, *slow]
-        rows.append([name, *numbers, _millions(metrics, "activations"), code(entry["arch_id"])])
+        numbers = [f"{entry['reward']:.2f}", data.accuracy(metrics), *believed, *counts[:2], *slow]
+        rows.append([name, *numbers, counts[2], code(entry["arch_id"])])
     beside = ["references"] if result["references"] else []
     beside += [data.RANDOM] if result.get("random") else []
     best, title = result["best"]["arch_id"], _title(result)
@@ -69,5 +74,11 @@ def _rival_name(entry: dict[str, Any]) -> str:
     return data.title(entry["name"])
 
 
-def _millions(metrics: dict[str, float], key: str) -> str:
-    return f"{metrics[key] / 1e6:,.2f}" if key in metrics else "–"
+def _unit(entries: Sequence[dict[str, Any]], key: str) -> tuple[str, float]:
+    """Return the unit of a column, in which its smallest number has two digits or more."""
+    least = min((e["metrics"][key] for e in entries if e["metrics"].get(key)), default=1e6)
+    return ("M", 1e6) if least >= 1e5 else ("k", 1e3)
+
+
+def _in_unit(metrics: dict[str, float], key: str, unit: float) -> str:
+    return f"{metrics[key] / unit:,.2f}" if key in metrics else "–"

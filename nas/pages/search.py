@@ -113,7 +113,9 @@ def _warnings(found: data.Found) -> list[Html]:
     reasons = Counter(row["reason"] for row in found.trials if row.get("state") == "failed")
     if reasons:
         reason, times = reasons.most_common(1)[0]
-        notes.append(f"{sum(reasons.values())} trials failed, {times} of them with: {reason}")
+        count = sum(reasons.values())
+        some = "" if times == count else f", {times} of them with"
+        notes.append(f"{count} {'trial' if count == 1 else 'trials'} failed{some}: {reason}")
     return [tag("p", note, class_="alert") for note in notes]
 
 
@@ -125,7 +127,7 @@ def _verdict(found: data.Found) -> list[Html]:
         (
             "FLOPs",
             format_count(flops),
-            f"multiply-adds = {2 * flops / 1e9:.2f} GFLOPs at 2 per MAC",
+            f"multiply-adds = {format_count(2 * flops)} FLOPs at 2 per MAC",
         ),
         ("parameters", format_count(metrics["params"]), "weights and biases"),
         ("reward", f"{best['reward']:.2f}", data.label(best)),
@@ -173,11 +175,10 @@ def _gains(found: data.Found) -> list[str]:
 
 def _gain(found: data.Found, gain: dict[str, Any], other: dict[str, Any]) -> str:
     mine, theirs = found.result["best"]["metrics"], other["metrics"]
-    change = 100 * (mine[found.cost] / theirs[found.cost] - 1)
     named = {data.RANDOM: _rival(found.result), "search": "the search's own best"}
     name = named.get(other["name"], data.title(other["name"]))
     text = f"{signed(gain['accuracy'])} points of accuracy over {name}, "
-    text += f"{found.axis.name} {abs(change):.1f} % {'lower' if change <= 0 else 'higher'}"
+    text += compared(found.axis.name, mine[found.cost] / theirs[found.cost])
     spread = gain.get("accuracy_std", 0.0)
     word = "gain" if gain["accuracy"] >= 0 else "difference"
     if gain["within_noise"]:
@@ -186,6 +187,13 @@ def _gain(found: data.Found, gain: dict[str, Any], other: dict[str, Any]) -> str
     if spread:
         return f"{text}; two standard deviations of this {word} are {2 * spread:.2f} points."
     return f"{text}; how large the noise is this evaluator does not say."
+
+
+def compared(name: str, ratio: float) -> str:
+    """Return in words how a cost compares: in per cent, from the double on as a multiple."""
+    if ratio >= 2:
+        return f"{ratio:.1f} times the {name}"
+    return f"{name} {100 * abs(ratio - 1):.1f} % {'lower' if ratio <= 1 else 'higher'}"
 
 
 def _known(result: dict[str, Any]) -> int:

@@ -107,7 +107,7 @@ def show_arch(found: Row, console: Console) -> None:
             else [
                 stage["op"],
                 stage["kernel"],
-                f"{stage['expansion']:g}",
+                f"{stage['expansion']:.3g}",
                 f"{stage['se']:g}",
                 stage["skip"],
                 stage["stride"],
@@ -206,25 +206,38 @@ def show_listing(rows: list[dict[str, Any]], console: Console) -> None:
     console.print(table)
 
 
+# columns of a terminal from which on the objectives of runs have room, and their settings too
+NARROW, WIDE = 100, 120
+
+
 def show_runs(rows: list[dict[str, Any]], console: Console) -> None:
     """Print runs, the latest last, with what they found."""
     if not rows:
         console.print("none yet")
         return
     table = Table(box=None, pad_edge=False)
-    for title in ("run", "started", "finished", "accuracy %", "FLOPs", "reward", "objective", ""):
-        right = title in ("accuracy %", "FLOPs", "reward")
-        justify: Any = "right" if right else "left"
-        table.add_column(title, justify=justify, no_wrap=right or not console.is_terminal)
+    numbers = ("accuracy %", "FLOPs", "reward")
+    titles = ("run", "started", "finished", *numbers, "objective", "settings")
+    wide = (console.width >= NARROW) + (console.width >= WIDE) if console.is_terminal else 2
+    shown = len(titles) - 2 + wide
+    for title in titles[:shown]:
+        justify: Any = "right" if title in numbers else "left"
+        whole = title not in ("objective", "settings") or not console.is_terminal
+        table.add_column(title, justify=justify, no_wrap=whole, overflow="fold")
     for row in rows:
-        numbers = (row["accuracy"], row["reward"])
-        accuracy, reward = ("" if value is None else f"{value:.2f}" for value in numbers)
+        found = (row["accuracy"], row["reward"])
+        accuracy, reward = ("" if value is None else f"{value:.2f}" for value in found)
         flops = "" if row["flops"] is None else format_count(row["flops"])
         started = row["date"][:16].replace("T", " ")
         words = (row["name"], started, _cell(row["finished"]))
-        figures = (accuracy, flops, reward, row["objective"] or "")
-        table.add_row(*words, *figures, row["about"])
+        cells = (*words, accuracy, flops, reward, row["objective"] or "", row["about"])
+        table.add_row(*cells[:shown])
     console.print(table)
+    if shown < len(titles):
+        for row in rows:
+            if row["about"].startswith("damaged"):
+                console.print(f"{row['name']} is {row['about']}")
+        console.print(f"left out in this width: {', '.join(titles[shown:])}")
     console.print(
         "times are UTC; accuracy: of a search its winner's by the search's evaluator, of a "
         "training the test top-1"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +15,9 @@ from rich.table import Table
 
 from nas.durations import TIME_LIMIT
 from nas.interfaces import SCORED, SPENT, Fleet, Trial
-from nas.objective import Objective, reward
+from nas.objective import Goal, pareto_front, reward
 from nas.quoting import command
-from nas.units import format_count
+from nas.units import amount, format_count
 from nas.verdict import why
 
 SHOWN = 5
@@ -43,7 +44,7 @@ class Progressing:
         self,
         name: str,
         total: int,
-        objective: Objective,
+        goal: Goal,
         references: Mapping[str, str],
         earlier: Sequence[Trial],
         fleet: Callable[[], Fleet] = lambda: Fleet(1, 0),
@@ -52,10 +53,10 @@ class Progressing:
 
         `references`: names of reference designs by arch id.
         """
-        self._name, self._total, self._objective = name, total, objective
+        self._name, self._total, self._goal = name, total, goal
         self._fleet = fleet
         self._references, self._done = references, 0
-        self._best: list[Row] = []
+        self._best: list[Row] = []  # of a Pareto search the whole front, most accurate first
         for trial in earlier:
             self._count(trial)
         if not self._console.is_terminal:
@@ -107,16 +108,17 @@ class Progressing:
             self._rank(trial)
 
     def _rank(self, trial: Trial) -> None:
-        row = {
-            "name": self._title(trial),
-            "metrics": trial.metrics,
-            "reward": reward(trial.metrics, self._objective),
-        }
-        ranked = sorted([*self._best, row], key=lambda r: -r["reward"])
-        self._best = ranked[:SHOWN]
+        row: Row = {"name": self._title(trial), "metrics": trial.metrics}
+        if cost := self._goal.pareto:
+            rows = [*self._best, row]
+            points = [(r["metrics"]["accuracy"], -r["metrics"].get(cost, math.inf)) for r in rows]
+            self._best = [rows[index] for index in pareto_front(points)]
+            return
+        row = {**row, "reward": reward(trial.metrics, self._goal.objective)}
+        self._best = sorted([*self._best, row], key=lambda r: -r["reward"])[:SHOWN]
 
     def _picture(self) -> Group:
-        board = leaderboard(self._best)
+        board = leaderboard(spread(self._best, SHOWN))
         lines = [fleet_line(self._fleet()), self._notice]
         return Group(board, self._bar, *(line for line in lines if line))
 
@@ -130,13 +132,20 @@ class Progressing:
         tail += f" after {_several(trial.retries, 'retry')}" if trial.retries else ""
         if not trial.values:
             return f"{head}: {trial.reason}{tail}"
-        own = reward(trial.metrics, self._objective)
-        best = self._best[0]["reward"] if self._best else own
         metrics = trial.metrics
-        return (
-            f"{head} accuracy {accuracy(metrics)} flops {format_count(metrics['flops'])} "
-            f"reward {own:.3f} best {best:.3f}{tail}"
-        )
+        seen = f"{head} accuracy {accuracy(metrics)} flops {format_count(metrics['flops'])}"
+        if cost := self._goal.pareto:
+            own = "" if cost == "flops" else f" {amount(cost, metrics[cost])}"
+            return f"{seen}{own} front of {len(self._best)}{tail}"
+        worth = reward(metrics, self._goal.objective)
+        best = self._best[0]["reward"] if self._best else worth
+        return f"{seen} reward {worth:.3f} best {best:.3f}{tail}"
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return up to `count` rows, evenly spread, the first and the last among them."""
+    last, steps = len(rows) - 1, max(1, min(count, len(rows)) - 1)
+    return [rows[round(i * last / steps)] for i in range(min(count, len(rows)))]
 
 
 def fleet_line(fleet: Fleet) -> str:
@@ -178,7 +187,8 @@ def leaderboard(rows: Sequence[Row]) -> Table:
     latency = any("latency_ms" in row["metrics"] for row in rows)
     judged = any(row.get("posterior") for row in rows)
     heads = ["accuracy %", *["posterior %"] * judged, "FLOPs (MACs)", "params"]
-    for title in (*heads, *["latency"] * latency, "reward"):
+    valued = any("reward" in row for row in rows)
+    for title in (*heads, *["latency"] * latency, *["reward"] * valued):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
         metrics = row["metrics"]
@@ -186,8 +196,9 @@ def leaderboard(rows: Sequence[Row]) -> Table:
         cells += [format_count(metrics["flops"]), format_count(metrics["params"])]
         if latency:
             cells.append(f"{metrics['latency_ms']:.3g} ms" if "latency_ms" in metrics else "–")
-        worth = f"{row['reward']:.3f}" if "reward" in row else "–"
-        table.add_row(row["name"], accuracy(metrics), *cells, worth)
+        if valued:
+            cells.append(f"{row['reward']:.3f}" if "reward" in row else "–")
+        table.add_row(row["name"], accuracy(metrics), *cells)
     return table
 
 
@@ -203,8 +214,10 @@ def show_search(result: Row, console: Console) -> None:
     if warmed := result.get("warm_start"):
         console.print(warmed["line"])
     if result["pareto"]:
-        console.print(f"objectives: accuracy up, {result['pareto']} down")
-    console.print(f"reward = {result['objective']}")
+        chosen = f"the net of the front with the best reward, {result['objective']}"
+        console.print(f"objectives: accuracy up, {result['pareto']} down; handed over is {chosen}")
+    else:
+        console.print(f"reward = {result['objective']}")
     if result["reward"] == "soft" and result["targets"]:
         console.print(
             "soft reward: its optimum does not depend on the target T (see docs/search.md)"
@@ -212,7 +225,8 @@ def show_search(result: Row, console: Console) -> None:
     if not rows:
         console.print(f"no arch was evaluated: {why_none(result)}")
     else:
-        console.print(leaderboard(rows))
+        hidden = {"reward"} if result["pareto"] else set()  # no order of a front
+        console.print(leaderboard([{k: row[k] for k in row if k not in hidden} for row in rows]))
         if reason := why(result):
             console.print(reason)
     if result["finals"]:

@@ -347,7 +347,7 @@ def _pursue(
     active.screen.begin(
         name,
         trials,
-        setup.goal.objective,
+        setup.goal,
         {each.arch.id: each.name for each in setup.references},
         earlier,
         active.executor.fleet,
