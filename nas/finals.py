@@ -276,6 +276,7 @@ def entry(standing: Standing) -> dict[str, Any]:
         "accuracy_std": standing.error or None,
         "seed_deviation": standing.deviation or None,
         "searched": standing.finalist.metrics.get("accuracy"),
+        "searched_std": standing.finalist.metrics.get("accuracy_std"),
     }
 
 

@@ -212,8 +212,10 @@ def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
 
 
 def _standing(setup: Setup, standing: Standing) -> dict[str, Any]:
-    metrics = handover.fresh(standing.finalist.metrics, standing)
-    return {**entry(standing), "reward": reward(metrics, setup.goal.objective)}
+    before, objective = standing.finalist.metrics, setup.goal.objective
+    now = handover.fresh(before, standing)
+    searched = reward(before, objective) if "accuracy" in before else None
+    return {**entry(standing), "reward": reward(now, objective), "searched_reward": searched}
 
 
 def training_flops(trials: Sequence[Trial]) -> float:

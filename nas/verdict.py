@@ -112,6 +112,24 @@ def why(result: Mapping[str, Any]) -> str:
     return " ".join(part for part in (verdict, _luck(result, best), _short(result)) if part)
 
 
+def as_candidate(result: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with what its net showed as a candidate, to stand beside those of other trials.
+
+    Of a finalist the row has what the finals found, which are longer; of one that was no trial
+    accuracy and reward are left out.
+    """
+    played: Mapping[str, Any] = next(
+        (f for f in result.get("finals") or () if f["arch_id"] == row["arch_id"]), {}
+    )
+    if "searched_reward" not in played:  # it was in no finals, or in those of an older version
+        return dict(row)
+    seen = {"accuracy": played["searched"], "accuracy_std": played["searched_std"]}
+    kept = {k: v for k, v in row["metrics"].items() if k not in seen}
+    metrics = kept | {name: value for name, value in seen.items() if value is not None}
+    known = {**row, "metrics": metrics, "reward": played["searched_reward"]}
+    return {name: value for name, value in known.items() if value is not None}
+
+
 def _short(result: Mapping[str, Any]) -> str:
     """Return that the finals were too short to tell what an arch gives, "" where they were not."""
     length = result.get("finals_length")

@@ -17,6 +17,7 @@ from nas.handover import fewer
 from nas.interfaces import Outcome, Task
 from nas.samplers import random_choices
 from nas.verbs.search import search
+from nas.verdict import as_candidate
 
 MBCONV = catalog.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)
@@ -297,3 +298,21 @@ def test_few_finalists_are_the_first_of_each_origin() -> None:
     playing = [Finalist(str(i), ARCHS[0], {}, origin) for i, origin in enumerate(origins)]
     names = {most: "".join(f.name for f in fewer(playing, most)) for most in (2, 3, 4, 6, 9)}
     assert names == {2: "03", 3: "034", 4: "0134", 6: "012345", 9: "012345"}
+
+
+def test_the_leaderboard_has_what_finalists_showed_as_candidates(folder: Path) -> None:
+    (folder / "lucky.py").write_text(LUCKY)
+    settings: dict[str, Any] = {"space": "space.py", "evaluator": "lucky.py", "trials": 6}
+    found = search(**settings, pruner="none", finalists=2, final_seeds=2)
+    random, best = found["random"], found["best"]
+    ((was, reward),) = {
+        (row["searched"], row["searched_reward"])
+        for row in found["finals"]
+        if row["arch_id"] == random["arch_id"]
+    }
+    shown = as_candidate(found, random)
+    assert shown["metrics"]["accuracy"] == was == reward == shown["reward"]
+    assert shown["metrics"]["accuracy"] != random["metrics"]["accuracy"]
+    beside = {**found["finals"][0], "searched": None, "searched_reward": None, "searched_std": None}
+    blank = as_candidate({"finals": [beside]}, {**best, "arch_id": beside["arch_id"]})
+    assert "reward" not in blank and "accuracy" not in blank["metrics"] and blank["metrics"]

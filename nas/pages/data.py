@@ -16,6 +16,7 @@ from nas.pages.axes import Axis
 from nas.pages.charts import Point
 from nas.pages.drawing import escape
 from nas.units import amount
+from nas.verdict import as_candidate
 
 TITLES = {
     "efficientnet_b0": "EfficientNet-B0",
@@ -100,9 +101,15 @@ def accuracy(metrics: dict[str, float]) -> str:
     return f"{metrics['accuracy']:.2f}" + (f" ± {std:.2f}" if std else "")
 
 
+def references(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the references that have an accuracy, with what they showed as candidates."""
+    return [as_candidate(result, entry) for entry in result["references"]]
+
+
 def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the entries that the winner is compared with."""
-    return [*result["references"], *([result["random"]] if result.get("random") else [])]
+    """Return the entries that the winner is compared with, with what they showed as candidates."""
+    random = [as_candidate(result, result["random"])] if result.get("random") else []
+    return [*references(result), *random]
 
 
 def number(text: object) -> float:
@@ -128,11 +135,11 @@ def points(found: Found, rows: list[dict[str, str]]) -> list[Point]:
 
 
 def entry_point(found: Found, entry: dict[str, Any]) -> Point | None:
-    """Return the winner or a reference as a point, None without the cost."""
+    """Return the winner or a reference as a point, None without the cost or an accuracy."""
     metrics, name = entry["metrics"], title(entry["name"])
     if name == "best":
         name = f"winner, {label(entry)}"
-    if found.cost not in metrics:
+    if found.cost not in metrics or "accuracy" not in metrics:
         return None
     accuracy, cost = metrics["accuracy"], metrics[found.cost]
     hover = _hover(found, name, accuracy, cost, entry["reward"], entry["choices"])

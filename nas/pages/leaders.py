@@ -35,7 +35,7 @@ def section(found: data.Found) -> list[Html]:
         counts = [_in_unit(metrics, key, units[key][1]) for key in COUNTS]
         slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
         believed = [data.accuracy(entry.get("posterior") or {})] * judged
-        numbers = [f"{entry['reward']:.2f}", data.accuracy(metrics), *believed, *counts[:2], *slow]
+        numbers = [_reward(entry), data.accuracy(metrics), *believed, *counts[:2], *slow]
         rows.append([name, *numbers, counts[2], code(entry["arch_id"])])
     beside = ["references"] if result["references"] else []
     beside += [data.RANDOM] if result.get("random") else []
@@ -66,6 +66,10 @@ def _counted(result: dict[str, Any]) -> list[Html]:
         for entry in result.get("references_counted", ())
     ]
     return [tag("p", f"References without an accuracy: {'; '.join(rows)}.")] if rows else []
+
+
+def _reward(entry: dict[str, Any]) -> str:
+    return f"{entry['reward']:.2f}" if "reward" in entry else "–"
 
 
 def _rival_name(entry: dict[str, Any]) -> str:

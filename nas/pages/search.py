@@ -25,7 +25,7 @@ from nas.pages.drawing import (
     tag,
 )
 from nas.units import amount, format_count, format_seconds
-from nas.verdict import why
+from nas.verdict import as_candidate, why
 
 # what an accuracy of this evaluator is, beyond its own title
 MEANING = {
@@ -211,14 +211,15 @@ def _front(found: data.Found) -> list[Html]:
     trials, rivals = data.points(found, found.trials), data.points(found, found.rivals)
     numbers = {row["number"] for row in found.front}
     front = [point for point in trials if point.name in numbers]
-    references = [data.entry_point(found, entry) for entry in result["references"]]
+    references = [data.entry_point(found, entry) for entry in data.references(result)]
     bounds = {
         f"{word} {amount(metric, value)}": value
         for word, group in (("target", "targets"), ("limit", "limits"))
         for metric, value in (result.get(group) or {}).items()
         if metric == found.cost
     }
-    winner = data.entry_point(found, result["best"])
+    best = result["best"]
+    winner = data.entry_point(found, as_candidate(result, best)) or data.entry_point(found, best)
     chart = charts.front_chart(
         trials, front, rivals, [p for p in references if p], winner or trials[0], axis, bounds
     )
@@ -269,7 +270,8 @@ def _progress(found: data.Found) -> list[Html]:
     series = {name: values for name, values in series.items() if values}
     if not series:  # all that is known was taken over
         return []
-    levels = {data.title(entry["name"]): entry["reward"] for entry in found.result["references"]}
+    known = [entry for entry in data.references(found.result) if "reward" in entry]
+    levels = {data.title(entry["name"]): entry["reward"] for entry in known}
     compared = f", against {_rival(found.result)}" if len(series) > 1 else ""
     note = (
         "An evaluation is a net that was trained or predicted; duplicates cost none. Double-click "

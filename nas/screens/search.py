@@ -18,7 +18,7 @@ from nas.interfaces import SCORED, SPENT, Fleet, Trial
 from nas.objective import Goal, pareto_front, reward
 from nas.quoting import command
 from nas.units import amount, format_count
-from nas.verdict import why
+from nas.verdict import as_candidate, why
 
 SHOWN = 5
 SAVED = ("report.html", "best/arch.json", "trials.csv")
@@ -312,9 +312,10 @@ def _rows(result: Row) -> list[Row]:
         for place, row in enumerate(result["leaders"], 1)
     ]
     shown = {row["arch_id"] for row in result["leaders"]}
-    rows += [row for row in result["references"] if row["arch_id"] not in shown]
+    others = [row for row in result["references"] if row["arch_id"] not in shown]
     if random := result["random"]:
-        rows.append({**random, "name": f"{random['name']} ({random['trials']} trials)"})
+        others.append({**random, "name": f"{random['name']} ({random['trials']} trials)"})
+    rows += [as_candidate(result, row) for row in others]
     counted = result.get("references_counted", ())
     return rows + [{**row, "name": f"{row['name']}, {row['reason']}"} for row in counted]
 
