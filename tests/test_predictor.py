@@ -20,7 +20,7 @@ TARGET = 20_000_000
 GOAL = Goal(make_objective("hard", None, (Bound("flops", TARGET),), ()))
 
 
-def proposing(goal: Goal = GOAL, **options: int) -> Proposer:
+def proposing(goal: Goal = GOAL, **options: Any) -> Proposer:
     made = predictor.make(SPACE, seed=0, goal=goal, draw=drawing(SPACE, goal), **options)
     assert isinstance(made, Proposer)
     return made
@@ -63,6 +63,63 @@ def test_reference_designs_count_as_its_start() -> None:
             told(past, choices, 60.0 if number == best else 50.0)
         found.append(proposing(startup=3)._propose(past, random.Random(0)))
     assert found[0] != found[1] and not any(key_of(c) in past.seen for c in found)
+
+
+def differing(one: Choices, other: Choices) -> int:
+    return sum(one[name] != other[name] for name in SPACE.choices)
+
+
+def hoped(
+    monkeypatch: pytest.MonkeyPatch, starts: list[Choices], trials: int, **options: Any
+) -> list[Choices]:
+    """Return all points that the model is asked about for the proposal after so many trials."""
+    asked: list[Choices] = []
+
+    def fake(belief: Any, scored: list[Choices]) -> Any:
+        def acquisition(points: list[Choices], wider: float) -> tuple[Any, Any]:
+            asked.extend(points)
+            return np.ones(len(points)), np.zeros(len(points))
+
+        return acquisition, list(range(len(scored)))
+
+    monkeypatch.setattr(predictor, "expected_improvement", fake)
+    past, rng = no_past(), random.Random(0)
+    for number, choices in enumerate(starts):
+        told(past, choices, 60.0 - number)
+    while len(past.done) < trials:
+        told(past, drawing(SPACE, GOAL)(SPACE, rng), 40.0)
+    proposing(**options)._propose(past, random.Random(1))
+    return asked
+
+
+def farthest(points: list[Choices], from_: list[Choices]) -> int:
+    """Return how many choices set the loneliest point apart from the nearest of others."""
+    return max(min(differing(point, other) for other in from_) for point in points)
+
+
+def test_behind_designs_few_trials_look_near_the_leaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    designs = list(reference_points(SPACE, GOAL).values())
+    leaders = (designs * predictor.LEADERS)[: predictor.LEADERS]
+    points = hoped(monkeypatch, leaders, len(leaders))
+    # a mutant is at most so many steps away; of a crossing every choice is one of its parents'
+    mixed = {name: {design[name] for design in designs} for name in SPACE.choices}
+    strangers = [p for p in points if any(p[name] not in mixed[name] for name in SPACE.choices)]
+    assert strangers and farthest(strangers, designs) <= predictor.STEPS
+    near = {key_of(point) for point in points}
+    foremost = [p for p in predictor._neighbours(SPACE, designs[0]) if flops(p) <= TARGET]
+    assert {key_of(point) for point in foremost} - {key_of(d) for d in designs} <= near
+
+
+@pytest.mark.parametrize("case", ["no designs", "many trials", "a prior"])
+def test_it_looks_far_otherwise(monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    designs = list(reference_points(SPACE, GOAL).values())
+    if case == "no designs":
+        designs = list(predictor._neighbours(SPACE, designs[0]))[:3]
+    leaders = (designs * predictor.LEADERS)[: predictor.LEADERS]
+    options = {"prior": lambda points: np.arange(len(points)) * 1.0} if case == "a prior" else {}
+    trials = len(SPACE.choices) if case == "many trials" else len(leaders)
+    points = hoped(monkeypatch, leaders, trials, **options)
+    assert farthest(points, designs) > 2 * predictor.STEPS
 
 
 @pytest.mark.parametrize(("gain", "widths"), [(0.0, [1.0, predictor.WIDER]), (0.5, [1.0])])

@@ -1,11 +1,13 @@
 """A model of accuracy proposes: a Gaussian process on choices and counted costs, and what it hopes.
 
 The proposal is the point of the largest expected improvement over the best mean so far (for two
-objectives: of hypervolume), found among random points, mutants and crossings of the leaders and,
-step by step, the neighbours of the best of these. What a network costs is counted, so points above
-a hard limit are never proposed. Of points in flight it expects what it believes of them, so that
-the next is another one. A training that was stopped early counts by what it showed until then
-(`nas.posterior.shown`).
+objectives: of hypervolume). Behind reference designs, and while there are fewer trials than
+choices, it is looked for near the leaders alone: among neighbours, mutants and crossings. A model
+of so few trials hopes for most where it knows least, and far from a good design nearly everything
+is worse. Otherwise random points are looked at too and, step by step, the neighbours of the most
+hopeful. What a network costs is counted, so points above a hard limit are never proposed. Of points
+in flight it expects what it believes of them, so that the next is another one. A training that was
+stopped early counts by what it showed until then (`nas.posterior.shown`).
 
 For trials that are expensive: a proposal takes about a tenth of a second of one core.
 
@@ -34,7 +36,7 @@ from nas.belief import (
 from nas.features import Features, plain_points
 from nas.interfaces import SCORED, Choices, Metrics, Space
 from nas.objective import Goal, Objective, broken_limit
-from nas.points import decode
+from nas.points import decode, reference_points
 from nas.samplers import (
     Draw,
     Excess,
@@ -53,6 +55,7 @@ from nas.samplers import (
 
 OBJECTIVES = ("reward", "pareto")
 LEADERS = 10
+FOREMOST = 3  # leaders of which all neighbours are looked at
 GROWTH = 1.1  # parameters are fitted anew when there are so many times the trials
 CLIMBERS, CLIMBS = 2, 4  # of how many points all neighbours are tried, and how often
 STEPS = 3  # mutations of a leader, at most
@@ -78,7 +81,8 @@ def make(
     startup: trials before the model is used. The space's reference designs count; of the others
     every other one is random and every other one alike in all stages and close below the target,
     or with --warm-start what the prior thinks best. pool: how many random points, mutants of each
-    number of steps and crossings are looked at for a proposal.
+    number of steps and crossings are looked at for a proposal; near the leaders twice as many
+    mutants and no random points.
     """
     at_least(2, startup=startup)
     at_least(1, pool=pool)
@@ -134,8 +138,9 @@ class _Mind:
             kind = expected_hypervolume_improvement if front else expected_improvement
             acquisition, order = kind(belief, scored)
             leaders = [scored[i] for i in order[:LEADERS]]
-            found = self._search(past, leaders, acquisition, 1.0, rng)
-            if not front and max((gain for gain, _ in found.values()), default=1.0) < SURE:
+            near = not front and self._near(past)
+            found = self._search(past, leaders, acquisition, 1.0, rng, near=near)
+            if not front and max((gain for gain, _ in found.values()), default=0.0) < SURE:
                 found = self._search(past, leaders, acquisition, WIDER, rng)
             return self._new(past, found, rng)
         drawn = self._drawn(past, rng)
@@ -146,6 +151,15 @@ class _Mind:
             return next((c for c in self._plain if key_of(c) not in taken), drawn)
         acquisition = prior_mean(self._features, self._goal)
         return self._new(past, self._search(past, [drawn], acquisition, 1.0, rng), rng)
+
+    @cached_property
+    def _designs(self) -> set[Key]:
+        return {key_of(choices) for choices in reference_points(self._space, self._goal).values()}
+
+    def _near(self, past: Past) -> bool:
+        """Tell whether to look near the leaders alone: behind designs, while trials are few."""
+        few = len(past.done) < len(self._space.choices)
+        return few and self._prior is no_prior and not past.seen.isdisjoint(self._designs)
 
     def _drawn(self, past: Past, rng: random.Random) -> Choices:
         """Return a random point within the limits, a new one where that is not too rare."""
@@ -179,20 +193,23 @@ class _Mind:
         acquisition: Acquisition,
         wider: float,
         rng: random.Random,
+        *,
+        near: bool = False,
     ) -> dict[Key, tuple[float, float]]:
         """Return new points that are found from the leaders, with acquisition and mean of each."""
-        taken = past.taken()
+        taken, climbs = past.taken(), 0 if near else CLIMBS
         found = dict[Key, tuple[float, float]]()
-        points = self._fresh(_candidates(self._space, leaders, self._pool, rng), taken)
-        for _ in range(CLIMBS + 1):
-            fresh = [choices for choices in points if key_of(choices) not in found]
+        points = _candidates(self._space, leaders, self._pool, rng, near)
+        for climb in range(climbs + 1):
+            new = self._fresh(points, taken)
+            fresh = [choices for choices in new if key_of(choices) not in found]
             if not fresh:
                 break
             for choices, *worth in zip(fresh, *acquisition(fresh, wider), strict=True):
                 found[key_of(choices)] = (float(worth[0]), float(worth[1]))
-            best = sorted(found, key=lambda key: found[key], reverse=True)[:CLIMBERS]
-            near = (n for key in best for n in _neighbours(self._space, self._point(key)))
-            points = self._fresh(near, taken)
+            if climb < climbs:
+                best = sorted(found, key=lambda key: found[key], reverse=True)[:CLIMBERS]
+                points = (n for key in best for n in _neighbours(self._space, self._point(key)))
         return found
 
     def _fresh(self, points: Iterator[Choices], taken: set[Key]) -> list[Choices]:
@@ -225,15 +242,22 @@ def _meets(cost: Metrics, objective: Objective) -> bool:
 
 
 def _candidates(
-    space: Space, leaders: Sequence[Choices], count: int, rng: random.Random
+    space: Space, leaders: Sequence[Choices], count: int, rng: random.Random, near: bool
 ) -> Iterator[Choices]:
-    """Yield random points, mutants of the leaders and crossings of two of them."""
+    """Yield mutants of the leaders and crossings of two of them, and points from farther away.
+
+    near: none from farther away, but all neighbours of the foremost and twice the mutants.
+    """
+    for leader in leaders[: FOREMOST if near else 0]:
+        yield from _neighbours(space, leader)
     for _ in range(count):
-        yield random_choices(space, rng)
-        mutant = rng.choice(leaders)
-        for _ in range(STEPS):
-            mutant = mutate(space, mutant, rng)
-            yield mutant
+        if not near:
+            yield random_choices(space, rng)
+        for _ in range(2 if near else 1):
+            mutant = rng.choice(leaders)
+            for _ in range(STEPS):
+                mutant = mutate(space, mutant, rng)
+                yield mutant
         one, other = rng.choice(leaders), rng.choice(leaders)
         yield {name: rng.choice((one, other))[name] for name in space.choices}
 
