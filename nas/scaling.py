@@ -10,8 +10,8 @@ from typing import Any, Protocol
 from nas import catalog
 from nas.arch import Arch
 from nas.interfaces import Executor, Work
-from nas.prepare import CLUSTER, EXECUTORS
 from nas.settings.scale import ScaleSettings
+from nas.work import CLUSTER, EXECUTORS
 
 INTERRUPTED = "interrupted"
 BASE = "baseline.json"  # of a scaling, as it was when it began

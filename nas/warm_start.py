@@ -22,12 +22,13 @@ from nas.errors import NasError, OptionError, RunError, did_you_mean
 from nas.interfaces import SCORED, Metrics, Rung, Space, Trial
 from nas.objective import Goal, broken_limit, reward
 from nas.points import decode
-from nas.prepare import Setup, Start, work_of
+from nas.prepare import Setup, Start
 from nas.priors import MAKERS, Place, common, prior_of_run
 from nas.settings.before import search_args
 from nas.settings.search import Settings, settings_from
 from nas.sources import DATA, SOURCES, sources
 from nas.studies.study import RANDOM, SEARCH, Kept, read_journal
+from nas.work import work_of
 
 FILE, SCHEMA = "warm_start.json", 1
 RUNS = ("trials", "prior")  # kinds of what an earlier run tells

@@ -36,24 +36,17 @@ from scipy.stats import kendalltau
 
 from nas.evaluators.surrogate import (
     DEVICES,
-    EXPANSIONS,
     FILE,
-    GRID,
-    KERNELS,
     MEASURED_LATENCY,
-    MOST_LAYERS,
     TIMES,
     Accuracy,
-    Array,
-    Codes,
     Spread,
     Time,
-    features,
-    options,
     rbf,
     scaled,
     unpack,
 )
+from nas.skeleton import EXPANSIONS, GRID, KERNELS, MOST_LAYERS, Array, Codes, features, options
 
 CENTRES, TIME_CENTRES = 2000, 1000
 # the settings were chosen on two folds of seed 0; other seeds give the same figures

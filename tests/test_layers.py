@@ -20,7 +20,8 @@ ROWS = (
     "nas.exporting nas.features nas.fitted nas.gaussian nas.grid nas.layers nas.locks "
     "nas.machines.* nas.model nas.modules nas.naswot nas.objective nas.onnx_graph nas.ops.* "
     "nas.plain nas.plain_yaml nas.points nas.posterior nas.ranking nas.rounding nas.run "
-    "nas.samplers nas.sampling.* nas.studies.* nas.tables nas.training.* nas.tries nas.workers",
+    "nas.samplers nas.sampling.* nas.skeleton nas.studies.* nas.tables nas.training.* "
+    "nas.tries nas.workers",
     "nas.controllers.* nas.datasets.* nas.devices.* nas.exporters.* nas.pruners.* "
     "nas.recipes.* nas.trackers.* search_spaces.*",
     "baselines.* nas.evaluators.* nas.executors.*",
@@ -28,7 +29,7 @@ ROWS = (
     "nas.fit_setup nas.fitting nas.handover nas.load nas.member_setup nas.members nas.packing "
     "nas.pages.* nas.prepare nas.priors nas.progress nas.proxies nas.proxy_lab nas.reach "
     "nas.report nas.results nas.resumption nas.scaling nas.scored nas.screens.* nas.sources "
-    "nas.train_results nas.train_setup nas.verbs.* nas.verdict nas.warm_start",
+    "nas.train_results nas.train_setup nas.verbs.* nas.verdict nas.warm_start nas.work",
     "nas.__main__ nas.cli nas.commands.* nas.flags",
 )
 ROOMS = {name: row for row, names in enumerate(ROWS) for name in names.split()}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from scipy.stats import kendalltau
 
+from nas import skeleton
 from nas.arch import Arch, Head, Squeeze, Stage, Stem
 from nas.errors import EvaluatorError, OptionError
 from nas.evaluators import surrogate
@@ -24,7 +25,7 @@ WITH_SE = tuple((expansion, kernel, layers, 1) for expansion, kernel, layers in 
 
 
 def arch(genes: Any = WITH_SE, **changes: Any) -> Arch:
-    shape = zip(surrogate.WIDTHS, surrogate.STRIDES, genes, strict=True)
+    shape = zip(skeleton.WIDTHS, skeleton.STRIDES, genes, strict=True)
     stages = tuple(
         Stage("mbconv", width, int(layers), int(kernel), stride, float(expansion), 0.25 * se)
         for width, stride, (expansion, kernel, layers, se) in shape
@@ -40,7 +41,7 @@ def stage(number: int, **changes: Any) -> Arch:
 
 def points(count: int, seed: int = 0) -> Any:
     rng = np.random.default_rng(seed)
-    most = np.array(surrogate.MOST_LAYERS) + 1
+    most = np.array(skeleton.MOST_LAYERS) + 1
     genes = [rng.choice((1, 4, 6), (count, 7)), rng.choice((3, 5), (count, 7))]
     genes += [rng.integers(1, most, (count, 7)), rng.integers(0, 2, (count, 7))]
     return np.stack(genes, axis=2)
@@ -104,7 +105,7 @@ def test_deviations_exceed_what_repeats_show() -> None:
 def test_counted_costs_are_those_of_b0() -> None:
     # 385.815 M multiply-adds and 5,288,548 parameters, less stem, head and classifier
     codes = np.array([WITH_SE])
-    logs = surrogate.features(codes)[0, :49].reshape(7, 7)
+    logs = skeleton.features(codes)[0, :49].reshape(7, 7)
     assert np.exp(logs[:, 4]).sum() == pytest.approx(353.626e6, rel=1e-4)
     assert np.exp(logs[:, 5]).sum() == pytest.approx(5_288_548 - 928 - 412_160 - 1_281_000)
 

@@ -1,4 +1,4 @@
-"""Defaults of earlier versions, for runs that were started with them and are read or gone on with.
+"""Defaults of earlier versions, for runs that were started with them and are read or resumed.
 
 Until the recipe `auto` came, an args.yaml did not name the recipe where none was asked for.
 """

@@ -51,7 +51,7 @@ class ScaleSettings:
         "Fit",
         "Fit alpha, beta, gamma to this base: train the candidates of a grid at twice its FLOPs.",
     )
-    candidates: int | None = flag(None, "Fit", "At most so many networks of the grid; default 12.")
+    candidates: int | None = flag(None, "Fit", "How many networks of the grid at most; default 12.")
     fit_epochs: int | None = flag(
         None, "Fit", "Epochs of a candidate's training; default as many as rank candidates."
     )
@@ -62,7 +62,7 @@ class ScaleSettings:
         None, "Fit", "Recipe of a candidate (`nas ls recipes`); default auto."
     )
     finalists: int | None = flag(
-        None, "Fit", "The best so many are trained again with new seeds; default 3."
+        None, "Fit", "How many of the best are trained again with new seeds; default 3."
     )
     final_seeds: int | None = flag(None, "Fit", "Seeds of each finalist; default 3.")
     target_latency: float | None = flag(

@@ -76,8 +76,8 @@ class Settings:
     finalists: int | None = flag(
         None,
         "Data",
-        "The best so many are trained again with new seeds before one is named; 0: none; default "
-        "3.",
+        "How many of the best are trained again with new seeds before one is named; 0: none; "
+        "default 3.",
     )
     final_seeds: int | None = flag(None, "Data", "Seeds of each finalist; default 3.")
     final_epochs: int | None = flag(

@@ -68,9 +68,7 @@ def export(
         NasError: the file answers otherwise than the network; it is kept.
     """
     started = time.monotonic()
-    exporter = catalog.load("exporters", format)
-    for offered in ("FILE", "check", "write", "run", "hint"):
-        catalog.export("exporters", format, offered)
+    exporter = _exporter(format)
     options = {"preprocessing": preprocessing, "features_only": features_only}
     _check(batch_size, batches, seed)
     run.check_place(output, name)
@@ -101,6 +99,17 @@ def export(
     if folder:
         run.write_json(folder / RESULT, result)
     return result
+
+
+def _exporter(format: str) -> Any:
+    """Return the part of a format.
+
+    Raises:
+        OptionError: there is none, or it lacks what an exporter offers.
+    """
+    for offered in ("FILE", "check", "write", "run", "hint"):
+        catalog.export("exporters", format, offered)
+    return catalog.load("exporters", format)
 
 
 def _check(batch_size: int, batches: Sequence[int], seed: int) -> None:

@@ -13,7 +13,6 @@ from nas.arch import Arch
 from nas.errors import NasError, OptionError, RunError
 from nas.fit_setup import Plan, prepare_fit
 from nas.load import anchored, latest_search, load_arch, named
-from nas.prepare import CLUSTER
 from nas.quoting import command
 from nas.scaling import BASE, INTERRUPTED, Screen, Setup, executor_options
 from nas.screens.scale import silent
@@ -26,6 +25,7 @@ from nas.settings.scale import (
     scale_settings_from,
 )
 from nas.units import parse_phis
+from nas.work import CLUSTER
 
 SCHEMA = 1
 RESULT, FAMILY = "result.json", "family.csv"

@@ -21,7 +21,7 @@ from nas.errors import NasError
 from nas.interfaces import SPENT, Executor, Metrics, Trial
 from nas.packing import trainings_at_once
 from nas.points import excess
-from nas.prepare import Setup, executor_options, prepare
+from nas.prepare import Setup, prepare
 from nas.reach import check_space
 from nas.samplers import distributions, guarded, trial_seed
 from nas.screens.search import Progressing, silent
@@ -32,6 +32,7 @@ from nas.studies.database import opened, split
 from nas.studies.shared import Shared
 from nas.studies.study import RANDOM, SEARCH, Journal, Log
 from nas.verbs.plan import announced
+from nas.work import executor_options
 
 INTERRUPTED, EQUAL_COST = "interrupted", "random search has cost what the search has"
 # random search may take this many times the trials, where most of its trainings are stopped early
