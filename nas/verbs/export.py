@@ -56,10 +56,10 @@ def export(
 
     `source` is what was trained (a train run, a search run, a member of a family) or an arch as
     `nas.load_arch` takes it, which gets fresh weights from `seed`. `format` is a file of
-    nas/exporters. `output` is the file or folder to write, by default one in project/export/name.
-    `batch_size` 0 leaves the number of images free. With `preprocessing` the file takes uint8 RGB
-    (N, 3, imgsz, imgsz); with `features_only` it gives the last map at each stride. The answers to
-    random images in batches of `batches` (or of `batch_size`) are compared with the network's own.
+    nas/exporters. `output` is what to write, by default in project/export/name. `batch_size` 0
+    leaves the number of images free. With `preprocessing` the file takes uint8 RGB (N, 3, imgsz,
+    imgsz); with `features_only` it gives the last map at each stride. Its answers to random images
+    in batches of `batches` (or of `batch_size`) are compared with the network's own.
 
     Raises:
         OptionError, ArchError: an option is wrong, or the format cannot hold the arch.
@@ -67,8 +67,7 @@ def export(
         RunError: the source is damaged, or the output cannot be written.
         NasError: the file answers otherwise than the network; it is kept.
     """
-    started = time.monotonic()
-    exporter = _exporter(format)
+    started, exporter = time.monotonic(), _exporter(format)
     options = {"preprocessing": preprocessing, "features_only": features_only}
     _check(batch_size, batches, seed)
     run.check_place(output, name)

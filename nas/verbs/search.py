@@ -328,9 +328,6 @@ def _pursue(
         table.append(trial)
         active.screen.trial(trial)
 
-    def ended() -> str:
-        return late() or (EQUAL_COST if sum(cost) >= allowed else "")
-
     engine = Engine(
         log,
         setup.space,
@@ -340,19 +337,13 @@ def _pursue(
         seed=seed,
         known=active.known,
         stop=stop,
-        late=ended,
+        late=lambda: late() or (EQUAL_COST if sum(cost) >= allowed else ""),
         at_least=at_least,
         watch=watch,
         budget=setup.budget(active.folder / "trials"),
     )
-    active.screen.begin(
-        name,
-        trials,
-        setup.goal,
-        {each.arch.id: each.name for each in setup.references},
-        earlier,
-        active.executor.fleet,
-    )
+    named = {each.arch.id: each.name for each in setup.references}
+    active.screen.begin(name, trials, setup.goal, named, earlier, active.executor.fleet)
     try:
         reason = engine.run(trials)
         if log.shared:  # in order, and the same for every driver
