@@ -1,7 +1,6 @@
 """`nas train` with default flags: what it says, that it learns, and what is said if it did not."""
 
 import io
-import json
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +108,7 @@ def test_a_resumed_training_keeps_the_recipe_it_was_started_with(home: Path) -> 
     kept = home / "runs/train/part/recipe.json"
     again = go_on(home / "runs/train/part", {})
     assert again["test"] == whole["test"]
-    assert json.loads(kept.read_text()) == run.read_json(home / "runs/train/whole/recipe.json")
+    assert run.read_json(kept) == run.read_json(home / "runs/train/whole/recipe.json")
     weights = [
         load_weights(home / f"runs/train/{name}/weights/best.safetensors")
         for name in ("part", "whole")
