@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -290,25 +290,27 @@ def trained(folder: Path, arch_id: str) -> Path | None:
     return folder / "finals" / best["folder"] if best else None
 
 
-def hand_over(training: Path | None, best: Path) -> bool:
+def hand_over(training: Path | None, best: Path, facts: Mapping[str, Any]) -> bool:
     """Copy the weights of a training, with its config, to the folder `best`; tell if there are any.
 
-    Without a training, what an earlier winner left there goes.
+    Without a training, what an earlier winner left there goes. facts: what its config says besides.
 
     Raises:
         RunError: they cannot be written, as on a full disk.
     """
-    files = {"weights/best.safetensors": "model.safetensors", "config.json": "config.json"}
-    sources = {name: training / inner for inner, name in files.items()} if training else {}
-    there = bool(sources) and all(source.is_file() for source in sources.values())
+    weights, config = best / "model.safetensors", best / "config.json"
+    source = training / "weights" / "best.safetensors" if training else None
+    there = source and source.is_file() and (source.parents[1] / config.name).is_file()
     try:
-        for name in files.values():
-            if there:
-                best.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(sources[name], best / f".{name}")
-                (best / f".{name}").replace(best / name)
-            else:
-                (best / name).unlink(missing_ok=True)
+        if not source or not there:
+            weights.unlink(missing_ok=True)
+            config.unlink(missing_ok=True)
+            return False
+        told = run.read_object(source.parents[1] / config.name)
+        best.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, best / f".{weights.name}")
+        (best / f".{weights.name}").replace(weights)
+        run.write_json(config, {**told, **facts})
     except OSError as error:
         raise RunError(f"cannot write in {best}: {error.strerror}; make room there") from error
-    return there
+    return True

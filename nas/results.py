@@ -125,7 +125,7 @@ def conclude(
         "data": setup.settings.data,
         "best": best,
         "verdict": verdict,
-        "weights": _weights(folder, study.study.study_name, best, final),
+        "weights": _weights(folder, setup, study.study.study_name, best, final),
         "observed_best": handover.observed_best(setup, found, best),
         **_compared(setup, found, rival, final, best),
         "finals": [_standing(setup, standing) for standing in standings],
@@ -143,7 +143,11 @@ def conclude(
 
 
 def _weights(
-    folder: Path, study: str, best: dict[str, Any] | None, final: Mapping[str, Standing]
+    folder: Path,
+    setup: Setup,
+    study: str,
+    best: dict[str, Any] | None,
+    final: Mapping[str, Standing],
 ) -> str | None:
     """Copy the weights of what is handed over to its folder; return of which training they are.
 
@@ -160,8 +164,15 @@ def _weights(
         "a training for the finals": trained(folder, best["arch_id"]),
         f"its training as a candidate{length}": candidate,
     }
-    found = (text for text, place in trainings.items() if hand_over(place, folder / "best"))
-    return next(found, None)
+    facts, to = _images(setup), folder / "best"
+    return next((text for text, place in trainings.items() if hand_over(place, to, facts)), None)
+
+
+def _images(setup: Setup) -> dict[str, str]:
+    """Return which images candidates are trained on, as the config of a training has it."""
+    chosen, own = setup.settings, getattr(setup.evaluator, "fingerprint", "")
+    named = {key: getattr(chosen, key) for key in ("data", "image_column", "label_column")}
+    return {key: value for key, value in {**named, "fingerprint": own}.items() if value}
 
 
 def _compared(

@@ -164,20 +164,22 @@ def test_checkpoints_go_and_weights_stay(tmp_path: Path) -> None:
 def test_the_weights_of_the_best_training_are_handed_over(tmp_path: Path) -> None:
     standing, other, _ = played(tmp_path, Course())
     best = tmp_path / "best"
-    hand_over(tmp_path / "finals" / standing.weights, best)
+    hand_over(tmp_path / "finals" / standing.weights, best, {})
     assert float((best / "model.safetensors").read_text()) == max(standing.accuracies)
-    assert (best / "config.json").read_text() == "{}"
-    hand_over(tmp_path / "finals" / other.weights, best)
+    hand_over(tmp_path / "finals" / standing.weights, best, {"data": "digits"})
+    assert run.read_json(best / "config.json") == {"data": "digits"}
+    hand_over(tmp_path / "finals" / other.weights, best, {})
     assert float((best / "model.safetensors").read_text()) == max(other.accuracies)
     assert sorted(path.name for path in best.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_without_a_standing_an_earlier_winners_weights_go(tmp_path: Path) -> None:
-    assert hand_over(tmp_path / "finals" / played(tmp_path, Course())[0].weights, tmp_path / "best")
+    standing = played(tmp_path, Course())[0]
+    assert hand_over(tmp_path / "finals" / standing.weights, tmp_path / "best", {})
     (tmp_path / "best" / "arch.json").write_text("{}")
-    assert not hand_over(None, tmp_path / "best")
+    assert not hand_over(None, tmp_path / "best", {})
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["arch.json"]
-    assert not hand_over(tmp_path / "no such training", tmp_path / "nothing")
+    assert not hand_over(tmp_path / "no such training", tmp_path / "nothing", {})
     assert not (tmp_path / "nothing").exists()
 
 
@@ -185,7 +187,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     standing = played(tmp_path, Course())[0]
     (tmp_path / "best").write_text("a file in the way")
     with pytest.raises(RunError, match="cannot write in") as error:
-        hand_over(tmp_path / "finals" / standing.weights, tmp_path / "best")
+        hand_over(tmp_path / "finals" / standing.weights, tmp_path / "best", {})
     assert "\n" not in str(error.value)
 
 

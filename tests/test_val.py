@@ -16,6 +16,7 @@ from nas.data.dataset import open_dataset
 from nas.errors import OptionError
 from nas.model import Model
 from nas.verbs.predict import predict
+from nas.verbs.search import search
 from nas.verbs.val import val
 
 CLASSES = ["Red Fox", "lynx", "wolf"]
@@ -119,3 +120,16 @@ def test_broken_and_unknown_images_are_counted(run: Path, tmp_path: Path) -> Non
     assert (found["n"], found["images"]) == (149, 152)
     assert any("bear (2 images)" in note for note in found["notes"])
     assert any("1 broken left out" in note for note in found["notes"])
+
+
+def test_a_search_is_scored_on_images_that_it_did_not_train_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    data = images(tmp_path / "own", *CLASSES, number=20)
+    chosen = {"trials": 1, "epochs": 1, "finalists": 0, "random_search": False, "workers": 1}
+    found = search(data=str(data), max_flops="3M", **chosen)
+    for other in ({}, {"data": data}, {"data": shutil.copytree(data, tmp_path / "copy")}):
+        scored = val(found["run"], **other)
+        assert (scored["split"], scored["n"]) == ("test", 12) and scored["images"] == 12
