@@ -37,13 +37,13 @@ POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inli
 def write(folder: Path) -> Path:
     """Write report.html into the folder of a search, scale or train run; return its path.
 
-    A training may be unfinished. A search shows the latest family that was scaled from it under
-    the same project.
+    `folder`: or the run's name. A training may be unfinished. A search shows the latest family that
+    was scaled from it under the same project.
 
     Raises:
         RunError: the folder is none of these, is damaged, or cannot be written.
     """
-    folder = Path(folder)
+    folder = run.find(folder)
     args = run.read_args(folder) if (folder / run.ARGS).is_file() else {}
     training = train.holds(folder, args)
     result = _json(folder / RESULT) if training else _result(folder)

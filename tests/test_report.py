@@ -347,6 +347,13 @@ def test_negative_phi_and_rule_without_coefficients(tmp_path: Path) -> None:
     assert "φ −1 to 1" in page.text and "reads no coefficients" in page.text
 
 
+def test_run_is_found_by_its_name(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy.parents[2])
+    (copy / "report.html").unlink()
+    assert report.write(Path(copy.name)) == Path("runs", "search", copy.name, "report.html")
+    assert (copy / "report.html").is_file()
+
+
 def test_foreign_folder_is_refused(tmp_path: Path, copy: Path) -> None:
     with pytest.raises(RunError, match=r"is no run that can be reported.*is expected") as caught:
         report.write(tmp_path)
