@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nas import catalog, handover, run
 from nas.finals import Finalist, Length
-from nas.interfaces import Work
+from nas.interfaces import Trial, Work
 from nas.prepare import Setup
 from nas.studies.study import Log
 
@@ -27,7 +27,7 @@ def playing(
     found = handover.judged(setup, log.trials())
     rival = handover.judged(setup, baseline.trials() if baseline else [])
     everyone = handover.finalists(setup, found, rival)
-    if left is None or not (each := _candidate_seconds(log)):
+    if left is None or not (each := _candidate_seconds(setup, log)):
         return everyone
     return handover.fewer(everyone, max(2, math.floor(left * slots / each)))
 
@@ -45,7 +45,7 @@ def length(
     if path.exists():
         kept = run.read_json(path)
         return setup.final_length(int(kept["epochs"]), float(kept["fraction"]))
-    if left and (each := _candidate_seconds(log)) and full.ratio > 1:
+    if left and (each := _candidate_seconds(setup, log)) and full.ratio > 1:
         turns = math.ceil(nets * setup.final_seeds / slots)
         share = left / (turns * each * full.ratio)
         least = math.ceil(full.epochs / full.ratio)
@@ -63,7 +63,19 @@ def lengthened(setup: Setup, chosen: Length) -> Work:
     return dataclasses.replace(setup.work, options={**setup.work.options, **options})
 
 
-def _candidate_seconds(log: Log) -> float:
+def _candidate_seconds(setup: Setup, log: Log) -> float:
     """Return the median seconds of a candidate's whole training, 0 if none has ended."""
-    whole = [trial.seconds for trial in log.trials() if trial.state == "done" and trial.seconds]
-    return statistics.median(whole) if whole else 0.0
+    done = [trial for trial in log.trials() if trial.state == "done" and trial.seconds]
+    last = setup.rungs[-1] if setup.rungs else 1
+    return statistics.median(_whole_seconds(trial, last) for trial in done) if done else 0.0
+
+
+def _whole_seconds(trial: Trial, last: int) -> float:
+    """Return the seconds that a training takes up to its last rung, `last`.
+
+    The first of a run is counted where its share of the time ended, with the reason: it has come
+    to an earlier rung.
+    """
+    if not (trial.reason and trial.rungs):
+        return trial.seconds
+    return trial.seconds * max(1.0, last / trial.rungs[-1].epochs)

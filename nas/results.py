@@ -112,7 +112,9 @@ def conclude(
     final = {standing.finalist.arch.id: standing for standing in standings}
     best, verdict = handover.handed_over(setup, found, rival, final) or (None, "")
     front = _front(handover.leaders(found, setup.goal), setup.goal)
-    study = baseline if baseline and best and best["origin"] == RANDOM else log
+    studies = {log.study.study_name: found.trials}
+    if baseline:
+        studies[baseline.study.study_name] = rival.trials
     result = {
         "schema": SCHEMA,
         "run": str(folder),
@@ -125,7 +127,7 @@ def conclude(
         "data": setup.settings.data,
         "best": best,
         "verdict": verdict,
-        "weights": _weights(folder, setup, study.study.study_name, best, final),
+        "weights": _weights(folder, setup, studies, best, final),
         "observed_best": handover.observed_best(setup, found, best),
         **_compared(setup, found, rival, final, best),
         "finals": [_standing(setup, standing) for standing in standings],
@@ -145,7 +147,7 @@ def conclude(
 def _weights(
     folder: Path,
     setup: Setup,
-    study: str,
+    studies: Mapping[str, Sequence[Trial]],
     best: dict[str, Any] | None,
     final: Mapping[str, Standing],
 ) -> str | None:
@@ -157,15 +159,20 @@ def _weights(
         return None
     standing, epochs = final.get(best["arch_id"]), best["metrics"].get("epochs")
     played = folder / "finals" / standing.weights if standing else None
-    candidate = training_folder(folder / "trials", study, best["number"])
-    length = f", {epochs:.0f} epochs" if epochs else ""
-    trainings = {
-        "its best training in the finals": played,
-        "a training for the finals": trained(folder, best["arch_id"]),
-        f"its training as a candidate{length}": candidate,
-    }
+    length = f", {epochs:.0f} epoch{'' if epochs == 1 else 's'}" if epochs else ""
+    trainings = [
+        ("its best training in the finals", played),
+        ("a training for the finals", trained(folder, best["arch_id"])),
+    ]
+    # what both studies proposed was trained in one of them
+    trainings += [
+        (f"its training as a candidate{length}", training_folder(folder / "trials", name, t.number))
+        for name, trials in studies.items()
+        for t in trials
+        if t.arch_id == best["arch_id"] and t.state == "done"
+    ]
     facts, to = _images(setup), folder / "best"
-    return next((text for text, place in trainings.items() if hand_over(place, to, facts)), None)
+    return next((text for text, place in trainings if hand_over(place, to, facts)), None)
 
 
 def _images(setup: Setup) -> dict[str, str]:

@@ -3,18 +3,19 @@
 import random
 from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from nas import catalog, finals, run
+from nas import catalog, finalists, finals, handover, results, run
 from nas.arch import Arch
 from nas.engine import KEPT
 from nas.errors import RunError
 from nas.finals import Finalist, Standing, entry, hand_over, play, pooled_deviation
 from nas.handover import fewer
-from nas.interfaces import Outcome, Task
+from nas.interfaces import Outcome, Rung, Task, Trial
 from nas.samplers import random_choices
 from nas.verbs.search import search
 from nas.verdict import as_candidate
@@ -318,3 +319,38 @@ def test_the_leaderboard_has_what_finalists_showed_as_candidates(folder: Path) -
     beside = {**found["finals"][0], "searched": None, "searched_reward": None, "searched_std": None}
     blank = as_candidate({"finals": [beside]}, {**best, "arch_id": beside["arch_id"]})
     assert "reward" not in blank and "accuracy" not in blank["metrics"] and blank["metrics"]
+
+
+@pytest.mark.parametrize(("seconds", "playing"), [(100.0, 3), (50.0, 2)])
+def test_a_candidate_cut_by_the_limit_counts_with_its_whole_training(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, playing: int
+) -> None:
+    rung = Rung(8, 60.0, {"accuracy": 60.0}, 8.0)
+    cut = Trial(0, "done", {}, "a", {}, (60.0,), "time limit, after 8 of 32 epochs", 8.0, (rung,))
+    log: Any = SimpleNamespace(trials=lambda: [cut])
+    setup: Any = SimpleNamespace(rungs=(8, 32))
+    everyone = [Finalist(str(i), ARCHS[0], {}, "search") for i in range(6)]
+    monkeypatch.setattr(handover, "judged", lambda setup, trials: None)
+    monkeypatch.setattr(handover, "finalists", lambda *given: everyone)
+    # 32 epochs take 32 seconds
+    assert len(finalists.playing(setup, log, None, seconds, 1)) == playing
+
+
+def test_weights_of_what_both_studies_proposed_are_those_of_its_own_training(
+    folder: Path,
+) -> None:
+    for name, text in (("search-7", "right"), ("random-search-7", "wrong")):
+        (place := folder / "trials" / name / "weights").mkdir(parents=True)
+        (place / "best.safetensors").write_text(text)
+        (place.parent / "config.json").write_text("{}")
+    studies = {
+        "search": [Trial(7, "done", {}, "a", {})],
+        "random search": [Trial(7, "done", {}, "b", {}), Trial(9, "done", {}, "a", {})],
+    }
+    chosen = SimpleNamespace(data=None, image_column=None, label_column=None)
+    setup: Any = SimpleNamespace(settings=chosen, evaluator=None)
+    # random search's, with the number that the search gave it
+    best = {"arch_id": "a", "number": 7, "origin": "random search", "metrics": {"epochs": 4.0}}
+    told = results._weights(folder, setup, studies, best, {})
+    assert told == "its training as a candidate, 4 epochs"
+    assert (folder / "best" / "model.safetensors").read_text() == "right"
