@@ -362,7 +362,10 @@ def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: dict[
 def _card(setup: Setup, result: dict[str, Any]) -> str:
     """Return the winner's card: what it is, how it was found, how to use it."""
     best, settings = result["best"], setup.settings
-    metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in best["metrics"].items())
+    # beside the accuracy of the finals these would be of another training
+    left = ("epochs", "images_per_second", TRAINING_FLOPS) if result["finals"] else ()
+    shown = {name: value for name, value in best["metrics"].items() if name not in left}
+    metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in shown.items())
     taken = ", taken over from an earlier search" if best["state"] == "earlier" else ""
     return f"""# What a search of {setup.space.name} hands over
 

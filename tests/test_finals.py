@@ -240,6 +240,8 @@ def test_the_winner_is_who_wins_the_finals(folder: Path) -> None:
     assert means[best["arch_id"]] == max(means.values()) == best["metrics"]["accuracy"]
     assert best["arch_id"] != plain["best"]["arch_id"]
     assert best["metrics"]["accuracy_std"] == pytest.approx(0.01 / 2**0.5 / 2**0.5)
+    cards = [Path(each["run"], "best", "README.md").read_text() for each in (plain, found)]
+    assert ["training_flops" in card for card in cards] == [True, False]
 
 
 def test_resumed_without_finals_no_weights_of_an_earlier_winner_stay(folder: Path) -> None:
