@@ -53,12 +53,15 @@ class Shares:
             return None
         return self.start + self.limit * stage / self.stages - self.clock()
 
-    def late(self, stage: int) -> Callable[[], str]:
-        """Return what tells that a stage is to end, as a reason or an empty string."""
+    def late(self, stage: int, needed: float = 0.0) -> Callable[[], str]:
+        """Return what tells that a stage is to end, as a reason or an empty string.
+
+        needed: seconds of what would be begun next; where they are not left the stage ends too.
+        """
 
         def reason() -> str:
             left = self.left(stage)
-            return TIME_LIMIT if left is not None and left <= 0 else ""
+            return TIME_LIMIT if left is not None and left <= needed else ""
 
         return reason
 

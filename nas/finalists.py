@@ -55,6 +55,11 @@ def length(
     return full
 
 
+def seconds(setup: Setup, log: Log, chosen: Length) -> float:
+    """Return about how long one training of the finals takes, 0 if nothing tells."""
+    return _candidate_seconds(setup, log) * chosen.ratio
+
+
 def lengthened(setup: Setup, chosen: Length) -> Work:
     """Return the work of the finals: the search's, with trainings of another length."""
     known = catalog.option_defaults("evaluators", setup.work.evaluator)

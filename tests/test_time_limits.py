@@ -80,7 +80,8 @@ def test_stages_end_by_their_part_of_the_whole() -> None:
     assert [shares.left(stage) for stage in (1, 2, 3)] == [10, 20, 30]
     now[0] = 115.0
     assert [shares.late(stage)() for stage in (1, 2, 3)] == [TIME_LIMIT, "", ""]
-    assert Shares(None, 3).left(1) is None and not Shares(None, 3).late(1)()
+    assert [shares.late(3, needed)() for needed in (14.9, 15.0)] == ["", TIME_LIMIT]
+    assert Shares(None, 3).left(1) is None and not Shares(None, 3).late(1, 9.0)()
 
 
 def test_one_arch_is_evaluated_and_handed_over_whatever_the_limit(limited: Any) -> None:

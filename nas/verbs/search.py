@@ -193,6 +193,8 @@ def _search(
                 executor.close()
                 longer = dataclasses.replace(setup, work=finalists.lengthened(setup, length))
                 executor = _executor(longer, folder, journal, screen, fresh=False)
+            # a candidate's weights can be handed over: none is begun that would end too late
+            late = shares.late(shares.stages, finalists.seconds(setup, log, length))
             standings = _finals(active, executor, playing, length, lambda: stop() or late())
             ends[LAST] = late() if _incomplete(setup, playing, standings) else ""
             if not finals.all_trained(folder, playing, length.label):

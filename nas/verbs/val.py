@@ -159,9 +159,14 @@ def _is_own(config: dict[str, Any], other: Dataset) -> bool:
 
 
 def _overlap(data: str, own: str) -> str:
-    """Return a warning where a folder lies inside of that of the training, or the other way."""
+    """Return a warning where images may be those of the training.
+
+    A folder lies inside of its folder, or the other way, or the model does not say what that was.
+    """
+    if not own:
+        return "the model does not say which images it was trained on: they may be among these"
     here, there = (Path(os.path.realpath(os.path.expanduser(path))) for path in (data, own))
-    if own and (here.is_relative_to(there) or there.is_relative_to(here)):
+    if here.is_relative_to(there) or there.is_relative_to(here):
         return f"{data} and the model's own data {own} overlap: it may have been trained on these"
     return ""
 
