@@ -33,7 +33,7 @@ NAME = "auto"
 # images up to which a batch has this size
 BATCHES = ((16, 4), (64, 8), (1_000, 16), (20_000, 32), (100_000, 64), (500_000, 128))
 LARGEST_BATCH = 256
-VIEWS, BY_SIDE = 800, 1.3  # of a root of an image at 32 pixels
+VIEWS, BY_SIDE = 1_600, 1.3  # of a root of an image at 32 pixels
 LEAST_STEPS, LEAST_VIEWS, LEAST_EPOCHS, MOST_EPOCHS = 500, 8_000, 20, 500
 DEFAULT_SECONDS = {"cpu": 600.0}
 OTHER_SECONDS = 3600.0  # of a GPU
