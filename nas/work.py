@@ -25,7 +25,7 @@ TRAINING = (
 )
 # settings that are options of an executor
 CLUSTER = ("address", "cpus_per_trial", "gpus_per_trial")
-# what a search gives to an executor by itself
+# options of an executor that the search sets, not the user
 EXECUTORS = ("workers", "isolate", "folder", "seconds")
 
 

@@ -1,13 +1,14 @@
-"""A model of accuracy proposes: a Gaussian process on choices and counted costs, and what it hopes.
+"""Bayesian optimisation: a Gaussian process on choices and counted costs, expected improvement.
 
 The proposal is the point of the largest expected improvement over the best mean so far (for two
 objectives: of hypervolume). Behind reference designs, and while there are fewer trials than
 choices, it is looked for near the leaders alone: among neighbours, mutants and crossings. A model
-of so few trials hopes for most where it knows least, and far from a good design nearly everything
-is worse. Otherwise random points are looked at too and, step by step, the neighbours of the most
-hopeful. What a network costs is counted, so points above a hard limit are never proposed. Of points
-in flight it expects what it believes of them, so that the next is another one. A training that was
-stopped early counts by what it showed until then (`nas.posterior.shown`).
+of so few trials expects the largest improvement where its variance is largest, and far from a good
+design nearly everything is worse. Otherwise random points are looked at too and, step by step, the
+neighbours of those of the largest expected improvement. What a network costs is counted, so points
+above a hard limit are never proposed. Points in flight count with their posterior mean, so that the
+next is another one. A training that was stopped early counts by what it showed until then
+(`nas.posterior.shown`).
 
 For trials that are expensive: a proposal takes about a tenth of a second of one core.
 

@@ -34,8 +34,8 @@ def section(found: data.Found) -> list[Html]:
         name = rank if place <= len(result["leaders"]) else _rival_name(entry)
         counts = [_in_unit(metrics, key, units[key][1]) for key in COUNTS]
         slow = [f"{metrics[key]:.2f}" if key in metrics else "–" for key in extra]
-        believed = [data.accuracy(entry.get("posterior") or {})] * judged
-        numbers = [_reward(entry), data.accuracy(metrics), *believed, *counts[:2], *slow]
+        posterior = [data.accuracy(entry.get("posterior") or {})] * judged
+        numbers = [_reward(entry), data.accuracy(metrics), *posterior, *counts[:2], *slow]
         rows.append([name, *numbers, counts[2], code(entry["arch_id"])])
     beside = ["references"] if result["references"] else []
     beside += [data.RANDOM] if result.get("random") else []

@@ -58,8 +58,7 @@ def export(
     `nas.load_arch` takes it, which gets fresh weights from `seed`. `format` is a file of
     nas/exporters. `output` is what to write, by default in project/export/name. `batch_size` 0
     leaves the number of images free. With `preprocessing` the file takes uint8 RGB (N, 3, imgsz,
-    imgsz); with `features_only` it gives the last map at each stride. Its answers to random images
-    in batches of `batches` (or of `batch_size`) are compared with the network's own.
+    imgsz); with `features_only` it gives the last map at each stride. `batches`: compared sizes.
 
     Raises:
         OptionError, ArchError: an option is wrong, or the format cannot hold the arch.
