@@ -15,11 +15,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
-from nas.errors import NasError, OptionError, did_you_mean
+from nas.errors import PACKAGE, NasError, OptionError, did_you_mean
 
 ROOMS = {
-    "spaces": "search_spaces",
-    "baselines": "baselines",
+    "spaces": "nas.search_spaces",
+    "baselines": "nas.baselines",
     "controllers": "nas.controllers",
     "evaluators": "nas.evaluators",
     "executors": "nas.executors",
@@ -77,6 +77,8 @@ def _load_shipped(room: str, name: str) -> ModuleType:
             f"no {room[:-1]} named {name!r}{did_you_mean(name, names(room))}; "
             f"known: {', '.join(names(room))} (files of {_folder(room)}), or a path to a .py file"
         )
+    if importlib.util.find_spec(ROOMS[room]) is None:
+        return _load_file(_folder(room) / f"{name}.py", 0)
     return importlib.import_module(f"{ROOMS[room]}.{name}")
 
 
@@ -170,10 +172,14 @@ def keywords(room: str, name: str) -> tuple[str, ...]:
 
 
 def _folder(room: str) -> Path:
+    """Return a room's folder: within the package or, of a checkout, at the repository's root."""
     spec = importlib.util.find_spec(ROOMS[room])
-    if spec is None or not spec.submodule_search_locations:
-        raise OptionError(f"the package {ROOMS[room]} is not installed; install nas again")
-    return Path(next(iter(spec.submodule_search_locations)))
+    if spec and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    beside = PACKAGE.parent / ROOMS[room].rpartition(".")[2]
+    if not beside.is_dir():
+        raise OptionError(f"there is neither {ROOMS[room]} nor {beside}; install nas again")
+    return beside
 
 
 @cache

@@ -13,7 +13,16 @@ Every message is one line: the rule, the value, the way out.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+
+import nas
+
+PACKAGE = Path(nas.__file__).parent
+# the name under which pip knows us: `nas` is another's there
+DISTRIBUTION = "nas-search-scale"
 
 
 class NasError(Exception):
@@ -56,3 +65,17 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the nearest of `known`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def install(extra: str) -> str:
+    """Return the pip line for what one of our extras needs, as pyproject.toml names it.
+
+    It names these packages, not the extra: that holds wherever this package came from.
+    """
+    try:
+        declared = metadata.requires(DISTRIBUTION) or []
+    except metadata.PackageNotFoundError:  # a checkout that is run without being installed
+        return f'pip install -e "{PACKAGE.parent}[{extra}]"'
+    found = [line.partition(";") for line in declared]
+    wanted = [what.strip() for what, _, when in found if re.search(rf"""['"]{extra}['"]""", when)]
+    return "pip install " + " ".join(f'"{what}"' for what in wanted)

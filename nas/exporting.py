@@ -124,11 +124,11 @@ def refuse(what: str, subject: Subject, **wanted: str) -> None:
             raise OptionError(f"--format {what} does not take --{flag}: {advice}")
 
 
-# nas and its parts cannot be imported in there, wherever they are installed
+# nas cannot be imported in there, wherever it is installed, nor can what imports it
 _ALONE = """
 import sys
 sys.dont_write_bytecode = True  # the folder is handed over as it was written
-sys.modules.update(dict.fromkeys(("nas", "search_spaces", "baselines")))
+sys.modules["nas"] = None
 folder, inputs, outputs, *packages = sys.argv[1:]
 sys.path.insert(0, folder)
 sys.path += packages

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.errors import MissingError
+from nas.errors import MissingError, install
 
 OPSET = 20
 # protobuf's limit for one file
@@ -32,7 +32,7 @@ def need(what: str) -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise MissingError(
-            f"{what} needs a package that cannot be imported ({error}): pip install nas[onnx]"
+            f"{what} needs a package that cannot be imported ({error}): {install('onnx')}"
         ) from error
 
 

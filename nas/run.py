@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from nas import checksums, plain_yaml
+from nas import __version__, checksums, plain_yaml
 from nas.errors import OptionError, RunError
 from nas.locks import try_lock
 
@@ -210,14 +210,14 @@ def write_environment(path: Path) -> None:
 
     A later process that goes on with the run is added under `resumed`.
     """
-    packages = ("nas", "torch", "optuna", "numpy")
+    packages = ("torch", "optuna", "numpy")
     data: dict[str, Any] = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [Path(sys.argv[0]).name, *arguments()],
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "versions": {name: _version(name) for name in packages},
+        "versions": {"nas": __version__, **{name: _version(name) for name in packages}},
         "commit": _commit(),
     }
     if (path / ENVIRONMENT).exists():

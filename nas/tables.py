@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.errors import MissingError, OptionError
+from nas.errors import MissingError, OptionError, install
 
 Row = dict[str, Any]
 
@@ -39,7 +39,7 @@ def _parquet(path: Path) -> list[Row]:
     try:
         from pyarrow import parquet
     except ImportError as error:
-        raise MissingError(f"{path} needs pyarrow: pip install 'nas[parquet]'") from error
+        raise MissingError(f"{path} needs pyarrow: {install('parquet')}") from error
     table = parquet.read_table(path)
     _check_names(path, table.column_names)
     rows: list[Row] = table.to_pylist()

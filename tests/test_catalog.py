@@ -4,13 +4,16 @@ from pathlib import Path
 
 import pytest
 
+import nas
 from nas import catalog
 from nas.errors import NasError, OptionError
 
 
 def test_the_folder_is_the_registry() -> None:
     for room, package in catalog.ROOMS.items():
-        files = (Path(catalog.__file__).parents[1] / package.replace(".", "/")).glob("[!_]*.py")
+        root = Path(nas.__file__).parents[1]
+        inside, beside = root / package.replace(".", "/"), root / package.rpartition(".")[2]
+        files = (inside if inside.is_dir() else beside).glob("[!_]*.py")
         assert catalog.names(room) == tuple(sorted(file.stem for file in files))
         assert catalog.names(room)
 

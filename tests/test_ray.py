@@ -293,7 +293,7 @@ def test_a_node_that_joins_is_checked(
 ) -> None:
     executor = opened(Work("synthetic"))
     assert len(done(executor, tasks(4))) == 4
-    monkeypatch.setattr("nas.cluster.connection.metadata.version", lambda name: "9.9")
+    monkeypatch.setattr("nas.__version__", "9.9")
     assert len(done(executor, tasks(4))) == 4  # known nodes are not asked again
     node = cluster.add()
     try:
@@ -313,7 +313,7 @@ def test_options_of_the_cluster_belong_to_it(folder: Path) -> None:
 def test_other_versions_are_refused(
     cluster: Nodes, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nas.cluster.connection.metadata.version", lambda name: "9.9")
+    monkeypatch.setattr("nas.__version__", "9.9")
     with pytest.raises(RunError, match=r"has nas .*, and this process 9\.9: install one version"):
         search(evaluator="synthetic", trials=2, executor="ray", address=cluster.address)
 

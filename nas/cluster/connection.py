@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import yaml
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.cluster.worker import TOKEN, look_around
+from nas.cluster.worker import TOKEN, look_around, versions
 from nas.errors import MissingError, OptionError, RunError
 from nas.interfaces import Task
 
@@ -279,8 +278,8 @@ def check_nodes(cluster: Cluster, folder: Path | None, paths: list[str]) -> None
     with _token(folder) as token:
         found = _looked_around(cluster, str(folder or ""), token, paths)
     for node, facts in found.items():
-        for name in ("nas", "torch"):
-            theirs, mine = (_release(v) for v in (facts[name], metadata.version(name)))
+        for name, version in versions().items():
+            theirs, mine = _release(facts[name]), _release(version)
             if theirs != mine:
                 raise RunError(
                     f"node {node} has {name} {theirs}, and this process {mine}: install one "

@@ -14,6 +14,7 @@ from typing import Any
 
 import ray
 
+import nas
 from nas.evaluation import make_evaluator
 from nas.interfaces import Evaluator, Task, Work
 from nas.tries import PREEMPTED
@@ -118,6 +119,11 @@ def _node() -> str:
     return f"{address}/{ray.get_runtime_context().get_node_id()[:6]}"
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of what must be the same on every node."""
+    return {"nas": nas.__version__, "torch": metadata.version("torch")}
+
+
 def look_around(folder: str, token: str, paths: list[str]) -> dict[str, Any]:
     """Return what this node is: versions, whether it sees the run folder, which paths it misses."""
     try:
@@ -125,8 +131,7 @@ def look_around(folder: str, token: str, paths: list[str]) -> dict[str, Any]:
     except OSError:
         shared = False
     return {
-        "nas": metadata.version("nas"),
-        "torch": metadata.version("torch"),
+        **versions(),
         "host": platform.node(),
         "shared": shared,
         "missing": [path for path in paths if not Path(path).exists()],

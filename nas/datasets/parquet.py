@@ -35,7 +35,7 @@ from nas.data.columns import (
 from nas.data.dataset import Dataset, Index, Split, some, subset
 from nas.data.images import Array
 from nas.data.shards import Shards, find_shards, shards
-from nas.errors import MissingError, OptionError
+from nas.errors import MissingError, OptionError, install
 
 # columns can be named: read() takes image_column and label_column
 COLUMNS = True
@@ -141,9 +141,7 @@ def _open(path: Path) -> File:
         from pyarrow import ArrowException
         from pyarrow import parquet as pq
     except ImportError as error:
-        raise MissingError(
-            f"parquet is read by pyarrow ({error}): pip install 'nas[parquet]'"
-        ) from error
+        raise MissingError(f"parquet is read by pyarrow ({error}): {install('parquet')}") from error
     try:
         with pq.ParquetFile(path) as file:
             return File(path, file.schema_arrow, file.metadata)

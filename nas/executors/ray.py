@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas import catalog
-from nas.errors import MissingError, OptionError
+from nas.errors import MissingError, OptionError, install
 from nas.interfaces import Executor, Fleet, Outcome, Task, Work
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def make(
         from nas.tries import Tries
     except ImportError as error:
         raise MissingError(
-            f"--executor ray needs Ray with Tune ({error}): pip install 'nas[ray]'"
+            f"--executor ray needs Ray with Tune ({error}): {install('ray')}"
         ) from error
 
     where = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nas import catalog, cost
 from nas.arch import Arch, Block
-from nas.errors import ArchError, MissingError, NasError, OptionError
+from nas.errors import ArchError, MissingError, NasError, OptionError, install
 from nas.exporting import Subject, answers_apart, harmless, refuse
 from nas.layers import Conv, SqueezeExcite
 from nas.training.checkpoint import save_weights
@@ -255,7 +255,7 @@ def _timm() -> Any:
     except (ImportError, AssertionError, ValueError, RuntimeError) as error:
         raise MissingError(
             f"--format timm needs timm 1.0.16 or later ({' '.join(str(error).split())}): "
-            "pip install nas[timm]"
+            f"{install('timm')}"
         ) from error
     return timm
 

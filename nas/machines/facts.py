@@ -13,12 +13,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from nas import __version__
 from nas.data.loader import free_memory
 from nas.data.pixels import processors
 from nas.machines.rig import processor
 
 PACKAGES = (
-    "nas",
     "torch",
     "torchvision",
     "numpy",
@@ -51,7 +51,7 @@ def machine() -> dict[str, Any]:
         "devices": devices,
         "cuda": _torch_cuda(),
         "complaint": complaint,
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {"nas": __version__, **{name: version(name) for name in PACKAGES}},
     }
 
 

@@ -28,14 +28,13 @@ from sqlalchemy import exc, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.orm import Session
 
-from nas.errors import MissingError, OptionError, RunError
+from nas.errors import MissingError, OptionError, RunError, install
 
 FORM = "postgresql://user:password@host:5432/database"
 _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 # what Optuna makes of a failed statement, and what SQLAlchemy does
 LOST = (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)
 SECRETS = ("password", "sslpassword")
-_INSTALL = "pip install 'nas[postgres]'"
 _OPENINGS, _CONNECT_SECONDS = 5, 10
 
 
@@ -80,7 +79,7 @@ def check(url: str) -> None:
     """
     public, _ = split(url)
     if public.startswith("postgresql") and importlib.util.find_spec("psycopg") is None:
-        raise MissingError("--storage postgresql:// needs psycopg: " + _INSTALL)
+        raise MissingError("--storage postgresql:// needs psycopg: " + install("postgres"))
 
 
 def connect(url: str, password: str | None = None) -> RDBStorage:
@@ -103,7 +102,7 @@ def connect(url: str, password: str | None = None) -> RDBStorage:
             # a connection that was cut while a long training ran is made anew
             return RDBStorage(own, {"pool_pre_ping": True, "connect_args": dict(given)})
         except ImportError as error:  # psycopg without libpq
-            raise MissingError(f"psycopg does not work: {error}: {_INSTALL}") from error
+            raise MissingError(f"psycopg does not work: {error}: {install('postgres')}") from error
         except (*LOST, RuntimeError) as error:
             # drivers that make the tables at the same moment are in each other's way
             raced = isinstance(error, exc.ProgrammingError | exc.IntegrityError) or is_file
