@@ -1,10 +1,14 @@
-"""What several test modules share: small user files, and `nas` in a process of its own."""
+"""What several test modules share: small user files, and `nas` here or in a process of its own."""
 
+import contextlib
+import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -118,9 +122,49 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def run_here(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `nas` in this process, which starts no interpreter and imports no torch.
+
+    The environment, the streams and what a signal does are put back.
+    """
+    from nas.cli import main
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before, words = dict(os.environ), sys.argv
+    os.environ.update(environment)
+    sys.argv = ["nas", *arguments]
+    code: object = None
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code
+            except Exception:  # as the interpreter ends with one
+                traceback.print_exc()
+                code = 1
+    finally:
+        sys.argv = words
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert isinstance(code, int), code
+    shown = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return subprocess.CompletedProcess(["nas", *arguments], code, *shown)
+
+
 @pytest.fixture
 def cli(folder: Path) -> Cli:
-    """Run `nas` with these arguments in that directory."""
+    """Run `nas` with these arguments in that directory, in this process."""
+    return run_here
+
+
+@pytest.fixture
+def process(folder: Path) -> Cli:
+    """Run `nas` in a process of its own: where its streams, signals or end are the subject."""
 
     def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -140,8 +184,15 @@ def crew(nodeid: str) -> str:
     return "ray" if re.search(r"test_ray|[-\[]ray[-\]]", nodeid) else nodeid.partition("::")[0]
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the crews of the most slow tests, so that none is at work alone at the end."""
+    """Call slow what starts a Ray cluster; begin with the crews that work longest.
+
+    So none is at work alone at the end.
+    """
+    for item in items:
+        if "cluster" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
     slow = Counter(crew(item.nodeid) for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[crew(item.nodeid)])
 

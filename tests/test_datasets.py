@@ -9,7 +9,6 @@ import struct
 import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -601,9 +600,7 @@ def test_images_too_many_for_memory_are_read_again(
 
 def test_real_parquet() -> None:
     pytest.importorskip("pyarrow")
-    start = time.perf_counter()
     found = open_dataset(str(shared("clothing_small")))
-    assert time.perf_counter() - start < 30
     assert {n: len(s) for n, s in found.splits.items()} == {"train": 3068, "val": 341, "test": 372}
     assert len(found.classes) == 10 and found.classes[0] == "dress"
     assert np.bincount(found.splits["train"].labels).max() == 795

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -261,10 +260,8 @@ def test_the_quietest_core_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_batch_larger_than_the_memory_is_refused_before_it_is_made(same_process: None) -> None:
     if rig.free_memory() is None:
         pytest.skip("this system does not tell its free memory")
-    start = time.perf_counter()
     with pytest.raises(NasError, match=r"GiB of memory and .* free: use a smaller batch"):
         made("cpu", batch=100_000_000).measure(SMALL)
-    assert time.perf_counter() - start < 1
 
 
 def test_memory_does_not_grow_with_the_archs() -> None:

@@ -68,6 +68,7 @@ def told(pair: Path) -> list[dict[str, Any]]:
     return [json.loads((pair / f"{rank}.json").read_text()) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_does(pair: Path, tmp_path: Path) -> None:
     # each has a half of every batch, as has each part of an accumulated one
     one = fit(job(2, ema=0.9, lr=0.2, accumulate=2), digits(), tmp_path)
@@ -83,6 +84,7 @@ def test_two_processes_train_as_one_does(pair: Path, tmp_path: Path) -> None:
         assert torch.allclose(mine[name], its[name], atol=1e-4), name
 
 
+@pytest.mark.slow
 def test_all_processes_have_the_numbers_of_all_images(pair: Path) -> None:
     first, second = (process["rows"] for process in told(pair))
     clock = ("seconds", "images_per_second")
@@ -94,6 +96,7 @@ def test_all_processes_have_the_numbers_of_all_images(pair: Path) -> None:
         assert images == 96  # three batches of 32, over both
 
 
+@pytest.mark.slow
 def test_statistics_are_averaged_over_the_processes_before_each_evaluation(pair: Path) -> None:
     first, second = (process["means"] for process in told(pair))
     assert len(first) == len(second) == 4  # two epochs, raw and averaged weights

@@ -277,6 +277,7 @@ search(space="space.py", evaluator="trainer.py", evaluator_options={"sleep": 0.0
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_killed_at_random_moments_and_resumed_is_uninterrupted(trainer: Path) -> None:
     settings = {**TRAINED, "trials": 16, "pruner": "halving", "evaluator_options": {"sleep": 0.02}}

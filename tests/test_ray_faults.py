@@ -43,7 +43,7 @@ def joined(cluster: Nodes, log: Path, *command: str) -> Iterator[None]:
 
 
 def test_a_node_that_does_not_see_the_run_folder_is_named(
-    cluster: Nodes, folder: Path, cli: Cli
+    cluster: Nodes, folder: Path, process: Cli
 ) -> None:
     """One node runs where another file system lies over the run's folder."""
     if os.geteuid() or not shutil.which("unshare"):
@@ -53,7 +53,7 @@ def test_a_node_that_does_not_see_the_run_folder_is_named(
     hidden = ("unshare", "-m", "sh", "-c", hiding, "sh", *NODE, f"--address={cluster.address}")
     with joined(cluster, folder / "node.txt", *hidden):
         flags = f"--evaluator trainer.py --trials 2 --executor ray --address {cluster.address}"
-        ended = cli("search", "--space", "space.py", *flags.split())
+        ended = process("search", "--space", "space.py", *flags.split())
     assert ended.returncode == 2
     assert "does not see the run folder" in ended.stderr
     assert "put it on a disk that all nodes share with --project" in ended.stderr
@@ -83,7 +83,9 @@ def network(number: int) -> Iterator[str]:
         subprocess.run(["ip", "netns", "del", name], capture_output=True)
 
 
-def test_nodes_in_networks_of_their_own_do_the_work(cluster: Nodes, folder: Path, cli: Cli) -> None:
+def test_nodes_in_networks_of_their_own_do_the_work(
+    cluster: Nodes, folder: Path, process: Cli
+) -> None:
     """What crosses between machines crosses a network here."""
     if os.geteuid() or not shutil.which("ip"):
         pytest.skip("needs root and iproute2 for networks of its own")
@@ -96,7 +98,7 @@ def test_nodes_in_networks_of_their_own_do_the_work(cluster: Nodes, folder: Path
             inside = ("ip", "netns", "exec", name, *NODE, *at, "--num-gpus=2")
             stack.enter_context(joined(cluster, log, *inside))
         ray = f"--executor ray --address {cluster.address} --gpus-per-trial 2"
-        ended = cli(*f"search {flags} {ray}".split())
+        ended = process(*f"search {flags} {ray}".split())
     assert ended.returncode in (0, 3), ended.stderr
     with (folder / "runs/search/search/trials.csv").open(newline="") as file:
         places = {row["place"].partition("/")[0] for row in csv.DictReader(file) if row["place"]}
@@ -158,7 +160,7 @@ def raylet_of(driver: int) -> int | None:
 # Ray's head finds after some seconds that a node has died; until then Tune's workers go on
 @pytest.mark.parametrize(("through", "sleep", "trials"), [("tasks", 0.5, 12), ("tune", 3, 24)])
 def test_a_dead_local_raylet_is_a_lost_cluster_and_the_search_goes_on(
-    folder: Path, cli: Cli, through: str, sleep: float, trials: int
+    folder: Path, process: Cli, through: str, sleep: float, trials: int
 ) -> None:
     """Not twenty failed trials, and no wait for ever."""
     ledger = f"--evaluator-option ledger={folder / 'ledger.txt'} --evaluator-option sleep={sleep}"
@@ -177,7 +179,7 @@ def test_a_dead_local_raylet_is_a_lost_cluster_and_the_search_goes_on(
     assert "lost the Ray cluster" in errors[0] and "--resume" in errors[0]
     kept = done_rows(folder)
     assert kept and not [row for row in kept if row["state"] == "failed"]
-    ended = cli(*f"search {flags} --resume --executor local --workers 8".split())
+    ended = process(*f"search {flags} --resume --executor local --workers 8".split())
     assert ended.returncode in (0, 3), ended.stderr
     rows = done_rows(folder)
     assert not [row for row in kept if row not in rows]

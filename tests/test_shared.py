@@ -415,22 +415,22 @@ def test_a_lost_database_is_one_line_and_the_search_goes_on_later(
 @pytest.mark.slow
 @needs_server
 def test_no_password_is_on_file_and_resume_takes_it_from_the_environment(
-    cli: Cli, folder: Path, postgres: str
+    process: Cli, folder: Path, postgres: str
 ) -> None:
     flags = ["--storage", postgres, *FLAGS, "--name", "mine", "--no-random-search"]
-    first = cli("search", *flags, "--trials", "3")
+    first = process("search", *flags, "--trials", "3")
     assert first.returncode == 0, first.stderr
     spoken = first.stdout + first.stderr
     more = ["--resume", "--name", "mine", "--trials", "5", "-q"]
     nameless = {"PGPASSWORD": "", "PGPASSFILE": str(folder / "none"), "HOME": str(folder)}
-    refused = cli("search", *more, **nameless)
+    refused = process("search", *more, **nameless)
     assert refused.returncode == 2 and "no password supplied" in refused.stderr
     assert len(refused.stderr.strip().splitlines()) == 1
-    done = cli("search", *more, PGPASSWORD="secret")
+    done = process("search", *more, PGPASSWORD="secret")
     assert done.returncode == 0, done.stderr
     rows = run.read_csv(folder / "runs/search/mine/trials.csv")
     assert sum(row["state"] == "done" for row in rows) == 5
-    resumed = cli("resume", "runs/search/mine", PGPASSWORD="secret")
+    resumed = process("resume", "runs/search/mine", PGPASSWORD="secret")
     assert resumed.returncode == 0, resumed.stderr
     for text in (spoken, refused.stderr, done.stderr, resumed.stderr):
         assert "secret" not in text
