@@ -10,8 +10,8 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
@@ -36,6 +36,11 @@ class Norm:
     eps: float = 1e-3
     momentum: float = 0.01
 
+    @cached_property
+    def problem(self) -> str:
+        """Return which field is impossible, with its value; "" if none is. Checked once."""
+        return _problem(_check_norm, self)
+
 
 @dataclass(frozen=True)
 class Squeeze:
@@ -50,6 +55,11 @@ class Squeeze:
     activation: str | None = None
     gate: str = "sigmoid"
 
+    @cached_property
+    def problem(self) -> str:
+        """Return which field is impossible, with its value; "" if none is. Checked once."""
+        return _problem(_check_squeeze, self)
+
 
 @dataclass(frozen=True)
 class Stem:
@@ -60,6 +70,11 @@ class Stem:
     stride: int = 2
     pool: int = 1
 
+    @cached_property
+    def problem(self) -> str:
+        """Return which field is impossible, with its value; "" if none is. Checked once."""
+        return _problem(_check_stem, self)
+
 
 @dataclass(frozen=True)
 class Head:
@@ -69,6 +84,11 @@ class Head:
     hidden: int = 0
     dropout: float = 0.0
     classes: int = 1000
+
+    @cached_property
+    def problem(self) -> str:
+        """Return which field is impossible, with its value; "" if none is. Checked once."""
+        return _problem(_check_head, self)
 
 
 @dataclass(frozen=True)
@@ -90,6 +110,21 @@ class Stage:
     se: float = 0.0
     skip: str = "identity"
     activation: str | None = None
+
+    @cached_property
+    def problem(self) -> str:
+        """Return which field is impossible, with its value; "" if none is. Checked once."""
+        return _problem(_check_stage, self)
+
+    def runs(
+        self, inputs: int, norm: Norm, squeeze: Squeeze, activation: str
+    ) -> list[tuple[Block, int]]:
+        """Return the blocks as (block, repeats) in a network that has these: first, then rest."""
+        first = _block(self, inputs, self.stride, norm, squeeze, activation)
+        if self.layers == 1:
+            return [(first, 1)]
+        rest = _block(self, self.channels, 1, norm, squeeze, activation)
+        return [(first, 1), (rest, self.layers - 1)]
 
 
 class Block(NamedTuple):
@@ -122,13 +157,13 @@ class Arch:
 
     name: str
     stages: tuple[Stage, ...]
-    stem: Stem = field(default_factory=Stem)
-    head: Head = field(default_factory=Head)
+    stem: Stem = Stem()
+    head: Head = Head()
     resolution: int = 224
     in_channels: int = 3
     activation: str = "silu"
-    norm: Norm = field(default_factory=Norm)
-    squeeze: Squeeze = field(default_factory=Squeeze)
+    norm: Norm = Norm()
+    squeeze: Squeeze = Squeeze()
     stochastic_depth: float = 0.0
 
     def __post_init__(self) -> None:
@@ -136,12 +171,8 @@ class Arch:
 
     def runs(self, stage: int) -> list[tuple[Block, int]]:
         """Return the blocks of one stage as (block, repeats): the first, then the equal rest."""
-        this = self.stages[stage]
         inputs = self.stages[stage - 1].channels if stage else self.stem.channels
-        first = _block(self, this, inputs, this.stride)
-        if this.layers == 1:
-            return [(first, 1)]
-        return [(first, 1), (_block(self, this, this.channels, 1), this.layers - 1)]
+        return self.stages[stage].runs(inputs, self.norm, self.squeeze, self.activation)
 
     def blocks(self) -> list[Block]:
         """Return every block from the first stage to the last."""
@@ -213,14 +244,15 @@ def _merged_runs(arch: Arch) -> list[list[Any]]:
     return merged
 
 
-def _block(arch: Arch, stage: Stage, inputs: int, stride: int) -> Block:
+def _block(
+    stage: Stage, inputs: int, stride: int, norm: Norm, squeeze: Squeeze, activation: str
+) -> Block:
     same = inputs == stage.channels
     skip = stage.skip
     if skip == "projection" and same and stride == 1:
         skip = "identity"
     elif (skip == "identity" and not (same and stride == 1)) or (skip == "pool" and not same):
         skip = "none"
-    activation = stage.activation or arch.activation
     return Block(
         stage.op,
         inputs,
@@ -230,9 +262,9 @@ def _block(arch: Arch, stage: Stage, inputs: int, stride: int) -> Block:
         float(stage.expansion),
         float(stage.se),
         skip,
-        activation,
-        arch.norm,
-        arch.squeeze,
+        stage.activation or activation,
+        norm,
+        squeeze,
     )
 
 
@@ -241,28 +273,17 @@ def _check(arch: Arch) -> None:
         raise ArchError(f"name must be text, not {arch.name!r}")
     _whole("resolution", arch.resolution, 32)
     _whole("in_channels", arch.in_channels, 1)
-    _whole("stem.channels", arch.stem.channels, 1)
-    _odd("stem.kernel", arch.stem.kernel)
-    _whole("stem.stride", arch.stem.stride, 1)
-    _whole("stem.pool", arch.stem.pool, 1)
-    _whole("head.channels", arch.head.channels, 0)
-    _whole("head.hidden", arch.head.hidden, 0)
-    _whole("head.classes", arch.head.classes, 1)
-    _fraction("head.dropout", arch.head.dropout)
     _fraction("stochastic_depth", arch.stochastic_depth)
     _one_of("activation", arch.activation, ACTIVATIONS)
-    _one_of("norm.kind", arch.norm.kind, ("batch", "group"))
-    _fraction("norm.eps", arch.norm.eps)
-    _fraction("norm.momentum", arch.norm.momentum)
-    _one_of("squeeze.of", arch.squeeze.of, ("input", "expanded"))
-    _one_of("squeeze.gate", arch.squeeze.gate, GATES)
-    if arch.squeeze.activation is not None:
-        _one_of("squeeze.activation", arch.squeeze.activation, ACTIVATIONS)
     if not arch.stages:
         raise ArchError("an arch needs at least one stage; it has none")
+    for part in (arch.stem, arch.head, arch.norm, arch.squeeze):
+        if part.problem:
+            raise ArchError(part.problem)
     for number, stage in enumerate(arch.stages, 1):
-        _check_stage(f"stage {number}", stage)
-    strides = [arch.stem.stride, arch.stem.pool, *(stage.stride for stage in arch.stages)]
+        if stage.problem:
+            raise ArchError(f"stage {number}: {stage.problem}")
+    strides = [arch.stem.stride, arch.stem.pool, *[stage.stride for stage in arch.stages]]
     if math.prod(strides) > arch.resolution:
         raise ArchError(
             f"the feature map shrinks below one pixel: resolution {arch.resolution} with strides "
@@ -271,21 +292,57 @@ def _check(arch: Arch) -> None:
         )
 
 
-def _check_stage(where: str, stage: Stage) -> None:
+def _problem(check: Callable[[T], None], part: T) -> str:
+    """Return what a check says of a part of an arch, "" if it passes."""
+    try:
+        check(part)
+    except ArchError as error:
+        return str(error)
+    return ""
+
+
+def _check_stem(stem: Stem) -> None:
+    _whole("stem.channels", stem.channels, 1)
+    _odd("stem.kernel", stem.kernel)
+    _whole("stem.stride", stem.stride, 1)
+    _whole("stem.pool", stem.pool, 1)
+
+
+def _check_head(head: Head) -> None:
+    _whole("head.channels", head.channels, 0)
+    _whole("head.hidden", head.hidden, 0)
+    _whole("head.classes", head.classes, 1)
+    _fraction("head.dropout", head.dropout)
+
+
+def _check_norm(norm: Norm) -> None:
+    _one_of("norm.kind", norm.kind, ("batch", "group"))
+    _fraction("norm.eps", norm.eps)
+    _fraction("norm.momentum", norm.momentum)
+
+
+def _check_squeeze(squeeze: Squeeze) -> None:
+    _one_of("squeeze.of", squeeze.of, ("input", "expanded"))
+    _one_of("squeeze.gate", squeeze.gate, GATES)
+    if squeeze.activation is not None:
+        _one_of("squeeze.activation", squeeze.activation, ACTIVATIONS)
+
+
+def _check_stage(stage: Stage) -> None:
     if not isinstance(stage.op, str):
-        raise ArchError(f"{where}: op must be a word such as mbconv, not {stage.op!r}")
-    _whole(f"{where}: channels", stage.channels, 1)
-    _whole(f"{where}: layers", stage.layers, 1)
+        raise ArchError(f"op must be a word such as mbconv, not {stage.op!r}")
+    _whole("channels", stage.channels, 1)
+    _whole("layers", stage.layers, 1)
     if stage.layers > MOST_LAYERS:
-        raise ArchError(f"{where}: layers must be at most {MOST_LAYERS}, not {stage.layers}")
-    _odd(f"{where}: kernel", stage.kernel)
-    _whole(f"{where}: stride", stage.stride, 1)
-    _fraction(f"{where}: se", stage.se)
-    _one_of(f"{where}: skip", stage.skip, SKIPS)
+        raise ArchError(f"layers must be at most {MOST_LAYERS}, not {stage.layers}")
+    _odd("kernel", stage.kernel)
+    _whole("stride", stage.stride, 1)
+    _fraction("se", stage.se)
+    _one_of("skip", stage.skip, SKIPS)
     if stage.activation is not None:
-        _one_of(f"{where}: activation", stage.activation, ACTIVATIONS)
+        _one_of("activation", stage.activation, ACTIVATIONS)
     if not (isinstance(stage.expansion, int | float) and 0 < stage.expansion < 1000):
-        raise ArchError(f"{where}: expansion must lie between 0 and 1000, not {stage.expansion!r}")
+        raise ArchError(f"expansion must lie between 0 and 1000, not {stage.expansion!r}")
 
 
 def _whole(what: str, value: object, least: int) -> None:

@@ -6,14 +6,13 @@ count a multiply and an add as two report twice as many.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from typing import NamedTuple
 
 from nas import catalog
-from nas.arch import Arch, Block, Head, Norm, Stem
+from nas.arch import Arch, Block, Head, Norm, Squeeze, Stage, Stem
 from nas.errors import ArchError
 from nas.layers import KEEPS_INPUT, Body, Conv, Dropout, GlobalPool, Layer, Linear, Pool, Tally
 
@@ -64,7 +63,7 @@ def count(arch: Arch, resolution: int | tuple[int, int] | None = None) -> Cost:
         ArchError: an op does not exist or does not read a field that a stage sets.
     """
     size = _size(arch, resolution)
-    parts = list(_parts(arch, size))
+    parts = _tallies(arch, *size)
     params = sum(part.params for part in parts)
     saved, peak = sum(part.saved for part in parts), max(part.peak for part in parts)
     weights = FLOAT_BYTES * (params + sum(part.buffers for part in parts))
@@ -83,21 +82,17 @@ def count(arch: Arch, resolution: int | tuple[int, int] | None = None) -> Cost:
 
 def sections(arch: Arch) -> list[Tally]:
     """Return what the stem, each stage and the head cost at the arch's resolution, in order."""
-    parts = list(_parts(arch, _size(arch, None)))
-    runs = [len(arch.runs(index)) for index in range(len(arch.stages))]
-    ends = accumulate(runs, initial=1)
-    found = [_add(parts[end - run : end]) for run, end in zip(runs, list(ends)[1:], strict=True)]
-    return [parts[0], *found, parts[-1]]
+    return _tallies(arch, *_size(arch, None))
 
 
 def stages(arch: Arch, resolution: int | tuple[int, int] | None = None) -> list[StageCost]:
     """Return the cost of the stem, each stage and the head, in order."""
     rows: list[StageCost] = []
-    size = _size(arch, resolution)
+    height, width = _size(arch, resolution)
     for name, channels, pieces in _sections(arch):
-        start, tallies = size, []
+        start, tallies = (height, width), []
         for piece in pieces:
-            tally, size = _walk(piece, *size)
+            tally, height, width = _walk(piece, height, width)
             tallies.append(tally)
         params, flops = sum(t.params for t in tallies), sum(t.flops for t in tallies)
         rows.append(StageCost(name, start, channels, params, flops))
@@ -192,37 +187,57 @@ def _sections(arch: Arch) -> Iterable[tuple[str, int, list[_Piece]]]:
     yield "head", arch.head.channels or last, [_head_piece(arch.head, last, *style)]
 
 
-def _parts(arch: Arch, size: tuple[int, int]) -> Iterable[Tally]:
-    shared = (arch.in_channels, arch.norm, arch.activation)
-    stem, size = _stem_tally(arch.stem, *shared, *size)
-    yield stem
-    for index in range(len(arch.stages)):
-        for block, repeats in arch.runs(index):
-            tally, size = _block_tally(block, *size)
-            yield _times(tally, repeats)
-    yield _head_tally(arch.head, arch.stages[-1].channels, *shared[1:], *size)
+def _tallies(arch: Arch, height: int, width: int) -> list[Tally]:
+    """Return what the stem, each stage and the head cost; what was counted before is remembered."""
+    counted = _counter(arch.norm, arch.squeeze, arch.activation)
+    tally, height, width = counted.stem(arch.stem, arch.in_channels, height, width)
+    found, inputs = [tally], arch.stem.channels
+    for stage in arch.stages:
+        tally, height, width = counted.stage(stage, inputs, height, width)
+        found.append(tally)
+        inputs = stage.channels
+    found.append(counted.head(arch.head, inputs, height, width)[0])
+    return found
 
 
-@lru_cache(maxsize=1 << 10)
-def _stem_tally(
-    stem: Stem, inputs: int, norm: Norm, activation: str, height: int, width: int
-) -> tuple[Tally, tuple[int, int]]:
-    return _walk(_stem_piece(stem, inputs, norm, activation), height, width)
+Counted = tuple[Tally, int, int]  # a part's cost, and the height and width of what it puts out
 
 
-@lru_cache(maxsize=1 << 10)
-def _head_tally(
-    head: Head, inputs: int, norm: Norm, activation: str, height: int, width: int
-) -> Tally:
-    return _walk(_head_piece(head, inputs, norm, activation), height, width)[0]
+class _Counter(NamedTuple):
+    """Count the parts of archs that share norm, squeeze rule and activation.
+
+    A part costs what its own fields, its input channels and the input's height and width say: these
+    are the keys under which it is remembered. Few archs differ in what they share, so hashing that
+    once an arch saves the time of hashing it with each part.
+    """
+
+    stem: Callable[[Stem, int, int, int], Counted]
+    stage: Callable[[Stage, int, int, int], Counted]
+    head: Callable[[Head, int, int, int], Counted]
 
 
-@lru_cache(maxsize=1 << 16)
-def _block_tally(block: Block, height: int, width: int) -> tuple[Tally, tuple[int, int]]:
-    return _walk(_block_piece(block), height, width)
+@lru_cache(maxsize=1 << 8)
+def _counter(norm: Norm, squeeze: Squeeze, activation: str) -> _Counter:
+    @lru_cache(maxsize=1 << 10)
+    def stem(part: Stem, inputs: int, height: int, width: int) -> Counted:
+        return _walk(_stem_piece(part, inputs, norm, activation), height, width)
+
+    @lru_cache(maxsize=1 << 16)
+    def stage(part: Stage, inputs: int, height: int, width: int) -> Counted:
+        tallies = []
+        for block, repeats in part.runs(inputs, norm, squeeze, activation):
+            tally, height, width = _walk(_block_piece(block), height, width)
+            tallies.append(_times(tally, repeats))
+        return _add(tallies), height, width
+
+    @lru_cache(maxsize=1 << 10)
+    def head(part: Head, inputs: int, height: int, width: int) -> Counted:
+        return _walk(_head_piece(part, inputs, norm, activation), height, width)
+
+    return _Counter(stem, stage, head)
 
 
-def _walk(piece: _Piece, height: int, width: int) -> tuple[Tally, tuple[int, int]]:
+def _walk(piece: _Piece, height: int, width: int) -> Counted:
     """Add up the layers of a piece and its shortcut; return the tally and the output size."""
     held = piece.inputs * height * width * piece.held
     rows, columns = height, width
@@ -237,7 +252,7 @@ def _walk(piece: _Piece, height: int, width: int) -> tuple[Tally, tuple[int, int
         tallies.append(side._replace(saved=side.saved - piece.inputs * height * width))
     if _keeps_sum(piece):
         tallies.append(Tally(saved=piece.outputs * rows * columns))
-    return _add(tallies), (rows, columns)
+    return _add(tallies), rows, columns
 
 
 def _keeps_sum(piece: _Piece) -> bool:

@@ -54,8 +54,7 @@ def row(name: str, repeats: int) -> str:
 
 
 def cold_count(arch: cost.Arch) -> None:
-    for cached in (cost._block_tally, cost._stem_tally, cost._head_tally):
-        cached.cache_clear()
+    cost._counter.cache_clear()
     cost.count(arch)
 
 

@@ -7,6 +7,8 @@ Source: Tan et al. 2019 (MnasNet), section 4.1; ranges as in Accel-NASBench (Ahm
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from nas import designs
@@ -24,6 +26,8 @@ BLOCKS = (
     (320, 1, (1, 2, 3)),
 )
 NAMES = ("expansion", "kernel", "layers", "se")
+CHOSEN = [itemgetter(*(f"block{b}_{name}" for name in NAMES)) for b, _ in enumerate(BLOCKS, 1)]
+STEM, HEAD = Stem(32), Head(1280, dropout=0.2)
 B0 = designs.EFFICIENTNET_B0
 # what hand designs share: as in B0, the first block does not expand and is one layer
 FIRST: Choices = {"block1_expansion": 1, "block1_layers": 1}
@@ -31,19 +35,14 @@ FIRST: Choices = {"block1_expansion": 1, "block1_layers": 1}
 
 def decode(choices: Mapping[str, Any]) -> Arch:
     """Return the arch of a point; everything that is not chosen is EfficientNet-B0's."""
-    stages = tuple(
-        Stage(
-            op="mbconv",
-            channels=channels,
-            layers=choices[f"block{b}_layers"],
-            kernel=choices[f"block{b}_kernel"],
-            stride=stride,
-            expansion=choices[f"block{b}_expansion"],
-            se=choices[f"block{b}_se"],
-        )
-        for b, (channels, stride, _) in enumerate(BLOCKS, 1)
-    )
-    return Arch("mbconv", stages, Stem(32), Head(1280, dropout=0.2), stochastic_depth=0.2)
+    stages = tuple(_stage(b, *chosen(choices)) for b, chosen in enumerate(CHOSEN, 1))
+    return Arch("mbconv", stages, STEM, HEAD, stochastic_depth=0.2)
+
+
+@lru_cache(typed=True, maxsize=None)  # equal stages are one object: checked and counted once
+def _stage(b: int, expansion: int, kernel: int, layers: int, se: float) -> Stage:
+    channels, stride, _ = BLOCKS[b - 1]
+    return Stage("mbconv", channels, layers, kernel, stride, expansion, se)
 
 
 def encode(arch: Arch) -> Choices | None:

@@ -12,6 +12,8 @@ are our own.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from nas import designs
@@ -32,6 +34,7 @@ BLOCKS = (
 STEM, HEAD = 32, 1280
 WIDTHS = (0.25, 0.35, 0.5, 0.75, 1.0)
 NAMES = ("expansion", "kernel", "layers", "se")
+CHOSEN = [itemgetter(*(f"block{b}_{name}" for name in NAMES)) for b, _ in enumerate(BLOCKS, 1)]
 # EfficientNet-B0's own choices; with a `width` they are a point of the space
 B0 = designs.EFFICIENTNET_B0
 # what hand designs share: as in B0, the first block does not expand and is one layer
@@ -41,28 +44,23 @@ FIRST: Choices = {"block1_expansion": 1, "block1_layers": 1}
 def decode(choices: Mapping[str, Any]) -> Arch:
     """Return the arch of a point; what is not chosen is EfficientNet-B0's, less regularised."""
     width = choices["width"]
-    stages = tuple(
-        Stage(
-            op="mbconv",
-            channels=round_channels(channels * width),
-            layers=choices[f"block{b}_layers"],
-            kernel=choices[f"block{b}_kernel"],
-            stride=stride,
-            expansion=choices[f"block{b}_expansion"],
-            se=choices[f"block{b}_se"],
-        )
-        for b, (channels, stride, _) in enumerate(BLOCKS, 1)
-    )
-    stem, head = Stem(round_channels(STEM * width)), round_channels(HEAD * width)
+    stem, head = _ends(width)
+    stages = tuple(_stage(b, width, *chosen(choices)) for b, chosen in enumerate(CHOSEN, 1))
+    return Arch("mbconv_small", stages, stem, head, resolution=32, stochastic_depth=0.1)
+
+
+@lru_cache(typed=True, maxsize=None)
+def _ends(width: float) -> tuple[Stem, Head]:
     # half of B0's dropout and stochastic depth: a short training underfits
-    return Arch(
-        "mbconv_small",
-        stages,
-        stem,
-        Head(head, dropout=0.1),
-        resolution=32,
-        stochastic_depth=0.1,
-    )
+    head = Head(round_channels(HEAD * width), dropout=0.1)
+    return Stem(round_channels(STEM * width)), head
+
+
+@lru_cache(typed=True, maxsize=None)  # equal stages are one object: checked and counted once
+def _stage(b: int, width: float, expansion: int, kernel: int, layers: int, se: float) -> Stage:
+    channels, stride, _ = BLOCKS[b - 1]
+    wide = round_channels(channels * width)
+    return Stage("mbconv", wide, layers, kernel, stride, expansion, se)
 
 
 def encode(arch: Arch) -> Choices | None:

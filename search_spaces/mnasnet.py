@@ -11,6 +11,8 @@ Source: Tan et al. 2019 (MnasNet), section 4.1.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 from nas import designs
@@ -29,6 +31,7 @@ OPS = {
 }
 FIRST = Stage("sepconv", 16, skip="none")
 LAST = Stage("mbconv", 320, expansion=6.0)
+STEM, HEAD = Stem(32), Head(1280, dropout=0.2)
 OPTIONS = (
     ("op", tuple(OPS)),
     ("kernel", (3, 5)),
@@ -39,25 +42,24 @@ OPTIONS = (
 )
 
 
-def _stage(b: int, choices: Mapping[str, Any]) -> Stage:
-    filters, layers, stride = BLOCKS[b - 1]
-    op, expansion = OPS[choices[f"block{b}_op"]]
-    return Stage(
-        op=op,
-        channels=round_channels(filters * choices[f"block{b}_filters"]),
-        layers=layers + choices[f"block{b}_layers"],
-        kernel=choices[f"block{b}_kernel"],
-        stride=stride,
-        expansion=expansion,
-        se=choices[f"block{b}_se"],
-        skip=choices[f"block{b}_skip"],
-    )
+# one function a block: what is chosen of it, in the order of OPTIONS
+CHOSEN = [itemgetter(*(f"block{b}_{name}" for name, _ in OPTIONS)) for b, _ in enumerate(BLOCKS, 1)]
+
+
+@lru_cache(typed=True, maxsize=None)  # equal stages are one object: checked and counted once
+def _stage(
+    b: int, op: str, kernel: int, se: float, skip: str, filters: float, layers: int
+) -> Stage:
+    usual_filters, usual_layers, stride = BLOCKS[b - 1]
+    name, expansion = OPS[op]
+    channels = round_channels(usual_filters * filters)
+    return Stage(name, channels, usual_layers + layers, kernel, stride, expansion, se, skip)
 
 
 def decode(choices: Mapping[str, Any]) -> Arch:
     """Return the arch of a point; ReLU, and a 1280 head as in MnasNet."""
-    stages = (FIRST, *(_stage(b, choices) for b in range(1, len(BLOCKS) + 1)), LAST)
-    return Arch("mnasnet", stages, Stem(32), Head(1280, dropout=0.2), activation="relu")
+    chosen = (_stage(b, *of_block(choices)) for b, of_block in enumerate(CHOSEN, 1))
+    return Arch("mnasnet", (FIRST, *chosen, LAST), STEM, HEAD, activation="relu")
 
 
 def encode(arch: Arch) -> Choices | None:

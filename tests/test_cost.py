@@ -1,5 +1,7 @@
 """Cost: golden numbers, and agreement with torch's counter, thop and what backward really keeps."""
 
+import random
+from collections.abc import Iterable
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from nas.errors import ArchError
 from nas.layers import Conv, Dropout, GlobalPool, Layer, Linear, Pool, SqueezeExcite
 from nas.model import Model, build_model
 from nas.rounding import expanded, round_channels
+from nas.samplers import random_choices
 
 # the nets here are tiny: threads would wait for each other longer than they work
 torch.set_num_threads(1)
@@ -248,7 +251,7 @@ def saved_per_image(arch: Arch) -> float:
 
 def stated(arch: Arch) -> int:
     size = (arch.resolution, arch.resolution)
-    return cost.FLOAT_BYTES * sum(tally.saved for tally in cost._parts(arch, size))
+    return cost.FLOAT_BYTES * sum(tally.saved for tally in cost._tallies(arch, *size))
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "silu"])
@@ -265,6 +268,77 @@ def test_backward_keeps_what_the_estimate_says(op: str, skip: str, activation: s
 def test_backward_of_a_baseline_keeps_what_the_estimate_says(name: str) -> None:
     arch = replace(NETS[name], resolution=64)
     assert saved_per_image(arch) == pytest.approx(stated(arch), rel=0.02)
+
+
+def any_arch(rng: random.Random) -> Arch:
+    """Return one of archs that share most parts, but not all that the cost of a part depends on."""
+
+    def stage() -> Stage:
+        op = rng.choice(["mbconv", "fused_mbconv", "conv", "bottleneck"])
+        return Stage(
+            op,
+            rng.choice([8, 16]),
+            layers=rng.choice([1, 2, 3]),
+            kernel=rng.choice([3, 5]),
+            stride=rng.choice([1, 2]),
+            expansion=1.0 if op == "conv" else rng.choice([1, 4]),
+            se=rng.choice([0.0, 0.25]),
+            skip=rng.choice(SKIPS),
+            activation=rng.choice([None, None, "relu"]),
+        )
+
+    return Arch(
+        "any",
+        tuple(stage() for _ in range(rng.choice([1, 2, 3]))),
+        Stem(rng.choice([8, 16]), stride=rng.choice([1, 2]), pool=rng.choice([1, 2])),
+        Head(rng.choice([0, 32]), hidden=rng.choice([0, 8]), classes=rng.choice([2, 10])),
+        resolution=rng.choice([32, 48]),
+        in_channels=rng.choice([1, 3]),
+        activation=rng.choice(["silu", "relu"]),
+        norm=Norm(rng.choice(["batch", "group"])),
+        squeeze=Squeeze(rng.choice(["input", "expanded"])),
+    )
+
+
+def added_up(arch: Arch) -> tuple[int, ...]:
+    """Return params, FLOPs and activations, one layer after another and nothing remembered."""
+    size, tallies = (arch.resolution, arch.resolution), []
+
+    def pass_through(layers: Iterable[Layer]) -> None:
+        nonlocal size
+        for layer in layers:
+            tallies.append(layer.tally(*size))
+            size = layer.size(*size)
+
+    pass_through(cost.stem_layers(arch.stem, arch.in_channels, arch.norm, arch.activation))
+    for block in arch.blocks():
+        if side := cost.shortcut(block):
+            tallies.append(side.tally(*size))
+        pass_through(cost.body(block).main)
+    last = arch.stages[-1].channels
+    pass_through(cost.head_layers(arch.head, last, arch.norm, arch.activation))
+    return tuple(sum(column) for column in zip(*tallies, strict=True))[:3]
+
+
+def test_what_is_remembered_of_other_archs_is_what_is_counted_anew() -> None:
+    rng = random.Random(0)
+    archs = [any_arch(rng) for _ in range(500)]
+    remembered = [cost.count(arch) for arch in archs]
+    for arch, found in zip(archs, remembered, strict=True):
+        assert (found.params, found.flops, found.activations) == added_up(arch)
+        cost._counter.cache_clear()
+        assert cost.count(arch) == found
+
+
+@pytest.mark.parametrize("name", catalog.names("spaces"))
+def test_the_points_of_a_space_cost_what_their_models_have(name: str) -> None:
+    space, rng = catalog.export("spaces", name, "SPACE"), random.Random(0)
+    points = [random_choices(space, rng) for _ in range(300)]
+    assert all(cost.count(arch).flops == added_up(arch)[1] for arch in map(space.decode, points))
+    for arch in map(space.decode, points[:3]):
+        with torch.device("meta"):
+            model = build_model(arch)
+        assert cost.count(arch).params == sum(each.numel() for each in model.parameters())
 
 
 def test_memory_of_training_exceeds_that_of_inference() -> None:

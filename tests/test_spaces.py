@@ -12,6 +12,7 @@ from baselines import efficientnet
 from nas import catalog
 from nas.arch import Arch
 from nas.cost import count
+from nas.errors import ArchError
 from nas.interfaces import Space
 from nas.model import build_model
 from nas.samplers import distributions, mutate, random_choices
@@ -74,6 +75,16 @@ def test_an_id_is_the_same_in_another_process(space: Space) -> None:
     code = HASH.format(name=space.name)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == archs(space, 1, seed=5)[0].id
+
+
+@each_space
+def test_an_impossible_option_is_refused_after_and_before_its_equal(space: Space) -> None:
+    point = random_choices(space, random.Random(0))
+    spoilt = {**point, "block3_kernel": float(point["block3_kernel"])}
+    for _ in range(2):  # a kernel of 3.0 is none, though 3.0 equals 3
+        with pytest.raises(ArchError, match="kernel must be a whole number"):
+            space.decode(spoilt)
+        space.decode(point)
 
 
 @each_space
