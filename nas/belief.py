@@ -16,7 +16,7 @@ from nas.acquisition import improvement, staircase, volume
 from nas.features import Features
 from nas.gaussian import Array, Process, Rows, conditioned, fit
 from nas.interfaces import SCORED, Choices, Metrics, Trial
-from nas.objective import Goal, metric_of, pareto_front, reward
+from nas.objective import Goal, metric_of, pareto_front, reward_line
 from nas.posterior import MOST_FITTED, fitted, learnt, shown
 
 COUNTED = ("flops", "params", "activations")
@@ -99,9 +99,9 @@ def rewarded(
     costs: Sequence[Metrics], mean: Array, deviation: Array, goal: Goal
 ) -> tuple[Array, Array]:
     """Return mean and deviation of rewards: a reward is linear in the accuracy."""
-    base = np.array([reward({**each, "accuracy": 0.0}, goal.objective) for each in costs])
-    unit = np.array([reward({**each, "accuracy": 1.0}, goal.objective) for each in costs]) - base
-    return base + unit * mean, unit * deviation
+    lines = [reward_line(each, goal.objective) for each in costs]
+    offset, factor = np.array(lines).reshape(len(lines), 2).T
+    return offset + factor * mean, factor * deviation
 
 
 def expected_improvement(

@@ -94,13 +94,21 @@ def reward(metrics: Mapping[str, float], objective: Objective) -> float:
     Raises:
         OptionError: a target's metric is missing from `metrics`.
     """
-    accuracy = metrics["accuracy"]
+    offset, factor = reward_line(metrics, objective)
+    return offset + factor * metrics["accuracy"]
+
+
+def reward_line(metrics: Mapping[str, float], objective: Objective) -> tuple[float, float]:
+    """Return offset and factor of the reward of a network of these costs: linear in its accuracy.
+
+    Raises:
+        OptionError: a target's metric is missing from `metrics`.
+    """
     ratios = [metric_of(metrics, target.metric) / target.value for target in objective.targets]
     if objective.kind == "absolute":
-        return accuracy + 100 * objective.beta * sum(abs(ratio - 1) for ratio in ratios)
+        return 100 * objective.beta * sum(abs(ratio - 1) for ratio in ratios), 1.0
     exponents = (objective.alpha if ratio <= 1 else objective.beta for ratio in ratios)
-    factors = (float(r**w) for r, w in zip(ratios, exponents, strict=True))
-    return accuracy * math.prod(factors)
+    return 0.0, math.prod(float(r**w) for r, w in zip(ratios, exponents, strict=True))
 
 
 def broken_limit(metrics: Mapping[str, float], objective: Objective) -> str:

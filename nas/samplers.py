@@ -86,7 +86,7 @@ Draw = Callable[[Space, random.Random], Choices]
 
 def random_choices(space: Space, rng: random.Random) -> Choices:
     """Return one point of the space, each option equally likely."""
-    return {name: rng.choice(list(options)) for name, options in space.choices.items()}
+    return {name: rng.choice(options) for name, options in space.choices.items()}
 
 
 def distributions(space: Space) -> dict[str, BaseDistribution]:

@@ -202,21 +202,20 @@ class _Mind:
         found = dict[Key, tuple[float, float]]()
         points = _candidates(self._space, leaders, self._pool, rng, near)
         for climb in range(climbs + 1):
-            new = self._fresh(points, taken)
-            fresh = [choices for choices in new if key_of(choices) not in found]
+            fresh = self._fresh(points, taken | found.keys())
             if not fresh:
                 break
-            for choices, *worth in zip(fresh, *acquisition(fresh, wider), strict=True):
-                found[key_of(choices)] = (float(worth[0]), float(worth[1]))
+            gains, means = acquisition(list(fresh.values()), wider)
+            found |= zip(fresh, zip(gains.tolist(), means.tolist(), strict=True), strict=True)
             if climb < climbs:
                 best = sorted(found, key=lambda key: found[key], reverse=True)[:CLIMBERS]
                 points = (n for key in best for n in _neighbours(self._space, self._point(key)))
         return found
 
-    def _fresh(self, points: Iterator[Choices], taken: set[Key]) -> list[Choices]:
-        """Return the points that are networks, within the limits and not taken; none twice."""
+    def _fresh(self, points: Iterator[Choices], taken: set[Key]) -> dict[Key, Choices]:
+        """Return the points that are networks, within the limits and not taken, by their keys."""
         found = {key_of(choices): choices for choices in points}
-        return [c for key, c in found.items() if key not in taken and self._allowed(c)]
+        return {key: c for key, c in found.items() if key not in taken and self._allowed(c)}
 
     def _allowed(self, choices: Choices) -> bool:
         seen = self._features.seen(choices)
