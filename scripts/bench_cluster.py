@@ -100,8 +100,8 @@ def jobs_of(given: argparse.Namespace) -> list[Job]:
 
 def run(job: Job) -> Row:
     """Make one search."""
-    import plain_search
     import torch
+    from lib import plain_search
 
     from nas import catalog
     from nas.interfaces import Trial, Work

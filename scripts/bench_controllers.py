@@ -35,12 +35,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import controller_search
-import controller_tables
-import landscapes
-from controller_search import Job, tried
-from controller_tables import Row
-from landscapes import EMBEDDED, PARETO, SYNTHETIC, Landscape
+from lib import controller_search, controller_tables, landscapes
+from lib.controller_search import Job, tried
+from lib.controller_tables import Row
+from lib.landscapes import EMBEDDED, PARETO, SYNTHETIC, Landscape
 
 POINTS = (10, 20, 30, 50, 100, 200, 300, 400, 1000, 2000, 4000, 8000)
 CAPS = {"gp": 100}  # trials: its proposals take longer and longer

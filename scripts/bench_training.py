@@ -30,10 +30,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm_loop
 import torch
-from bench_images import random_images, resident
-from bench_report import training_tables
+from lib import timm_loop
+from lib.images import random_images, resident
+from lib.suite_report import training_tables
 from torch import Tensor, nn
 from torch.nn import functional
 

@@ -3,7 +3,7 @@
     training  `bench_training.py` at 224 pixels in bfloat16: our loop, the fixed batch, timm's loop
     policy    the same with the recipe's AutoAugment
     memory    peak memory of some nets in inference and training, beside `nas.cost`'s estimate
-    family    `bench_family_gpu.py`, B0 to B7 each at its own size; only where --parts names it, as
+    family    `verify_family.py`, B0 to B7 each at its own size; only where --parts names it, as
               it takes up to three minutes from the search
     search    `nas search` with 60 trials on all of CIFAR-10, as many at once as the device bears
 
@@ -36,8 +36,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import bench_report
-from bench_report import Done
+from lib import suite_report
+from lib.suite_report import Done
 
 HERE = Path(__file__).resolve()
 ROOT = HERE.parents[1]
@@ -81,7 +81,7 @@ FULL = Scale(
     training=f"{TRAINING} --rounds 7 --seconds 80 --recipe-option policy=none",
     policy=f"{TRAINING} --rounds 4 --seconds 50",
     memory="--device cuda --batch 32",
-    family="--device cuda --batch 64 --amp",
+    family="--device cuda --batch 64 --amp --halve",
     search="--space mbconv_small --target-flops 30M --epochs 4 --batch-size 256 "
     "--trials-per-device auto",
     trials=60,
@@ -92,7 +92,7 @@ SMOKE = Scale(
     training=f"{TINY} --recipe-option policy=none",
     policy=TINY,
     memory="--device cpu --batch 4 --archs mobilenet_v3_small",
-    family="--device cpu --batch 1 --steps 3 --archs mobilenet_v3_small",
+    family="mobilenet_v3_small --phi 0 --rule formula --amp",
     search="--space mbconv_small --target-flops 3M --epochs 1 --batch-size 32 "
     "--trials-per-device 1",
     trials=2,
@@ -124,16 +124,16 @@ def main(arguments: list[str] | None = None) -> int:
             done.append(run_part(part, place, given.out / "suite.log"))
             print(f"{part.name}: {done[-1].reason or 'done'}, {done[-1].seconds} s", flush=True)
             seconds = time.monotonic() - start
-            report = bench_report.conclude(done, label, scale.trials, seconds, smoke=given.smoke)
+            report = suite_report.conclude(done, label, scale.trials, seconds, smoke=given.smoke)
             keep(given.out, report)
-    print(bench_report.markdown(report))
+    print(suite_report.markdown(report))
     return 1 if any(row.reason for row in done) else 0
 
 
 def keep(out: Path, report: dict[str, Any]) -> None:
     """Write the report so far; what stops the suite later takes nothing from it."""
     (out / "suite.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (out / "suite.md").write_text(bench_report.markdown(report), encoding="utf-8")
+    (out / "suite.md").write_text(suite_report.markdown(report), encoding="utf-8")
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -198,9 +198,9 @@ def search_part(scale: Scale, data: str, place: Path, left: float) -> Part:
 
 PARTS: dict[str, Maker] = {
     "training": measuring("training", "bench_training.py", 120),
-    "memory": measuring("memory", "bench_memory_gpu.py", 80),
+    "memory": measuring("memory", "bench_memory.py", 80),
     "policy": measuring("policy", "bench_training.py", 90),
-    "family": measuring("family", "bench_family_gpu.py", 180),
+    "family": measuring("family", "verify_family.py", 180),
     "search": search_part,
 }
 

@@ -19,10 +19,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 import bench_ask  # noqa: E402
 import bench_controllers  # noqa: E402
-import controller_search  # noqa: E402
-import controller_tables  # noqa: E402
-import landscapes  # noqa: E402
-from controller_tables import Row  # noqa: E402
+from lib import controller_search, controller_tables, landscapes  # noqa: E402
+from lib.controller_tables import Row  # noqa: E402
 
 SMALL = ("--landscapes", "synthetic", "--seeds", "2", "--processes", "1", "--trials", "12")
 ONE = (*SMALL, "--points", "6", "--rewards", "hard", "--controllers", "random,evolution")

@@ -1,6 +1,5 @@
 """The family that is trained: members, their own GPUs, what is on file, what is refused."""
 
-import importlib.util
 import json
 import os
 import random
@@ -29,6 +28,11 @@ from nas.settings.scale import scale_settings_from
 from nas.settings.train import train_settings_from
 from nas.training.recipe import load_recipe
 from nas.verbs.scale import go_on, scale
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from targets import family as chaos_family
+from targets.project import Project
 
 LOST = """
 from nas.errors import OptionError
@@ -295,21 +299,14 @@ def test_the_augmentation_grows_with_the_member() -> None:
 
 @pytest.mark.slow
 def test_a_kill_of_the_driver_changes_nothing(
-    trained: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
-    script = Path(__file__).parents[1] / "scripts" / "kill_family.py"
-    spec = importlib.util.spec_from_file_location("kill_family", script)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "kill_family", module)  # dataclasses look their module up
-    spec.loader.exec_module(module)
     home, result = trained
     flags = f"{home / 'tiny.json'} --phi 0.5 --train --data digits --recipe proxy --epochs 2"
-    words = (*flags.split(), "--device", "fake", "--accelerator", "cpu")
-    calm, killed = (module.Place(tmp_path / name, words) for name in ("calm", "killed"))
+    words = f"scale {flags} --device fake --accelerator cpu".split()
+    calm, killed = (Project.made(tmp_path / name, words) for name in ("calm", "killed"))
     shutil.copytree(home / result["run"] / "b0.5", calm.run / "b0.5")
-    killed.folder.mkdir()
     rng = random.Random(0)  # with an epoch on file
-    done, faults = module.disturb(killed, 1, rng, ["driver"])
-    assert not faults and done["driver"] == 1, (killed.folder / "log.txt").read_text()
-    assert module.compare(calm, killed) == []
+    done, faults = chaos_family.kill(killed, 1, rng, ["driver"])
+    assert not faults and done["driver"] == 1, killed.log
+    assert chaos_family.compare(calm, killed) == []

@@ -1,6 +1,5 @@
 """Kills: what is killed at any moment and resumed equals what was not: searches and trainings."""
 
-import importlib.util
 import multiprocessing
 import os
 import random
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -26,29 +24,20 @@ from nas.training.state import CHECKPOINTS
 from nas.training.train import RESULTS, fit
 from nas.verbs.search import search
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "kill_search.py"
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import chaos
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals")
 
 
-def _script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("kill_search", SCRIPT)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    # dataclasses look their module up
-    monkeypatch.setitem(sys.modules, "kill_search", module)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.slow
-def test_three_kills_change_nothing(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    flags = "--kills 3 --trials 40 --controller tpe --objective pareto"
-    code = _script(monkeypatch).main(flags.split())
+def test_three_kills_change_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = "search --kills 3 --trials 40 --controller tpe --objective pareto"
+    code = chaos.main(flags.split())
     shown = capsys.readouterr().out
     assert code == 0, shown
-    rows = {line[:38].strip(): line[38:] for line in shown.splitlines()}
+    rows = dict(line.rsplit(None, 1) for line in shown.splitlines())
     assert rows["results lost or changed"] == rows["evaluated again after its result"] == "0"
 
 

@@ -24,7 +24,7 @@ from nas.verbs.search import search
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-import bench_zero_cost
+import bench_priors
 
 TINY = Arch(
     "tiny",
@@ -251,17 +251,15 @@ def test_naswot_is_refused_before_a_folder_is_made(
     assert not (believer / "runs").exists()
 
 
-# --- scripts/bench_zero_cost.py
+# --- scripts/bench_priors.py
 
 
 def test_the_script_ranks_the_trainings_of_a_search(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = search(space="space.py", evaluator="synthetic", trials=12, random_search=False)
     trials = str(Path(found["run"]) / "trials.csv")
-    words = ["bench", "--trials", trials, "--space", "space.py", "--images", "8"]
-    monkeypatch.setattr(sys, "argv", words)
-    bench_zero_cost.main()
+    bench_priors.main(["scores", "--trials", trials, "--space", "space.py", "--images", "8"])
     printed = capsys.readouterr().out
     assert f"{found['trials']} of {found['trials']} trainings, space small" in printed
     assert "| naswot, by channels | " in printed

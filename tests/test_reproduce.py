@@ -1,4 +1,4 @@
-"""The papers' tables as scripts/reproduce_*.py give them, held against the printed figures."""
+"""The papers' tables as scripts/reproduce give them, held against the printed figures."""
 
 import csv
 import dataclasses
@@ -19,12 +19,13 @@ from nas.load import load_arch
 from nas.machines import rig
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts/reproduce"))
 
 import paper_table
-import reproduce_table2
-import reproduce_table3
-import reproduce_table4
-import reproduce_table7
+import table2
+import table3
+import table4
+import table7
 import verify_family
 from paper_table import Figure
 
@@ -69,7 +70,7 @@ def test_what_is_open_has_no_difference() -> None:
 
 
 def test_the_stages_of_b0_are_those_of_table_1() -> None:
-    rows = reproduce_table2.stages()
+    rows = table2.stages()
     assert [row[4] for row in rows] == ["yes"] * 9
     # the parameters and multiply-adds of B0 as torchvision and timm build it
     assert sum(int(row[5].replace(",", "")) for row in rows) == 5_288_548
@@ -77,7 +78,7 @@ def test_the_stages_of_b0_are_those_of_table_1() -> None:
 
 
 def test_the_family_is_as_near_to_table_2_as_its_errata_allow() -> None:
-    rows = reproduce_table2.family()
+    rows = table2.family()
     misses = {(row.net, row.figure) for row in rows if not row.rounds}
     low = {("B4", "FLOPs"), ("B5", "FLOPs"), ("B7", "FLOPs")}
     assert misses == {("B1", "FLOPs"), ("B2", "params"), *low}
@@ -90,7 +91,7 @@ def test_the_family_is_as_near_to_table_2_as_its_errata_allow() -> None:
 
 
 def test_the_formula_is_not_the_release() -> None:
-    rows = reproduce_table2.formula()
+    rows = table2.formula()
     assert len(rows) == 8
     assert rows[1][2:4] == ["9.110M", "0.860B"] and rows[1][-1].startswith("B2")
     assert float(rows[7][4]) == pytest.approx(100.5, abs=0.1) and rows[7][5] == "128"
@@ -100,7 +101,7 @@ def test_the_formula_is_not_the_release() -> None:
 
 
 def test_table_3_is_reproduced_but_for_its_swapped_rows() -> None:
-    rows = reproduce_table3.figures()
+    rows = table3.figures()
     plain = [row for row in rows if not row.scaling.startswith("compound")]
     swapped = {kind: by(rows, net="resnet50", scaling=kind).ours for kind in ("depth", "width")}
     for row in plain:
@@ -114,7 +115,7 @@ def test_table_3_is_reproduced_but_for_its_swapped_rows() -> None:
 
 def test_compound_rows_of_table_3_depend_on_the_rounding_of_layers() -> None:
     up, nearest = (
-        [row.ours for row in reproduce_table3.figures() if row.scaling.startswith("compound")][i::2]
+        [row.ours for row in table3.figures() if row.scaling.startswith("compound")][i::2]
         for i in (0, 1)
     )
     # as recomputed from the published stage tables
@@ -122,7 +123,7 @@ def test_compound_rows_of_table_3_depend_on_the_rounding_of_layers() -> None:
     assert nearest[0] == pytest.approx(2.179e9, rel=1e-3)
     assert nearest[0] < 2.3e9 < up[0]
     assert up[1] == pytest.approx(1.442e9, rel=1e-3)
-    assert all(row.note for row in reproduce_table3.figures() if not row.rounds)
+    assert all(row.note for row in table3.figures() if not row.rounds)
 
 
 # --- Table 4
@@ -143,10 +144,10 @@ class Clock:
 
 def test_nets_take_turns_and_each_round_has_its_ratio() -> None:
     clock = Clock()
-    series = reproduce_table4.race(clock, [load_arch(net) for net in reproduce_table4.PAIR], 3)  # type: ignore[arg-type]
-    slow, fast = reproduce_table4.PAIR
+    series = table4.race(clock, [load_arch(net) for net in table4.PAIR], 3)  # type: ignore[arg-type]
+    slow, fast = table4.PAIR
     assert clock.asked == [slow, fast, fast, slow, slow, fast]
-    rows = reproduce_table4.figures("clock", series)
+    rows = table4.figures("clock", series)
     ratio = by(rows, net="resnet152 / efficientnet_b1")
     assert ratio.ours == pytest.approx(6.0) and ratio.published == "5.7x"
     row = by(rows, net="resnet152", figure="latency")
@@ -160,7 +161,7 @@ def test_table_4_is_measured_and_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "t4.csv"
-    reproduce_table4.main(["--devices", "fake", "--rounds", "2", "--out", str(out)])
+    table4.main(["--devices", "fake", "--rounds", "2", "--out", str(out)])
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert {row["net"]: row["ours"] for row in rows}["GPipe AmoebaNet-B(18,512)"] == ""
     ratio = next(row for row in rows if row["figure"] == "speed-up")
@@ -169,9 +170,9 @@ def test_table_4_is_measured_and_written(
 
 
 def test_table_4_refuses_in_one_line_before_it_measures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reproduce_table4, "race", lambda *_: pytest.fail("it was measured"))
+    monkeypatch.setattr(table4, "race", lambda *_: pytest.fail("it was measured"))
     with pytest.raises(SystemExit, match="fak"):
-        reproduce_table4.main(["--devices", "fake,fak"])
+        table4.main(["--devices", "fake,fak"])
 
 
 @pytest.mark.parametrize("fails", [2, 3])  # B7 of the first device; the pair of the second
@@ -186,10 +187,10 @@ def test_table_4_keeps_what_was_measured_before_a_failure(
             raise NasError("no more")
         return {arch.name: [Timing(9.0, 8.0, 10.0, 3, 0.1, 0.0, True, 1, 1.0)] for arch in archs}
 
-    monkeypatch.setattr(reproduce_table4, "race", race)
+    monkeypatch.setattr(table4, "race", race)
     out = tmp_path / "t4.csv"
-    with pytest.raises(SystemExit, match="reproduce_table4: no more"):
-        reproduce_table4.main(["--devices", "fake,cpu", "--out", str(out)])
+    with pytest.raises(SystemExit, match="table4: no more"):
+        table4.main(["--devices", "fake,cpu", "--out", str(out)])
     rows = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert {row["scaling"] for row in rows} == {"fake"}
     assert [row["ours"] for row in rows if row["net"] == "resnet152"] == ["0.009"]
@@ -224,12 +225,12 @@ def test_the_processors_time_is_that_of_one_thread() -> None:
 
 
 def test_table_7_is_met_only_by_other_coefficients() -> None:
-    rows = reproduce_table7.figures()
-    printed = [row for row in rows if row.note != reproduce_table7.MEETS]
+    rows = table7.figures()
+    printed = [row for row in rows if row.note != table7.MEETS]
     gaps = {row.scaling.split(":")[0]: row.difference or 0.0 for row in printed}
     assert all(-0.2 < gaps[name] < -0.12 for name in ("depth", "width", "resolution"))
     assert abs(gaps["compound"]) < 0.01
-    met = [row for row in rows if row.note == reproduce_table7.MEETS]
+    met = [row for row in rows if row.note == table7.MEETS]
     assert len(met) == 3 and all(row.rounds for row in met)
     assert by(met, scaling="resolution: d 1 w 1 r 2.2, 493 px").ours == pytest.approx(
         1.923e9, rel=1e-3
@@ -239,7 +240,7 @@ def test_table_7_is_met_only_by_other_coefficients() -> None:
 # --- the programs
 
 
-@pytest.mark.parametrize("script", [reproduce_table2, reproduce_table3, reproduce_table7])
+@pytest.mark.parametrize("script", [table2, table3, table7])
 def test_a_table_is_printed_and_written(
     script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -260,19 +261,21 @@ def test_a_table_is_printed_and_written(
 def test_a_members_step_needs_what_was_estimated() -> None:
     arch = dataclasses.replace(load_arch("efficientnet_b0"), resolution=192)
     [member] = verify_family.compound.family(arch, [0])
-    row = verify_family.verified(member, 2, "cpu")
-    assert row["reason"] == "" and verify_family.good(row), row
+    given = verify_family.parse(["--batch", "2"])
+    row = verify_family.verified(member, given)
+    assert row["reason"] == "" and verify_family.good(row, given), row
     assert row["params"] == 5_288_548 and row["seconds"] > 0
 
 
 def test_a_member_that_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify_family.rig, "free_memory", lambda: 2**30)
     [member] = verify_family.compound.family(load_arch("efficientnet_b0"), [0])
-    row = verify_family.verified(member, 64, "cpu")
+    given = verify_family.parse(["--batch", "64"])
+    row = verify_family.verified(member, given)
     assert "are free: a batch of 11 would fit" in row["reason"]
-    assert not verify_family.good(row)
+    assert not verify_family.good(row, given)
     monkeypatch.setattr(verify_family.rig, "free_memory", lambda: 2**20)
-    assert "not even one image fits" in verify_family.verified(member, 64, "cpu")["reason"]
+    assert "not even one image fits" in verify_family.verified(member, given)["reason"]
 
 
 def test_a_family_on_auto_is_told_and_written_first(
@@ -285,7 +288,7 @@ def test_a_family_on_auto_is_told_and_written_first(
     verify_family.main(["--phi", "0", "--device", "auto", "--out", str(out)])
     assert "| b0 | 224 |" in capsys.readouterr().out and out.exists()
     with pytest.raises(SystemExit, match="cannot write"):
-        verify_family.main(["--phi", "0", "--out", str(tmp_path / "no/family.csv")])
+        verify_family.main(["--phi", "0", "--out", str(out / "family.csv")])
     assert "| b0 | 224 |" in capsys.readouterr().out
     monkeypatch.setattr(verify_family, "torch_device", lambda _: "mps")
     with pytest.raises(SystemExit, match="--device takes cpu or cuda"):
@@ -298,7 +301,8 @@ def test_an_estimate_that_is_off_is_an_error(
     measured = {"measured": 100 * 2**20, "seconds": 1.0, "images_per_second": None}
     monkeypatch.setattr(verify_family, "apart", lambda *_: measured)
     assert verify_family.main(["--phi", "0,1", "--json"]) == 1
-    assert [row["measured"] for row in json.loads(capsys.readouterr().out)] == [100 * 2**20] * 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["measured"] for line in lines] == [100 * 2**20] * 2
     assert verify_family.main(["--phi", "0"]) == 1
     assert "off by more than 15% or not run: b0" in capsys.readouterr().out
 
@@ -310,16 +314,16 @@ def test_a_process_that_fails_leaves_its_reason(
     failing.write_text("#!/bin/sh\necho words >&2\necho 'verify_family: no gradient' >&2\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(failing))
-    assert verify_family.apart(TINY, 1, "cpu") == {"reason": "no gradient"}
+    given = verify_family.parse([])
+    assert verify_family.apart(TINY, given) == {"reason": "no gradient"}
     failing.write_text("#!/bin/sh\nkill -9 $$\n")
-    assert verify_family.apart(TINY, 1, "cpu") == {"reason": "its process ended with -9"}
+    assert verify_family.apart(TINY, given) == {"reason": "its process ended with -9"}
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["no_such_net"], "no_such_net"),
-        (["--batch", "0"], "--batch takes"),
         (["--rule", "relesed"], "relesed"),
         (["--device", "gpu"], "--device takes"),
     ],

@@ -18,12 +18,11 @@ from nas.data.splits import carve
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-import bench_family_gpu  # noqa: E402
-import bench_memory_gpu  # noqa: E402
-import bench_report  # noqa: E402
+import bench_memory  # noqa: E402
 import bench_training  # noqa: E402
 import gpu_suite  # noqa: E402
-import timm_loop  # noqa: E402
+import verify_family  # noqa: E402
+from lib import suite_report, timm_loop  # noqa: E402
 
 TINY = Arch(
     "tiny",
@@ -62,7 +61,7 @@ def test_bench_training_races_our_loop_against_its_ceiling(
     medians = [sorted(speeds[name])[1] for name in ratio["of"]]
     assert ratio["medians"] == pytest.approx(medians[0] / medians[1])
     assert any("timm is left out" in note for note in found["notes"])
-    assert "| ours / ceiling | " in "\n".join(bench_report.training_tables([found]))
+    assert "| ours / ceiling | " in "\n".join(suite_report.training_tables([found]))
     assert not torch.backends.cudnn.benchmark
 
 
@@ -141,25 +140,42 @@ def test_normalised_images_are_standard() -> None:
 
 
 def test_memory_estimates_stand_beside_what_is_allocated() -> None:
-    found = bench_memory_gpu.row("mobilenet_v3_small", 4, "cpu")
+    found = bench_memory.row("mobilenet_v3_small", 4, "cpu")
     for peak in found["peaks"].values():
         assert peak["estimate"] == pytest.approx(peak["measured"], rel=0.1)
     assert found["reason"] == ""
-    assert bench_memory_gpu.shown(found).count("|") == 6
-    lost = bench_memory_gpu.row("no_such_net", 2, "cpu")
-    assert not lost["peaks"] and "no_such_net" in bench_memory_gpu.shown(lost)
+    assert bench_memory.shown(found).count("|") == 6
+    lost = bench_memory.row("no_such_net", 2, "cpu")
+    assert not lost["peaks"] and "no_such_net" in bench_memory.shown(lost)
 
 
 def test_the_nets_of_a_family_are_trained_beside_the_estimate(
     tiny: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = ["--archs", tiny, "--batch", "2", "--steps", "3", "--device", "cpu", "--json"]
-    bench_family_gpu.main(flags)
+    flags = [tiny, "--phi", "0", "--rule", "formula", "--batch", "2", "--amp", "--json"]
+    assert verify_family.main(flags) == 0
     found = json.loads(capsys.readouterr().out)
-    assert found["batch"] == 2 and found["images_per_second"] > 0
-    assert found["estimate_bytes"] == pytest.approx(found["peak_bytes"], rel=0.3)
-    table = bench_report.family_tables([found, {**found, "batch": 0, "reason": "not one fits"}])
-    assert table[2].startswith(f"| {tiny} | 32 | 2 |") and "not one fits" in table[3]
+    assert found["batch"] == 2 and found["measured"] > 0 and found["difference"] is not None
+    lost = {**found, "measured": None, "reason": "not one fits"}
+    table = suite_report.family_tables([found, lost])
+    assert table[2].startswith("| b0 | 32 | 2 |") and "not one fits" in table[3]
+
+
+def test_a_batch_that_does_not_fit_is_halved(
+    tiny: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = {"measured": 2**20, "seconds": 1.0, "images_per_second": 8.0}
+
+    def tried(arch: Arch, batch: int, given: object) -> dict[str, Any]:
+        return measured if batch <= 4 else {"reason": "out of memory"}
+
+    monkeypatch.setattr(verify_family, "tried", tried)
+    flags = [tiny, "--phi", "0", "--rule", "formula", "--batch", "16", "--amp", "--json"]
+    assert verify_family.main(flags) == 1
+    assert json.loads(capsys.readouterr().out)["reason"] == "out of memory"
+    assert verify_family.main([*flags, "--halve"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["batch"], found["reason"]) == (4, "")
 
 
 # --- the suite
@@ -267,7 +283,7 @@ def test_the_commands_of_the_suite_are_understood(tmp_path: Path) -> None:
     assert "exit code 2: nas: no data 'lost'" in done.reason
 
 
-def training(ceiling: float, timm: float) -> bench_report.Done:
+def training(ceiling: float, timm: float) -> suite_report.Done:
     rows = [
         {"of": ["ours", other], "medians": value, "rounds": [value]}
         for other, value in (("ceiling", ceiling), ("timm", timm))
@@ -280,24 +296,24 @@ def training(ceiling: float, timm: float) -> bench_report.Done:
         "images_per_second": {"ours": [3.0, 1.0, 2.0]},
         "ratios": rows,
     }
-    return bench_report.Done("training", 1.0, "", [line])
+    return suite_report.Done("training", 1.0, "", [line])
 
 
-def search(trained: int) -> bench_report.Done:
+def search(trained: int) -> suite_report.Done:
     line = {"tried": trained, "states": {"done": trained}, "at_once": 4}
-    return bench_report.Done("search", 200.0, "", [line])
+    return suite_report.Done("search", 200.0, "", [line])
 
 
 def test_goals_are_judged_by_what_was_measured() -> None:
     done = [training(0.93, 1.1), search(60)]
-    report = bench_report.conclude(done, "CIFAR-10", 60, 500.0, smoke=False)
+    report = suite_report.conclude(done, "CIFAR-10", 60, 500.0, smoke=False)
     assert [goal["met"] for goal in report["goals"]] == [True, False, None, None, True]
-    text = bench_report.markdown(report)
+    text = suite_report.markdown(report)
     assert "at least 1.3 (no policy): 1.100: NOT met" in text
     assert "at least 0.9 (the recipe's policy): not measured: unknown" in text
     assert "| ours | 2.0 | 1.5–2.5 | 3 |" in text and "| 60 | 60 | 0 | 0 | 0 | 0 | 4 |" in text
-    late = bench_report.conclude([search(60)], "CIFAR-10", 60, 541.0, smoke=False)
-    few = bench_report.conclude([search(59)], "CIFAR-10", 60, 500.0, smoke=False)
+    late = suite_report.conclude([search(60)], "CIFAR-10", 60, 541.0, smoke=False)
+    few = suite_report.conclude([search(59)], "CIFAR-10", 60, 500.0, smoke=False)
     assert not late["goals"][-1]["met"] and not few["goals"][-1]["met"]
 
 

@@ -28,7 +28,10 @@ from nas.studies.study import SEARCH
 from nas.verbs.search import search
 
 SERVER = os.environ.get("NAS_TEST_POSTGRES", "")
-SCRIPT = Path(__file__).parents[1] / "scripts" / "kill_drivers.py"
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+import chaos  # noqa: E402
+
 needs_server = pytest.mark.skipif(
     not SERVER,
     reason="no PostgreSQL: set NAS_TEST_POSTGRES to what `scripts/postgres start` prints",
@@ -308,15 +311,10 @@ def test_drivers_at_once_evaluate_each_arch_once(folder: Path, store: str) -> No
 @needs_server
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_killed_and_suspended_drivers_lose_nothing(
-    postgres: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    postgres: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = importlib.util.spec_from_file_location("kill_drivers", SCRIPT)
-    assert spec and spec.loader
-    script = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, "kill_drivers", script)
-    spec.loader.exec_module(script)
     flags = "--drivers 3 --trials 60 --kills 2 --stops 1 --sleep 0.2 --grace 2 --seed 1"
-    code = script.main([*flags.split(" "), "--storage", postgres])
+    code = chaos.main(["drivers", *flags.split(" "), "--storage", postgres])
     shown = capsys.readouterr().out
     assert code == 0, shown
     rows = {line[:46].strip(): line[46:].strip() for line in shown.splitlines()}

@@ -3,8 +3,8 @@
 Published: arXiv 1905.11946v5. Ours is counted from the scaled archs: FLOPs are multiply-adds of
 convolutions and linear layers. Beside the released members stands what the formula gives.
 
-    python scripts/reproduce_table2.py
-    python scripts/reproduce_table2.py --out table2.csv
+    python scripts/reproduce/table2.py
+    python scripts/reproduce/table2.py --out table2.csv
 """
 
 from __future__ import annotations

@@ -8,11 +8,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import landscapes
 import torch
-from controller_tables import Row
-from landscapes import PARETO, Ceiling, Landscape
-from plain_search import run
+from lib import landscapes
+from lib.controller_tables import Row
+from lib.landscapes import PARETO, Ceiling, Landscape
+from lib.plain_search import run
 
 from nas import catalog
 from nas.interfaces import Metrics, Space, Trial

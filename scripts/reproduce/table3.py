@@ -2,7 +2,7 @@
 
 Published: arXiv 1905.11946v5, Table 3; there is no MobileNetV1 scaled by depth. Ours is counted.
 
-    python scripts/reproduce_table3.py --out table3.csv
+    python scripts/reproduce/table3.py --out table3.csv
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Published: arXiv 1905.11946v5, Table 7, with top-1 on ImageNet. At the printed c
 rows of one dimension cost less than printed; beside each stands the multiple of 0.1 whose FLOPs are
 nearest to the printed. The accuracies are not reproduced here.
 
-    python scripts/reproduce_table7.py --out table7.csv
+    python scripts/reproduce/table7.py --out table7.csv
 """
 
 from __future__ import annotations

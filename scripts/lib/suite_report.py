@@ -133,15 +133,15 @@ def memory_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
 def family_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     rows = []
     for line in lines:
-        cells = [line["arch"], str(line["pixels"]), str(line["batch"])]
-        if line["batch"]:
-            peak, guess = line["peak_bytes"], line["estimate_bytes"]
-            speed = f"{line['images_per_second']:,.1f}"
-            cells += [f"{peak / 2**20:,.0f}", f"{guess / peak - 1:+.1%}", speed]
+        cells = [line["member"], str(line["pixels"]), str(line["batch"])]
+        if line["measured"]:
+            speed = line["images_per_second"]
+            cells += [f"{line['measured'] / 2**20:,.0f}", f"{line['difference']:+.1%}"]
+            cells.append("" if speed is None else f"{speed:,.1f}")
         else:
             cells += [line["reason"], "", ""]
         rows.append(cells)
-    return grid("arch | pixels | batch | training, MiB | estimate | images a second", rows)
+    return grid("member | pixels | batch | training, MiB | estimate | images a second", rows)
 
 
 def search_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -5,8 +5,8 @@ framework and resolutions are not told, the released ones (ResNet 224, B1 240, B
 Seconds depend on the machine; the ratio is what can be compared. The nets take turns, round by
 round, and each round has its ratio. GPipe's AmoebaNet-B stays open until cells can be built.
 
-    python scripts/reproduce_table4.py --rounds 7
-    python scripts/reproduce_table4.py --devices onnxruntime --rounds 5 --no-b7
+    python scripts/reproduce/table4.py --rounds 7
+    python scripts/reproduce/table4.py --devices onnxruntime --rounds 5 --no-b7
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(device.title, file=sys.stderr, flush=True)
             measure(name, device, given, rows)
     except NasError as error:
-        raise SystemExit(f"reproduce_table4: {error}") from None
+        raise SystemExit(f"table4: {error}") from None
     finally:
         if rows:  # of the devices before one that failed, too
             title = f"Table 4: one image on one core, seconds ({given.clock} clock); "
