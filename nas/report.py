@@ -5,7 +5,7 @@ It is made from the run's files alone, so it can be written again at any time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ import nas
 from nas import run
 from nas.arch import Arch
 from nas.errors import NasError, RunError
-from nas.pages import axes, data, family, scale, search, train
-from nas.pages.drawing import Html, join, pairs, tag
+from nas.pages import data, family, scale, search, train
+from nas.pages.markup import render
 from nas.quoting import command
 
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
@@ -30,8 +30,6 @@ FILES = (
     run.ENVIRONMENT,
     "best/arch.json",
 )
-# the browser itself refuses every request to another place
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 
 
 def write(folder: Path) -> Path:
@@ -50,18 +48,20 @@ def write(folder: Path) -> Path:
     env = _json(folder / run.ENVIRONMENT)
     try:
         if training:
-            title, body = train.page(train.read(folder, result, args, env))
+            page = train.page(train.read(folder, result, args, env))
         elif "members" in result:
-            title, body = scale.page(result, env, families_beside(folder, result))
+            page = scale.page(result, env, families_beside(folder, result))
         else:
-            title, body = search.page(data.read(folder, result, args, env))
-            body += _family(folder, result)
+            page = search.page(data.read(folder, result, args, env), _family(folder, result))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{folder / RESULT} lacks what a report needs ({type(error).__name__}: {error}); "
             "was it edited?"
         ) from error
-    run.write_text(folder / REPORT, page_of(title, [*body, _footer(folder, args, env)]))
+    footer = _footer(folder, args, env)
+    run.write_text(
+        folder / REPORT, render(page.template, title=page.title, footer=footer, **page.context)
+    )
     return folder / REPORT
 
 
@@ -90,10 +90,10 @@ def _json(path: Path) -> dict[str, Any]:
     return run.read_object(path) if path.exists() else {}
 
 
-def _family(folder: Path, result: Mapping[str, Any]) -> list[Html]:
-    """Return the section of the latest family of a search, or of the command that makes one."""
+def _family(folder: Path, result: Mapping[str, Any]) -> dict[str, object] | None:
+    """Return the section of the latest family of a search, if there is one."""
     if not result.get("best"):
-        return []
+        return None
     for other in reversed(run.runs("scale", folder.resolve().parent.parent)):
         try:
             made = _result(other) if _comes_from(run.read_args(other), folder) else {}
@@ -103,7 +103,7 @@ def _family(folder: Path, result: Mapping[str, Any]) -> list[Html]:
             base, best = (entry["arch"] for entry in (made["baseline"], result["best"]))
             same = Arch.from_dict(base).id == Arch.from_dict(best).id
             return scale.in_search(made, same)
-    return scale.next_command(result["run"])
+    return None
 
 
 def families_beside(folder: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -131,47 +131,14 @@ def _comes_from(args: Mapping[str, Any], folder: Path) -> bool:
     return any(place in (here, here / "best", here / "best" / "arch.json") for place in places)
 
 
-def page_of(title: str, body: Sequence[Html]) -> str:
-    """Return a whole page that asks nothing of any other place."""
-    inner = join(body)
-    drawn = 'class="plot"' in inner
-    scripts = [_library(), tag("script", Html(_asset("script.js")))] if drawn else []
-    head = [
-        Html('<meta charset="utf-8">'),
-        Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
-        Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-        tag("title", title),
-        tag("style", Html(_asset("style.css"))),
-    ]
-    content = tag("body", tag("main", inner), *scripts)
-    return f'<!doctype html>\n<html lang="en">\n{tag("head", join(head))}\n{content}\n</html>\n'
-
-
-def _library() -> Html:
-    """Return plotly.js as its authors packed it for charts with two axes (see pages/plotly)."""
-    path = Path(__file__).parent / "pages" / "plotly" / "plotly-cartesian.min.js.gz"
-    script = Html("<noscript><p>The charts need JavaScript; the tables do not.</p></noscript>")
-    return join([script, axes.packed(path.read_bytes(), id="plotly")])
-
-
-def _asset(name: str) -> str:
-    return (Path(__file__).parent / "pages" / name).read_text(encoding="utf-8")
-
-
-def _footer(folder: Path, args: Mapping[str, Any], env: Mapping[str, Any]) -> Html:
+def _footer(folder: Path, args: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, object]:
     """Return what is needed to repeat the run: files, arguments, environment, version."""
-    links = (tag("a", name, href=name) for name in FILES if (folder / name).is_file())
-    given = ((name, value) for name, value in args.items() if value not in (None, {}, []))
-    return tag(
-        "footer",
-        tag("h3", "Files"),
-        tag("p", join(links, ", ")),
-        tag("h3", "Arguments"),
-        pairs(given),
-        tag("h3", "Environment"),
-        pairs(_environment(env)),
-        tag("p", f"Written by nas {nas.__version__}."),
-    )
+    return {
+        "files": [name for name in FILES if (folder / name).is_file()],
+        "arguments": [(name, value) for name, value in args.items() if value not in (None, {}, [])],
+        "environment": _environment(env),
+        "version": nas.__version__,
+    }
 
 
 def _environment(env: Mapping[str, Any]) -> list[tuple[object, object]]:

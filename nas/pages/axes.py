@@ -6,7 +6,6 @@ and print each get their own.
 
 from __future__ import annotations
 
-import base64
 import gzip
 import json
 import math
@@ -14,7 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from nas.pages.drawing import Html, escape, tag
+from markupsafe import Markup
+
+from nas.pages.markup import escape, packed
 
 Figure = dict[str, Any]
 INK, QUIET, RULE, GRID = "var(--ink)", "var(--quiet)", "var(--rule)", "var(--grid)"
@@ -48,32 +49,21 @@ class Axis:
         return f"{name} ({self.unit})" if self.unit else name
 
 
-def plot(chart: Figure) -> Html:
+def plot(chart: Figure) -> Markup:
     """Return the place of a chart in the page, with its data: JSON, packed where it is long."""
     text = json.dumps(_finite(chart), ensure_ascii=False, separators=(",", ":"))
     height = chart["layout"]["height"]
     start = f'<div class="plot" style="min-height:{height}px">'
-    return Html(f"{start}{embedded(text)}</div>")
+    return Markup(f"{start}{embedded(text)}</div>")
 
 
-def figure(chart: Figure, note: object) -> Html:
-    """Return a chart with its caption."""
-    return tag("figure", plot(chart), tag("figcaption", note))
-
-
-def embedded(text: str) -> Html:
+def embedded(text: str) -> Markup:
     """Return JSON as a data block of a page, which the page's script reads."""
     if len(text) > LONG:
         return packed(gzip.compress(text.encode(), mtime=0))
     # a name may hold a closing tag: inside a script only JSON's own escape protects the page
     data = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return Html(f'<script type="application/json">{data}</script>')
-
-
-def packed(data: bytes, **attributes: str) -> Html:
-    """Return gzipped text as a data block of a page; the browser unpacks it."""
-    text = Html(base64.b64encode(data).decode("ascii"))
-    return tag("script", text, type="application/gzip", **attributes)
+    return Markup(f'<script type="application/json">{data}</script>')
 
 
 def axes_chart(data: list[dict[str, Any]], x: str, y: str, height: int) -> Figure:

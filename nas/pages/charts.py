@@ -24,7 +24,7 @@ from nas.pages.axes import (
     named_once,
     rounded,
 )
-from nas.pages.drawing import escape
+from nas.pages.markup import escape
 
 DASHES = ("dash", "dot", "dashdot", "longdash", "longdashdot")
 PATTERNS = ("", "/", "x", ".")

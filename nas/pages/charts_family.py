@@ -17,7 +17,7 @@ from nas.pages.axes import (
     named_once,
     rounded,
 )
-from nas.pages.drawing import escape, signed
+from nas.pages.markup import escape, signed
 
 BASE = "base"  # the name of the net that a family was scaled from
 
@@ -139,5 +139,5 @@ def _curve(name: str, spots: Sequence[Spot], axis: Axis, colour: str) -> dict[st
             "size": 7,
             "symbol": ["circle" if spot.steady else "circle-open" for spot in ordered],
         },
-        "hovertemplate": "%{text}: %{y:.2f} % at %{x}<extra>" + escape(name) + "</extra>",
+        "hovertemplate": f"%{{text}}: %{{y:.2f}} % at %{{x}}<extra>{escape(name)}</extra>",
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.pages.axes import GRID, INK, QUIET, SEARCH, Figure, axes_chart
-from nas.pages.drawing import escape
+from nas.pages.markup import escape
 
 ROWS, COLUMNS = 26, 16  # of the map at most, where the grid has more
 ROW = 36  # pixels

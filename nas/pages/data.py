@@ -14,7 +14,7 @@ from nas.interfaces import SCORED, SPENT
 from nas.objective import hypervolume, pareto_front
 from nas.pages.axes import Axis
 from nas.pages.charts import Point
-from nas.pages.drawing import escape
+from nas.pages.markup import escape
 from nas.units import amount
 from nas.verdict import as_candidate
 

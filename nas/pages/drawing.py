@@ -1,107 +1,35 @@
-"""Quiet HTML: escaped text, tables, and networks drawn stage by stage. Pure functions.
-
-`Html` is text that may go into a page as it is; everything else is escaped on its way in.
-"""
+"""Networks drawn stage by stage, and their stages as a table. Pure functions."""
 
 from __future__ import annotations
 
-import html
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
 
-from nas import catalog, cost, quoting
+from markupsafe import Markup
+
+from nas import catalog, cost
 from nas.arch import Arch, Stage
+from nas.pages.markup import Table, escape, join, tag
 from nas.units import format_count
 
 BOX, GAP, COLUMN, WIDE, TALL, ROW = 12, 2, 92, 1050, 66, 194  # pixels of the drawing
 Parts = tuple[str, ...]
 
 
-class Html(str):
-    """Text that is HTML already."""
+@dataclass(frozen=True)
+class Networks:
+    """One or two networks as a page shows them, and what to add to the key of their drawing."""
+
+    drawing: Markup
+    stages: Table
+    note: str = ""
 
 
-def escape(value: object) -> Html:
-    """Return a value as HTML; what is HTML already stays. No line breaks before a per cent sign."""
-    if isinstance(value, Html):
-        return value
-    return Html(html.escape(quoting.visible(str(value))).replace(" %", "\u00a0%"))
-
-
-def join(parts: Iterable[object], between: str = "\n") -> Html:
-    """Return the escaped parts as one text."""
-    return Html(between.join(escape(part) for part in parts))
-
-
-def tag(name: str, *content: object, **attributes: object) -> Html:
-    """Return an element; `class_` is the attribute class, underscores become hyphens."""
-    named = {key.rstrip("_").replace("_", "-"): value for key, value in attributes.items()}
-    text = "".join(f' {key}="{escape(value)}"' for key, value in named.items() if value != "")
-    return Html(f"<{name}{text}>{join(content, '')}</{name}>")
-
-
-def table(
-    head: Sequence[object],
-    rows: Sequence[Sequence[object]],
-    *,
-    left: Collection[int] = (0,),
-    marked: Collection[int] = (),
-    label: str = "",
-) -> Html:
-    """Return a table in a box of its own that scrolls; the columns in `left` are text.
-
-    The rows in `marked` are set in bold.
-    """
-
-    def line(kind: str, cells: Sequence[object], style: str = "") -> Html:
-        sides = ("l" if index in left else "" for index in range(len(cells)))
-        made = (tag(kind, cell, class_=side) for cell, side in zip(cells, sides, strict=True))
-        return tag("tr", *made, class_=style)
-
-    body = (line("td", row, "mark" if i in marked else "") for i, row in enumerate(rows))
-    inner = tag("thead", line("th", head)) + tag("tbody", join(body))
-    named = {"role": "region", "aria_label": label, "tabindex": 0} if label else {}
-    return tag("div", tag("table", Html(inner)), class_="scroll", **named)
-
-
-def pairs(items: Iterable[tuple[object, object]]) -> Html:
-    """Return names and values as a definition list."""
-    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in items))
-
-
-def code(text: object) -> Html:
-    """Return text set as code."""
-    return tag("code", text)
-
-
-def command(*words: str) -> Html:
-    """Return a command as a shell reads it."""
-    return tag("code", join((tag("span", quoting.command(word)) for word in words), " "))
-
-
-def date(environment: Mapping[str, Any]) -> str:
-    """Return when a run started, by its env.json."""
-    try:
-        return f"{datetime.fromisoformat(environment['time']):%Y-%m-%d %H:%M %Z}"
-    except (KeyError, TypeError, ValueError):
-        return "unknown"
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Return +1.20 or −0.35, with a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "−")
-
-
-def power(value: float) -> Html:
-    """Return 432, or 1.04 × 10¹¹ from a million on."""
-    if value < 1e6:
-        return escape(f"{value:,.0f}")
-    # a space may have more points than a float can hold
-    digits = len(str(int(value))) - 1
-    return Html(f"{int(value) // 10 ** (digits - 2) / 100:.2f} × 10<sup>{digits}</sup>")
+def networks(nets: Sequence[tuple[str, Arch]], note: str = "") -> Networks:
+    """Return networks drawn, and their stages as a table."""
+    return Networks(drawing(nets), stage_table(nets), note)
 
 
 def block(stage: Stage) -> Parts:
@@ -119,7 +47,7 @@ def block(stage: Stage) -> Parts:
     return tuple(found)
 
 
-def stage_table(nets: Sequence[tuple[str, Arch]]) -> Html:
+def stage_table(nets: Sequence[tuple[str, Arch]]) -> Table:
     """Return the stages of one or two nets side by side, with what differs marked."""
     columns = [_cells(arch) for _, arch in nets]
     marks = _differing(nets[0][1], nets[-1][1])
@@ -139,7 +67,7 @@ def stage_table(nets: Sequence[tuple[str, Arch]]) -> Html:
             row += marked[1 if own else 2 :]
         rows.append(row)
     left = [0, *(at for at, name in enumerate(head) if name in dict(nets))]
-    return table(head, rows, left=left, label="Stages")
+    return Table(head, rows, left=left, label="Stages")
 
 
 def _cells(arch: Arch) -> list[tuple[object, ...]]:
@@ -177,7 +105,7 @@ def _differing(arch: Arch, other: Arch) -> dict[int, list[int]]:
     }
 
 
-def drawing(nets: Sequence[tuple[str, Arch]]) -> Html:
+def drawing(nets: Sequence[tuple[str, Arch]]) -> Markup:
     """Return networks as one SVG, a row each: a box per block, its height the channels.
 
     The kernel is the shade, a dot above a block is squeeze-and-excitation. What differs from the
@@ -211,16 +139,16 @@ def _widths(archs: list[Arch]) -> list[int]:
 
 def _row(
     name: str, arch: Arch, last: Arch, widths: list[int], span: tuple[int, int], y: int
-) -> Html:
+) -> Markup:
     """Draw one network, its title at the height y."""
     own, marks = cost.count(arch), _differing(arch, last)
     facts = f"{format_count(own.flops)} multiply-adds, {format_count(own.params)} parameters"
     middle = y + 38 + TALL / 2
     parts = [
-        Html(
+        Markup(
             f'<text x="2" y="{y + 12}">{tag("tspan", name, class_="name")} {escape(facts)}</text>'
         ),
-        Html(f'<line x1="2" x2="{sum(widths)}" y1="{middle}" y2="{middle}" class="axis"/>'),
+        Markup(f'<line x1="2" x2="{sum(widths)}" y1="{middle}" y2="{middle}" class="axis"/>'),
     ]
     x = 2.0
     for index, (cells, width) in enumerate(zip(_cells(arch), widths, strict=False)):
@@ -237,7 +165,7 @@ def _height(channels: int, span: tuple[int, int]) -> float:
     return 12 + (TALL - 12) * math.log(channels / span[0]) / reach
 
 
-def _boxes(stage: Stage | None, x: float, middle: float, height: float) -> Html:
+def _boxes(stage: Stage | None, x: float, middle: float, height: float) -> Markup:
     """Draw the blocks of a stage side by side; no stage is the stem or the head."""
     kind = f"k{min(stage.kernel, 7)}" if stage else "end"
     shapes = []
@@ -247,12 +175,12 @@ def _boxes(stage: Stage | None, x: float, middle: float, height: float) -> Html:
         shapes.append(f'<rect x="{left:g}" y="{upper:.1f}" {size} class="{kind}"/>')
         if stage and stage.se:
             shapes.append(f'<circle cx="{left + BOX / 2:g}" cy="{upper - 5:.1f}" r="2.2"/>')
-    return Html("".join(shapes))
+    return Markup("".join(shapes))
 
 
 def _notes(
     cells: Sequence[object], stage: Stage | None, marks: list[int] | None, x: float, y: int
-) -> Html:
+) -> Markup:
     """Write under a stage its map, op, block, shape and share of the FLOPs."""
     parts = block(stage) if stage else (str(cells[2]),)
     share = float(str(cells[5]).rstrip(" %"))
@@ -271,4 +199,4 @@ def _notes(
         if text
     )
     bar = f'<rect x="{x:g}" y="{y + 174}" width="{share * 0.8:.1f}" height="3" class="bar"/>'
-    return Html(join(texts, "") + bar)
+    return join(texts) + Markup(bar)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
 from nas.machines.timing import MOST_UNREST
-from nas.pages.axes import Axis, figure
+from nas.pages.axes import Axis, plot
 from nas.pages.charts_family import Spot, accuracy_chart
-from nas.pages.drawing import Html, escape, join, pairs, table, tag
+from nas.pages.markup import Table, tag
 from nas.screens.scale import unsteady
 from nas.units import format_bytes, format_count, format_seconds
 
@@ -31,33 +33,25 @@ def comparable(result: Result, other: Result) -> bool:
     return bool(mine and mine == theirs and same)
 
 
-def section(result: Result, beside: Sequence[Result]) -> list[Html]:
-    """Return what training gave; `beside`: comparable families, by other rules."""
-    on = result["trained_on"]
-    items = [
+def section(result: Result, beside: Sequence[Result]) -> dict[str, object] | None:
+    """Return what training gave, None without; `beside`: comparable families, by other rules."""
+    on = result.get("trained_on")
+    if on is None:
+        return None
+    facts = [
         ("Data", f"{on['data']}: {', '.join(f'{n} {k}' for k, n in on['splits'].items())} images"),
         ("Recipe", _recipe(on)),
         ("Seed", on["seed"]),
         ("Latency", "; ".join(sorted(_devices(result)))),
     ]
-    body = [tag("h2", "Trained and measured"), pairs(items), *_alerts(result)]
-    if not _trained(result):
-        return body
-    figures = [_figure(result, beside, key, axis) for key, axis in AXES]
-    notes = [
-        "± and bars: the standard error from the number of test images; one training each, so two "
-        "members that differ by less than some of these are not told apart. Latency: one image, "
-        "median, where it was trained. Memory: the peak on the GPU, on a CPU what the process grew "
-        "by; the estimate is in float32 without what the convolution library takes.",
-    ]
-    if beside:
-        notes.append(
-            "Beside it, of the same base trained alike: "
-            + "; ".join(f"{other['rule']}, {other['run']}" for other in beside)
-            + "."
-        )
-    notes_html = [tag("p", note, class_="quiet") for note in notes]
-    return [*body, _table(result), *notes_html, tag("div", *figures, class_="two")]
+    trained = _trained(result)
+    return {
+        "facts": facts,
+        "alerts": _alerts(result),
+        "table": Table(HEAD, [_line(member) for member in trained], label="Trainings"),
+        "beside": "; ".join(f"{other['rule']}, {other['run']}" for other in beside),
+        "figures": [_figure(result, beside, key, axis) for key, axis in AXES if trained],
+    }
 
 
 def _recipe(on: Mapping[str, Any]) -> str:
@@ -69,17 +63,18 @@ def _trained(result: Result) -> list[Mapping[str, Any]]:
     return [member for member in result["members"] if "training" in member]
 
 
-def _alerts(result: Result) -> list[Html]:
+def _alerts(result: Result) -> list[str]:
     """Return a line for what is not there."""
     lines = [f"{name} is missing: {why}" for name, why in result["missing"].items()]
     lacks = set(result["missing"]) | {member["name"] for member in _trained(result)}
     late = [member["name"] for member in result["members"] if member["name"] not in lacks]
     if late:
         lines.append(f"Not trained yet: {', '.join(late)}.")
-    return [tag("p", line, class_="alert") for line in lines]
+    return lines
 
 
-def _figure(result: Result, beside: Sequence[Result], key: str, axis: Axis) -> Html:
+def _figure(result: Result, beside: Sequence[Result], key: str, axis: Axis) -> tuple[Markup, str]:
+    """Return accuracy against a cost, with what is to be said of it."""
     curves: dict[str, list[Spot]] = {}
     for family in (result, *beside):
         name = str(family["rule"])
@@ -91,7 +86,7 @@ def _figure(result: Result, beside: Sequence[Result], key: str, axis: Axis) -> H
             f" Open circles: the measurement was unsteady (by more than {MOST_UNREST:.0%}), so no "
             "line joins the nets."
         )
-    return figure(accuracy_chart(curves, axis), words)
+    return plot(accuracy_chart(curves, axis)), words
 
 
 def _devices(result: Result) -> set[str]:
@@ -113,11 +108,6 @@ def _spots(family: Result, key: str, devices: set[str]) -> list[Spot]:
     ]
 
 
-def _table(result: Result) -> Html:
-    rows = [_line(member) for member in _trained(result)]
-    return table(list(HEAD), rows, label="Trainings")
-
-
 def _line(member: Mapping[str, Any]) -> list[object]:
     found = member["training"]
     memory = found.get("memory_bytes")
@@ -132,5 +122,5 @@ def _line(member: Mapping[str, Any]) -> list[object]:
         format_bytes(found["memory_estimate"]),
         f"{found['images_per_second']:.0f}",
         format_seconds(found["training_seconds"]),
-        join([escape(word) for word in (found["place"], found["device"]) if word], " "),
+        " ".join(word for word in (found["place"], found["device"]) if word),
     ]

@@ -6,38 +6,33 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.fit_results import label, noise_said, ordered, point_of
-from nas.pages.axes import figure
+from nas.pages.axes import plot
 from nas.pages.charts_fit import Cell, fit_chart
-from nas.pages.drawing import Html, escape, table, tag
+from nas.pages.markup import Table, escape
 from nas.units import format_count, format_seconds
 
 Fit = Mapping[str, Any]
 WEIGHTS = {"rejected": 0, "spare": 1, "failed": 1, "stopped": 2, "trained": 2}
-NOTE = (
-    "★ chosen, ◆ {paper}. Each cell is a network of the grid, with its γ; grey ones have no "
-    "accuracy here: not trained, or stopped before. Point at a cell for the reason and for other γ "
-    "of it. Colours compare within one view only."
-)
 
 
-def sections(fit: Fit | None) -> list[Html]:
-    """Return the section of a fit; nothing where nothing was fitted."""
+def section(fit: Fit | None) -> dict[str, object] | None:
+    """Return the section of a fit; None where nothing was fitted."""
     if not fit:
-        return []
+        return None
     paper = fit["paper"]
     words = "the paper's coefficients"
     if paper["candidate"] and point_of(paper["candidate"]) != point_of(paper):
         words = f"the network nearest the paper's {label(point_of(paper))}"
     views = [*(f"after {_epochs(rung)}" for rung in fit["rungs"]), "finals"]
     cells = [_cell(fit, each) for each in fit["candidates"]]
-    return [
-        tag("h2", "The fit of α, β and γ to this base"),
-        *(tag("p", text) for text in _said(fit)),
-        figure(fit_chart(cells, views), NOTE.format(paper=words)),
-        _table(fit),
-        tag("p", _others(fit), class_="quiet"),
-        tag("p", f"How it is chosen: {fit['rule']}.", class_="quiet"),
-    ]
+    return {
+        "said": _said(fit),
+        "plot": plot(fit_chart(cells, views)),
+        "paper": words,
+        "table": _table(fit),
+        "others": _others(fit),
+        "rule": fit["rule"],
+    }
 
 
 def _epochs(count: int) -> str:
@@ -84,7 +79,7 @@ def _state(each: Fit) -> str:
     return f"{each['state']} after {_epochs(each['epochs'])}"
 
 
-def _table(fit: Fit) -> Html:
+def _table(fit: Fit) -> Table:
     head: list[object] = ["candidate", "α·β²·γ²", "depth", "width", "pixels", "× FLOPs"]
     timed = any(each["latency_ms"] for each in fit["candidates"])
     head += ["latency (ms)"] * timed
@@ -93,7 +88,7 @@ def _table(fit: Fit) -> Html:
     rows = [_row(fit, each, timed) for each in trained]
     marked = [at for at, e in enumerate(trained) if point_of(e) == point_of(fit["chosen"])]
     last = len(head) - 1
-    return table(head, rows, left=(0, last), marked=marked, label="Candidates of the fit")
+    return Table(head, rows, left=(0, last), marked=marked, label="Candidates of the fit")
 
 
 def _row(fit: Fit, each: Fit, timed: bool) -> Sequence[object]:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas.pages import data
-from nas.pages.drawing import Html, code, table, tag
+from nas.pages.markup import Table, code
 from nas.units import amount
 
 COUNTS = {"flops": "FLOPs", "params": "params", "activations": "activations"}
 
 
-def section(found: data.Found) -> list[Html]:
-    """Return the table; what is handed over is in bold."""
+def section(found: data.Found) -> dict[str, object]:
+    """Return the table with its title; what is handed over is in bold."""
     result = found.result
     shown = {entry["arch_id"] for entry in result["leaders"]}
     others = [e for e in data.compared(result) if e["arch_id"] not in shown]
@@ -41,11 +41,11 @@ def section(found: data.Found) -> list[Html]:
     beside += [data.RANDOM] if result.get("random") else []
     best, title = result["best"]["arch_id"], _title(result)
     marked = [place for place, entry in enumerate(entries) if entry["arch_id"] == best]
-    return [
-        tag("h2", f"{title}, with {' and '.join(beside)}" if beside else title),
-        table(head, rows, marked=marked, label="Leaderboard"),
-        *_counted(result),
-    ]
+    return {
+        "title": f"{title}, with {' and '.join(beside)}" if beside else title,
+        "table": Table(head, rows, marked=marked, label="Leaderboard"),
+        "counted": _counted(result),
+    }
 
 
 def _title(result: dict[str, Any]) -> str:
@@ -58,14 +58,13 @@ def _title(result: dict[str, Any]) -> str:
     return f"{some}, most accurate first; in bold what is handed over"
 
 
-def _counted(result: dict[str, Any]) -> list[Html]:
+def _counted(result: dict[str, Any]) -> str:
     """Return the references that were counted and not evaluated."""
-    rows = [
+    return "; ".join(
         f"{data.title(entry['name'])} ({amount('flops', entry['metrics']['flops'])}, "
         f"{amount('params', entry['metrics']['params'])}): {entry['reason']}"
         for entry in result.get("references_counted", ())
-    ]
-    return [tag("p", f"References without an accuracy: {'; '.join(rows)}.")] if rows else []
+    )
 
 
 def _reward(entry: dict[str, Any]) -> str:

@@ -8,42 +8,29 @@ from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
+from markupsafe import Markup
+
 from nas.arch import Arch
 from nas.compound import RULES
 from nas.pages import charts_family, family, fit
-from nas.pages.axes import figure
-from nas.pages.drawing import (
-    Html,
-    block,
-    command,
-    date,
-    escape,
-    join,
-    pairs,
-    signed,
-    table,
-    tag,
-)
+from nas.pages.axes import plot
+from nas.pages.drawing import block
+from nas.pages.markup import Page, Table, command, date, escape, raised, signed
 from nas.run import ARGS
 from nas.screens.scale import rounding_misses
 from nas.settings.scale import COEFFICIENTS, SHAPED
 from nas.units import format_bytes, format_count
 
-GROWTH = (
-    "FLOPs over the base's against 2<sup>φ</sup>; on the dashed line both are equal, per cent: off "
-    "that line."
-)
-
 
 def page(
     result: Mapping[str, Any], env: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()
-) -> tuple[str, list[Html]]:
-    """Return the title and the sections of a family; `beside`: comparable ones, by other rules."""
+) -> Page:
+    """Return the page of a family; `beside`: comparable ones, by other rules."""
     base, members = result["baseline"], result["members"]
     phis = [member["phi"] for member in members]
     reach = f"{len(members)} nets, φ {_phi(min(phis))} to {_phi(max(phis))}"
     title = f"Family of {base['name']}: {reach if len(phis) > 1 else f'φ {_phi(phis[0])}'}"
-    items = [
+    facts = [
         ("Base", result["base"]),
         (
             "Costs",
@@ -56,19 +43,16 @@ def page(
         ("Started", date(env)),
         ("Repeat", command(*_words(result))),
     ]
-    body = [
-        tag("div", f"nas scale, {result['run']}", class_="path"),
-        tag("h1", title),
-        pairs(items),
-        *_rule(result["rule"]),
-        tag("p", "FLOPs are multiply-adds (MACs); other tools report twice as many."),
-        *fit.sections(result.get("fit")),
-        *(family.section(result, beside) if "trained_on" in result else []),
-        tag("h2", "Asked for, rounded, counted"),
-        *members_section(result),
-        *_stages(result),
-    ]
-    return title, body
+    context = {
+        "run": result["run"],
+        "facts": facts,
+        "rule": _rule(result["rule"]),
+        "fit": fit.section(result.get("fit")),
+        "trained": family.section(result, beside),
+        "family": _members(result),
+        "stages": _stages(result),
+    }
+    return Page("scale.html", title, context)
 
 
 def coefficients(result: Mapping[str, Any]) -> str:
@@ -86,8 +70,8 @@ def _origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("They are", found["origin"])] if found else []
 
 
-def members_section(result: Mapping[str, Any]) -> list[Html]:
-    """Return the table and the curves of a family."""
+def _members(result: Mapping[str, Any]) -> dict[str, object]:
+    """Return the table and the curves of a family, and what rounding missed."""
     base, members = result["baseline"], result["members"]
     first = {**base, "name": charts_family.BASE, "two_to_phi": 1.0}
     nets = [*([] if any(m["phi"] == 0 for m in members) else [first]), *members]
@@ -95,32 +79,21 @@ def members_section(result: Mapping[str, Any]) -> list[Html]:
     names, ideal, real, flops, params = ([net[key] for net in nets] for key in keys)
     growth = charts_family.growth_chart(names, ideal, real)
     size = charts_family.size_chart(names, flops, params)
-    curves = [
-        figure(growth, Html(GROWTH)),
-        figure(size, "Parameters against FLOPs; both axes logarithmic."),
-    ]
-    note = Html(
-        "Multipliers: asked for → left by rounding (layers to whole ones, channels to eights, "
-        "pixels). Off: FLOPs over the base's against 2<sup>φ</sup>. Training memory "
-        "(estimate, float32): the fixed part plus the batch size times the part per image."
-    )
     lost = rounding_misses(result)
-    told = Html(escape(f"{lost[:1].upper()}{lost[1:]}.").replace("2^φ", "2<sup>φ</sup>"))
-    alert = [tag("p", told, class_="alert")] if lost else []
-    return [
-        _table(result),
-        *alert,
-        tag("p", note, class_="quiet"),
-        tag("div", *curves, class_="two"),
-    ]
+    return {
+        "table": _table(result),
+        "lost": raised(f"{lost[:1].upper()}{lost[1:]}.") if lost else "",
+        "growth": plot(growth),
+        "size": plot(size),
+    }
 
 
-def _table(result: Mapping[str, Any]) -> Html:
+def _table(result: Mapping[str, Any]) -> Table:
     head = ["net", "φ", "depth", "width", "resolution", "pixels", "params", "FLOPs", "× base"]
-    head += [Html("2<sup>φ</sup>"), "off", "activations", "memory/image", "fixed"]
+    head += [raised("2^φ"), "off", "activations", "memory/image", "fixed"]
     base = result["baseline"]
     first = ["base", "0", "1", "1", "1", base["arch"]["resolution"], *_costs(base, 1.0)]
-    return table(head, [first, *(_line(result, m) for m in result["members"])], label="Family")
+    return Table(head, [first, *(_line(result, m) for m in result["members"])], label="Family")
 
 
 def _line(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[object]:
@@ -156,24 +129,21 @@ def _costs(row: Mapping[str, Any], ideal: float) -> list[object]:
     ]
 
 
-def _rule(name: str) -> list[Html]:
+def _rule(name: str) -> list[Markup]:
     """Return what a rule says of itself, without its lists."""
     if name not in RULES:
         return []
     paragraphs = (inspect.getdoc(RULES[name]) or "").split("\n\n")
-    said = [" ".join(text.split()) for text in paragraphs if not text.startswith("Raises:")]
-    return [
-        tag("p", _formula(text), class_="quiet" if text.startswith("Source:") else "")
-        for text in said
-    ]
+    said = (" ".join(text.split()) for text in paragraphs if not text.startswith("Raises:"))
+    return [_formula(text) for text in said]
 
 
-def _formula(text: str) -> Html:
+def _formula(text: str) -> Markup:
     """Return Python's way of writing a formula as a book would."""
     for name, letter in (("alpha", "α"), ("beta", "β"), ("gamma", "γ"), ("phi", "φ")):
         text = re.sub(rf"\b{name}\b", letter, text)
-    raised = re.sub(r"\*\*(\w[\w.]*\b|\([^)]*\))", r"<sup>\1</sup>", escape(text))
-    return Html(raised.replace(" * ", "·"))
+    powers = re.sub(r"\*\*(\w[\w.]*\b|\([^)]*\))", r"<sup>\1</sup>", str(escape(text)))
+    return Markup(powers.replace(" * ", "·"))
 
 
 def _words(result: Mapping[str, Any]) -> list[str]:
@@ -187,7 +157,7 @@ def _words(result: Mapping[str, Any]) -> list[str]:
     return [*words, "--fixed-ends"] if result["fixed_ends"] else words
 
 
-def _stages(result: Mapping[str, Any]) -> list[Html]:
+def _stages(result: Mapping[str, Any]) -> Table:
     """Return the stages of every member: what scaling keeps, and channels × layers of each."""
     members = [result["baseline"], *result["members"]]
     archs = [Arch.from_dict(member["arch"]) for member in members]
@@ -197,10 +167,7 @@ def _stages(result: Mapping[str, Any]) -> list[Html]:
     labels = ["input", "stem", *(f"stage {n + 1}" for n in range(len(kept))), "head", "dropout"]
     kinds = ["pixels", f"conv k{archs[0].stem.kernel}", *kept, "channels", ""]
     rows = [list(row) for row in zip_longest(labels, kinds, *columns, fillvalue="")]
-    return [
-        tag("h2", "The members, stage by stage: channels × layers"),
-        table(["stage", "blocks", *names], rows, left=(0, 1), label="Stages of the members"),
-    ]
+    return Table(["stage", "blocks", *names], rows, left=(0, 1), label="Stages of the members")
 
 
 def _shapes(arch: Arch) -> Sequence[str]:
@@ -215,18 +182,12 @@ def _shapes(arch: Arch) -> Sequence[str]:
     ]
 
 
-def in_search(result: Mapping[str, Any], same: bool) -> list[Html]:
+def in_search(result: Mapping[str, Any], same: bool) -> dict[str, object]:
     """Return the family as a section of its search; `same` tells if the base is its winner."""
-    about = f"Rule {result['rule']}; {coefficients(result)}. "
-    notes = [tag("p", join([about, "Its report and files: ", escape(result["run"])], ""))]
-    if not same:
-        text = "This family was scaled from an earlier winner of this search: scale again."
-        notes.append(tag("p", text, class_="alert"))
-    return [tag("h2", "The family scaled from the winner"), *notes, *members_section(result)]
-
-
-def next_command(run_path: str) -> list[Html]:
-    """Return how to make a family, as a section of a search that has none."""
-    line = tag("p", "No family yet. Scale the winner to seven larger nets: ")
-    words = ("nas", "scale", run_path, "--phi", "1..7")
-    return [tag("h2", "The family scaled from the winner"), line, tag("p", command(*words))]
+    return {
+        "rule": result["rule"],
+        "coefficients": coefficients(result),
+        "run": result["run"],
+        "same": same,
+        "members": _members(result),
+    }

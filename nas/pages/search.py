@@ -5,25 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from nas import run
 from nas.arch import Arch
 from nas.pages import charts, data, leaders, training
-from nas.pages.axes import figure
+from nas.pages.axes import plot
 from nas.pages.charts import Point
-from nas.pages.drawing import (
-    Html,
-    command,
-    date,
-    drawing,
-    join,
-    pairs,
-    power,
-    signed,
-    stage_table,
-    tag,
-)
+from nas.pages.drawing import networks
+from nas.pages.markup import Page, command, date, join, power, signed
 from nas.units import amount, format_count, format_seconds
 from nas.verdict import as_candidate, why
 
@@ -40,23 +31,34 @@ FEWEST, FEW = 5, 50
 ANY_MEANING = "The accuracy is this evaluator's: compare it with others of the same evaluator only."
 
 
-def page(found: data.Found) -> tuple[str, list[Html]]:
-    """Return the title and the sections of a search."""
-    best = found.result.get("best")
-    body = _head(found)
-    if best:
-        body += [
-            *_verdict(found),
-            *training.sections(found),
-            *_front(found),
-            *_progress(found),
-            *_importance(found),
-        ]
-        body += [*_winner(found), *leaders.section(found)]
-    return f"{found.result['space']['name']}: report of a search", body
+def page(found: data.Found, family: Mapping[str, Any] | None) -> Page:
+    """Return the page of a search; `family`: the members of `scale.in_search`, if there are any."""
+    result = found.result
+    context: dict[str, Any] = {
+        "run": result["run"],
+        "headline": _headline(found),
+        "facts": _facts(found),
+        "meaning": MEANING.get(result["evaluator"]["name"], ANY_MEANING),
+        "alerts": _alerts(found),
+        "best": bool(result.get("best")),
+    }
+    if result.get("best"):
+        context |= {
+            "figures": _figures(found),
+            "gains": _gains(found),
+            **training.sections(found),
+            "front": _front(found),
+            "progress": _progress(found),
+            "importance": _importance(found),
+            "winner": _winner(found),
+            "leaders": leaders.section(found),
+            "family": family,
+            "next": command("nas", "scale", result["run"], "--phi", "1..7"),
+        }
+    return Page("search.html", f"{result['space']['name']}: report of a search", context)
 
 
-def _head(found: data.Found) -> list[Html]:
+def _facts(found: data.Found) -> list[tuple[str, object]]:
     result, states = found.result, found.result["states"]
     trials = [f"{result['trials']:,} evaluated of {result['proposals']:,} proposed"]
     trials += [
@@ -64,16 +66,15 @@ def _head(found: data.Found) -> list[Html]:
         for n in ("stopped", "duplicate", "rejected", "failed", "dropped", "earlier")
         if states.get(n)
     ]
-    kind = found.result["evaluator"]
     size = power(result["space"]["size"])
     goal = result["objective"]
     if result.get("pareto"):
         goal = f"Pareto front of accuracy against {found.axis.name}; best by {goal}"
-    items = [
-        ("Space", join([result["space"]["name"], ", ", size, " points"], "")),
+    return [
+        ("Space", join([result["space"]["name"], ", ", size, " points"])),
         ("Objective", goal),
         ("Controller", f"{result['controller']}, seed {found.args.get('seed', 'unknown')}"),
-        ("Evaluator", kind["title"]),
+        ("Evaluator", result["evaluator"]["title"]),
         ("Trials", ", ".join(trials)),
         *[
             ("Warm start", warmed["line"].removeprefix("warm start: "))
@@ -83,14 +84,6 @@ def _head(found: data.Found) -> list[Html]:
         ("Evaluation", f"{format_seconds(result['seconds'])}, all trials added up"),
         ("Started", date(found.env)),
         ("Repeat", command("nas", "search", "--config", f"{result['run']}/{run.ARGS}")),
-    ]
-    return [
-        tag("div", f"nas search, {result['run']}", class_="path"),
-        tag("h1", _headline(found)),
-        pairs(items),
-        tag("p", MEANING.get(kind["name"], ANY_MEANING)),
-        tag("p", "FLOPs are multiply-adds (MACs); other tools report twice as many."),
-        *_warnings(found),
     ]
 
 
@@ -103,7 +96,7 @@ def _headline(found: data.Found) -> str:
     return f"Search of {space}: {metrics['accuracy']:.2f} % at {cost}"
 
 
-def _warnings(found: data.Found) -> list[Html]:
+def _alerts(found: data.Found) -> list[str]:
     """Return what a reader must know before believing the figures."""
     result, notes = found.result, []
     if result.get("stopped"):
@@ -116,10 +109,10 @@ def _warnings(found: data.Found) -> list[Html]:
         count = sum(reasons.values())
         some = "" if times == count else f", {times} of them with"
         notes.append(f"{count} {'trial' if count == 1 else 'trials'} failed{some}: {reason}")
-    return [tag("p", note, class_="alert") for note in notes]
+    return notes
 
 
-def _verdict(found: data.Found) -> list[Html]:
+def _figures(found: data.Found) -> list[tuple[str, str, str]]:
     best, metrics = found.result["best"], found.result["best"]["metrics"]
     flops = metrics["flops"]
     figures = [
@@ -136,11 +129,7 @@ def _verdict(found: data.Found) -> list[Html]:
         figures[0] = (*figures[0][:2], "no standard deviation from this evaluator")
     if "latency_ms" in metrics:
         figures.insert(3, ("latency", f"{metrics['latency_ms']:.2f} ms", _device(found)))
-    cells = (
-        tag("div", tag("span", f"{name} of the winner"), tag("b", value), tag("span", note))
-        for name, value, note in figures
-    )
-    return [tag("div", *cells, class_="big"), tag("ul", *(tag("li", s) for s in _gains(found)))]
+    return [(f"{name} of the winner", value, note) for name, value, note in figures]
 
 
 def _deviation(found: data.Found) -> str:
@@ -206,7 +195,7 @@ def _rival(result: dict[str, Any]) -> str:
     return f"random search at {equal}"
 
 
-def _front(found: data.Found) -> list[Html]:
+def _front(found: data.Found) -> dict[str, object]:
     result, axis = found.result, found.axis
     trials, rivals = data.points(found, found.trials), data.points(found, found.rivals)
     numbers = {row["number"] for row in found.front}
@@ -224,19 +213,15 @@ def _front(found: data.Found) -> list[Html]:
         trials, front, rivals, [p for p in references if p], winner or trials[0], axis, bounds
     )
     thin = math.ceil(len(trials) / charts.MOST)
-    shown = f"one trial in {thin}" if thin > 1 else "every trial"
-    note = (
-        "Bars: ± one standard deviation. Point at a net for its choices (k kernel, e expansion, "
-        "n layers); drag to zoom, double-click to see all."
-    )
-    return [
-        tag("h2", f"Accuracy against {axis.name}: {shown}"),
-        *_elasticity(found, trials),
-        figure(chart, note),
-    ]
+    return {
+        "axis": axis.name,
+        "shown": f"one trial in {thin}" if thin > 1 else "every trial",
+        "elasticity": _elasticity(found, trials),
+        "plot": plot(chart),
+    }
 
 
-def _elasticity(found: data.Found, trials: list[Point]) -> list[Html]:
+def _elasticity(found: data.Found, trials: list[Point]) -> list[str]:
     """Return what a looser and a tighter budget would do to the best accuracy seen."""
     target = float((found.result.get("targets") or {}).get(found.cost, 0))
     within = {
@@ -248,13 +233,12 @@ def _elasticity(found: data.Found, trials: list[Point]) -> list[Html]:
         return []
     changes = [within[factor] - within[1.0] for factor in (1.1, 0.9)]
     if all(abs(change) < 0.005 for change in changes):
-        return [tag("p", "A budget 10 % looser or tighter would not change the best accuracy.")]
+        return ["A budget 10 % looser or tighter would not change the best accuracy."]
     looser, tighter = (amount(found.cost, factor * target) for factor in (1.1, 0.9))
-    text = (
+    return [
         f"Among these nets a budget 10 % looser ({looser}) {_change(changes[0])}, "
         f"one 10 % tighter ({tighter}) {_change(changes[1])}."
-    )
-    return [tag("p", text)]
+    ]
 
 
 def _change(points: float) -> str:
@@ -263,53 +247,50 @@ def _change(points: float) -> str:
     return f"changes the best accuracy by {signed(points)} points"
 
 
-def _progress(found: data.Found) -> list[Html]:
+def _progress(found: data.Found) -> dict[str, object] | None:
+    """Return how the best reward grew, of a Pareto search the front; None if nothing is known."""
     if found.result.get("pareto"):
         return _dominated(found)
     series = {"search": data.best_so_far(found.trials), data.RANDOM: data.best_so_far(found.rivals)}
     series = {name: values for name, values in series.items() if values}
     if not series:  # all that is known was taken over
-        return []
+        return None
     known = [entry for entry in data.references(found.result) if "reward" in entry]
     levels = {data.title(entry["name"]): entry["reward"] for entry in known}
     compared = f", against {_rival(found.result)}" if len(series) > 1 else ""
-    note = (
-        "An evaluation is a net that was trained or predicted; duplicates cost none. Double-click "
-        "to see the first ones too."
-    )
-    return [
-        tag("h2", f"Best reward after each evaluation{compared}"),
-        figure(charts.curve_chart(series, levels, "Best reward so far"), note),
-    ]
+    return {
+        "title": f"Best reward after each evaluation{compared}",
+        "plot": plot(charts.curve_chart(series, levels, "Best reward so far")),
+        "note": "An evaluation is a net that was trained or predicted; duplicates cost none. "
+        "Double-click to see the first ones too.",
+    }
 
 
-def _dominated(found: data.Found) -> list[Html]:
+def _dominated(found: data.Found) -> dict[str, object] | None:
     """Return how the fronts of both searches grew."""
     rows = {"search": data.evaluated(found.trials), data.RANDOM: data.evaluated(found.rivals)}
     pairs = {name: [data.pair(found, row) for row in each] for name, each in rows.items() if each}
     known = [pair for each in pairs.values() for pair in each if pair]
     if not known:
-        return []
+        return None
     worst = min(a for a, _ in known), min(b for _, b in known)
     area = math.prod(max(p[i] for p in known) - worst[i] for i in (0, 1)) or 1.0
     series = {name: list(data.areas(each, worst, area)) for name, each in pairs.items()}
-    note = (
-        "Hypervolume: the part of the box from the worst to the best accuracy and "
-        f"{found.axis.name} of all these nets that a search has dominated."
-    )
-    return [
-        tag("h2", "How much of the trade-off was won after each evaluation"),
-        figure(charts.curve_chart(series, {}, "Dominated area (%)"), note),
-    ]
+    return {
+        "title": "How much of the trade-off was won after each evaluation",
+        "plot": plot(charts.curve_chart(series, {}, "Dominated area (%)")),
+        "note": "Hypervolume: the part of the box from the worst to the best accuracy and "
+        f"{found.axis.name} of all these nets that a search has dominated.",
+    }
 
 
-def _importance(found: data.Found) -> list[Html]:
-    heading = tag("h2", "Which choices mattered")
+def _importance(found: data.Found) -> dict[str, object] | None:
+    """Return which choices mattered; None of too few trials."""
     read = ((row["choice"], data.number(row["importance"])) for row in found.importance)
     shares = [(*data.split(choice), share) for choice, share in read if math.isfinite(share)]
     count = _known(found.result)
     if not shares or count < FEWEST:
-        return [heading, tag("p", "Too few evaluated trials to tell.")]
+        return None
     what = "accuracy" if found.result.get("pareto") else "the reward"
     note = (
         f"PED-ANOVA: how differently the trials that are best in {what} spread over the options of "
@@ -318,23 +299,18 @@ def _importance(found: data.Found) -> list[Html]:
     )
     doubt = "; with so few it is mostly noise" if count < FEW else ""
     note += f" From {count:,} trials{doubt}."
-    return [heading, figure(charts.importance_chart(shares), note)]
+    return {"plot": plot(charts.importance_chart(shares)), "note": note}
 
 
-def _winner(found: data.Found) -> list[Html]:
+def _winner(found: data.Found) -> dict[str, object]:
+    """Return the winner, beside the best reference that is another net."""
     result = found.result
     mine = f"Winner, {data.label(result['best'])}"
     nets = [(mine, Arch.from_dict(result["best"]["arch"]))]
-    title = "The winner, stage by stage"
-    note = (
-        "A box is a block: darker is a larger kernel (k), taller is more channels (log scale), a "
-        "dot is squeeze-and-excitation (SE). e: expansion. Map: side of the input in pixels. Bar "
-        "and per cent: share of the net's FLOPs."
-    )
+    title, note = "The winner", ""
     others = (r for r in result["references"] if r["arch_id"] != result["best"]["arch_id"])
     for entry in itertools.islice(others, 1):
         nets.append((data.title(entry["name"]), Arch.from_dict(entry["arch"])))
-        title = f"The winner beside {nets[1][0]}, stage by stage"
-        note += " In colour: what the winner does differently."
-    drawn = tag("figure", drawing(nets), tag("figcaption", note))
-    return [tag("h2", title), drawn, stage_table(nets)]
+        title = f"The winner beside {nets[1][0]}"
+        note = " In colour: what the winner does differently."
+    return {"title": title, "net": networks(nets, note)}

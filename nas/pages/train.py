@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from nas import cost, quoting, run
 from nas.arch import Arch
 from nas.errors import NasError, RunError
@@ -18,22 +20,12 @@ from nas.pages.axes import (
     SEARCH,
     Figure,
     axes_chart,
-    figure,
     name_lines,
+    plot,
     rounded,
 )
-from nas.pages.drawing import (
-    Html,
-    code,
-    command,
-    date,
-    drawing,
-    escape,
-    join,
-    pairs,
-    stage_table,
-    tag,
-)
+from nas.pages.drawing import networks
+from nas.pages.markup import Page, code, command, date, join
 from nas.training import losses
 from nas.training.diagnosis import FIELD
 from nas.units import format_count, format_seconds
@@ -96,16 +88,29 @@ def _numbers(row: Mapping[str, Any]) -> Row:
     return found
 
 
-def page(found: Found) -> tuple[str, list[Html]]:
-    """Return the title and the sections of a training."""
-    body = [*_head(found), *_figures(found), *_curves(found), *_confusion(found), *_net(found)]
-    return f"{found.arch.name}: report of a training", [*body, *_next(found)]
+def page(found: Found) -> Page:
+    """Return the page of a training."""
+    notes = found.data.get("notes") or found.result.get("notes") or []
+    context = {
+        "run": _run(found),
+        "headline": _headline(found),
+        "facts": _facts(found),
+        "alerts": _alerts(found),
+        "notes": [str(note) for note in notes],
+        "figures": _figures(found),
+        "finished": bool(found.result),
+        **_curves(found),
+        **_confusion(found),
+        "net": networks([(found.arch.name, found.arch)]),
+        "uses": _uses(found),
+    }
+    return Page("train.html", f"{found.arch.name}: report of a training", context)
 
 
-def _head(found: Found) -> list[Html]:
+def _facts(found: Found) -> list[tuple[str, object]]:
     result, args = found.result, found.args
     items = [
-        ("Arch", join([found.arch.name, ", id ", code(found.arch.id)], "")),
+        ("Arch", join([found.arch.name, ", id ", code(found.arch.id)])),
         ("Images", _images(found)),
         ("Classes", _classes(result.get("classes") or [])),
         ("Recipe", _recipe(found)),
@@ -114,14 +119,7 @@ def _head(found: Found) -> list[Html]:
         ("Started", date(found.env)),
         ("Repeat", command("nas", "train", str(args["arch"]), "--config", _file(found, run.ARGS))),
     ]
-    notes = [str(note) for note in found.data.get("notes") or result.get("notes") or []]
-    return [
-        tag("div", f"nas train, {_run(found)}", class_="path"),
-        tag("h1", _headline(found)),
-        pairs((name, value) for name, value in items if value),
-        *[tag("p", alert, class_="alert") for alert in _alerts(found)],
-        *[tag("p", note, class_="quiet") for note in notes],
-    ]
+    return [(name, value) for name, value in items if value]
 
 
 def _run(found: Found) -> str:
@@ -193,7 +191,7 @@ def _alerts(found: Found) -> list[str]:
     return alerts
 
 
-def _figures(found: Found) -> list[Html]:
+def _figures(found: Found) -> list[tuple[str, str, str]]:
     counted = cost.count(found.arch)
     flops = f"multiply-adds at {found.arch.resolution} pixels"
     figures = [
@@ -207,33 +205,24 @@ def _figures(found: Found) -> list[Html]:
             ("validation top-1", _score(val), f"epoch {found.result['best_epoch']}, chosen by it"),
         ]
         figures = [*split, *figures]
-    cells = (
-        tag("div", tag("span", name), tag("b", value), tag("span", note))
-        for name, value, note in figures
-    )
-    said = "± is the standard error from the number of images alone."
-    return [
-        tag("div", *cells, class_="big"),
-        *[tag("p", said, class_="quiet")] * bool(found.result),
-    ]
+    return figures
 
 
 def _score(score: Mapping[str, Any]) -> str:
     return f"{score['top1']:.2f} ± {score['standard_error']:.2f} %"
 
 
-def _curves(found: Found) -> list[Html]:
-    """Return loss and accuracy over the epochs."""
+def _curves(found: Found) -> dict[str, object]:
+    """Return loss and accuracy over the epochs, and what the loss's axis leaves out."""
     if not found.rows:
-        return []
+        return {"loss": "", "accuracy": "", "lost": ""}
     curves = [_points(found.rows, key) for key, _, _ in LOSSES]
     lost = losses.said(curves)
-    note = "Loss after each epoch; the training's is of varied images, with the recipe's smoothing."
-    charts = [
-        figure(_loss_chart(found.rows, curves), f"{note} {lost[:1].upper()}{lost[1:]}".rstrip()),
-        figure(_accuracy_chart(found), "Accuracy on the validation images after each epoch."),
-    ]
-    return [tag("h2", "How it was learnt"), tag("div", *charts, class_="two")]
+    return {
+        "loss": plot(_loss_chart(found.rows, curves)),
+        "accuracy": plot(_accuracy_chart(found)),
+        "lost": f"{lost[:1].upper()}{lost[1:]}",
+    }
 
 
 def _points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
@@ -287,39 +276,19 @@ def _line(rows: Sequence[Row], key: str, name: str, colour: str) -> dict[str, An
     }
 
 
-def _confusion(found: Found) -> list[Html]:
-    """Return the picture of the confusion matrix, inside the page where it is small enough."""
+def _confusion(found: Found) -> dict[str, str]:
+    """Return the picture of the confusion matrix, and itself as a URL where it is small enough."""
     path = found.folder / PICTURE
     if not path.is_file():
-        return []
-    title = tag("h2", "What is taken for what: the test images")
+        return {"picture": "", "source": ""}
     data = path.read_bytes()
-    if len(data) > LARGEST:
-        return [title, tag("p", "The picture is a file of its own: ", _link(PICTURE))]
     source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
-    words = "Confusion matrix: true classes as rows, predicted classes as columns"
-    image = Html(f'<img src="{source}" alt="{escape(words)}">')
-    return [title, tag("figure", image, tag("figcaption", f"{words}."), class_="picture")]
+    return {"picture": PICTURE, "source": source if len(data) <= LARGEST else ""}
 
 
-def _link(name: str) -> Html:
-    return tag("a", name, href=name)
-
-
-def _net(found: Found) -> list[Html]:
-    nets = [(found.arch.name, found.arch)]
-    note = (
-        "A box is a block: darker is a larger kernel (k), taller is more channels (log scale), a "
-        "dot is squeeze-and-excitation (SE). e: expansion. Map: side of the input in pixels. Bar "
-        "and per cent: share of the net's FLOPs."
-    )
-    drawn = tag("figure", drawing(nets), tag("figcaption", note))
-    return [tag("h2", "The network, stage by stage"), drawn, stage_table(nets)]
-
-
-def _next(found: Found) -> list[Html]:
+def _uses(found: Found) -> list[Markup]:
     if not found.result:
         return []
     lines = [("predict", _run(found), "IMAGE"), ("explain", "IMAGE", "--models", _run(found))]
     lines.append(("export", _run(found), "--format", "onnx"))
-    return [tag("h2", "To use it"), *(tag("p", command("nas", *words)) for words in lines)]
+    return [command("nas", *words) for words in lines]

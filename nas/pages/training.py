@@ -5,42 +5,36 @@ from __future__ import annotations
 from typing import Any
 
 from nas.pages import data
-from nas.pages.drawing import Html, code, table, tag
+from nas.pages.markup import Table, code
 from nas.units import format_count
 
 HEAD = ("net", "trained anew", "each seed", "in the search", "reward", "arch")
 
 
-def sections(found: data.Found) -> list[Html]:
-    """Return the sections; none where nothing was trained."""
+def sections(found: data.Found) -> dict[str, object]:
+    """Return what the template is told; `trained` is None where nothing was trained."""
     if not found.result.get("training_flops"):
-        return []
-    return [*_cost(found.result), *_finals(found.result)]
+        return {"trained": None, "finals": None}
+    return {"trained": _cost(found.result), "finals": _finals(found.result)}
 
 
-def _cost(result: dict[str, Any]) -> list[Html]:
-    """Return what was trained, on which images, and what it cost."""
-    stopped, trials = result["states"].get("stopped", 0), result["trials"]
-    lines = [
-        "Every accuracy here is measured on validation images that no candidate was trained on. "
-        "The test images were not read: nas train reads them, once, at its end.",
-        f"{stopped} of {trials} trainings were stopped early. All together took "
-        f"{format_count(result['training_flops'])} multiply-adds.",
-    ]
+def _cost(result: dict[str, Any]) -> dict[str, object]:
+    """Return how much was trained and stopped, and what random search was given."""
     rival = result.get("random")
-    if rival:
-        lines.append(
-            f"Random search was given the same compute: {rival['trials']} trainings, "
-            f"{format_count(rival['training_flops'])} multiply-adds."
-        )
-    return [tag("h2", "What was trained"), tag("ul", *(tag("li", line) for line in lines))]
+    return {
+        "stopped": result["states"].get("stopped", 0),
+        "trials": result["trials"],
+        "flops": format_count(result["training_flops"]),
+        "random": rival
+        and {"trials": rival["trials"], "flops": format_count(rival["training_flops"])},
+    }
 
 
-def _finals(result: dict[str, Any]) -> list[Html]:
-    """Return the table of the last round."""
+def _finals(result: dict[str, Any]) -> dict[str, object] | None:
+    """Return the table of the last round, and how far the seeds of one net lie apart."""
     finals = sorted(result.get("finals") or [], key=lambda entry: -entry["accuracy"])
     if not finals:
-        return []
+        return None
     rows = [
         [
             entry["name"],
@@ -58,23 +52,12 @@ def _finals(result: dict[str, Any]) -> list[Html]:
         if deviation
         else "each was trained once, so the spread over seeds is unknown"
     )
-    note = (
-        "The leaders were trained anew with seeds that had no part in choosing them: a leader's "
-        "accuracy in the search is partly luck. Validation accuracy in %, mean ± its standard "
-        f"error; {spread}. Marked is what is handed over: the best reward, wherever it came from, "
-        "or the cheapest net within one standard error of it."
-    )
     marked = {
         place
         for place, entry in enumerate(finals)
         if result["best"] and entry["arch_id"] == result["best"]["arch_id"]
     }
-    label = "Finals"
-    return [
-        tag("h2", "The finals: new seeds for the best few"),
-        tag("p", note),
-        table(list(HEAD), rows, marked=marked, label=label),
-    ]
+    return {"spread": spread, "table": Table(HEAD, rows, marked=marked, label="Finals")}
 
 
 def _mean(entry: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from nas import report, run
+from nas import run
 from nas.data import augment
 from nas.data.class_folders import class_above
 from nas.data.images import Array, quiet
@@ -27,7 +27,7 @@ from nas.explaining import check_method
 from nas.explaining import explain as evidence_of
 from nas.machines.hardware import torch_device
 from nas.model import Model
-from nas.pages.drawing import Html, table, tag
+from nas.pages.markup import Table, render
 from nas.training import trained
 from nas.training.pictures import Cell, heat_maps, need
 from nas.verbs.predict import image_files, read_image, views_of
@@ -341,13 +341,9 @@ def _page(picture: bytes, result: Mapping[str, Any]) -> str:
         else [printable(row["path"]), "", row["error"], *[""] * (len(head) - 3)]
         for row in result["images"]
     ]
-    body = [
-        tag("h1", "Where the models look"),
-        tag("figure", Html(tag("img", src=source, alt=NOTE, style="max-width: 100%"))),
-        tag("p", NOTE),
-        table(head, rows, left=range(len(head))),
-    ]
-    return report.page_of("Where the models look", body)
+    table = Table(head, rows, left=range(len(head)))
+    context = {"source": source, "note": NOTE, "models": table, "footer": None}
+    return render("explain.html", title="Where the models look", **context)
 
 
 def _told(row: Mapping[str, Any]) -> str:
