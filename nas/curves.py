@@ -8,7 +8,7 @@ from typing import Any
 
 from nas import run
 from nas.interfaces import SPENT, TRAINING_FLOPS, Metrics, Trial
-from nas.objective import Goal, reward
+from nas.objective import Goal
 
 RUNGS = "rungs.csv"
 COLUMNS = (
@@ -40,7 +40,7 @@ def _rows(study: str, trials: Sequence[Trial], goal: Goal) -> Iterator[list[Any]
             yield [*head, rung.epochs, *_cells(rung.metrics, rung.reward), rung.seconds]
         if trial.state == "done":
             last = trial.seconds - sum(rung.seconds for rung in trial.rungs)
-            worth = reward(trial.metrics, goal.objective)
+            worth = goal.reward_of(trial)
             # of a training of a set time rungs are hundredths of it
             epochs = int(trial.metrics.get("time_share") or trial.metrics.get("epochs", 0))
             yield [*head, epochs, *_cells(trial.metrics, worth), last]

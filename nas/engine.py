@@ -360,7 +360,7 @@ class Engine:
             return
         if trial.state == "done" and (folder / "weights").is_dir():
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-            self._kept.append((reward(trial.metrics, self._goal.objective), -trial.number))
+            self._kept.append((self._goal.reward_of(trial), -trial.number))
             self._kept.sort(reverse=True)
             if len(self._kept) <= KEPT:
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from nas import catalog, handover, run
@@ -17,17 +18,15 @@ FINALS = "finals.json"  # the length of the finals, of a run
 
 
 def playing(
-    setup: Setup, log: Log, baseline: Log | None, left: float | None, slots: int
+    setup: Setup, studies: handover.Studies, left: float | None, slots: int
 ) -> list[Finalist]:
     """Return who is in the finals: as many as can be trained once in the seconds that are left.
 
     At least two, so that there is something to compare. left: None: any time. slots: trainings at
-    once. baseline: random search.
+    once.
     """
-    found = handover.judged(setup, log.trials())
-    rival = handover.judged(setup, baseline.trials() if baseline else [])
-    everyone = handover.finalists(setup, found, rival)
-    if left is None or not (each := _candidate_seconds(setup, log)):
+    everyone = handover.finalists(setup, *studies)
+    if left is None or not (each := _candidate_seconds(setup, studies.found.trials)):
         return everyone
     return handover.fewer(everyone, max(2, math.floor(left * slots / each)))
 
@@ -45,7 +44,7 @@ def length(
     if path.exists():
         kept = run.read_json(path)
         return setup.final_length(int(kept["epochs"]), float(kept["fraction"]))
-    if left and (each := _candidate_seconds(setup, log)) and full.ratio > 1:
+    if left and (each := _candidate_seconds(setup, log.trials())) and full.ratio > 1:
         turns = math.ceil(nets * setup.final_seeds / slots)
         share = left / (turns * each * full.ratio)
         least = math.ceil(full.epochs / full.ratio)
@@ -57,7 +56,7 @@ def length(
 
 def seconds(setup: Setup, log: Log, chosen: Length) -> float:
     """Return about how long one training of the finals takes, 0 if nothing tells."""
-    return _candidate_seconds(setup, log) * chosen.ratio
+    return _candidate_seconds(setup, log.trials()) * chosen.ratio
 
 
 def lengthened(setup: Setup, chosen: Length) -> Work:
@@ -68,9 +67,9 @@ def lengthened(setup: Setup, chosen: Length) -> Work:
     return dataclasses.replace(setup.work, options={**setup.work.options, **options})
 
 
-def _candidate_seconds(setup: Setup, log: Log) -> float:
+def _candidate_seconds(setup: Setup, trials: Sequence[Trial]) -> float:
     """Return the median seconds of a candidate's whole training, 0 if none has ended."""
-    done = [trial for trial in log.trials() if trial.state == "done" and trial.seconds]
+    done = [trial for trial in trials if trial.state == "done" and trial.seconds]
     last = setup.rungs[-1] if setup.rungs else 1
     return statistics.median(_whole_seconds(trial, last) for trial in done) if done else 0.0
 

@@ -12,14 +12,15 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from nas.arch import Arch
 from nas.finals import Finalist, Standing
 from nas.interfaces import SCORED, Metrics, Trial
-from nas.objective import Goal, meets, reward
+from nas.objective import Goal, meets
 from nas.posterior import posterior
 from nas.prepare import Setup
+from nas.studies.study import Log
 from nas.units import amount
 from nas.verdict import RANDOM, REFERENCE, SEARCH, Contender, choose, explain, figures
 
@@ -35,8 +36,29 @@ class Judged:
     beliefs: Beliefs = dataclasses.field(default_factory=dict)
 
 
-def judged(setup: Setup, trials: list[Trial]) -> Judged:
+class Studies(NamedTuple):
+    """The studies of a run: the search, and random search (without trials where there is none)."""
+
+    found: Judged
+    rival: Judged
+
+
+def studies(setup: Setup, log: Log, baseline: Log | None, before: Studies | None = None) -> Studies:
+    """Return both studies of a run, judged.
+
+    before: as they were judged earlier, which stands unless other drivers have added trials since.
+    """
+    found, rival = before or (None, None)
+    return Studies(
+        judged(setup, log.trials(), found),
+        judged(setup, baseline.trials() if baseline else [], rival),
+    )
+
+
+def judged(setup: Setup, trials: list[Trial], before: Judged | None = None) -> Judged:
     """Return the trials with a model's beliefs; of two objectives the front stays observed."""
+    if before and before.trials == trials:
+        return before
     if setup.goal.pareto:
         return Judged(trials)
     return Judged(trials, posterior(setup.space, trials))
@@ -58,7 +80,7 @@ def ranked(trials: Sequence[Trial], goal: Goal, beliefs: Beliefs = {}) -> list[T
         scored,
         key=lambda t: (
             not within(t.metrics, goal),
-            -reward(_believed(t, beliefs), goal.objective),
+            -goal.reward_of(_believed(t, beliefs)),
             t.number,
         ),
     )
@@ -69,10 +91,12 @@ def within(metrics: Metrics, goal: Goal) -> bool:
     return goal.objective.kind != "hard" or meets(metrics, goal.objective)
 
 
-def _believed(trial: Trial, beliefs: Beliefs) -> Metrics:
+def _believed(trial: Trial, beliefs: Beliefs) -> Trial:
+    """Return a trial with the accuracy that is believed of it; its reward is another one then."""
     if trial.number not in beliefs:
-        return trial.metrics
-    return {**trial.metrics, "accuracy": beliefs[trial.number][0]}
+        return trial
+    metrics = {**trial.metrics, "accuracy": beliefs[trial.number][0]}
+    return dataclasses.replace(trial, metrics=metrics, values=())
 
 
 def leaders(study: Judged, goal: Goal) -> list[Trial]:
@@ -245,7 +269,8 @@ def observed_best(setup: Setup, study: Judged, best: Mapping[str, Any] | None) -
 
 def retold(trial: Trial, final: Mapping[str, Standing]) -> Trial:
     """Return a trial with the accuracy that the finals found."""
-    return dataclasses.replace(trial, metrics=fresh(trial.metrics, final[trial.arch_id]))
+    metrics = fresh(trial.metrics, final[trial.arch_id])
+    return dataclasses.replace(trial, metrics=metrics, values=())  # their reward is another one
 
 
 def fresh(metrics: Metrics, standing: Standing) -> Metrics:
@@ -271,7 +296,7 @@ def entry(
         "name": name,
         "number": trial.number,
         "state": trial.state,
-        "reward": reward(trial.metrics, setup.goal.objective),
+        "reward": setup.goal.reward_of(trial),
         "metrics": trial.metrics,
         "posterior": _posterior(trial, setup.goal, beliefs),
         "choices": trial.choices,
@@ -284,5 +309,5 @@ def _posterior(trial: Trial, goal: Goal, beliefs: Beliefs) -> dict[str, float] |
     if trial.number not in beliefs:
         return None
     mean, deviation = beliefs[trial.number]
-    worth = reward(_believed(trial, beliefs), goal.objective)
+    worth = goal.reward_of(_believed(trial, beliefs))
     return {"accuracy": mean, "accuracy_std": deviation, "reward": worth}

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from nas.errors import OptionError, did_you_mean
+from nas.interfaces import Trial
 
 # (exponent at or under the target, exponent above it); for `absolute` the slope on both sides
 EXPONENTS = {"hard": (0.0, -1.0), "soft": (-0.07, -0.07), "absolute": (-0.1, -0.1)}
@@ -62,6 +63,11 @@ class Goal:
         if self.pareto:
             return metrics["accuracy"], metric_of(metrics, self.pareto)
         return (reward(metrics, self.objective),)
+
+    def reward_of(self, trial: Trial) -> float:
+        """Return the reward that a trial was told with; where none was, that of its metrics."""
+        told = () if self.pareto else trial.values
+        return told[0] if told else reward(trial.metrics, self.objective)
 
 
 def make_objective(

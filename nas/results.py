@@ -83,7 +83,7 @@ class Table:
 
     def _row(self, trial: Trial) -> list[Any]:
         cells = {**trial.choices, **trial.metrics}
-        value = reward(trial.metrics, self._goal.objective) if trial.values else ""
+        value = self._goal.reward_of(trial) if trial.values else ""
         named = [cells.get(column, "") for column in self._columns]
         seconds = f"{trial.seconds:.3g}"
         last = [getattr(trial, name) for name in LAST]
@@ -100,15 +100,15 @@ def conclude(
     reason: str,
     fleet: Fleet,
     ends: Mapping[str, str],
+    judged: handover.Studies | None = None,
 ) -> dict[str, Any]:
     """Write what is handed over, the Pareto front and the importances; return the result as JSON.
 
     `baseline` is the random search, `standings` the finals of a search that trains, and `length`
     that of their trainings; `reason` says why the search ended early, or is empty; `fleet` did the
-    work; `ends` gives the reason of each stage.
+    work; `ends` gives the reason of each stage; `judged` are the studies as the finals saw them.
     """
-    found = handover.judged(setup, log.trials())
-    rival = handover.judged(setup, baseline.trials() if baseline else [])
+    found, rival = handover.studies(setup, log, baseline, judged)
     final = {standing.finalist.arch.id: standing for standing in standings}
     best, verdict = handover.handed_over(setup, found, rival, final) or (None, "")
     front = _front(handover.leaders(found, setup.goal), setup.goal)

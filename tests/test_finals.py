@@ -329,13 +329,12 @@ def test_a_candidate_cut_by_the_limit_counts_with_its_whole_training(
 ) -> None:
     rung = Rung(8, 60.0, {"accuracy": 60.0}, 8.0)
     cut = Trial(0, "done", {}, "a", {}, (60.0,), "time limit, after 8 of 32 epochs", 8.0, (rung,))
-    log: Any = SimpleNamespace(trials=lambda: [cut])
+    studies = handover.Studies(handover.Judged([cut]), handover.Judged([]))
     setup: Any = SimpleNamespace(rungs=(8, 32))
     everyone = [Finalist(str(i), ARCHS[0], {}, "search") for i in range(6)]
-    monkeypatch.setattr(handover, "judged", lambda setup, trials: None)
     monkeypatch.setattr(handover, "finalists", lambda *given: everyone)
     # 32 epochs take 32 seconds
-    assert len(finalists.playing(setup, log, None, seconds, 1)) == playing
+    assert len(finalists.playing(setup, studies, seconds, 1)) == playing
 
 
 def test_weights_of_what_both_studies_proposed_are_those_of_its_own_training(

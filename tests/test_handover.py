@@ -145,7 +145,10 @@ def test_a_model_is_asked_from_ten_trials_on_and_never_for_a_front(setup: Setup)
     trials = trials_of(setup, [60 + i / 10 for i in range(12)])
     trials[3] = Trial(**{**vars(trials[3]), "state": "earlier"})
     assert judged(setup, trials[:9]).beliefs == {}
-    beliefs = judged(setup, trials).beliefs
+    study = judged(setup, trials)
+    beliefs = study.beliefs
+    assert judged(setup, list(trials), study) is study
+    assert len(judged(setup, trials[:-1], study).beliefs) < len(beliefs)
     assert set(beliefs) == set(range(12))
     assert all(55 < mean < 65 and deviation > 0 for mean, deviation in beliefs.values())
     assert judged(setup_of(objective="pareto"), trials).beliefs == {}
@@ -286,7 +289,8 @@ def test_the_best_reference_always_plays(state: str) -> None:
         metrics = {**each.cost, "accuracy": 50.0 + number}
         rung = Rung(1, 40.0 + number, metrics, 1.0)
         choices = each.choices or {}
-        tried.append(Trial(number, state, choices, each.arch.id, metrics, (50.0,), rungs=(rung,)))
+        told = (50.0 + number,)
+        tried.append(Trial(number, state, choices, each.arch.id, metrics, told, rungs=(rung,)))
     names = [f.name for f in finalists(setup, Judged([*others, *tried]), Judged([]))]
     assert names == ["search #1", points[-1].name, "b0_scaled"]
 

@@ -6,8 +6,10 @@ import random
 import pytest
 
 from nas.errors import OptionError
+from nas.interfaces import Trial
 from nas.objective import (
     Bound,
+    Goal,
     Objective,
     broken_limit,
     describe,
@@ -106,6 +108,17 @@ def test_a_missing_metric_is_named_with_those_there_are() -> None:
     objective = make_objective("hard", None, (Bound("latency_ms", 2.0),), ())
     with pytest.raises(OptionError, match="gives no latency_ms; it gives accuracy, flops"):
         reward({"accuracy": 1.0, "flops": 2.0}, objective)
+
+
+def test_a_trial_keeps_the_reward_it_was_told_with_and_a_front_has_it_counted() -> None:
+    bound, metrics = Bound("flops", 100.0), {"accuracy": 60.0, "flops": 200.0}
+    objective = Objective("hard", 0.0, -1.0, (bound,))
+    told = Trial(0, "done", {}, "a", metrics, (33.0,))
+    stopped = Trial(1, "stopped", {}, "b", metrics)
+    assert Goal(objective).reward_of(told) == 33.0
+    assert Goal(objective).reward_of(stopped) == 30.0
+    front = Goal(objective, "flops")
+    assert front.reward_of(Trial(2, "done", {}, "a", metrics, front.values(metrics))) == 30.0
 
 
 def test_limits_and_what_meets_them() -> None:

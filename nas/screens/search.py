@@ -15,7 +15,7 @@ from rich.table import Table
 
 from nas.durations import TIME_LIMIT
 from nas.interfaces import SCORED, SPENT, Fleet, Trial
-from nas.objective import Goal, pareto_front, reward
+from nas.objective import Goal, pareto_front
 from nas.quoting import command
 from nas.units import amount, format_count
 from nas.verdict import as_candidate, why
@@ -114,7 +114,7 @@ class Progressing:
             points = [(r["metrics"]["accuracy"], -r["metrics"].get(cost, math.inf)) for r in rows]
             self._best = [rows[index] for index in pareto_front(points)]
             return
-        row = {**row, "reward": reward(trial.metrics, self._goal.objective)}
+        row = {**row, "reward": self._goal.reward_of(trial)}
         self._best = sorted([*self._best, row], key=lambda r: -r["reward"])[:SHOWN]
 
     def _picture(self) -> Group:
@@ -137,7 +137,7 @@ class Progressing:
         if cost := self._goal.pareto:
             own = "" if cost == "flops" else f" {amount(cost, metrics[cost])}"
             return f"{seen}{own} front of {len(self._best)}{tail}"
-        worth = reward(metrics, self._goal.objective)
+        worth = self._goal.reward_of(trial)
         best = self._best[0]["reward"] if self._best else worth
         return f"{seen} reward {worth:.3f} best {best:.3f}{tail}"
 

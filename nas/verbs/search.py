@@ -14,7 +14,18 @@ from typing import Any
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
 
-from nas import catalog, finalists, finals, priors, report, results, resumption, run, warm_start
+from nas import (
+    catalog,
+    finalists,
+    finals,
+    handover,
+    priors,
+    report,
+    results,
+    resumption,
+    run,
+    warm_start,
+)
 from nas.durations import Shares
 from nas.engine import Engine
 from nas.errors import NasError
@@ -183,11 +194,13 @@ def _search(
         if chosen.random_search and not stop():
             baseline, ends[RANDOM] = _baseline(active, log, stop, shares.late(2))
         standings, length, late = list[finals.Standing](), None, shares.late(shares.stages)
+        judged = None
         if plays and not stop():
             ends[LAST] = late()
         if plays and not stop() and not late():
             left, slots = shares.left(shares.stages), executor.slots
-            playing = finalists.playing(setup, log, baseline, left, slots)
+            judged = handover.studies(setup, log, baseline)
+            playing = finalists.playing(setup, judged, left, slots)
             length = finalists.length(setup, folder, log, len(playing), left, slots)
             if length.label:  # workers that hold other images
                 executor.close()
@@ -204,7 +217,9 @@ def _search(
         screen.say(fleet.note)
     finally:
         executor.close()
-    result = results.conclude(folder, setup, log, baseline, standings, length, reason, fleet, ends)
+    result = results.conclude(
+        folder, setup, log, baseline, standings, length, reason, fleet, ends, judged
+    )
     report.write(folder)
     return result
 
