@@ -60,7 +60,7 @@ def test_curves_show_losses_and_accuracies_by_epoch(tmp_path: Path, drawn: list[
     pictures.curves(rows, tmp_path / "results.png")
     loss, accuracy = drawn[0].axes
     assert lines(loss) == {
-        "train": ([1, 2, 3], [2, 1, 2 / 3]),
+        "training": ([1, 2, 3], [2, 1, 2 / 3]),
         "validation": ([1, 2, 3], [2.5, 1.25, 2.5 / 3]),
     }
     assert lines(accuracy) == {
@@ -79,7 +79,7 @@ def test_curves_leave_out_what_a_row_lacks(tmp_path: Path, drawn: list[Any]) -> 
     rows.append(row(5) | {"train_loss": math.nan, "val_loss": math.inf})
     pictures.curves(rows, tmp_path / "results.png")
     loss, accuracy = drawn[0].axes
-    assert lines(loss)["train"][0] == [1, 2, 3, 4] and lines(loss)["validation"][0] == [2, 4]
+    assert lines(loss)["training"][0] == [1, 2, 3, 4] and lines(loss)["validation"][0] == [2, 4]
     assert set(lines(accuracy)) == {"top-1, raw weights", "top-5"}
 
 

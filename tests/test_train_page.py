@@ -13,7 +13,7 @@ from test_report import Page, sound
 
 from nas import pages, report
 from nas.errors import RunError
-from nas.training import losses
+from nas.training import history
 
 NASTY = "</script><b>[red]\"&'"
 
@@ -141,6 +141,6 @@ def test_a_damaged_training_is_refused_in_one_line(tmp_path: Path, name: str, co
 )
 def test_where_a_loss_is_cut(curves: list[list[float]], cut: float | None) -> None:
     points = [list(enumerate(curve, 1)) for curve in curves]
-    found = losses.ceiling(points)
+    found = history.ceiling(points)
     assert found == (cut and pytest.approx(cut))
-    assert ("cut at" in losses.said(points)) == bool(cut)
+    assert ("cut at" in history.said(points)) == bool(cut)

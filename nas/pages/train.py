@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +25,18 @@ from nas.pages.axes import (
 )
 from nas.pages.drawing import networks
 from nas.pages.markup import Page, code, command, date, join
-from nas.training import losses
+from nas.training import history
 from nas.training.diagnosis import FIELD
 from nas.units import format_count, format_seconds
 
 ARCH, DATA, ROWS, PICTURE = "arch.json", "data.json", "results.csv", "confusion_matrix.png"
 LARGEST = 250_000  # bytes of a picture that the page itself holds
 MOST_LETTERS = 120  # of the names of classes in the head
-LOSSES = (("train_loss", "training", SEARCH), ("val_loss", "validation", GROUPS[5]))
-ACCURACIES = (
-    ("val_top1_ema", "top-1, averaged weights", GROUPS[5]),
-    ("val_top1_raw", "top-1, raw weights", SEARCH),
-    ("val_top5", "top-5", QUIET),
-)
+COLOURS = {"train_loss": SEARCH, "val_loss": GROUPS[5], "val_top1": SEARCH} | {
+    "val_top1_ema": GROUPS[5],
+    "val_top1_raw": SEARCH,
+    "val_top5": QUIET,
+}
 Row = Mapping[str, float]
 
 
@@ -135,10 +133,8 @@ def _headline(found: Found) -> str:
     if found.result:
         test = found.result["test"]
         return f"{name}: {test['top1']:.2f} % of the test images right"
-    best = _best(found.rows)
-    so_far = (
-        f", best so far {best['val_top1']:.2f} % of the validation images right" if best else ""
-    )
+    best = history.best(found.rows)
+    so_far = f", best so far {best[1]:.2f} % of the validation images right" if best else ""
     return f"{name}: not finished, {len(found.rows)} of {_epochs(found)} epochs{so_far}"
 
 
@@ -216,8 +212,8 @@ def _curves(found: Found) -> dict[str, object]:
     """Return loss and accuracy over the epochs, and what the loss's axis leaves out."""
     if not found.rows:
         return {"loss": "", "accuracy": "", "lost": ""}
-    curves = [_points(found.rows, key) for key, _, _ in LOSSES]
-    lost = losses.said(curves)
+    curves = [history.curve(found.rows, column) for column in history.LOSSES]
+    lost = history.said(curves)
     return {
         "loss": plot(_loss_chart(found.rows, curves)),
         "accuracy": plot(_accuracy_chart(found)),
@@ -225,45 +221,33 @@ def _curves(found: Found) -> dict[str, object]:
     }
 
 
-def _points(rows: Sequence[Row], key: str) -> list[tuple[float, float]]:
-    return [(row["epoch"], row[key]) for row in rows if key in row]
-
-
-def _loss_chart(rows: Sequence[Row], curves: Sequence[losses.Curve]) -> Figure:
-    chart = _chart(rows, LOSSES, "Loss")
-    if (top := losses.ceiling(curves)) is not None:
+def _loss_chart(rows: Sequence[Row], curves: Sequence[history.Curve]) -> Figure:
+    chart = _chart(rows, history.LOSSES, "Loss")
+    if (top := history.ceiling(curves)) is not None:
         chart["layout"]["yaxis"]["range"] = [0, top]
     return chart
 
 
 def _accuracy_chart(found: Found) -> Figure:
     rows = found.rows
-    split = any(key in row for row in rows for key, _, _ in ACCURACIES[:2])
-    lines = list(ACCURACIES[:2]) if split else [("val_top1", "top-1", SEARCH)]
-    if any(row.get("val_top5", 100.0) < 100 for row in rows):
-        lines.append(ACCURACIES[2])
-    chart = _chart(rows, lines, "Accuracy (%)")
-    best = found.result.get("best_epoch") or (_best(rows) or {}).get("epoch")
+    chart = _chart(rows, history.accuracies(rows), "Accuracy (%)")
+    best = found.result.get("best_epoch") or (history.best(rows) or (0,))[0]
     if best:
         epochs = [row["epoch"] for row in rows]
         name_lines(chart["layout"], {f"best, epoch {best:g}": float(best)}, epochs)
     return chart
 
 
-def _chart(rows: Sequence[Row], lines: Sequence[tuple[str, str, str]], title: str) -> Figure:
-    chart = axes_chart([_line(rows, *each) for each in lines], "Epoch", title, 340)
+def _chart(rows: Sequence[Row], lines: Mapping[str, str], title: str) -> Figure:
+    drawn = [_line(rows, column, name) for column, name in lines.items()]
+    chart = axes_chart(drawn, "Epoch", title, 340)
     if len(rows) <= 10:  # no ticks between epochs
         chart["layout"]["xaxis"]["dtick"] = 1
     return chart
 
 
-def _best(rows: Sequence[Row]) -> Row | None:
-    scored = [row for row in rows if math.isfinite(row.get("val_top1", math.nan))]
-    return max(scored, key=lambda row: row["val_top1"], default=None)
-
-
-def _line(rows: Sequence[Row], key: str, name: str, colour: str) -> dict[str, Any]:
-    points = _points(rows, key)
+def _line(rows: Sequence[Row], column: str, name: str) -> dict[str, Any]:
+    points, colour = history.curve(rows, column), COLOURS[column]
     return {
         "type": "scatter",
         "mode": "lines+markers" if len(points) <= 30 else "lines",

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from nas.data.cache import cache_folder
 from nas.errors import MissingError, OptionError, RunError
-from nas.training import losses
+from nas.training import history
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 DPI = 120
 # told apart by people who see fewer colours: Okabe & Ito 2008
 BLUE, ORANGE, GREEN, GREY = "#0072b2", "#d55e00", "#009e73", "#555555"
-LOSSES = (("train_loss", "train", BLUE), ("val_loss", "validation", ORANGE))
-ACCURACIES = (
-    ("val_top1_ema", "top-1, averaged weights", ORANGE),
-    ("val_top1_raw", "top-1, raw weights", BLUE),
-    ("val_top5", "top-5", GREY),
-)
+COLOURS = {"train_loss": BLUE, "val_loss": ORANGE, "val_top1": BLUE} | {
+    "val_top1_ema": ORANGE,
+    "val_top1_raw": BLUE,
+    "val_top5": GREY,
+}
 WRITTEN = 30  # classes up to which every count is written into its cell
 LABELLED = 120  # classes up to which every one is named
 LONGEST = 24  # characters of a class name
@@ -52,47 +51,32 @@ def curves(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     figure = _figure(11.0, 4.2)
     loss, accuracy = figure.subplots(1, 2)
     for axes, lines, title in (
-        (loss, LOSSES, "loss"),
-        (accuracy, _accuracies(rows), "validation accuracy (%)"),
+        (loss, history.LOSSES, "loss"),
+        (accuracy, history.accuracies(rows), "validation accuracy (%)"),
     ):
-        drawn = [_line(axes, rows, *line) for line in lines]
+        drawn = [_line(axes, rows, column, name) for column, name in lines.items()]
         _frame(axes, title, legend=any(drawn))
-    _cut(loss, [list(zip(*_points(rows, key), strict=True)) for key, _, _ in LOSSES])
-    if best := _best(rows):
+    _cut(loss, [history.curve(rows, column) for column in history.LOSSES])
+    if best := history.best(rows):
         accuracy.set_title(f"best top-1 {best[1]:.2f} % in epoch {best[0]:g}", fontsize=10)
     _save(figure, path)
 
 
-def _cut(axes: Axes, curves: Sequence[losses.Curve]) -> None:
+def _cut(axes: Axes, curves: Sequence[history.Curve]) -> None:
     """Cut the axis where a training diverged, and say what it hides."""
-    if (top := losses.ceiling(curves)) is not None:
+    if (top := history.ceiling(curves)) is not None:
         axes.set_ylim(0, top)
-        axes.set_title(losses.said(curves), fontsize=9)
+        axes.set_title(history.said(curves), fontsize=9)
 
 
-def _accuracies(rows: Sequence[Mapping[str, Any]]) -> Sequence[tuple[str, str, str]]:
-    """Return the accuracy columns that tell something: val_top1 where it is not split up."""
-    split = any(_points(rows, key)[0] for key, _, _ in ACCURACIES[:2])
-    shown = ACCURACIES[:2] if split else [("val_top1", "top-1", BLUE)]
-    # with five classes or fewer it is 100 % from the start to the end
-    fifth = any(value < 100 for value in _points(rows, "val_top5")[1])
-    return [*shown, ACCURACIES[2]] if fifth else shown
-
-
-def _points(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    """Return epochs and values of a column where it is a finite number."""
-    pairs = [(float(row["epoch"]), row.get(key)) for row in rows]
-    kept = [(x, float(y)) for x, y in pairs if isinstance(y, int | float) and math.isfinite(y)]
-    return [x for x, _ in kept], [y for _, y in kept]
-
-
-def _line(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, name: str, colour: str) -> bool:
-    epochs, values = _points(rows, key)
-    if epochs:
-        marker = "o" if len(epochs) <= 30 else ""
-        style = "--" if key == "val_top5" else "-"
-        axes.plot(epochs, values, style, color=colour, label=name, marker=marker, markersize=3)
-    return bool(epochs)
+def _line(axes: Axes, rows: history.Rows, column: str, name: str) -> bool:
+    points = history.finite(history.curve(rows, column))
+    if points:
+        marker = "o" if len(points) <= 30 else ""
+        style = "--" if column == "val_top5" else "-"
+        look: dict[str, Any] = {"color": COLOURS[column], "label": name, "marker": marker}
+        axes.plot(*zip(*points, strict=True), style, markersize=3, **look)
+    return bool(points)
 
 
 def _frame(axes: Axes, title: str, *, legend: bool) -> None:
@@ -105,15 +89,6 @@ def _frame(axes: Axes, title: str, *, legend: bool) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     if legend:
         axes.legend(frameon=False, fontsize=9)
-
-
-def _best(rows: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """Return epoch and value of the best top-1, the first of equals."""
-    epochs, values = _points(rows, "val_top1")
-    if not values:
-        return None
-    index = values.index(max(values))
-    return epochs[index], values[index]
 
 
 def confusion(matrix: Sequence[Sequence[int]], classes: Sequence[str], path: Path) -> None:
