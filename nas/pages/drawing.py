@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from nas import catalog, cost
 from nas.arch import Arch, Stage
-from nas.pages.markup import Table, escape, join, tag
+from nas.pages.markup import Table, render, tag
 from nas.units import format_count
 
 BOX, GAP, COLUMN, WIDE, TALL, ROW = 12, 2, 92, 1050, 66, 194  # pixels of the drawing
@@ -106,23 +106,19 @@ def _differing(arch: Arch, other: Arch) -> dict[int, list[int]]:
 
 
 def drawing(nets: Sequence[tuple[str, Arch]]) -> Markup:
-    """Return networks as one SVG, a row each: a box per block, its height the channels.
+    """Return networks as one SVG, a row each.
 
-    The kernel is the shade, a dot above a block is squeeze-and-excitation. What differs from the
-    last of the nets in a stage is marked, where there are as many stages.
+    What differs from the last of the nets in a stage is marked, where there are as many stages.
     """
-    widths = _widths([arch for _, arch in nets])
-    top = max(_channels(arch)[i] for _, arch in nets for i in range(len(_channels(arch))))
-    least = min(min(_channels(arch)) for _, arch in nets)
+    archs = [arch for _, arch in nets]
+    widths, channels = _widths(archs), [n for arch in archs for n in _channels(arch)]
+    span = min(channels), max(channels)
     rows = [
-        _row(name, arch, nets[-1][1], widths, (least, top), y * ROW)
-        for y, (name, arch) in enumerate(nets)
+        _row(name, arch, archs[-1], widths, span, index * ROW)
+        for index, (name, arch) in enumerate(nets)
     ]
     wide, high = sum(widths) + 4, len(nets) * ROW
-    label = "Networks drawn stage by stage: " + ", ".join(name for name, _ in nets)
-    box = f"0 0 {wide} {high}"
-    svg = tag("svg", *rows, viewBox=box, width=wide, height=high, role="img", aria_label=label)
-    return tag("div", svg, class_="scroll net")
+    return Markup(render("network.html", nets=rows, wide=wide, high=high, box=BOX))
 
 
 def _channels(arch: Arch) -> list[int]:
@@ -139,25 +135,22 @@ def _widths(archs: list[Arch]) -> list[int]:
 
 def _row(
     name: str, arch: Arch, last: Arch, widths: list[int], span: tuple[int, int], y: int
-) -> Markup:
-    """Draw one network, its title at the height y."""
+) -> dict[str, object]:
+    """Return what is drawn of one network, its title at the height y."""
     own, marks = cost.count(arch), _differing(arch, last)
-    facts = f"{format_count(own.flops)} multiply-adds, {format_count(own.params)} parameters"
-    middle = y + 38 + TALL / 2
-    parts = [
-        Markup(
-            f'<text x="2" y="{y + 12}">{tag("tspan", name, class_="name")} {escape(facts)}</text>'
-        ),
-        Markup(f'<line x1="2" x2="{sum(widths)}" y1="{middle}" y2="{middle}" class="axis"/>'),
-    ]
-    x = 2.0
-    for index, (cells, width) in enumerate(zip(_cells(arch), widths, strict=False)):
-        inner = 0 < index <= len(arch.stages)
-        stage = arch.stages[index - 1] if inner else None
+    stages, x = [], 2
+    ends: list[Stage | None] = [None, *arch.stages, None]
+    for index, (stage, cells, width) in enumerate(zip(ends, _cells(arch), widths, strict=False)):
         height = _height(_channels(arch)[index], span)
-        parts += [_boxes(stage, x, middle, height), _notes(cells, stage, marks.get(index), x, y)]
+        stages.append(_column(stage, cells, marks.get(index, ()), x) | {"height": height})
         x += width
-    return tag("g", *parts)
+    return {
+        "name": name,
+        "facts": f"{format_count(own.flops)} multiply-adds, {format_count(own.params)} parameters",
+        "y": y,
+        "middle": y + 38 + TALL / 2,
+        "stages": stages,
+    }
 
 
 def _height(channels: int, span: tuple[int, int]) -> float:
@@ -165,38 +158,27 @@ def _height(channels: int, span: tuple[int, int]) -> float:
     return 12 + (TALL - 12) * math.log(channels / span[0]) / reach
 
 
-def _boxes(stage: Stage | None, x: float, middle: float, height: float) -> Markup:
-    """Draw the blocks of a stage side by side; no stage is the stem or the head."""
-    kind = f"k{min(stage.kernel, 7)}" if stage else "end"
-    shapes = []
-    for number in range(stage.layers if stage else 1):
-        left, upper = x + number * (BOX + GAP), middle - height / 2
-        size = f'width="{BOX}" height="{height:.1f}"'
-        shapes.append(f'<rect x="{left:g}" y="{upper:.1f}" {size} class="{kind}"/>')
-        if stage and stage.se:
-            shapes.append(f'<circle cx="{left + BOX / 2:g}" cy="{upper - 5:.1f}" r="2.2"/>')
-    return Markup("".join(shapes))
+def _column(
+    stage: Stage | None, cells: Sequence[object], marks: Collection[int], x: int
+) -> dict[str, object]:
+    """Return the boxes of a stage side by side and what is written above and below them.
 
-
-def _notes(
-    cells: Sequence[object], stage: Stage | None, marks: list[int] | None, x: float, y: int
-) -> Markup:
-    """Write under a stage its map, op, block, shape and share of the FLOPs."""
+    No stage is the stem or the head. A note is a text, its style and its height below the title.
+    """
     parts = block(stage) if stage else (str(cells[2]),)
     share = float(str(cells[5]).rstrip(" %"))
-    lines = [
-        (f"{cells[0]}, {cells[1]}", "quiet"),
-        (parts[0], "diff" if 2 in (marks or ()) else ""),
-        (" ".join(parts[1:3]), "diff" if 2 in (marks or ()) else ""),
-        (" ".join(parts[3:]), "diff" if 2 in (marks or ()) else ""),
-        (str(cells[3]), "diff" if 3 in (marks or ()) else ""),
-        (f"{share:.1f} %", "quiet"),
-    ]
-    heights = (26, 118, 131, 144, 157, 170)
-    texts = (
-        tag("text", text, x=f"{x:g}", y=y + height, class_=style)
-        for (text, style), height in zip(lines, heights, strict=True)
-        if text
-    )
-    bar = f'<rect x="{x:g}" y="{y + 174}" width="{share * 0.8:.1f}" height="3" class="bar"/>'
-    return join(texts) + Markup(bar)
+    kind, shape = ("diff" if cell in marks else "" for cell in (2, 3))
+    return {
+        "lefts": [x + number * (BOX + GAP) for number in range(stage.layers if stage else 1)],
+        "kind": f"k{min(stage.kernel, 7)}" if stage else "end",
+        "se": bool(stage and stage.se),
+        "share": share,
+        "notes": [
+            (f"{cells[0]}, {cells[1]}", "quiet", 26),
+            (parts[0], kind, 118),
+            (" ".join(parts[1:3]), kind, 131),
+            (" ".join(parts[3:]), kind, 144),
+            (str(cells[3]), shape, 157),
+            (f"{share:.1f} %", "quiet", 170),
+        ],
+    }
