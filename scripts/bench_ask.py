@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from lib import flags
+from lib.tables import line, markdown, spread
 
 from nas import catalog
 from nas.arch import Arch
@@ -60,18 +62,17 @@ def main(words: Sequence[str] | None = None) -> None:
     kind = "wall" if given.wall else "CPU"
     print(f"{kind} ms of one ask + tell, median (quartiles); trials that this feeds a second;")
     print(f"seconds that a trial must take at least for {given.workers} workers to stay busy\n")
-    print("| controller | in flight |", " | ".join(f"{n:,} finished" for n in points), "|")
-    print("|---|---|" + "---|" * len(points))
+    print(markdown(["controller", "in flight", *(f"{n:,} finished" for n in points)]))
     names = given.controllers.split(",") if given.controllers else catalog.names("controllers")
     for name in names:
         for flying in map(int, given.in_flight.split(",")):
             bench = Bench(points, flying, given.repeats, given.seconds, clock, given.storage)
             cells = [cell(times, bench, given.workers) for times in measure(name, bench)]
-            print(f"| {name} | {flying} |", " | ".join(cells), "|", flush=True)
+            print(line([name, flying, *cells]), flush=True)
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = flags.parser(__doc__)
     parser.add_argument("--controllers", help="names or paths, by commas (default: all)")
     parser.add_argument("--finished", default="100,1000,5000")
     parser.add_argument("--in-flight", default="1,64")
@@ -94,11 +95,9 @@ def cell(times: Sequence[float], bench: Bench, workers: int) -> str:
     """Return the times of a cell in ms, and what they feed."""
     if not times:
         return f"over {bench.seconds:g} s"
-    low, middle, high = statistics.quantiles(times, n=4)
     # some proposals learn for many: their time is shared by all, so the mean counts
     mean = statistics.fmean(times)
-    digits = 0 if middle >= 100 else 1
-    shown = f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
+    shown = spread(times, 0 if statistics.median(times) >= 100 else 1)
     return f"{shown}; {1000 / mean:.3g}/s; {workers * mean / 1000:.3g} s"
 
 

@@ -13,13 +13,21 @@ long, and 5 % of them die on the way.
 from __future__ import annotations
 
 import argparse
-import csv
 import statistics
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from lib import flags, plain_search
+from lib.processes import mapped
+from lib.tables import markdown
+
+from nas import catalog
+from nas import run as run_folder
+from nas.interfaces import Trial, Work
+from nas.objective import Bound, Goal, make_objective
 
 TARGET = 400_000_000
 LEVELS = (64.0, 64.5, 65.0, 65.5, 66.0)
@@ -59,20 +67,19 @@ class Row(NamedTuple):
     cpu: float
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    given = arguments(argv)
-    jobs = jobs_of(given)
-    with ProcessPoolExecutor(given.processes) as pool:
-        rows = list(pool.map(run, jobs))
+def main(words: Sequence[str] | None = None) -> None:
+    given = arguments(words)
+    rows = list(mapped(run, jobs_of(given), given.processes))
     if given.out:
         write(given.out, rows)
-    print("\n".join(tables(rows)))
+    print(f"{given.seeds} seeds, virtual hours; median (least–most); ", end="")
+    print(f"{sum(row.cpu for row in rows):.0f} CPU s\n{table(rows)}")
     if given.picture:
         draw(given.picture, rows)
 
 
-def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = flags.parser(__doc__)
     parser.add_argument("--controllers", default="random,evolution,tpe,gp")
     parser.add_argument("--workers", default="1,8,64,256,1024")
     parser.add_argument("--rough", default="64,1024", help="workers of the rough searches")
@@ -82,7 +89,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--out", type=Path, help="CSV")
     parser.add_argument("--picture", type=Path, help="PNG")
-    return parser.parse_args(argv)
+    return parser.parse_args(words)
 
 
 def jobs_of(given: argparse.Namespace) -> list[Job]:
@@ -100,13 +107,6 @@ def jobs_of(given: argparse.Namespace) -> list[Job]:
 
 def run(job: Job) -> Row:
     """Make one search."""
-    import torch
-    from lib import plain_search
-
-    from nas import catalog
-    from nas.interfaces import Trial, Work
-    from nas.objective import Bound, Goal, make_objective
-
     torch.set_num_threads(1)
     start = time.process_time()
     space = catalog.export("spaces", "mbconv", "SPACE")
@@ -123,52 +123,30 @@ def run(job: Job) -> Row:
         seen.append((cluster.now / 3600, trial))
 
     plain_search.run(space, goal, sampler, cluster, seed=job.seed, trials=job.trials, watch=watch)
-    leaders = leading(seen, goal.objective, space)
+    done = [(hours, trial) for hours, trial in seen if trial.state == "done"]
+    leaders = plain_search.leaders([trial for _, trial in done], space, goal.objective)
+    timed = [(hours, true) for (hours, _), true in zip(done, leaders, strict=True)]
+    reached = tuple(next((h for h, true in timed if true >= level), None) for level in LEVELS)
     failed = sum(trial.state == "failed" for _, trial in seen)
-    reached = tuple(next((h for h, true in leaders if true >= level), None) for level in LEVELS)
-    found = cluster.now / 3600, cluster.utilisation, leaders[-1][1], reached
+    found = cluster.now / 3600, cluster.utilisation, leaders[-1], reached
     return Row(*job[:5], len(seen), failed, *found, time.process_time() - start)
-
-
-def leading(seen: list[tuple[float, Any]], objective: Any, space: Any) -> list[tuple[float, float]]:
-    """Return when the leader changed, in hours, and the true reward of the new one."""
-    from nas import catalog
-    from nas.objective import reward
-
-    truth = catalog.make("evaluators", "surrogate", options={})
-    leaders, best = [], float("-inf")
-    for hours, trial in seen:
-        if trial.state == "done" and trial.values[0] > best:
-            best = trial.values[0]
-            accuracy = truth.evaluate(space.decode(trial.choices))["accuracy"]
-            leaders.append((hours, reward({**trial.metrics, "accuracy": accuracy}, objective)))
-    return leaders
 
 
 def write(path: Path, rows: list[Row]) -> None:
     """Write one line a search."""
     fields = [name for name in Row._fields if name != "reached"]
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*fields, *(f"hours_to_{level:g}" for level in LEVELS)])
-        writer.writerows([*(getattr(row, name) for name in fields), *row.reached] for row in rows)
+    header = [*fields, *(f"hours_to_{level:g}" for level in LEVELS)]
+    cells = [[*(getattr(row, name) for name in fields), *row.reached] for row in rows]
+    run_folder.write_csv(path, header, cells)
 
 
 def groups(rows: list[Row]) -> dict[tuple[str, str, int], list[Row]]:
     """Return the searches of each controller, fortune and number of workers, by seed."""
     order = list(dict.fromkeys(row.controller for row in reversed(rows)))
-    keys = sorted(
-        {(r.controller, r.fortune, r.workers) for r in rows},
-        key=lambda key: (order.index(key[0]), *key[1:]),
-    )
-    return {
-        key: sorted((r for r in rows if (r.controller, r.fortune, r.workers) == key), key=_seed)
-        for key in keys
-    }
-
-
-def _seed(row: Row) -> int:
-    return row.seed
+    found: dict[tuple[str, str, int], list[Row]] = {}
+    for row in sorted(rows, key=lambda r: (order.index(r.controller), *r[2:0:-1], r.seed)):
+        found.setdefault((row.controller, row.fortune, row.workers), []).append(row)
+    return found
 
 
 def against(rows: list[Row], serial: list[Row]) -> tuple[list[float], list[float]]:
@@ -179,29 +157,24 @@ def against(rows: list[Row], serial: list[Row]) -> tuple[list[float], list[float
     ]
 
 
-def tables(rows: list[Row]) -> list[str]:
-    """Return the lines of a table: medians over the seeds, (least–most)."""
-    found = groups(rows)
-    seeds = len({row.seed for row in rows})
-    levels = " | ".join(f"h to {level:g}" for level in LEVELS)
-    lines = [
-        f"{seeds} seeds, virtual hours; median (least–most); {sum(r.cpu for r in rows):.0f} CPU s",
-        f"| controller, trials | workers | hours | speed-up | busy % | {levels} | true reward "
-        "| regret | proposals | failed |",
-        "|---" * (10 + len(LEVELS)) + "|",
-    ]
+def table(rows: list[Row]) -> str:
+    """Return a table: medians over the seeds, (least–most)."""
+    found, lines = groups(rows), []
     for (name, fortune, workers), group in found.items():
         speed, regret = against(group, found.get((name, CALM, 1), []))
         title = f"{name}, {group[0].trials}" + (f", {ROUGH}" if fortune == ROUGH else "")
-        cells = [
-            *(title, f"{workers:,}", spread([r.hours for r in group], 1), spread(speed, 0)),
-            spread([100 * r.utilisation for r in group], 0),
-            *(level_cell([r.reached[i] for r in group]) for i in range(len(LEVELS))),
-            *(spread([r.true for r in group], 2), spread(regret, 2)),
-            *(spread([getattr(r, key) for r in group], 0) for key in ("proposals", "failed")),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return lines
+        lines.append(
+            [
+                *(title, f"{workers:,}", spread([r.hours for r in group], 1), spread(speed, 0)),
+                spread([100 * r.utilisation for r in group], 0),
+                *(level_cell([r.reached[i] for r in group]) for i in range(len(LEVELS))),
+                *(spread([r.true for r in group], 2), spread(regret, 2)),
+                *(spread([getattr(r, key) for r in group], 0) for key in ("proposals", "failed")),
+            ]
+        )
+    levels = [f"h to {level:g}" for level in LEVELS]
+    heads = ["controller, trials", "workers", "hours", "speed-up", "busy %", *levels]
+    return markdown([*heads, "true reward", "regret", "proposals", "failed"], lines)
 
 
 def spread(values: list[float], digits: int) -> str:

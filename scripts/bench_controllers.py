@@ -35,7 +35,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from lib import controller_search, controller_tables, landscapes
+from lib import controller_search, controller_tables, flags, landscapes
 from lib.controller_search import Job, tried
 from lib.controller_tables import Row
 from lib.landscapes import EMBEDDED, PARETO, SYNTHETIC, Landscape
@@ -90,8 +90,7 @@ def bench(given: argparse.Namespace) -> int:
 
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    shown = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=shown)
+    parser = flags.parser(__doc__)
     parser.add_argument("--controllers", help="names or paths, by commas (default: all)")
     parser.add_argument("--landscapes", help=f"(default: {NAMES}, or the --table alone)")
     parser.add_argument("--table", type=Path, help="a .csv or .parquet table of the user's")
@@ -99,8 +98,8 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--target-flops", help="of the table, as 30M (default: the median)")
     parser.add_argument("--rewards", default="hard,soft", help="hard, soft, absolute, accuracy")
     parser.add_argument("--objective", default="reward", choices=("reward", PARETO))
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--seeds", type=flags.positive, default=20)
+    parser.add_argument("--trials", type=flags.positive, default=1000)
     parser.add_argument(
         "--points", help="evaluations to look at, by commas; of searches that are not on file"
     )
@@ -112,8 +111,10 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--no-references", action="store_true", help="begin without the space's reference designs"
     )
-    parser.add_argument("--workers", type=int, default=1, help="evaluations in flight (virtual)")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
+    parser.add_argument(
+        "--workers", type=flags.positive, default=1, help="evaluations in flight (virtual)"
+    )
+    parser.add_argument("--processes", type=flags.positive, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, help="a .csv file that is gone on with")
     parser.add_argument("--picture", type=Path, help="a .png file")
     given = parser.parse_args(words)
@@ -121,8 +122,6 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--table and --space belong together")
     if given.target_flops and not given.table:
         parser.error("--target-flops is of a --table; the others have their own")
-    if min(given.seeds, given.trials, given.workers, given.processes) < 1:
-        parser.error("--seeds, --trials, --workers and --processes are 1 or more")
     given.folder = given.out.parent if given.out else Path(tempfile.mkdtemp(prefix="bench-"))
     return given
 

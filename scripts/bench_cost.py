@@ -5,29 +5,35 @@ python scripts/bench_cost.py
 
 from __future__ import annotations
 
-import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 
-import thop
 import torch
+from lib import flags
+from lib.tables import line, markdown
 from torch.utils.flop_counter import FlopCounterMode
 
 from nas import cost
 from nas.load import load_arch
 from nas.model import build_model
 
+with warnings.catch_warnings():
+    # thop asks setuptools for distutils, which warns that it is old
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import thop
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = flags.parser(__doc__)
     parser.add_argument("--archs", default="efficientnet_b0,efficientnet_b4,resnet50")
     parser.add_argument("--repeats", type=int, default=7)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     torch.set_num_threads(1)
-    print("| arch | count µs, seen blocks | count µs, new blocks | torch's counter | thop |")
-    print("|---|---|---|---|---|")
+    heads = ("count µs, seen blocks", "count µs, new blocks", "torch's counter", "thop")
+    print(markdown(["arch", *heads]))
     for name in given.archs.split(","):
         print(row(name, given.repeats))
 
@@ -50,7 +56,7 @@ def row(name: str, repeats: int) -> str:
     cold = seconds(lambda: cold_count(arch), repeats, inner=20)
     others = [seconds(call, repeats) for call in (torch_count, thop_count)]
     ratios = [f"{other / warm:,.0f}×" for other in others]
-    return f"| {name} | {warm * 1e6:.0f} | {cold * 1e6:.0f} | {ratios[0]} | {ratios[1]} |"
+    return line([name, f"{warm * 1e6:.0f}", f"{cold * 1e6:.0f}", *ratios])
 
 
 def cold_count(arch: cost.Arch) -> None:

@@ -25,8 +25,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+from lib import flags
+from lib.tables import markdown, spread
 
-from nas import catalog
+from nas import catalog, run
 from nas.errors import NasError, OptionError
 
 FIELDS = ("trial", "epochs", "reward", "training_flops")
@@ -66,8 +68,8 @@ class Row(NamedTuple):
     exhausted: bool
 
 
-def main() -> None:
-    given = arguments()
+def main(words: Sequence[str] | None = None) -> None:
+    given = arguments(words)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         curves = [curve for path in given.files for curve in read_curves(path)]
@@ -86,21 +88,20 @@ def main() -> None:
         for compute in points
     ]
     if given.out:
-        with given.out.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
+        run.write_csv(given.out, Row._fields, rows)
     best = max(curve[-1].reward for curve in curves)
     print_table(rows, points, curves, best, given.seeds)
     print_reached(searches, best, given.within, len(curves))
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = flags.parser(__doc__)
     parser.add_argument("files", nargs="+", type=Path, help="CSV or JSON of rungs")
     parser.add_argument("--pruners", default="halving,hyperband,median")
     parser.add_argument("--seeds", type=int, default=20, help="random orders of the trials")
     parser.add_argument("--within", type=float, default=0.5, help="points of reward from the best")
     parser.add_argument("--out", type=Path)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def read_curves(path: Path) -> list[Curve]:
@@ -212,21 +213,22 @@ def print_table(
         f"{len(curves)} trials, rungs at {', '.join(map(str, _epochs(curves[0])))} epochs, "
         f"{seeds} random orders; best reward of all {best:.2f}"
     )
-    print("best reward of a finished training, median (quartiles), [trials begun, finished]")
-    print("| early stopping |", " | ".join(f"{point:.0f} trainings" for point in points), "|")
-    print("|---|" + "---|" * len(points))
     groups: dict[tuple[str, float], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.pruner, row.compute].append(row)
-    for name in dict.fromkeys(row.pruner for row in rows):
-        print(f"| {name} |", " | ".join(_cell(groups[name, point]) for point in points), "|")
+    names = list(dict.fromkeys(row.pruner for row in rows))
+    heads = ["early stopping", *(f"{point:.0f} trainings" for point in points)]
+    print("best reward of a finished training, median (quartiles), [trials begun, finished]")
+    cells = ([name, *(_cell(groups[name, point]) for point in points)] for name in names)
+    print(markdown(heads, cells))
     print("*: in most orders all trials were used up before; the rest of the compute lies idle")
     print("\norders in which it is ahead of none, level, behind, at equal compute")
-    print("| early stopping |", " | ".join(f"{point:.0f} trainings" for point in points), "|")
-    print("|---|" + "---|" * len(points))
-    for name in dict.fromkeys(row.pruner for row in rows if row.pruner != "none"):
-        duels = (_duel(groups[name, point], groups["none", point]) for point in points)
-        print(f"| {name} |", " | ".join(duels), "|")
+    duels = (
+        [name, *(_duel(groups[name, point], groups["none", point]) for point in points)]
+        for name in names
+        if name != "none"
+    )
+    print(markdown(heads, duels))
 
 
 def _duel(rows: Sequence[Row], others: Sequence[Row]) -> str:
@@ -248,27 +250,19 @@ def print_reached(
 ) -> None:
     """Print what it costs to come near the best, and how often its training is stopped instead."""
     print(f"\ncompute until a finished training is within {within:g} of the best, in trainings")
-    print(
-        "| early stopping | median (quartiles) | orders that came there | compute of all trials |"
-    )
-    print("|---|---|---|---|")
+    rows = []
     for name, replays in searches.items():
         costs = [reached(events, best - within) for events in replays]
         there = sum(math.isfinite(cost) for cost in costs)
         total = spread([events[-1].compute for events in replays], 1)
-        print(f"| {name} | {spread(costs, 1)} | {there} of {len(costs)} | {total} of {trials} |")
+        rows.append([name, spread(costs, 1), f"{there} of {len(costs)}", f"{total} of {trials}"])
+    heads = ("median (quartiles)", "orders that came there", "compute of all trials")
+    print(markdown(["early stopping", *heads], rows))
 
 
 def reached(events: Sequence[Event], reward: float) -> float:
     """Return the compute at which a search had found a reward; inf if it never did."""
     return next((event.compute for event in events if event.best >= reward), math.inf)
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Return median (quartiles): values that occur, since some may be infinite."""
-    ranked = sorted(values)
-    low, middle, high = (ranked[round(q * (len(ranked) - 1))] for q in (0.25, 0.5, 0.75))
-    return f"{middle:.{digits}f} ({low:.{digits}f}–{high:.{digits}f})"
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -45,6 +44,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from lib import flags, plain_search
+from lib.processes import mapped
 from lib.tables import markdown, spread
 
 from nas import catalog, run, scored
@@ -214,8 +214,7 @@ def naswot(given: argparse.Namespace) -> None:
         Job(prior, kind, seed, given.trials, given.noise, known)
         for kind, seed, prior in product(("hard", "soft"), range(given.seeds), ("none", *known))
     ]
-    with ProcessPoolExecutor(given.processes) as processes:
-        curves = list(processes.map(searched, jobs))
+    curves = list(mapped(searched, jobs, given.processes))
     print(f"{given.seeds} seeds, noise {given.noise}; true reward, median (quartiles)\n")
     rows = [
         ((job.reward, job.prior), number, true)

@@ -9,7 +9,6 @@ seconds (which sleep, so that two cores suffice); how long it takes to start.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import random
@@ -17,9 +16,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from lib import flags
 
 # takes as long as it is told, and no CPU
 SLEEPER = """
@@ -171,14 +172,14 @@ def utilisation(folder: Path, address: str, sleep: float, rounds: int) -> str:
     return f"busy with {sleep:g} s evaluations{'':{11 - len(f'{sleep:g}')}}{', '.join(shares)}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+def main(words: Sequence[str] | None = None) -> int:
+    parser = flags.parser(__doc__)
     parser.add_argument("--tasks", type=int, default=1000, help="no-op evaluations of a round")
     parser.add_argument("--tuned", type=int, default=100, help="of them through Tune")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sleeps", default="1,10,60", help="seconds of the longer evaluations")
     parser.add_argument("--each", type=int, default=5, help="longer evaluations of each worker")
-    asked = parser.parse_args(arguments)
+    asked = parser.parse_args(words)
     from ray.cluster_utils import Cluster
 
     start = time.perf_counter()

@@ -4,7 +4,7 @@ Four contenders train nets of one shape on equal random images, in turn, a round
 
     ours        `nas.training.train.fit` as users run it: views, recipe, optimizer, averaged weights
     ceiling     our net and optimizer again and again on one batch that lies on the device
-    timm        timm's net in a plain loop; `timm_loop.py` says what exactly that is
+    timm        timm's net in a plain loop; `lib/timm_loop.py` says what exactly that is
     timm fixed  timm's net and optimizer on one batch
 
 All do the recipe's augmentation, but ours draws a policy such as AutoAugment for groups of images
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lib import timm_loop
+from lib import flags, timm_loop
 from lib.images import random_images, resident
 from lib.suite_report import training_tables
 from torch import Tensor, nn
@@ -90,8 +90,8 @@ class _Enough(Exception):
     """The time is up."""
 
 
-def main(arguments: list[str] | None = None) -> None:
-    given = parse(arguments)
+def main(words: Sequence[str] | None = None) -> None:
+    given = parse(words)
     torch.set_num_threads(given.threads)
     try:
         result = compare(bench_from(given))
@@ -100,32 +100,26 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(result) if given.json else "\n".join(training_tables([result])))
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = flags.parser(__doc__)
     parser.add_argument("--arch", default="efficientnet_b0", help="a baseline, arch.json or run")
     parser.add_argument("--timm", metavar="NAME", help="what timm calls it")
     parser.add_argument("--recipe", default="efficientnet")
     parser.add_argument("--recipe-option", action="append", default=[], metavar="NAME=VALUE")
-    parser.add_argument("--imgsz", type=positive, help="default the arch's")
-    parser.add_argument("--batch", type=positive, default=32)
-    parser.add_argument("--steps", type=positive, default=4, help="of one round")
-    parser.add_argument("--rounds", type=positive, default=7, help="after one to warm up")
+    parser.add_argument("--imgsz", type=flags.positive, help="default the arch's")
+    parser.add_argument("--batch", type=flags.positive, default=32)
+    parser.add_argument("--steps", type=flags.positive, default=4, help="of one round")
+    parser.add_argument("--rounds", type=flags.positive, default=7, help="after one to warm up")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
     parser.add_argument("--amp", action="store_true", help="bfloat16 autocast, for all")
-    parser.add_argument("--threads", type=positive, default=torch.get_num_threads())
+    parser.add_argument("--threads", type=flags.positive, default=torch.get_num_threads())
     workers = "processes of the plain loop; default none on a CPU, one a core beside a GPU"
     parser.add_argument("--workers", type=int, default=-1, help=workers)
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no round later")
     clock = "cpu: the processor time of this process, on a machine that others use; not for a GPU"
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help=clock)
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    return parser.parse_args(arguments)
-
-
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"takes a number from 1, not {text}")
-    return int(text)
+    return parser.parse_args(words)
 
 
 def bench_from(given: argparse.Namespace) -> Bench:

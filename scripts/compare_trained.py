@@ -18,10 +18,12 @@ from __future__ import annotations
 import argparse
 import csv
 import statistics
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
+from lib import flags
 
 from nas import catalog, run
 from nas.arch import Arch
@@ -46,9 +48,9 @@ COLUMNS = (
 ALPHA, BETA, FIRST = 1.2, 1.1, 10_000
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train what is missing in the table, then print means and spread."""
-    asked = _arguments()
+    asked = _arguments(words)
     archs = _scaled(asked) if asked.times else _archs(Path(asked.base))
     done = _done(asked)
     jobs = [
@@ -175,8 +177,8 @@ def _show(rows: list[dict[str, str]]) -> None:
     print(f"one training's deviation over seeds, pooled: {deviation:.2f} points")
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = flags.parser(__doc__)
     parser.add_argument("base", help="a search run; with --times also a baseline or an arch.json")
     parser.add_argument("--times", type=float, help="multiply-adds over the base's")
     parser.add_argument("--alpha", type=float, default=1.2)
@@ -190,7 +192,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", default="proxy")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lib import flags
 
 import nas
 from nas import catalog
@@ -39,15 +40,15 @@ TITLES = (
 )
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(words: Sequence[str] | None = None) -> int:
+    parser = flags.parser(__doc__)
     parser.add_argument("base", nargs="?", default="efficientnet_b0")
     parser.add_argument("--phi", default="1..7")
     parser.add_argument("--rule", default="released")
     parser.add_argument("--format", default="onnx")
     parser.add_argument("--imgsz", type=int, help="another size for all, to try the script")
     parser.add_argument("--member", help=argparse.SUPPRESS)
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(words)
     try:
         if chosen.member:
             print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))

@@ -11,17 +11,18 @@ is 1.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from lib import flags
 
 from nas.errors import NasError, OptionError
 from nas.exporting import Subject, make_facts
@@ -69,12 +70,12 @@ answer = lambda x: model(torch.from_numpy(x)).numpy()
 """
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(words: Sequence[str] | None = None) -> int:
+    parser = flags.parser(__doc__)
     parser.add_argument("run")
     parser.add_argument("--format", action="append", choices=list(FORMATS))
     parser.add_argument("--interpreter", action="append", default=[], metavar="FORMAT=PYTHON")
-    chosen = parser.parse_args(arguments)
+    chosen = parser.parse_args(words)
     try:
         interpreters = dict(map(pair, chosen.interpreter))
         model, config = load_finite(chosen.run)

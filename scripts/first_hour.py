@@ -17,9 +17,11 @@ import resource
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from lib import flags
 from PIL import Image
 
 CASES = {
@@ -32,15 +34,15 @@ MADE = ("mobilenet_v3_small", 64)  # arch and pixels for folders that are made h
 START = [sys.executable, "-c", "from nas.cli import main; main()"]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(words: Sequence[str] | None = None) -> None:
+    parser = flags.parser(__doc__)
     parser.add_argument("cases", nargs="+", help=f"{', '.join(CASES)}, or kind:N")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--arch", help="another net than the case's")
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--out", type=Path, default=Path("runs/first_hour"))
     parser.add_argument("--threads", default="1")
-    asked, more = parser.parse_known_args()
+    asked, more = parser.parse_known_args(words)
     for case in asked.cases:
         arch, data, side = _case(case, asked)
         found = [

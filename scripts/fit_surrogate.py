@@ -24,6 +24,7 @@ import datetime
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from lib import flags
 from scipy.optimize import minimize
 from scipy.stats import kendalltau
 
@@ -67,9 +69,9 @@ PROVENANCE = {
 }
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Read, hold out, fit, print, write."""
-    args = arguments()
+    args = arguments(words)
     start = time.perf_counter()
     torch.manual_seed(args.seed)
     centres = random_points(CENTRES, args.seed)
@@ -95,13 +97,13 @@ def main() -> None:
     print(f"{args.out.name}: {size:.0f} kB, {seconds:.0f} s")
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+def arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = flags.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="folder of the two tables")
     parser.add_argument("--out", type=Path, default=FILE)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 def frame(path: Path) -> Any:

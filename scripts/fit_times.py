@@ -10,11 +10,12 @@ nas/durations.py; no row of the table goes there. Needs pyarrow; takes under a m
 
 from __future__ import annotations
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from lib import flags
 from scipy.optimize import least_squares
 from scipy.stats import kendalltau
 
@@ -25,12 +26,12 @@ ROBUST = 0.05
 Array = npt.NDArray[np.float64]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+def main(words: Sequence[str] | None = None) -> None:
+    parser = flags.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="accel_nasbench.parquet")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args()
+    given = parser.parse_args(words)
     rows = [row for row in read_rows(given.data) if row["train_time"] <= OUTLIERS]
     archs = [arch_of(row) for row in rows]
     x = np.array([features(arch) for arch in archs])

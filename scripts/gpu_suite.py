@@ -36,7 +36,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lib import suite_report
+from lib import flags, suite_report
 from lib.suite_report import Done
 
 HERE = Path(__file__).resolve()
@@ -108,8 +108,8 @@ class Part(NamedTuple):
     seconds: float
 
 
-def main(arguments: list[str] | None = None) -> int:
-    given = parse(arguments)
+def main(words: Sequence[str] | None = None) -> int:
+    given = parse(words)
     start, scale = time.monotonic(), SMOKE if given.smoke else FULL
     if given.smoke:  # threads of tiny nets on a busy machine wait for each other
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -136,14 +136,14 @@ def keep(out: Path, report: dict[str, Any]) -> None:
     (out / "suite.md").write_text(suite_report.markdown(report), encoding="utf-8")
 
 
-def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = flags.parser(__doc__)
     out = Path(os.environ.get("OUT", "gpu-suite"))
     parser.add_argument("--data", help="CIFAR-10: a folder of parquet files or of class folders")
     parser.add_argument("--out", type=Path, default=out, help="default $OUT, else gpu-suite")
     parser.add_argument("--parts", default="training,memory,policy,search")
     parser.add_argument("--smoke", action="store_true", help="in miniature, on a CPU")
-    given = parser.parse_args(arguments)
+    given = parser.parse_args(words)
     given.parts = given.parts.split(",")
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"--parts takes some of {', '.join(PARTS)}, not {', '.join(unknown)}")

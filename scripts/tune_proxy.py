@@ -13,10 +13,12 @@ import json
 import random
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lib import flags
 
 from nas import catalog
 from nas.cost import count
@@ -31,9 +33,9 @@ from nas.training.state import Job
 from nas.training.train import fit
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Train every arch with every variant and print a line for each."""
-    asked = _arguments()
+    asked = _arguments(words)
     torch.set_num_threads(asked.threads)
     dataset = carve(open_dataset(asked.data))
     data = open_data(dataset, imgsz=asked.imgsz, fraction=asked.fraction)
@@ -56,8 +58,8 @@ def main() -> None:
         print(json.dumps({**line, "seconds": round(time.perf_counter() - started)}), flush=True)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = flags.parser(__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--epochs", type=int, default=4)
@@ -66,7 +68,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--most", type=int, default=6_000_000, help="multiply-adds of an arch")
     parser.add_argument("--imgsz", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args()
+    return parser.parse_args(words)
 
 
 if __name__ == "__main__":

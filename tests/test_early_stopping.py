@@ -95,7 +95,7 @@ def test_a_point_of_compute_counts_whole_trials_only() -> None:
     assert reached(events, 6.0) == 2.25
     assert reached(events, 8.0) == math.inf
     assert spread([4.0, 2.0, 3.0, 1.0, math.inf], 0) == "3 (2–4)"
-    assert spread([1.0, 2.0, *3 * [math.inf]], 0) == "inf (2–inf)"
+    assert spread([1.0, 2.0, *3 * [math.inf]], 0) == "never (2–never)"
 
 
 def test_studies_are_kept_apart_and_cut_curves_left_out(

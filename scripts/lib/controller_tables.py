@@ -10,6 +10,8 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from lib.tables import markdown, quartiles, spread
+
 PARETO, RANDOM = "pareto", "random"
 YARDSTICKS = ("hillclimb", "tpe")  # of a front the trivial search knows nothing
 EXPONENTS = {"hard": "w = 0 up to T, −1 above", "soft": "w = −0.07"}
@@ -114,7 +116,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         first = next(iter(next(iter(series.values())).values()))[0]
         measures = FRONTS if first.reward == PARETO else MEASURES
         for measure, words in measures.items():
-            yield from ["", f"{what(first)} {words}:", "", *table(series, measure)]
+            yield from ["", f"{what(first)} {words}:", "", table(series, measure)]
         yield from paired(series)
 
 
@@ -149,28 +151,25 @@ def heading(series: dict[str, Series]) -> list[str]:
     ]
 
 
-def table(series: dict[str, Series], measure: str) -> list[str]:
+def table(series: dict[str, Series], measure: str) -> str:
     """Return a table of one measure, with what a search cost beside it."""
     counts = sorted({count for by_count in series.values() for count in by_count})
-    is_best, pareto = measure == "best", _is_pareto(series)
+    pareto = _is_pareto(series)
     near = "99 % of the front" if pareto else "within 0.1 of the ceiling"
-    more = [f"evaluations until {near}"] if is_best else ["CPU ms a trial"]
+    more = [f"evaluations until {near}"] if measure == "best" else ["CPU ms a trial"]
     more += ["FLOPs, M"] if measure == "handed" and not pareto else []
-    out = [f"| controller | {' | '.join(f'{n:,}' for n in counts)} | {' | '.join(more)} |"]
-    out.append("|---" * (1 + len(counts) + len(more)) + "|")
+    rows = []
     for name, by_count in series.items():
-        cells = [cell(series, by_count, count, measure) for count in counts]
         last = by_count[max(by_count)]
-        if is_best:
-            cells.append(spread([row.arrival for row in last], 0))
+        if measure == "best":
+            cells = [spread([row.arrival for row in last], 0)]
         else:
-            cells.append(f"{statistics.median(row.ms for row in last):.1f}")
+            cells = [f"{statistics.median(row.ms for row in last):.1f}"]
         if len(more) > 1:
-            cells.append(
-                spread([row.flops / 1e6 for row in last], 0 if last[0].target > 1e8 else 1)
-            )
-        out.append(f"| {name} | {' | '.join(cells)} |")
-    return out
+            digits = 0 if last[0].target > 1e8 else 1
+            cells.append(spread([row.flops / 1e6 for row in last], digits))
+        rows.append([name, *(cell(series, by_count, n, measure) for n in counts), *cells])
+    return markdown(["controller", *(f"{n:,}" for n in counts), *more], rows)
 
 
 def cell(series: dict[str, Series], by_count: Series, count: int, measure: str) -> str:
@@ -200,18 +199,13 @@ def paired(series: dict[str, Series]) -> list[str]:
         return []
     mine, digits = series[yardstick], 3 if _is_pareto(series) else 2
     counts = sorted(mine)
-    out = [
-        "",
-        f"Handed over, less what {yardstick} hands over with the same seed: median, wins:",
-        "",
+    rows = [
+        [name, *(_gain(by_count.get(count, []), mine[count], digits) for count in counts)]
+        for name, by_count in series.items()
+        if name != yardstick
     ]
-    out += [f"| controller | {' | '.join(f'{n:,}' for n in counts)} |"]
-    out.append("|---" * (1 + len(counts)) + "|")
-    for name, by_count in series.items():
-        if name != yardstick:
-            cells = [_gain(by_count.get(count, []), mine[count], digits) for count in counts]
-            out.append(f"| {name} | {' | '.join(cells)} |")
-    return out
+    head = f"Handed over, less what {yardstick} hands over with the same seed: median, wins:"
+    return ["", head, "", markdown(["controller", *(f"{n:,}" for n in counts)], rows)]
 
 
 def _gain(rows: Sequence[Row], others: Sequence[Row], digits: int) -> str:
@@ -225,26 +219,6 @@ def _gain(rows: Sequence[Row], others: Sequence[Row], digits: int) -> str:
 
 def _is_pareto(series: dict[str, Series]) -> bool:
     return next(iter(next(iter(series.values())).values()))[0].reward == PARETO
-
-
-def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the quartiles; where one lies between a number and never, it is never."""
-    order = sorted(values)
-
-    def at(share: float) -> float:
-        place = share * (len(order) - 1)
-        low, high = order[math.floor(place)], order[math.ceil(place)]
-        if math.isinf(high):
-            return low if place == math.floor(place) else math.inf
-        return low + (high - low) * (place - math.floor(place))
-
-    return at(0.25), at(0.5), at(0.75)
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Return median (quartiles)."""
-    low, middle, high = (f"{v:.{digits}f}" if v < math.inf else "never" for v in quartiles(values))
-    return middle if low == high else f"{middle} ({low}–{high})"
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:

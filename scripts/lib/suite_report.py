@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
+
+from lib import tables
 
 SCHEMA = 1
 PROMISED = 540.0  # seconds
@@ -85,11 +86,7 @@ def markdown(report: Mapping[str, Any]) -> str:
 
 def grid(head: str, rows: Sequence[Sequence[str]]) -> list[str]:
     """Return a table; `head` has its columns apart by |. Nothing, where there are no rows."""
-    if not rows:
-        return []
-    columns = [name.strip() for name in head.split("|")]
-    lines = [columns, ["---"] * len(columns), *rows]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+    return [*tables.markdown(head.split(" | "), rows).splitlines(), ""] if rows else []
 
 
 def training_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -113,10 +110,8 @@ def ratio_cells(row: Mapping[str, Any]) -> list[str]:
 
 def middle(values: Sequence[float], digits: int) -> tuple[str, str]:
     """Return the median, and the quartiles; of a single value, that."""
-    if len(values) == 1:
-        return f"{values[0]:,.{digits}f}", "-"
-    low, median, high = statistics.quantiles(values, method="inclusive")
-    return f"{median:,.{digits}f}", f"{low:,.{digits}f}–{high:,.{digits}f}"
+    low, median, high = (f"{value:,.{digits}f}" for value in tables.quartiles(values))
+    return median, f"{low}–{high}" if len(values) > 1 else "-"
 
 
 def memory_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -24,8 +24,8 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     def at(share: float) -> float:
         place = share * (len(order) - 1)
         low, high = order[math.floor(place)], order[math.ceil(place)]
-        if math.isinf(high):
-            return low if place == math.floor(place) else math.inf
+        if math.isinf(low) or low == high:
+            return low
         return low + (high - low) * (place - math.floor(place))
 
     return at(0.25), at(0.5), at(0.75)

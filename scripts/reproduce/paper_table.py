@@ -1,4 +1,4 @@
-"""What the programs reproduce_*.py share: a printed figure beside ours, on screen and as CSV."""
+"""What the programs of this folder share: a printed figure beside ours, on screen and as CSV."""
 
 from __future__ import annotations
 
