@@ -6,9 +6,9 @@ B0 is a search result; every other net here is B0 scaled. Sources: Tan and Le 20
 
 from __future__ import annotations
 
-from nas.arch import Arch, Head, Stage
-from nas.compound import RELEASED, Release, scale_arch
-from nas.published import Published
+from nas.models.arch import Arch, Head, Stage
+from nas.models.compound import RELEASED, Release, scale_arch
+from nas.models.published import Published
 
 STAGES = (
     # kernel, expansion, stride, channels, layers

@@ -6,9 +6,9 @@ without the 90 % rule. Sources: Tan and Le 2021 (arXiv 2104.00298); google/autom
 
 from __future__ import annotations
 
-from nas.arch import Arch, Head, Stage, Stem
-from nas.compound import RELEASED, scale_arch
-from nas.published import Published
+from nas.models.arch import Arch, Head, Stage, Stem
+from nas.models.compound import RELEASED, scale_arch
+from nas.models.published import Published
 
 FUSED, PLAIN = ("fused_mbconv", 0.0), ("mbconv", 0.25)
 

@@ -5,8 +5,8 @@ Sources: Tan et al. 2019 (arXiv 1807.11626v3); tensorflow/tpu, models/official/m
 
 from __future__ import annotations
 
-from nas.arch import Arch, Head, Stage, Stem
-from nas.published import Published
+from nas.models.arch import Arch, Head, Stage, Stem
+from nas.models.published import Published
 
 STAGES = {
     # op, kernel, expansion, stride, channels, layers, squeeze

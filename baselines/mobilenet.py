@@ -6,9 +6,9 @@ al. 2019 (arXiv 1905.02244); tensorflow/models, research/slim/nets/mobilenet.
 
 from __future__ import annotations
 
-from nas.arch import Arch, Head, Squeeze, Stage, Stem
-from nas.compound import scale_arch
-from nas.published import Published
+from nas.models.arch import Arch, Head, Squeeze, Stage, Stem
+from nas.models.compound import scale_arch
+from nas.models.published import Published
 
 V1 = ((1, 64, 1), (2, 128, 2), (2, 256, 2), (2, 512, 6), (2, 1024, 2))  # stride, channels, layers
 V2 = (

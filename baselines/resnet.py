@@ -5,8 +5,8 @@ Sources: He et al. 2016 (arXiv 1512.03385); torchvision's resnet.py and its weig
 
 from __future__ import annotations
 
-from nas.arch import Arch, Norm, Stage, Stem
-from nas.published import Published
+from nas.models.arch import Arch, Norm, Stage, Stem
+from nas.models.published import Published
 
 NETS = (
     # name, op, expansion, layers of the four stages

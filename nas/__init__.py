@@ -10,20 +10,20 @@ import functools
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nas.arch import Arch
-    from nas.errors import NasError
-    from nas.load import build_model, count, load_arch, load_weights
-    from nas.verbs.bench import bench
-    from nas.verbs.doctor import doctor
-    from nas.verbs.explain import explain
-    from nas.verbs.export import export
-    from nas.verbs.plan import plan
-    from nas.verbs.predict import predict
-    from nas.verbs.proxy_check import proxy_check
-    from nas.verbs.scale import scale
-    from nas.verbs.search import search
-    from nas.verbs.train import train
-    from nas.verbs.val import val
+    from nas.core.errors import NasError
+    from nas.exporting.export import export
+    from nas.hardware.bench import bench
+    from nas.models.arch import Arch
+    from nas.models.load import build_model, count, load_arch, load_weights
+    from nas.reporting.explain import explain
+    from nas.scaling.scale import scale
+    from nas.searching.fidelity.proxy_check import proxy_check
+    from nas.searching.plan import plan
+    from nas.searching.search import search
+    from nas.training.doctor import doctor
+    from nas.training.predict import predict
+    from nas.training.train import train
+    from nas.training.val import val
 
 __version__ = "0.1.0"
 __all__ = [
@@ -46,10 +46,26 @@ __all__ = [
     "val",
 ]
 
-# the module of each name; what is not here is the verb of that name
-_HOMES = {"Arch": "nas.arch", "NasError": "nas.errors"} | dict.fromkeys(
-    ("build_model", "count", "load_arch", "load_weights"), "nas.load"
-)
+# the module of each name
+_HOMES = {
+    "Arch": "nas.models.arch",
+    "NasError": "nas.core.errors",
+    "bench": "nas.hardware.bench",
+    "build_model": "nas.models.load",
+    "count": "nas.models.load",
+    "doctor": "nas.training.doctor",
+    "explain": "nas.reporting.explain",
+    "export": "nas.exporting.export",
+    "load_arch": "nas.models.load",
+    "load_weights": "nas.models.load",
+    "plan": "nas.searching.plan",
+    "predict": "nas.training.predict",
+    "proxy_check": "nas.searching.fidelity.proxy_check",
+    "scale": "nas.scaling.scale",
+    "search": "nas.searching.search",
+    "train": "nas.training.train",
+    "val": "nas.training.val",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -62,9 +78,9 @@ def __getattr__(name: str) -> Any:
 def _found(name: str) -> Any:
     import importlib
 
-    from nas.settings.arguments import checked
+    from nas.core.arguments import checked
 
-    found = getattr(importlib.import_module(_HOMES.get(name, f"nas.verbs.{name}")), name)
+    found = getattr(importlib.import_module(_HOMES[name]), name)
     return found if isinstance(found, type) else checked(found)
 
 

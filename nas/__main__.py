@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nas.cli import main
+from nas.cli.program import main
 
 if __name__ == "__main__":  # a spawned process imports this file too
     main()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.arch import Arch
+from nas.models.arch import Arch
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -68,7 +68,10 @@ class Space:
 
 
 class Evaluator(Protocol):
-    """Arch in, metrics out. A file of nas/evaluators exports `make(**options) -> Evaluator`."""
+    """Arch in, metrics out.
+
+    A file of nas/evaluation/evaluators exports `make(**options) -> Evaluator`.
+    """
 
     title: str  # one line for the screen: what is predicted or measured, and how well
 
@@ -102,14 +105,15 @@ class Trainer(Evaluator, Protocol):
 
 
 class Controller(Protocol):
-    """A file of nas/controllers exports `make(space, *, seed, ...)`, giving an Optuna sampler.
+    """What proposes: a file of nas/searching/controllers exports `make(space, *, seed, ...)`.
 
+    It gives an Optuna sampler.
     What it proposes must depend only on the seed, the trial's number and the finished trials, so
-    that a resumed search goes on as if it had never stopped (`nas.samplers` has the two adapters).
+    that a resumed search goes on as if it had never stopped (`nas.searching.samplers` has two adapters).
     `OBJECTIVES` names what it can pursue: "reward", "pareto". A `make` with a keyword `excess` is
     given how far a point is above the hard limits, to propose within them; one with `draw`, what
     draws a random point that meets the target, to begin with; one with `goal`, the
-    `nas.objective.Goal` of the search; one with `prior`, what is believed of accuracies before.
+    `nas.searching.objective.Goal` of the search; one with `prior`, what is expected of accuracies.
     """
 
     OBJECTIVES: tuple[str, ...]
@@ -140,7 +144,9 @@ class Timing:
 
 
 class Device(Protocol):
-    """Where the latency of archs is measured. A file of nas/devices exports `make(**options)`.
+    """Where the latency of archs is measured.
+
+    A file of nas/hardware/devices exports `make(**options)`.
 
     `title`: one line for the screen. `fingerprint`: one line with all that a time depends on
     beside the arch (machine, library, batch, threads): equal lines, comparable times.
@@ -161,9 +167,9 @@ class Device(Protocol):
 
 
 class Exporter(Protocol):
-    """A file format of networks. A file of nas/exporters has these names.
+    """A file format of networks. A file of nas/exporting/formats has these names.
 
-    `subject` is a `nas.exporting.Subject`: the network, how many images at once, what is known.
+    `subject` is a `nas.exporting.request.Subject`: the network, images at once, what is known.
     """
 
     FILE: str  # of the file, as model.onnx, or of the folder
@@ -251,7 +257,7 @@ class Fleet:
 
 
 class Executor(Protocol):
-    """Who runs evaluations. A file of nas/executors exports `make(work, ...)`.
+    """Who runs evaluations. A file of nas/evaluation/executors exports `make(work, ...)`.
 
     `make` may take `workers` (0: as many as it thinks right), `isolate` (whether a task needs a
     process of its own), `folder` (the run's, which every worker must see) and `seconds` (what a

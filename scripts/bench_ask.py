@@ -27,15 +27,15 @@ import torch
 from lib import flags
 from lib.tables import line, markdown, spread
 
-from nas import catalog
-from nas.arch import Arch
+from nas.core import registry
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Trial
-from nas.objective import Bound, Goal, make_objective
-from nas.points import cost_metrics
-from nas.samplers import distributions
-from nas.studies.database import opened, split
-from nas.studies.shared import Shared
-from nas.studies.study import SEARCH, Journal, Log
+from nas.models.arch import Arch
+from nas.searching.objective import Bound, Goal, make_objective
+from nas.searching.points import cost_metrics
+from nas.searching.samplers import distributions
+from nas.searching.studies.database import opened, split
+from nas.searching.studies.shared import Shared
+from nas.searching.studies.study import SEARCH, Journal, Log
 
 Clock = Callable[[], float]
 Flying = deque[tuple[int, Choices]]
@@ -63,7 +63,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print(f"{kind} ms of one ask + tell, median (quartiles); trials that this feeds a second;")
     print(f"seconds that a trial must take at least for {given.workers} workers to stay busy\n")
     print(markdown(["controller", "in flight", *(f"{n:,} finished" for n in points)]))
-    names = given.controllers.split(",") if given.controllers else catalog.names("controllers")
+    names = given.controllers.split(",") if given.controllers else registry.names("controllers")
     for name in names:
         for flying in map(int, given.in_flight.split(",")):
             bench = Bench(points, flying, given.repeats, given.seconds, clock, given.storage)
@@ -103,17 +103,17 @@ def cell(times: Sequence[float], bench: Bench, workers: int) -> str:
 
 def measure(controller: str, bench: Bench) -> Iterator[list[float]]:
     """Yield the times of steps in ms at each number of finished trials; [] if one is too long."""
-    space: Space = catalog.export("spaces", "mbconv", "SPACE")
+    space: Space = registry.export("spaces", "mbconv", "SPACE")
     place = split(bench.storage) if bench.storage else (None, None)
     with tempfile.TemporaryDirectory() as name, opened(*place) as there:
         kept: Journal | Shared = Journal(Path(name) / "journal.log", distributions(space))
         if there:
             study = f"bench {time.time_ns()}"
             kept = Shared(there, study, distributions(space), Path(name), {})
-        random = catalog.make("controllers", "random", space, options={}, seed=0)
+        random = registry.make("controllers", "random", space, options={}, seed=0)
         log = kept.log(SEARCH, ["maximize"], random)
         told = {"seed": 0, "goal": GOAL}
-        sampler = catalog.make("controllers", controller, space, options={}, **told)
+        sampler = registry.make("controllers", controller, space, options={}, **told)
         flying: Flying = deque(log.ask(distributions(space)) for _ in range(bench.flying - 1))
         done, slow = 0, False  # `done`: finished trials
         for point in bench.finished:
@@ -165,7 +165,7 @@ def limited(seconds: float) -> Iterator[None]:
 
 
 def made_up(arch: Arch) -> Metrics:
-    evaluator: Evaluator = catalog.make("evaluators", "synthetic", options={"noise": 0.3})
+    evaluator: Evaluator = registry.make("evaluators", "synthetic", options={"noise": 0.3})
     return evaluator.evaluate(arch)
 
 

@@ -24,10 +24,9 @@ from lib import flags, plain_search
 from lib.processes import mapped
 from lib.tables import markdown
 
-from nas import catalog
-from nas import run as run_folder
+from nas.core import registry, run_folder
 from nas.interfaces import Trial, Work
-from nas.objective import Bound, Goal, make_objective
+from nas.searching.objective import Bound, Goal, make_objective
 
 TARGET = 400_000_000
 LEVELS = (64.0, 64.5, 65.0, 65.5, 66.0)
@@ -109,12 +108,12 @@ def run(job: Job) -> Row:
     """Make one search."""
     torch.set_num_threads(1)
     start = time.process_time()
-    space = catalog.export("spaces", "mbconv", "SPACE")
+    space = registry.export("spaces", "mbconv", "SPACE")
     goal = Goal(make_objective("hard", None, (Bound("flops", TARGET),), ()))
     work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
     options = {"seed": job.seed, **FORTUNES[job.fortune]}
-    cluster = catalog.make("executors", "simulated", work, options=options, workers=job.workers)
-    sampler = catalog.make(
+    cluster = registry.make("executors", "simulated", work, options=options, workers=job.workers)
+    sampler = registry.make(
         "controllers", job.controller, space, options={}, seed=job.seed, goal=goal
     )
     seen: list[tuple[float, Trial]] = []

@@ -48,7 +48,7 @@ NAMES = f"{EMBEDDED},{SYNTHETIC}"
 def main(words: Sequence[str] | None = None) -> int:
     """Compare; return 1 if a search failed."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded; searches share cores
-    from nas.errors import NasError
+    from nas.core.errors import NasError
 
     given = arguments(words)
     try:
@@ -132,7 +132,7 @@ def jobs_of(given: argparse.Namespace) -> Iterator[Job]:
     Raises:
         NasError: an unknown controller, option, landscape or reward, or no such table.
     """
-    from nas.settings.fields import whole
+    from nas.core.settings import whole
 
     rewards = [PARETO] if given.objective == PARETO else given.rewards.split(",")
     options = options_of(given.option)
@@ -165,8 +165,8 @@ def places_of(given: argparse.Namespace) -> list[Landscape]:
     Raises:
         OptionError: an unknown one, or no such table.
     """
-    from nas.errors import OptionError
-    from nas.units import parse_count
+    from nas.core.errors import OptionError
+    from nas.core.units import parse_count
 
     found = []
     if given.table:
@@ -189,7 +189,7 @@ def split(text: str) -> tuple[str, str]:
     Raises:
         OptionError: it is no such text.
     """
-    from nas.errors import OptionError
+    from nas.core.errors import OptionError
 
     name, equals, value = text.partition("=")
     if not equals:
@@ -216,17 +216,17 @@ def controllers(
     Raises:
         OptionError: an unknown controller or option, or one that cannot pursue it.
     """
-    from nas import catalog
-    from nas.errors import OptionError
+    from nas.core import registry
+    from nas.core.errors import OptionError
 
     objective = PARETO if rewards == [PARETO] else "reward"
     asked = given.controllers.split(",") if given.controllers else None
     names = []
-    for name in asked or catalog.names("controllers"):
-        catalog.check_options(
+    for name in asked or registry.names("controllers"):
+        registry.check_options(
             "controllers", name, options.get(name, {}), ("seed", "excess", "goal", "draw")
         )
-        if objective in catalog.export("controllers", name, "OBJECTIVES"):
+        if objective in registry.export("controllers", name, "OBJECTIVES"):
             names.append(name)
         elif asked:
             raise OptionError(f"controller {name} cannot pursue --objective {objective}")
@@ -258,7 +258,7 @@ def read(path: Path) -> list[Row]:
     Raises:
         OptionError: the file is no such file.
     """
-    from nas.errors import OptionError
+    from nas.core.errors import OptionError
 
     if not path.exists():
         return []

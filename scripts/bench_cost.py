@@ -16,9 +16,9 @@ from lib import flags
 from lib.tables import line, markdown
 from torch.utils.flop_counter import FlopCounterMode
 
-from nas import cost
-from nas.load import load_arch
-from nas.model import build_model
+from nas.models import cost
+from nas.models.build import build_model
+from nas.models.load import load_arch
 
 with warnings.catch_warnings():
     # thop asks setuptools for distutils, which warns that it is old

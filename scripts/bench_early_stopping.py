@@ -28,8 +28,8 @@ import optuna
 from lib import flags
 from lib.tables import markdown, spread
 
-from nas import catalog, run
-from nas.errors import NasError, OptionError
+from nas.core import registry, run_folder
+from nas.core.errors import NasError, OptionError
 
 FIELDS = ("trial", "epochs", "reward", "training_flops")
 SHARES = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # of the compute of all trainings
@@ -88,7 +88,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for compute in points
     ]
     if given.out:
-        run.write_csv(given.out, Row._fields, rows)
+        run_folder.write_csv(given.out, Row._fields, rows)
     best = max(curve[-1].reward for curve in curves)
     print_table(rows, points, curves, best, given.seeds)
     print_reached(searches, best, given.within, len(curves))
@@ -171,7 +171,7 @@ def replay(curves: Sequence[Curve], pruner: str, seed: int) -> list[Event]:
     study = optuna.create_study(
         direction="maximize",
         sampler=optuna.samplers.RandomSampler(seed=seed),
-        pruner=catalog.make("pruners", pruner, options={}, rungs=_epochs(curves[0])),
+        pruner=registry.make("pruners", pruner, options={}, rungs=_epochs(curves[0])),
         study_name=f"{pruner}-{seed}",  # Hyperband deals trials to brackets by it
     )
     whole = statistics.fmean(curve[-1].training_flops for curve in curves)

@@ -21,11 +21,11 @@ from lib import flags, tables
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nas.cost import FLOAT_BYTES, count
-from nas.errors import NasError
-from nas.load import load_arch
-from nas.model import Model
-from nas.verbs.bench import bench
+from nas.core.errors import NasError
+from nas.hardware.bench import bench
+from nas.models.build import Model
+from nas.models.cost import FLOAT_BYTES, count
+from nas.models.load import load_arch
 
 NETS = (
     "efficientnet_b0,efficientnet_b2,efficientnet_v2_b0,mnasnet_a1,mobilenet_v2,"

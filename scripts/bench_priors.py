@@ -47,14 +47,9 @@ from lib import flags, plain_search
 from lib.processes import mapped
 from lib.tables import markdown, spread
 
-from nas import catalog, run, scored
-from nas.arch import Arch
-from nas.belief import believed, expected_improvement, parameters_of
-from nas.cost import count
-from nas.durations import arch_of, read_rows
-from nas.features import Features
-from nas.interfaces import Choices, Space, Trial, Work
-from nas.naswot import (
+from nas.core import registry, run_folder
+from nas.evaluation.durations import arch_of, read_rows
+from nas.evaluation.naswot import (
     IMAGES,
     SIDE,
     by_channels,
@@ -64,13 +59,19 @@ from nas.naswot import (
     noise,
     score,
 )
-from nas.objective import Bound, Goal, Objective, make_objective
-from nas.points import decode
-from nas.priors import standing, surrogate_prior
-from nas.ranking import agreement, kendall
-from nas.samplers import Prior, no_excess, no_prior
-from nas.studies.study import SEARCH, read_journal
-from nas.verbs.search import search
+from nas.interfaces import Choices, Space, Trial, Work
+from nas.models.arch import Arch
+from nas.models.cost import count
+from nas.searching.gp.features import Features
+from nas.searching.gp.surrogate import believed, expected_improvement, parameters_of
+from nas.searching.objective import Bound, Goal, Objective, make_objective
+from nas.searching.points import decode
+from nas.searching.ranking import agreement, kendall
+from nas.searching.samplers import Prior, no_excess, no_prior
+from nas.searching.search import search
+from nas.searching.start import zero_cost
+from nas.searching.start.priors import standing, surrogate_prior
+from nas.searching.studies.study import SEARCH, read_journal
 
 TARGET = 400_000_000
 MARKS = (5, 10, 15, 20, 25, 30, 50, 100, 200, 300)  # new evaluations after which is looked
@@ -105,7 +106,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     one = bench(naswot)
     one.add_argument("--seeds", type=int, default=10)
     one.add_argument("--trials", type=int, default=30)
-    one.add_argument("--points", type=int, default=scored.POINTS, help="that are scored")
+    one.add_argument("--points", type=int, default=zero_cost.POINTS, help="that are scored")
     one.add_argument("--noise", type=float, default=0.3)
     one.add_argument("--processes", type=int, default=2)
     one = bench(pool)
@@ -129,7 +130,7 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 def scores(given: argparse.Namespace) -> None:
     """Print Kendall's tau, with its interval, of each score to trained accuracies."""
-    space: Space = catalog.export("spaces", given.space, "SPACE")
+    space: Space = registry.export("spaces", given.space, "SPACE")
     known = read_table(given.table) if given.table else read_trials(given.trials, space)
     sample = random.Random(given.seed).sample(known, min(given.archs, len(known)))
     rows, seconds = [], []
@@ -185,7 +186,7 @@ def read_table(path: Path) -> list[Trained]:
 def read_trials(path: Path, space: Space) -> list[Trained]:
     """Return the archs that were trained to the end, and their accuracies."""
     found = []
-    for row in run.read_csv(path):
+    for row in run_folder.read_csv(path):
         if row["state"] == "done":
             choices = {
                 name: next(option for option in options if str(option) == row[name])
@@ -227,8 +228,8 @@ def naswot(given: argparse.Namespace) -> None:
 
 def scores_of_points(points: int) -> dict[str, list[float]]:
     """Return what some random points score, by NASWOT and by their channels alone."""
-    space: Space = catalog.export("spaces", "mbconv", "SPACE")
-    archs = [decode(space, point) for point in scored.drawn(space, no_excess, 0, points)]
+    space: Space = registry.export("spaces", "mbconv", "SPACE")
+    archs = [decode(space, point) for point in zero_cost.drawn(space, no_excess, 0, points)]
     start = time.perf_counter()
     values = [score(arch) for arch in archs]
     print(f"{points} networks scored in {time.perf_counter() - start:.0f} s")
@@ -240,18 +241,18 @@ def prior_of(job: Job, space: Space) -> Prior:
     if job.prior == "none":
         return no_prior
     values = job.scores[job.prior]
-    return standing(space, scored.drawn(space, no_excess, 0, len(values)), values)[0]
+    return standing(space, zero_cost.drawn(space, no_excess, 0, len(values)), values)[0]
 
 
 def searched(job: Job) -> list[float]:
     """Return the true reward of the arch that looked best after each evaluation."""
     torch.set_num_threads(1)
-    space: Space = catalog.export("spaces", "mbconv", "SPACE")
+    space: Space = registry.export("spaces", "mbconv", "SPACE")
     goal = Goal(make_objective(job.reward, None, (Bound("flops", TARGET),), ()))
     fixed: dict[str, Any] = {"seed": job.seed, "goal": goal, "prior": prior_of(job, space)}
-    sampler = catalog.make("controllers", "predictor", space, options={}, **fixed)
+    sampler = registry.make("controllers", "predictor", space, options={}, **fixed)
     work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
-    executor = catalog.make("executors", "local", work, options={})
+    executor = registry.make("executors", "local", work, options={})
     found: list[Trial] = []
     limits: dict[str, int] = {"seed": job.seed, "trials": job.trials}
     plain_search.run(space, goal, sampler, executor, **limits, watch=found.append)
@@ -274,8 +275,8 @@ def by_marks(names: Sequence[str], rows: Sequence[tuple[tuple[str, ...], int, fl
 
 def pool(given: argparse.Namespace) -> None:
     """Print after how many picks one of the best trainings of a run is met, by prior."""
-    name = run.read_args(given.run)["space"] or "mbconv"
-    space: Space = catalog.export("spaces", name, "SPACE")
+    name = run_folder.read_args(given.run)["space"] or "mbconv"
+    space: Space = registry.export("spaces", name, "SPACE")
     trials = read_journal(given.run / "journal.log").studies[SEARCH]
     trained = [trial for trial in trials if trial.state == "done"]
     told = surrogate_prior(SimpleNamespace(space=space, work=SimpleNamespace(evaluator="")))[0]
@@ -332,7 +333,7 @@ def warm(given: argparse.Namespace) -> None:
     ]
     table = [(*of, seed, new, true) for of, seed, new, true in rows]
     columns = ("controller", "start", "seed", "new", "true")
-    run.write_csv(given.output / "warm_start.csv", columns, table)
+    run_folder.write_csv(given.output / "warm_start.csv", columns, table)
     print(by_marks(("controller", "begins with"), [(of, new, true) for of, _, new, true in rows]))
 
 
@@ -360,7 +361,7 @@ def measure(
 
 def curve(folder: Path, target: float) -> list[tuple[int, float]]:
     """Return the true reward of what looked best after each mark of new evaluations."""
-    space: Space = catalog.export("spaces", "mbconv", "SPACE")
+    space: Space = registry.export("spaces", "mbconv", "SPACE")
     trials = read_journal(folder / "journal.log").studies[SEARCH]
     known = [trial for trial in trials if trial.state in ("done", "earlier")]
     objective = Objective(targets=(Bound("flops", target),))

@@ -47,11 +47,11 @@ WORKERS = 8
 
 def tasks(count: int, first: int = 0) -> list[Any]:
     """Return random archs of the space mbconv as tasks."""
-    from nas import catalog
+    from nas.core import registry
     from nas.interfaces import Task
-    from nas.samplers import random_choices
+    from nas.searching.samplers import random_choices
 
-    space, rng = catalog.export("spaces", "mbconv", "SPACE"), random.Random(first)
+    space, rng = registry.export("spaces", "mbconv", "SPACE"), random.Random(first)
     points = (space.decode(random_choices(space, rng)) for _ in range(count))
     return [Task(first + n, arch.to_dict(), 0) for n, arch in enumerate(points)]
 
@@ -90,13 +90,13 @@ def bare(given: list[Any]) -> float:
 
 def through(way: str, folder: Path, address: str, given: list[Any], sleep: float) -> float:
     """Return the seconds of tasks through the executor, its workers having started."""
-    from nas import catalog
+    from nas.core import registry
     from nas.interfaces import Work
 
     work = Work(str(folder / "sleeper.py"), {"sleep": sleep})
     options = {"address": address, "through": way}
     fixed = {"workers": WORKERS, "folder": folder}
-    executor = catalog.make("executors", "ray", work, options=options, **fixed)
+    executor = registry.make("executors", "ray", work, options=options, **fixed)
     try:
         warm = [dataclasses.replace(task, number=-1 - n) for n, task in enumerate(given[:WORKERS])]
         flow(warm, WORKERS, executor.submit, executor.wait)
@@ -107,7 +107,7 @@ def through(way: str, folder: Path, address: str, given: list[Any], sleep: float
 
 def searched(folder: Path, trials: int, name: str, **executor: Any) -> tuple[float, float]:
     """Return the seconds and the CPU seconds of this process for a random search of no-ops."""
-    from nas.verbs.search import search
+    from nas.searching.search import search
 
     start, cpu = time.perf_counter(), time.process_time()
     search(
@@ -134,7 +134,7 @@ def overheads(folder: Path, address: str, asked: Any) -> Iterator[str]:
     many, few = tasks(asked.tasks), tasks(asked.tuned)
 
     def reached() -> float:
-        from nas.cluster.connection import Share, connect, disconnect
+        from nas.evaluation.cluster.connection import Share, connect, disconnect
 
         connect(address, Share(1, 0), "")
         try:

@@ -2,7 +2,7 @@
 
 Four contenders train nets of one shape on equal random images, in turn, a round of steps each:
 
-    ours        `nas.training.train.fit` as users run it: views, recipe, optimizer, averaged weights
+    ours        `nas.training.loop.fit` as users run it: views, recipe, optimizer, averaged weights
     ceiling     our net and optimizer again and again on one batch that lies on the device
     timm        timm's net in a plain loop; `lib/timm_loop.py` says what exactly that is
     timm fixed  timm's net and optimizer on one batch
@@ -37,20 +37,20 @@ from lib.suite_report import training_tables
 from torch import Tensor, nn
 from torch.nn import functional
 
-from nas.arch import Arch
-from nas.cost import count
+from nas.cli.flags import pairs
+from nas.core.errors import MissingError, NasError, OptionError
 from nas.data.loader import Data, Loader
-from nas.errors import MissingError, NasError, OptionError
-from nas.flags import pairs
-from nas.load import load_arch
-from nas.machines import rig
-from nas.machines.hardware import torch_device
-from nas.machines.timing import load
-from nas.model import Model
+from nas.hardware import measurement
+from nas.hardware.processors import torch_device
+from nas.hardware.timing import load
+from nas.models.arch import Arch
+from nas.models.build import Model
+from nas.models.cost import count
+from nas.models.load import load_arch
 from nas.training import optim
+from nas.training.loop import fit
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.state import Job, Row
-from nas.training.train import fit
 
 OURS, CEILING, TIMM, TIMM_FIXED = "ours", "ceiling", "timm", "timm fixed"
 RATIOS = ((OURS, CEILING), (OURS, TIMM), (TIMM, TIMM_FIXED), (CEILING, TIMM_FIXED))
@@ -137,7 +137,7 @@ def bench_from(given: argparse.Namespace) -> Bench:
     arch = regularised(dataclasses.replace(arch, resolution=given.imgsz or arch.resolution), recipe)
     workers = given.workers
     if workers < 0:
-        workers = len(rig.allowed_cores()) if device.startswith("cuda") else 0
+        workers = len(measurement.allowed_cores()) if device.startswith("cuda") else 0
     plain = ("batch", "steps", "rounds", "amp", "seconds", "clock")
     rest = {key: getattr(given, key) for key in plain}
     return Bench(arch, name, recipe, device=device, workers=workers, **rest)
@@ -361,9 +361,11 @@ def on_device(bench: Bench, model: nn.Module) -> nn.Module:
 
 def machine(bench: Bench) -> str:
     if not bench.cuda:
-        return f"{rig.processor()}, torch {torch.__version__}"
+        return f"{measurement.processor()}, torch {torch.__version__}"
     card = torch.cuda.get_device_name(bench.device)
-    return f"{card}, CUDA {torch.version.cuda}, torch {torch.__version__}; {rig.processor()}"
+    return (
+        f"{card}, CUDA {torch.version.cuda}, torch {torch.__version__}; {measurement.processor()}"
+    )
 
 
 def described(bench: Bench) -> dict[str, Any]:

@@ -25,19 +25,19 @@ from pathlib import Path
 import torch
 from lib import flags
 
-from nas import catalog, run
-from nas.arch import Arch
-from nas.compound import family, scale_arch
-from nas.cost import count
+from nas.core import registry, run_folder
 from nas.data.dataset import open_dataset
 from nas.data.loader import open_data
 from nas.data.splits import carve
-from nas.finals import pooled_deviation
-from nas.load import load_arch
-from nas.reach import fitted
+from nas.models.arch import Arch
+from nas.models.compound import family, scale_arch
+from nas.models.cost import count
+from nas.models.load import load_arch
+from nas.searching.feasibility import fitted
+from nas.searching.outcome.finals import pooled_deviation
+from nas.training.loop import fit
 from nas.training.recipe import load_recipe
 from nas.training.state import Job
-from nas.training.train import fit
 from nas.training.trained import load_trained
 from nas.training.validation import validate
 
@@ -64,7 +64,7 @@ def main(words: Sequence[str] | None = None) -> None:
             _append(asked.out, row)
             print(*row, flush=True)
     mine = {(name, arch.id, str(asked.epochs)) for name, arch in archs.items()}
-    rows = run.read_csv(asked.out)
+    rows = run_folder.read_csv(asked.out)
     _show([row for row in rows if (row["name"], row["arch_id"], row["epochs"]) in mine])
 
 
@@ -74,7 +74,7 @@ def _done(asked: argparse.Namespace) -> set[tuple[str, ...]]:
     Raises:
         SystemExit: they are of other data or of another recipe, or do not say of which.
     """
-    rows = run.read_csv(asked.out)
+    rows = run_folder.read_csv(asked.out)
     mine = _fingerprint(asked.data, asked.fraction), asked.recipe
     for row in rows:
         if (row.get("data"), row.get("recipe")) != mine:
@@ -91,7 +91,7 @@ def _fingerprint(data: str, fraction: float) -> str:
 
 
 def _archs(folder: Path) -> dict[str, Arch]:
-    result = run.read_json(folder / "result.json")
+    result = run_folder.read_json(folder / "result.json")
     winner = Arch.from_dict(result["best"]["arch"])
     found = {"search": winner}
     if result["random"]:
@@ -122,8 +122,8 @@ def _growth(asked: argparse.Namespace) -> dict[str, float]:
 
 def _scaled_b0(winner: Arch) -> Arch:
     """Return B0 for small images, scaled to the winner's multiply-adds as nearly as it goes."""
-    space = catalog.export("spaces", "mbconv_small", "SPACE")
-    b0 = catalog.export("spaces", "mbconv_small", "B0")
+    space = registry.export("spaces", "mbconv_small", "SPACE")
+    b0 = registry.export("spaces", "mbconv_small", "B0")
     fit_space = fitted(space, winner.head.classes, winner.resolution)
     base, wanted = fit_space.decode({**b0, "width": 1.0}), count(winner).flops
     scaled = (

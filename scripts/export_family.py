@@ -25,14 +25,14 @@ import torch
 from lib import flags
 
 import nas
-from nas import catalog
-from nas.arch import Arch
-from nas.errors import NasError
-from nas.exporting import Subject, make_facts
-from nas.load import load_arch
-from nas.model import Model
+from nas.core import registry
+from nas.core.errors import NasError
+from nas.core.units import format_bytes, format_count
+from nas.exporting.request import Subject, make_facts
+from nas.models.arch import Arch
+from nas.models.build import Model
+from nas.models.load import load_arch
 from nas.training.checkpoint import save_weights
-from nas.units import format_bytes, format_count
 
 TITLES = (
     "| member | pixels | params | multiply-adds | differs by | of | allowed | file "
@@ -53,7 +53,7 @@ def main(words: Sequence[str] | None = None) -> int:
         if chosen.member:
             print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))
             return 0
-        catalog.load("exporters", chosen.format)
+        registry.load("exporters", chosen.format)
         with tempfile.TemporaryDirectory() as place:
             family = nas.scale(chosen.base, phi=chosen.phi, rule=chosen.rule, project=place)
             print(f"{TITLES}\n|{'---|' * 10}")

@@ -24,10 +24,10 @@ import numpy as np
 import torch
 from lib import flags
 
-from nas.errors import NasError, OptionError
-from nas.exporting import Subject, make_facts
+from nas.core.errors import NasError, OptionError
+from nas.core.units import format_bytes
+from nas.exporting.request import Subject, make_facts
 from nas.training.trained import load_finite
-from nas.units import format_bytes
 
 BATCHES = (1, 2, 5)
 TORCH = ["torch", "numpy"]

@@ -31,7 +31,7 @@ CASES = {
     "b0": ("efficientnet_b0", "clothing_small", 224),
 }
 MADE = ("mobilenet_v3_small", 64)  # arch and pixels for folders that are made here
-START = [sys.executable, "-c", "from nas.cli import main; main()"]
+START = [sys.executable, "-c", "from nas.cli.program import main; main()"]
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -36,7 +36,7 @@ from lib import flags
 from scipy.optimize import minimize
 from scipy.stats import kendalltau
 
-from nas.evaluators.surrogate import (
+from nas.evaluation.evaluators.surrogate import (
     DEVICES,
     FILE,
     MEASURED_LATENCY,
@@ -48,7 +48,16 @@ from nas.evaluators.surrogate import (
     scaled,
     unpack,
 )
-from nas.skeleton import EXPANSIONS, GRID, KERNELS, MOST_LAYERS, Array, Codes, features, options
+from nas.evaluation.skeleton import (
+    EXPANSIONS,
+    GRID,
+    KERNELS,
+    MOST_LAYERS,
+    Array,
+    Codes,
+    features,
+    options,
+)
 
 CENTRES, TIME_CENTRES = 2000, 1000
 # the settings were chosen on two folds of seed 0; other seeds give the same figures

@@ -1,11 +1,11 @@
-"""Fit the training times of nas/durations.py to Accel-NASBench and print how good they are.
+"""Fit the times of nas/evaluation/durations.py to Accel-NASBench and print how good they are.
 
     python scripts/fit_times.py --data PATH_TO/accel_nasbench.parquet
 
 A time is a sum of `durations.features`, none of which may shorten it. The squared error of its log
 is minimised, beyond `ROBUST` the error itself, as some rows waited for something else. The rows
 above OUTLIERS seconds are left out. Held out: equal archs share a fold. Copy what is printed into
-nas/durations.py; no row of the table goes there. Needs pyarrow; takes under a minute.
+nas/evaluation/durations.py; no row of the table goes there. Needs pyarrow; takes under a minute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lib import flags
 from scipy.optimize import least_squares
 from scipy.stats import kendalltau
 
-from nas.durations import arch_of, features, read_rows
+from nas.evaluation.durations import arch_of, features, read_rows
 
 OUTLIERS = 6000.0
 ROBUST = 0.05

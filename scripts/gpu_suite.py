@@ -2,7 +2,7 @@
 
     training  `bench_training.py` at 224 pixels in bfloat16: our loop, the fixed batch, timm's loop
     policy    the same with the recipe's AutoAugment
-    memory    peak memory of some nets in inference and training, beside `nas.cost`'s estimate
+    memory    peak memory of some nets in inference and training, beside the estimate
     family    `verify_family.py`, B0 to B7 each at its own size; only where --parts names it, as
               it takes up to three minutes from the search
     search    `nas search` with 60 trials on all of CIFAR-10, as many at once as the device bears

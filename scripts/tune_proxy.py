@@ -3,7 +3,7 @@
     python scripts/tune_proxy.py --data shared/cifar10 --set lr=0.016 --set lr=0.032,batch_size=64
 
 Each --set is one variant of the recipe; every variant trains the same archs with the same seeds,
-and the table has the validation accuracy of each. What won is in nas/recipes/proxy.py.
+and the table has the validation accuracy of each. What won is in nas/training/recipes/proxy.py.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 import torch
 from lib import flags
 
-from nas import catalog
-from nas.cost import count
+from nas.cli.flags import pairs
+from nas.core import registry
 from nas.data.dataset import open_dataset
 from nas.data.loader import open_data
 from nas.data.splits import carve
-from nas.flags import pairs
-from nas.reach import fitted
-from nas.samplers import random_choices
+from nas.models.cost import count
+from nas.searching.feasibility import fitted
+from nas.searching.samplers import random_choices
+from nas.training.loop import fit
 from nas.training.recipe import with_options
 from nas.training.state import Job
-from nas.training.train import fit
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -40,12 +40,12 @@ def main(words: Sequence[str] | None = None) -> None:
     dataset = carve(open_dataset(asked.data))
     data = open_data(dataset, imgsz=asked.imgsz, fraction=asked.fraction)
     space = fitted(
-        catalog.export("spaces", "mbconv_small", "SPACE"), len(dataset.classes), asked.imgsz
+        registry.export("spaces", "mbconv_small", "SPACE"), len(dataset.classes), asked.imgsz
     )
     rng = random.Random(0)
     drawn = (random_choices(space, rng) for _ in range(10_000))
     points = [c for c in drawn if count(space.decode(c)).flops <= asked.most][: asked.archs]
-    proxy = catalog.export("recipes", "proxy", "RECIPE")
+    proxy = registry.export("recipes", "proxy", "RECIPE")
     for text in asked.set:
         recipe = with_options(proxy, pairs(text.split(",")) if text else {})
         started, found = time.perf_counter(), []

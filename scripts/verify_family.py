@@ -32,15 +32,16 @@ import torch
 from lib import flags, tables
 from torch import Tensor, nn
 
-from nas import compound, cost, run
-from nas.arch import Arch
-from nas.errors import NasError, OptionError
-from nas.load import load_arch
-from nas.machines import rig
-from nas.machines.hardware import torch_device
-from nas.model import Model
+from nas.core import run_folder
+from nas.core.errors import NasError, OptionError
+from nas.core.units import format_bytes, parse_phis
+from nas.hardware import measurement
+from nas.hardware.processors import torch_device
+from nas.models import compound, cost
+from nas.models.arch import Arch
+from nas.models.build import Model
+from nas.models.load import load_arch
 from nas.training.memory import is_out_of_memory
-from nas.units import format_bytes, parse_phis
 
 TOLERANCE = 0.15
 STEPS = 2  # the moments of AdamW exist from the second on
@@ -65,7 +66,9 @@ def main(words: Sequence[str] | None = None) -> int:
         members = compound.family(load_arch(given.base), parse_phis(given.phi), rule=given.rule)
         rows = [verified(member, given) for member in members]
         if given.out:
-            run.write_csv(given.out, COLUMNS, [[row[name] for name in COLUMNS] for row in rows])
+            run_folder.write_csv(
+                given.out, COLUMNS, [[row[name] for name in COLUMNS] for row in rows]
+            )
     except NasError as error:
         raise SystemExit(f"verify_family: {error}") from None
     if not given.json:
@@ -123,7 +126,7 @@ def verified(member: compound.Member, given: argparse.Namespace) -> Row:
 def refusal(found: cost.Cost, batch: int, given: argparse.Namespace) -> str:
     """Return why a float32 step is not tried on this device, or ""."""
     cuda = given.device.startswith("cuda")
-    free = torch.cuda.mem_get_info(given.device)[0] if cuda else rig.free_memory()
+    free = torch.cuda.mem_get_info(given.device)[0] if cuda else measurement.free_memory()
     needed = found.training_bytes + batch * found.training_bytes_per_image
     if free is None or needed <= free or given.amp:
         return ""

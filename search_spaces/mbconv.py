@@ -11,9 +11,9 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from nas import designs
-from nas.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Choices, Fits, Space
+from nas.models import designs
+from nas.models.arch import Arch, Head, Stage, Stem
 
 # EfficientNet-B0's channels and strides, and the layers to choose from
 BLOCKS = (

@@ -16,10 +16,10 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from nas import designs
-from nas.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Choices, Fits, Space
-from nas.rounding import round_channels
+from nas.models import designs
+from nas.models.arch import Arch, Head, Stage, Stem
+from nas.models.rounding import round_channels
 
 # EfficientNet-B0's channels, our strides, the layers to choose from
 BLOCKS = (

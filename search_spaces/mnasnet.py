@@ -15,10 +15,10 @@ from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
-from nas import designs
-from nas.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Choices, Fits, Option, Space
-from nas.rounding import round_channels
+from nas.models import designs
+from nas.models.arch import Arch, Head, Stage, Stem
+from nas.models.rounding import round_channels
 
 # MobileNetV2's filters, layers and strides of the searched blocks
 BLOCKS = ((24, 2, 2), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 2))

@@ -19,11 +19,11 @@ import pytest
 # processes of tests share the cores, and so do those that they start
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-START = [sys.executable, "-c", "from nas.cli import main; main()"]
+START = [sys.executable, "-c", "from nas.cli.program import main; main()"]
 
 # 36 points, 27 networks: at one layer the second kernel is a dead gene
 SPACE = """
-from nas.arch import Arch, Head, Stage, Stem
+from nas.models.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Space
 
 def decode(choices):
@@ -43,7 +43,7 @@ SPACE = Space(
 # appends each arch it is asked about to a file, and fails where it is told to
 LEDGER = """
 import os, time
-from nas.cost import count
+from nas.models.cost import count
 
 def make(*, ledger: str = "ledger.txt", fail: str = "", sleep: float = 0.0):
     return Ledger(ledger, fail, sleep)
@@ -127,7 +127,7 @@ def run_here(*arguments: str, **environment: str) -> subprocess.CompletedProcess
 
     The environment, the streams and what a signal does are put back.
     """
-    from nas.cli import main
+    from nas.cli.program import main
 
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -219,7 +219,7 @@ def parse(words: list[str]) -> dict[str, Any]:
     assert words[0] == "nas", words
     import typer
 
-    from nas.cli import app
+    from nas.cli.program import app
 
     command: Any = typer.main.get_command(app)
     return dict(command.commands[words[1]].make_context(words[1], list(words[2:])).params)

@@ -9,16 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nas.arch import Arch, Head, Stage, Stem
 from nas.data.dataset import open_dataset
 from nas.data.loader import Data, open_data
 from nas.data.splits import carve, fraction
+from nas.models.arch import Arch, Head, Stage, Stem
 from nas.training import checkpoint
 from nas.training.checkpoint import load_weights
+from nas.training.loop import fit
 from nas.training.mending import BEST
 from nas.training.recipe import load_recipe
 from nas.training.state import CHECKPOINTS, Job, Row
-from nas.training.train import fit
 
 TIMES = {"seconds", "images_per_second"}
 

@@ -19,13 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nas.core.errors import NasError, OptionError, RunError
+from nas.core.processes import follow_parent
 from nas.data import augment as views
 from nas.data import policies
 from nas.data.augment import Store
 from nas.data.images import PLAIN, Decoding
 from nas.data.pixels import Pixels
-from nas.errors import NasError, OptionError, RunError
-from nas.processes import follow_parent
 from nas.training.recipe import Augment
 
 Batch = tuple[Tensor, Tensor]

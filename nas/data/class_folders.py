@@ -8,17 +8,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.core.errors import OptionError
 from nas.data.dataset import some
-from nas.data.split_names import (
-    alike,
-    are_numbered,
-    are_parts,
-    is_plain,
-    says_class,
-    split_name,
-)
+from nas.data.split_names import alike, are_numbered, are_parts, is_plain, says_class, split_name
 from nas.data.walk import Tree, label_of, printable
-from nas.errors import OptionError
 
 # folders that share the names of so many folders inside are no classes
 _ALIKE = 4

@@ -14,9 +14,9 @@ from typing import Any
 
 import yaml
 
+from nas.core.errors import NasError, OptionError
 from nas.data.dataset import some
 from nas.data.images import decode
-from nas.errors import NasError, OptionError
 
 _IMAGES = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp")
 _PATHS = ("file_name", "filename", "file", "path", "image_path", "filepath", "file_path")

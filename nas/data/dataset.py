@@ -12,11 +12,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from nas import catalog
+from nas.core import registry
+from nas.core.errors import OptionError, did_you_mean
 from nas.data import identity
 from nas.data.identity import fingerprint
 from nas.data.images import PLAIN, Decoding
-from nas.errors import OptionError, did_you_mean
 
 SPLITS = ("train", "val", "test")
 # what sources call them; `eval` is the test split where no other is, else the val split
@@ -105,7 +105,7 @@ def open_dataset(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> Dataset:
-    """Return the data set of a path or a name: the first part of nas/datasets that knows it.
+    """Return the data set of a path or a name: the first part of nas/data/datasets that knows it.
 
     A file or folder of that name comes before the name of a data set. A path to a .py file is a
     part of the user's own: its `read(data, *, download)` returns the Dataset. The columns are of
@@ -122,10 +122,10 @@ def open_dataset(
     if data.endswith(".py"):
         _check_columns(data, data, columns)
         return _of_user(data, download, columns)
-    for name in catalog.names("datasets"):
-        if catalog.export("datasets", name, "matches")(data):
+    for name in registry.names("datasets"):
+        if registry.export("datasets", name, "matches")(data):
             _check_columns(name, data, columns)
-            read = catalog.export("datasets", name, "read")
+            read = registry.export("datasets", name, "read")
             return _with_splits_identified(settle(read(data, download=download, **columns)))
     raise OptionError(_unknown(data))
 
@@ -141,8 +141,8 @@ def open_labelled(
         OptionError, MissingError, NasError: as `open_dataset`.
     """
     path = os.path.expanduser(data)
-    for name in () if path.endswith(".py") else catalog.names("datasets"):
-        part = catalog.load("datasets", name)
+    for name in () if path.endswith(".py") else registry.names("datasets"):
+        part = registry.load("datasets", name)
         if hasattr(part, "read_labelled") and part.matches(path):
             _check_columns(name, data, {key: word for key, word in columns.items() if word})
             return _with_splits_identified(part.read_labelled(path, classes))
@@ -155,7 +155,7 @@ def _check_columns(part: str, data: str, columns: Mapping[str, str]) -> None:
     Raises:
         OptionError: they are not.
     """
-    if columns and not getattr(catalog.load("datasets", part), "COLUMNS", False):
+    if columns and not getattr(registry.load("datasets", part), "COLUMNS", False):
         flag = next(iter(columns)).replace("_", "-")
         raise OptionError(f"--{flag} names a column of a parquet file, and {data} is none")
 
@@ -171,8 +171,8 @@ def _with_splits_identified(dataset: Dataset) -> Dataset:
 
 
 def _of_user(path: str, download: bool, columns: Mapping[str, str]) -> Dataset:
-    read = catalog.export("datasets", path, "read")
-    with catalog.guard(f"read of {path} gave no Dataset"):
+    read = registry.export("datasets", path, "read")
+    with registry.guard(f"read of {path} gave no Dataset"):
         found = read(path, download=download, **columns)
         return settle(_identified(found, Path(path).read_bytes()))
 
@@ -202,9 +202,9 @@ def _unknown(data: str) -> str:
     )
     if os.path.lexists(data):
         return f"--data {data} is a file of no known kind (an archive must be unpacked): {wanted}"
-    names = catalog.names("datasets")
+    names = registry.names("datasets")
     known = [
-        word for name in names for word in getattr(catalog.load("datasets", name), "NAMES", ())
+        word for name in names for word in getattr(registry.load("datasets", name), "NAMES", ())
     ]
     return f"no data {data!r}{did_you_mean(data, known)}: {wanted}"
 

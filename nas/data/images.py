@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nas.errors import MissingError
+from nas.core.errors import MissingError
 
 if TYPE_CHECKING:
     from PIL import Image

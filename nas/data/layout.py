@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nas.core.errors import OptionError
 from nas.data.class_folders import (
     ClassFolder,
     check_parts,
@@ -32,7 +33,6 @@ from nas.data.split_names import (
     without_split,
 )
 from nas.data.walk import Tree, label_of, printable
-from nas.errors import OptionError
 
 EXPECTED = "one folder per class is expected, as {0}/cat/1.jpg, or {0}/train/cat/1.jpg"
 

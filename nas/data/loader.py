@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from nas.core.errors import OptionError
 from nas.data import augment as views
 from nas.data import policies
 from nas.data.batches import Batch, Input, Resident, Streaming, Triple
@@ -27,7 +28,6 @@ from nas.data.dataset import Dataset, Split
 from nas.data.depth import decoded_as
 from nas.data.pixels import Pixels, check_broken, gather, processors
 from nas.data.splits import fraction as part_of
-from nas.errors import OptionError
 from nas.training.recipe import Augment
 
 MOST_WORKERS = 8

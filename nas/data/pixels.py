@@ -23,11 +23,11 @@ from typing import Any, BinaryIO, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.errors import NasError, OptionError, RunError
+from nas.core.locks import await_lock
 from nas.data.dataset import Split, some
 from nas.data.identity import fingerprint
 from nas.data.images import Array, decode, quiet, shrink
-from nas.errors import NasError, OptionError, RunError
-from nas.locks import await_lock
 
 SCHEMA = 1
 # a cache larger than this stays on disk and is mapped

@@ -14,8 +14,8 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from nas.core.errors import MissingError, OptionError
 from nas.data.augment import ASPECTS, short_side
-from nas.errors import MissingError, OptionError
 from nas.training.recipe import POLICIES, Augment
 
 GROUP = 8  # images of a batch that share one drawn policy

@@ -14,10 +14,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from nas.core.errors import OptionError
 from nas.data.dataset import SPLIT_WORDS, SPLITS, some
 from nas.data.images import SUFFIXES
 from nas.data.split_names import SplitName, split_name
-from nas.errors import OptionError
 
 # entries of a folder that are looked at: a class folder may have very many
 _LOOKED_AT = 1000

@@ -16,10 +16,10 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.errors import OptionError
 from nas.data.dataset import Dataset, Index, Split, some, subset
 from nas.data.depth import with_decoding
 from nas.data.identity import fingerprint
-from nas.errors import OptionError
 
 TEST_SHARE = 0.2
 # 10 % of a small split would be too few images to tell two archs apart

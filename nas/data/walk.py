@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas.core.errors import OptionError
+from nas.core.run_folder import ARGS
 from nas.data.images import SUFFIXES
-from nas.errors import OptionError
-from nas.run import ARGS
 
 # folders of operating systems, storage boxes, editors and trackers, in lower case
 SYSTEM = frozenset(

@@ -24,10 +24,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nas.cost import Cost
+from nas.core.units import format_seconds
+from nas.models.cost import Cost
 from nas.training.amount import Amount
 from nas.training.recipe import Augment, Recipe, load_recipe, with_options
-from nas.units import format_seconds
 
 NAME = "auto"
 # images up to which a batch has this size

@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nas.errors import RunError
+from nas.core.errors import RunError
 
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
 KEPT = 2  # checkpoints of whole epochs

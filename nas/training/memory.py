@@ -9,13 +9,13 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
-from nas.arch import Arch
-from nas.cost import count
+from nas.core.errors import NasError, OptionError
+from nas.core.units import format_bytes
 from nas.data.loader import free_memory
-from nas.errors import NasError, OptionError
-from nas.model import Model
+from nas.models.arch import Arch
+from nas.models.build import Model
+from nas.models.cost import count
 from nas.training import distributed
-from nas.units import format_bytes
 
 SHARE = 0.8  # of the free memory that a training plans to take
 OVERHEAD = 1.3  # times the estimate: copies for the convolutions, what an allocator cannot reuse

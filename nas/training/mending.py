@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import nn
 
-from nas import run
-from nas.arch import Arch
+from nas.core import run_folder
+from nas.core.errors import RunError
 from nas.data.loader import Data
-from nas.errors import RunError
+from nas.models.arch import Arch
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.trained import CONFIG, config
 
@@ -33,10 +33,10 @@ def describe(folder: Path, arch: Arch, data: Data, recipe: str, row: Row) -> Non
     """Write config.json of the best epoch's weights, with what others have put there."""
     described = config(arch, data, recipe=recipe, metrics=dict(row))
     try:
-        before = run.read_json(folder / CONFIG)
+        before = run_folder.read_json(folder / CONFIG)
     except RunError:  # none, or damaged
         before = {}
-    run.write_json(folder / CONFIG, before | described)
+    run_folder.write_json(folder / CONFIG, before | described)
 
 
 def mend(
@@ -55,7 +55,7 @@ def mend(
         replaced = True
         _log.warning("%s; those of epoch %d take their place", error, len(rows))
     try:
-        run.read_json(folder / CONFIG)
+        run_folder.read_json(folder / CONFIG)
     except RunError:
         best = max(rows, key=lambda row: row.get("val_top1", -1.0))
         describe(folder, arch, data, recipe, best)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from nas.arch import Arch
+from nas.models.arch import Arch
 from nas.training.recipe import Recipe
 
 REFERENCE_BATCH = 256  # images of the batch that a recipe's learning rate is stated for

@@ -1,4 +1,4 @@
-"""A training recipe as data: what a file of nas/recipes exports as RECIPE."""
+"""A training recipe as data: what a file of nas/training/recipes exports as RECIPE."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from nas import catalog
-from nas.errors import OptionError, did_you_mean
+from nas.core import registry
+from nas.core.errors import OptionError, did_you_mean
 
 OPTIMIZERS = ("rmsprop_tf", "sgd", "adamw")
 SCHEDULES = ("one_cycle", "cosine", "exponential")
@@ -109,12 +109,12 @@ _OWN = ("dropout", "stochastic_depth", "norm_momentum")  # None is the arch's ow
 
 
 def load_recipe(name: str, options: Mapping[str, Any]) -> Recipe:
-    """Return the recipe of a file of nas/recipes, or of the user's own .py, with options replaced.
+    """Return the recipe of a file of nas/training/recipes or of the user's, with options replaced.
 
     Raises:
         OptionError: no such recipe or option, or a value that cannot be.
     """
-    found = catalog.export("recipes", name, "RECIPE")
+    found = registry.export("recipes", name, "RECIPE")
     if not isinstance(found, Recipe) or not isinstance(found.augment, Augment):
         raise OptionError(f"RECIPE of {name} must be a Recipe of nas.training, not {found!r:.60}")
     return with_options(found, options)

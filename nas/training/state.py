@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from nas.arch import Arch
-from nas.errors import RunError
-from nas.model import Model
+from nas.core.errors import RunError
+from nas.models.arch import Arch
+from nas.models.build import Model
 from nas.training import checkpoint, distributed, optim, preemption
 from nas.training.memory import recompute_blocks
 from nas.training.preemption import Part

@@ -8,14 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from nas import catalog, run
-from nas.errors import MissingError, NasError, OptionError
+from nas.core import registry, run_folder
+from nas.core.errors import MissingError, NasError, OptionError
 
 DEFAULT, NONE = "tensorboard", "none"
 
 
 class Tracker(Protocol):
-    """A file of nas/trackers exports `make(folder, name, config) -> Tracker`.
+    """A file of nas/training/trackers exports `make(folder, name, config) -> Tracker`.
 
     `folder` is the run's, `config` plain JSON. Made again in the same folder it goes on with the
     same curves, as a resumed training does.
@@ -80,7 +80,7 @@ def _open(
     tracker: str, folder: Path, name: str, config: Mapping[str, Any], say: Callable[[str], None]
 ) -> Tracker:
     try:
-        made: Tracker = catalog.make("trackers", tracker, folder, name, dict(config), options={})
+        made: Tracker = registry.make("trackers", tracker, folder, name, dict(config), options={})
     except OptionError as error:
         raise OptionError(" ".join(str(error).split())) from error  # theirs may have many lines
     say(f"{tracker}: {made.title}")
@@ -140,4 +140,4 @@ def remember(folder: Path, tracker: str, run_id: str) -> None:
     Raises:
         RunError: the disk is full or the folder is read-only.
     """
-    run.write_text(folder / f"{tracker}.id", f"{run_id}\n")
+    run_folder.write_text(folder / f"{tracker}.id", f"{run_id}\n")

@@ -1,351 +1,296 @@
-"""Train an arch on images: one loop for `nas train`, for candidates of a search, for members.
-
-All randomness of an epoch is a function of (seed, epoch), so a training that was killed goes on
-from its last checkpoint to the same numbers, on one device. One that is told to end (SIGTERM) makes
-a checkpoint in the middle of its epoch, with the states of torch's generators.
-"""
+"""Train: an arch and images in, a run folder with a trained model and its test score out."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
-import time
-from collections.abc import Callable, Collection, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from nas import run
-from nas.cost import count
-from nas.data.batches import steps as steps_of
-from nas.data.loader import Data
-from nas.errors import NasError, OptionError, RunError
-from nas.model import Model
-from nas.training import distributed, optim, preemption
-from nas.training.memory import (
-    check_images,
-    is_out_of_memory,
-    more_parts,
-    parts_that_fit,
-)
-from nas.training.mending import keep_best, mend
-from nas.training.preemption import Notice, Preempted
-from nas.training.state import (
-    Job,
-    Row,
-    State,
-    fresh,
-    restored,
-    save,
-    seed_torch,
-    shown,
-)
-from nas.training.validation import Score, validate
+from nas.core import run_folder
+from nas.core.errors import NasError, OptionError, RunError
+from nas.data.identity import unchanged, way_back
+from nas.data.loader import Loader
+from nas.models.arch import Arch
+from nas.models.load import anchored, load_arch, named
+from nas.reporting.terminal.train import Training, silent
+from nas.training import distributed
+from nas.training.loop import RESULTS, fit
+from nas.training.recipe import Augment, Recipe, recipe_from
+from nas.training.results import RESULT, conclude, described_data, earlier, partial, tested
+from nas.training.settings import FREE, TrainSettings, train_settings_from
+from nas.training.setup import Ready, make_ready, together
+from nas.training.state import Row
+from nas.training.tracking import open_trackers
+from nas.training.trained import VERBS
 
-RESULTS = "results.csv"
-# a mean loss of an epoch this many times that of guessing is no training any more
-DIVERGED = 100
-TIMED = 4  # steps that tell a machine's speed
-# multiply-adds of a training step in those of a forward pass: forward, and twice that backward
-STEP = 3
+ARCH, DATA, RECIPE = "arch.json", "data.json", "recipe.json"
+MOST_LETTERS = 4096  # of a path, on Linux
+Interrupted = Callable[[], bool]
 
 
-def fit(
-    job: Job,
-    data: Data,
-    folder: Path,
+def train(
+    arch: str | Path | Arch | Mapping[str, Any],
     *,
-    until: int | None = None,
-    validate_at: Collection[int] | None = None,
-    watch: Callable[[Row], None] = lambda row: None,
-    say: Callable[[str], None] = lambda text: None,
-) -> list[Row]:
-    """Train up to epoch `until` (default: all), from the folder's checkpoint if there is one.
+    project: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    screen: Training | None = None,
+    interrupted: Interrupted = lambda: False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train an arch on images; return what `nas train --json` prints (`test`, `val`, `run`, ...).
 
-    Return one row for each epoch so far; those of `validate_at` (default: as the recipe's
-    `interval` has it, and always the last) hold val_top1, val_loss and the like. `watch` gets each
-    new row, `say` a line on anything unusual. Every `interval` epochs the folder gets results.csv,
-    a checkpoint and weights/best.safetensors, the best by val_top1. Without `until`, a training
-    whose validation has not improved for the recipe's `patience` ends before its last epoch.
-
-    Raises:
-        Preempted: SIGTERM came; a checkpoint was made of all that is done.
-        NasError: training has diverged, or one image does not fit into memory.
-        RunError: the checkpoint is another training's or damaged, or the disk is full.
-        OptionError: the weights to start from do not fit.
-    """
-    last = min(until or job.epochs, job.epochs)
-    wanted = {*range(0, job.epochs, job.recipe.interval)} if validate_at is None else validate_at
-    wanted = {*wanted, last}
-    patience = 0 if until else job.recipe.patience
-    job = dataclasses.replace(job, device=distributed.local_device(job.device))
-    job = fitting(job, data, say)
-    if job.device.startswith("cuda"):
-        torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
-    with distributed.joined(job.device), preemption.noticed() as notice:
-        state = restored(job, folder)
-        _mend(job, data, folder, state)
-        while state.epoch < last and not stalled(state.rows, patience):
-            row, accumulate = None, state.accumulate
-            try:
-                row = _epoch(job, data, state, notice, validating=state.epoch + 1 in wanted)
-            except Preempted:
-                raise Preempted(_paused(job, data, folder, state, say)) from None
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            if row is None:
-                # outside of the handler, whose error holds the memory of the step that failed
-                del state
-                state = _smaller(job, folder, accumulate, say)
-                continue
-            if state.epoch in wanted or state.epoch % job.recipe.interval == 0:
-                _keep(job, data, folder, state, row)
-            watch(row)
-            if notice.asked:
-                raise Preempted(_paused(job, data, folder, state, say))
-        return state.rows
-
-
-def stalled(rows: Sequence[Row], patience: int) -> bool:
-    """Tell whether neither accuracy nor loss of a validation improved for `patience` epochs; 0: no.
-
-    A function of the rows, so that a resumed training ends where an undisturbed one does.
-    """
-    scored = [row for row in rows if "val_top1" in row]
-    if not patience or not scored:
-        return False
-    top1, loss, improved = -1.0, math.inf, 0.0
-    for row in scored:
-        if row["val_top1"] > top1 or row["val_loss"] < loss:
-            improved = row["epoch"]
-        top1, loss = max(top1, row["val_top1"]), min(loss, row["val_loss"])
-    return scored[-1]["epoch"] - improved >= patience
-
-
-def fitting(job: Job, data: Data, say: Callable[[str], None] = lambda text: None) -> Job:
-    """Return a training whose steps go through the device in as many parts as its memory needs.
+    `settings` are the command's flags with underscores: `nas.train("efficientnet_b0",
+    data="digits", epochs=5)`. The run folder is project/train/name; `resume` goes on with the run
+    of that name, or with the latest one, of the given settings, and starts one where there is none.
+    The test split is read once, at the end. Under torchrun every process calls this, and all but
+    the first get {}.
 
     Raises:
-        OptionError: a step of this process has fewer images than batch norm needs.
-        NasError: not even these fit.
+        OptionError: a setting is wrong, or the data cannot be used.
+        RunError: the run folder is in use, damaged or cannot be written.
+        NasError: the training diverged.
+        Preempted: SIGTERM came while it trained: a SystemExit; `resume` goes on from there.
     """
-    arch = dataclasses.replace(job.arch, resolution=data.size)
-    mine = min(job.batch_size, len(data.train)) // distributed.world()
-    if not job.freeze:
-        check_images(arch, mine, len(data.train))
-    parts = parts_that_fit(arch, mine, job.accumulate, job.device, checkpointing=job.checkpointing)
-    if parts > job.accumulate:
-        say(
-            f"a step of {mine} images goes through {job.device} in {parts} parts of up to "
-            f"{math.ceil(mine / parts)}, which is what fits into the memory that is free"
+    screen = screen or silent()
+    chosen, source = _anchored(train_settings_from(settings), Path(project)), _source(arch)
+    if chosen.epochs and chosen.time_limit:
+        raise OptionError("--time-limit sets the number of --epochs: give one of them")
+    given = {"arch": source, **{key: getattr(chosen, key) for key in settings}}
+    folder = _found(Path(project), name, given) if resume else None
+    if folder:
+        free = {key: value for key, value in given.items() if key in FREE}
+        return go_on(folder, free, screen=screen, interrupted=interrupted)
+    if resume:
+        screen.say("no run of these settings to go on with: starting a new one")
+    with together(chosen):
+        ready = make_ready(chosen, load_arch(arch), screen.say)
+        arguments = {"arch": source, **dataclasses.asdict(ready.settings)}
+        folder = _shared(
+            lambda: run_folder.create("train", name, Path(project), arguments), ready.job.device
         )
-    return dataclasses.replace(job, accumulate=parts)
-
-
-def images_per_second(job: Job, data: Data) -> float:
-    """Return the speed of a training on this machine, from steps of which nothing is kept."""
-    augment, state = job.recipe.augment, fresh(fitting(job, data))
-    _training_mode(job, state.model)
-    images, started = 0, time.perf_counter()
-    for number in range(1 + TIMED):  # one of an epoch each: there may be no more
-        x, y = next(iter(data.train.train(number, job.seed, job.batch_size, augment)))
-        float(_step(job, state.model, state, x, y))  # waits for the device
-        if number == 0:  # makes buffers, and on a GPU chooses kernels
-            started = time.perf_counter()
-        else:
-            images += len(x)
-    return images / (time.perf_counter() - started)
-
-
-def training_flops(job: Job, data: Data, epochs: int) -> float:
-    """Return the multiply-adds that training for some epochs takes, at the data's image size."""
-    return STEP * count(job.arch, data.size).flops * epochs * len(data.train)
-
-
-def _epoch(job: Job, data: Data, state: State, notice: Notice, *, validating: bool) -> Row:
-    """Train one epoch, or the rest of it, in place; return its row.
-
-    Raises:
-        Preempted: the notice has come; the state is that after the step before.
-        NasError: the loss is not finite, or far above that of guessing.
-    """
-    number = state.epoch + 1
-    seed_torch(job.seed, number)
-    loss, lr, images = _steps(job, data, state, notice)
-    seconds = state.part.seconds
-    if not loss < DIVERGED * math.log(len(data.classes)):
-        raise NasError(
-            f"the loss is {loss:.3g} in epoch {number}: training has diverged; lower the learning "
-            "rate (--recipe-option lr=...) or warm up longer"
-        )
-    row = {"epoch": number, "lr": lr, "train_loss": loss}
-    if validating:
-        row |= _validated(job, data, state, notice)
-    row |= {"seconds": seconds, "images_per_second": images / seconds}
-    if job.device.startswith("cuda"):
-        row["memory_bytes"] = torch.cuda.max_memory_allocated(job.device)
-    state.epoch, state.part = number, preemption.begun(job.device)
-    state.rows.append(row)
-    return row
-
-
-def _steps(job: Job, data: Data, state: State, notice: Notice) -> tuple[float, float, int]:
-    """Run what is left of an epoch's steps; return mean loss, last learning rate, images."""
-    rank, world, part = distributed.rank(), distributed.world(), state.part
-    steps = steps_of(len(data.train), job.batch_size)
-    model = distributed.wrapped(state.model, job.device)
-    _training_mode(job, state.model)
-    preemption.set_random_states(part.random, job.device)
-    augment = job.recipe.augment
-    batches = data.train.train(
-        state.epoch, job.seed, job.batch_size, augment, rank, world, part.steps
-    )
-    before, started = part.seconds, time.perf_counter()
-    for x, y in notice.until(batches):
-        for group in state.optimizer.param_groups:
-            group["lr"] = _lr(job, state.epoch, part.steps, steps)
-        part.loss += len(x) * _step(job, model, state, x, y)
-        part.images += len(x)
-        part.steps += 1
-        part.seconds = before + time.perf_counter() - started
-    seen = torch.tensor(float(part.images)).to(part.loss)
-    total, seen = distributed.summed(torch.stack([part.loss, seen]))
-    loss, images = float(total / seen), int(seen)
-    part.seconds = before + time.perf_counter() - started
-    return loss, _lr(job, state.epoch, steps - 1, steps), images
-
-
-def _lr(job: Job, epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step (from 0) of an epoch (from 0) of so many steps."""
-    share = optim.lr_at(job.recipe, epoch * steps + step, job.epochs * steps, steps)
-    return optim.scaled_lr(job.recipe, job.batch_size) * share
-
-
-def _step(job: Job, model: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
-    """Take one optimiser step on a batch, in parts; return the mean loss."""
-    state.optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=job.device)
-    kind = job.device.partition(":")[0]
-    parts = min(state.accumulate, len(x))  # of sizes that differ by one at most
-    for images, labels in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
-        with torch.autocast(kind, torch.bfloat16, enabled=job.mixed):
-            logits = model(images)
-        loss = functional.cross_entropy(
-            logits.float(), labels, label_smoothing=job.recipe.label_smoothing
-        ) * (len(images) / len(x))
-        loss.backward()  # type: ignore[no-untyped-call]
-        total += loss.detach()
-    if job.recipe.clip:
-        trained = [p for p in state.model.parameters() if p.requires_grad]
-        nn.utils.clip_grad_norm_(trained, job.recipe.clip, foreach=True)
-    state.optimizer.step()
-    if state.ema:
-        state.ema.update_parameters(state.model)
-    return total
-
-
-def _validated(job: Job, data: Data, state: State, notice: Notice) -> Row:
-    """Return the validation columns of a row: of the averaged weights too where there are any.
-
-    Raises:
-        Preempted: the notice has come.
-    """
-    distributed.average_buffers(state.model)
-    raw = score(state.model, data, job, state.accumulate, notice)
-    found = {"val_top1_raw": raw.top1}
-    shown = raw
-    if state.ema:
-        distributed.average_buffers(state.ema.module)
-        shown = score(state.ema.module, data, job, state.accumulate, notice)
-        found["val_top1_ema"] = shown.top1
-    return {"val_loss": shown.loss, "val_top1": shown.top1, "val_top5": shown.top5, **found}
-
-
-def score(
-    model: nn.Module, data: Data, job: Job, accumulate: int = 1, notice: Notice | None = None
-) -> Score:
-    """Return a model's score on the validation split, with as many images at a time as fit."""
-    world = distributed.world()
-    batch = max(world, job.batch_size // accumulate)
-    batches = data.val.ordered(batch, distributed.rank(), world)
-    batches = notice.until(batches) if notice else batches
-    return validate(model, batches, len(data.classes), device=job.device, amp=job.mixed)
-
-
-def _keep(job: Job, data: Data, folder: Path, state: State, row: Row) -> None:
-    """Write the best weights, the table and a checkpoint; only the first process writes."""
-    better = row.get("val_top1", -1.0) > state.best
-    state.best = max(state.best, row.get("val_top1", -1.0))
-    if distributed.rank() == 0:
-        if better:
-            keep_best(folder, shown(state), job.arch, data, job.recipe.name, row)
-        save(job, folder, state)
-        _write_rows(folder / RESULTS, state.rows)
-    distributed.barrier()
-
-
-def _paused(job: Job, data: Data, folder: Path, state: State, say: Callable[[str], None]) -> str:
-    """Write what no checkpoint has of a training that is told to end; return where it stopped."""
-    part, steps = state.part, steps_of(len(data.train), job.batch_size)
-    if part.steps > part.kept or state.epoch > state.kept:
         try:
-            save(job, folder, state)
-            part.kept = part.steps
-        except RunError as error:  # the notice stays one: what was kept before is gone on from
-            say(str(error))
-    where = f"after epoch {state.epoch} of {job.epochs}"
-    if part.kept:
-        done = f"{part.kept:,} of {steps:,} steps"
-        where = f"in the middle of epoch {state.epoch + 1} of {job.epochs}, after {done}"
-    return f"stopped by SIGTERM {where}; saved in {folder}"
+            return _train(ready, folder, arguments, screen, interrupted)
+        except NasError:
+            # what failed before its first epoch leaves nothing to go on with
+            if distributed.rank() == 0 and not (folder / RESULTS).exists():
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
-def _write_rows(path: Path, rows: list[Row]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    run.write_csv(path, columns, [[row.get(name, "") for name in columns] for row in rows])
-
-
-def _mend(job: Job, data: Data, folder: Path, state: State) -> None:
-    """Make what is damaged beside the checkpoint again."""
-    if state.best < 0 or distributed.rank():
-        return
-    if mend(folder, shown(state), job.arch, data, job.recipe.name, state.rows):
-        state.best = -1.0 if state.part.steps else state.rows[-1].get("val_top1", -1.0)
-
-
-def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> State:
-    """Return the training with its steps in twice as many parts, from its last checkpoint.
+def go_on(
+    folder: Path,
+    changed: Mapping[str, Any],
+    *,
+    screen: Training | None = None,
+    interrupted: Interrupted = lambda: False,
+) -> dict[str, Any]:
+    """Go on with a training from its last checkpoint; a finished one returns its result again.
 
     Raises:
-        NasError: a part was one image already, or other processes wait in the middle of a step.
+        RunError: the folder is no training, in use or damaged, or its data has changed.
     """
-    mine = job.batch_size // distributed.world()
-    accumulate = more_parts(mine, parts, job.device, job.arch)
-    part = math.ceil(mine / accumulate)
-    say(f"out of memory: {part} images at a time now, {accumulate} times for a step")
-    if job.device.startswith("cuda"):
-        torch.cuda.empty_cache()
-    return restored(job, folder, accumulate)
+    screen = screen or silent()
+    if (folder / RESULT).exists():
+        screen.say(f"{folder} is finished")
+        found = {**run_folder.read_object(folder / RESULT, "val", "test"), "run": str(folder)}
+        return found if distributed.rank() == 0 else {}
+    arguments = {**run_folder.read_args(folder), **changed}
+    source = arguments.pop("arch", None)
+    if source is None:
+        raise RunError(f"{folder} is no training: its {run_folder.ARGS} names no arch")
+    chosen = train_settings_from(arguments)
+    screen.say(f"going on with {folder}")
+    with together(chosen):
+        kept = folder / ARCH
+        arch = load_arch(kept if kept.exists() else source)
+        ready = make_ready(chosen, arch, screen.say, _recipe_of(folder), folder)
+        _check_data(folder, ready)
+        return _train(ready, folder, {"arch": source, **arguments}, screen, interrupted)
 
 
-def _training_mode(job: Job, model: Model) -> None:
-    """Set training mode; frozen parts keep their statistics too."""
-    model.train(not job.freeze)
-    if job.freeze:
-        model.get_classifier().train()
-
-
-def check_batch(batch_size: int, world: int) -> None:
-    """Check that a batch can be shared among the processes.
+def _recipe_of(folder: Path) -> Recipe | None:
+    """Return the recipe that a run was started with; None: it has none of its own.
 
     Raises:
-        OptionError: it is not positive or no multiple of their number.
+        RunError: its file is damaged.
     """
-    if batch_size < 1 or batch_size % world:
-        raise OptionError(
-            f"--batch-size is of all {world} processes together and must be a multiple of "
-            f"{world}, not {batch_size}"
+    path = folder / RECIPE
+    try:
+        return recipe_from(run_folder.read_json(path)) if path.exists() else None
+    except OptionError as error:
+        raise RunError(f"{path} is damaged: {error}; delete it, or train anew") from error
+
+
+def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
+    """Return the run to go on with: of that name, or the latest, with the settings that are given.
+
+    Raises:
+        RunError: the run of that name was started with other settings.
+    """
+    for folder in reversed(run_folder.runs("train", project)):
+        if name not in (None, folder.name):
+            continue
+        try:
+            theirs = run_folder.read_args(folder)
+        except NasError:
+            if name:
+                raise
+            continue  # another run's damage
+        changed = [k for k, v in given.items() if k not in FREE and theirs.get(k) != v]
+        if not changed:
+            return folder
+        if name:
+            raise RunError(
+                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
+                f"{given[changed[0]]!r}: resume it with its own settings, or name another run"
+            )
+    return None
+
+
+def _anchored(chosen: TrainSettings, project: Path) -> TrainSettings:
+    """Return the settings with absolute paths, so that the run goes on from any directory."""
+    return dataclasses.replace(
+        chosen,
+        data=anchored(chosen.data or ""),
+        init=chosen.init and anchored(str(run_folder.find(chosen.init, VERBS, project))),
+        recipe=anchored(chosen.recipe) if chosen.recipe.endswith(".py") else chosen.recipe,
+    )
+
+
+def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]:
+    """Return what args.yaml says of where the arch came from."""
+    if isinstance(arch, str | Path):
+        return named(arch)
+    return arch.to_dict() if isinstance(arch, Arch) else dict(arch)
+
+
+def _check_data(folder: Path, ready: Ready) -> None:
+    """Check that a run's arch and data are what they were: its split decides what was trained on.
+
+    Raises:
+        RunError: one has changed.
+    """
+    path = folder / DATA
+    noted = run_folder.read_object(path) if path.exists() else {}
+    arch_id, before = noted.get("arch_id", ready.job.arch.id), noted.get("fingerprint")
+    if arch_id != ready.job.arch.id:
+        raise RunError(
+            f"{folder / ARCH} is another arch ({ready.job.arch.id}) than the one that {folder} "
+            f"was started with ({arch_id}): restore it, or train anew under another --name"
         )
+    if not unchanged(before, ready.dataset):
+        raise RunError(
+            f"{ready.settings.data} has changed since {folder} was started: "
+            f"{way_back(before, ready.dataset, path)}"
+        )
+
+
+def _shared(make: Callable[[], Path], device: str) -> Path:
+    """Return the folder that the first process makes, in all processes."""
+    if distributed.world() == 1:
+        return make()
+    letters = torch.zeros(MOST_LETTERS, dtype=torch.int64, device=device)
+    if distributed.rank() == 0:
+        text = str(make()).encode()
+        letters[: len(text)] = torch.tensor(list(text), device=device)
+    return Path(bytes(n for n in distributed.summed(letters).tolist() if n).decode())
+
+
+def _anyone(asked: bool, device: str) -> bool:
+    """Tell whether any of the processes was asked, so that all stop after the same epoch."""
+    return bool(distributed.summed(torch.tensor([int(asked)], device=device)))
+
+
+class _Stopped(Exception):
+    """A person asked to stop."""
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """A loader that tells which share of a training epoch has gone by."""
+
+    loader: Loader
+    tell: Callable[[float], None]
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def train(
+        self,
+        epoch: int,
+        seed: int,
+        batch: int,
+        augment: Augment,
+        rank: int = 0,
+        world: int = 1,
+        first: int = 0,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        done = first * batch
+        for x, y in self.loader.train(epoch, seed, batch, augment, rank, world, first):
+            yield x, y
+            done += len(x) * world
+            self.tell(done / len(self.loader))
+
+    def ordered(self, batch: int, rank: int = 0, world: int = 1) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.loader.ordered(batch, rank, world)
+
+
+def _train(
+    ready: Ready,
+    folder: Path,
+    arguments: Mapping[str, Any],
+    screen: Training,
+    interrupted: Interrupted,
+) -> dict[str, Any]:
+    """Train in a run folder; only the first process writes there."""
+    if distributed.rank():
+        return _fitted(ready, folder, screen, interrupted)
+    with run_folder.lease(folder):
+        run_folder.write_environment(folder)
+        run_folder.write_args(folder, arguments)
+        run_folder.write_text(folder / ARCH, ready.job.arch.to_json())
+        run_folder.write_json(folder / DATA, described_data(ready))
+        run_folder.write_json(folder / RECIPE, dataclasses.asdict(ready.job.recipe))
+        return _fitted(ready, folder, screen, interrupted)
+
+
+def _fitted(
+    ready: Ready, folder: Path, screen: Training, interrupted: Interrupted
+) -> dict[str, Any]:
+    """Train to the end or to an interruption; return the result."""
+    job, first = ready.job, distributed.rank() == 0
+    names = ready.settings.tracker or None
+    asked = {"arch": job.arch.name, **dataclasses.asdict(ready.settings)}
+    trackers = open_trackers(names, folder, folder.name, asked, say=screen.say) if first else []
+
+    def watch(row: Row) -> None:
+        screen.epoch(row)
+        for tracker in trackers:
+            tracker.row(int(row["epoch"]), row)
+        kept = "val_top1" in row  # and there is a checkpoint
+        if kept and row["epoch"] < job.epochs and _anyone(interrupted(), job.device):
+            raise _Stopped
+
+    data = dataclasses.replace(ready.data, train=_Counted(ready.data.train, screen.part))
+    screen.begin(_title(ready), job.epochs, earlier(folder))
+    try:
+        rows = fit(job, data, folder, watch=watch, say=screen.say)
+    except _Stopped:
+        return partial(folder, job.epochs) if first else {}
+    finally:
+        screen.end()
+        for tracker in trackers:
+            tracker.close()
+    score = tested(ready, folder)
+    return conclude(ready, folder, rows, score, screen.say) if first else {}
+
+
+def _title(ready: Ready) -> str:
+    return f"{ready.job.arch.name} on {ready.dataset.name}"

@@ -10,14 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from nas import run
-from nas.arch import Arch
+from nas.core import run_folder
+from nas.core.errors import ArchError, OptionError, RunError
+from nas.core.quoting import command
 from nas.data.batches import Input, Triple
 from nas.data.images import PLAIN, Decoding
 from nas.data.loader import Data
-from nas.errors import ArchError, OptionError, RunError
-from nas.model import Features, Model
-from nas.quoting import command
+from nas.models.arch import Arch
+from nas.models.build import Features, Model
 from nas.training.checkpoint import load_weights
 from nas.training.foreign import origin, renamed
 
@@ -73,7 +73,7 @@ def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
         RunError: its files are damaged.
     """
     folder, weights = _found(Path(source))
-    described = run.read_json(folder / CONFIG)
+    described = run_folder.read_json(folder / CONFIG)
     if isinstance(described, dict) and "architecture" in described:
         raise _exported(folder)
     if not isinstance(described, dict) or described.get("schema") != SCHEMA:
@@ -180,7 +180,7 @@ def normal_of(source: Path) -> tuple[Triple, Triple] | None:
     above = [source.parent, source.parent.parent] if source.is_file() else []
     places = [source, source / "best", *above]
     path = next((place / CONFIG for place in places if (place / CONFIG).is_file()), None)
-    described = run.read_json(path) if path else {}
+    described = run_folder.read_json(path) if path else {}
     if not isinstance(described, dict) or not {"mean", "std"} <= described.keys():
         return None
     mean, std = described["mean"], described["std"]
@@ -204,7 +204,7 @@ def _files(source: Path) -> tuple[Path, Path] | None:
 
 def _found(source: Path) -> tuple[Path, Path]:
     """Return the folder of the config and the file of the weights."""
-    if found := _files(source) or _files(run.named(source, VERBS) or source):
+    if found := _files(source) or _files(run_folder.named(source, VERBS) or source):
         return found
     if not source.exists():
         raise OptionError(f"no trained model {source}: there is no such run, folder or file")

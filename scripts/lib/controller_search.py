@@ -14,13 +14,13 @@ from lib.controller_tables import Row
 from lib.landscapes import PARETO, Ceiling, Landscape
 from lib.plain_search import run
 
-from nas import catalog
+from nas.core import registry
 from nas.interfaces import Metrics, Space, Trial
-from nas.objective import Goal, pareto_front, reward
-from nas.points import decode, reference_points
-from nas.posterior import posterior
-from nas.samplers import no_excess
-from nas.sampling.region import drawing
+from nas.searching.gp.posterior import posterior
+from nas.searching.objective import Goal, pareto_front, reward
+from nas.searching.points import decode, reference_points
+from nas.searching.samplers import no_excess
+from nas.searching.sampling.region import drawing
 
 NEAR = 0.1  # of the ceiling, where a search has arrived
 NEAR_FRONT = 0.99  # of its area
@@ -77,14 +77,14 @@ def searched(job: Job) -> Found:
     goal = Goal(landscapes.objective_of(job.landscape, job.reward), pareto_of(job))
     work = landscapes.work_of(job.landscape, job.seed)
     local = job.workers == 1
-    executor = catalog.make(
+    executor = registry.make(
         *("executors", "local" if local else "simulated", work),
         options={} if local else {"seed": job.seed},
         workers=job.workers,
     )
     told: dict[str, Any] = {"seed": job.seed, "excess": no_excess, "goal": goal}
     told["draw"] = drawing(space, goal)
-    sampler = catalog.make("controllers", job.controller, space, options=dict(job.options), **told)
+    sampler = registry.make("controllers", job.controller, space, options=dict(job.options), **told)
     trials: list[Trial] = []
     seconds: list[float] = []
     start = time.process_time()

@@ -1,4 +1,4 @@
-"""Random images to train on: as tensors, and as `nas.training.train.fit` takes them."""
+"""Random images to train on: as tensors, and as `nas.training.loop.fit` takes them."""
 
 from __future__ import annotations
 

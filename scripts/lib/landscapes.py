@@ -18,13 +18,13 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nas import catalog
-from nas.arch import Arch
-from nas.errors import ArchError
+from nas.core import registry
+from nas.core.errors import ArchError
 from nas.interfaces import Choices, Metrics, Space, Work
-from nas.objective import Bound, Objective, hypervolume, make_objective, reward
-from nas.points import cost_metrics, decode
-from nas.samplers import random_choices
+from nas.models.arch import Arch
+from nas.searching.objective import Bound, Objective, hypervolume, make_objective, reward
+from nas.searching.points import cost_metrics, decode
+from nas.searching.samplers import random_choices
 
 EMBEDDED, SYNTHETIC, PARETO, PLAIN = "embedded", "synthetic", "pareto", "accuracy"
 SPACE = str(Path(__file__).with_name("synthetic_space.py"))
@@ -65,7 +65,7 @@ class Ceiling(NamedTuple):
 
 def embedded(noise: float) -> Landscape:
     """Return the embedded evaluator with a fixed normal draw for each arch."""
-    digest = _digest(catalog.load("evaluators", "surrogate").FILE)
+    digest = _digest(registry.load("evaluators", "surrogate").FILE)
     options = (("noise", noise),)
     return Landscape(EMBEDDED, "mbconv", "surrogate", options, TARGET, f"{noise:g}", digest)
 
@@ -88,7 +88,7 @@ def of_table(path: Path, space: str, target: float | None) -> Landscape:
         OptionError: no such table or space, or one that does not hold the other.
     """
     options = (("path", str(path)), ("space", space))
-    catalog.make("evaluators", "table", options=dict(options))
+    registry.make("evaluators", "table", options=dict(options))
     if target is None:
         target = float(f"{statistics.median(_some_flops(space)):.2g}")
     return Landscape(path.stem, space, "table", options, target, "", _digest(path))
@@ -96,7 +96,7 @@ def of_table(path: Path, space: str, target: float | None) -> Landscape:
 
 def space_of(name: str) -> Space:
     """Return a space by its name or path."""
-    space: Space = catalog.export("spaces", name, "SPACE")
+    space: Space = registry.export("spaces", name, "SPACE")
     return space
 
 
@@ -117,7 +117,7 @@ def objective_of(landscape: Landscape, name: str) -> Objective:
 def truth_of(landscape: Landscape) -> Callable[[Arch], Metrics]:
     """Return what gives the true accuracy of an arch, in percent, and its counted costs."""
     options = {name: value for name, value in landscape.options if name != "noise"}
-    evaluator = catalog.make("evaluators", landscape.evaluator, options=options)
+    evaluator = registry.make("evaluators", landscape.evaluator, options=options)
 
     def truth(arch: Arch) -> Metrics:
         if landscape.evaluator == "table":

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from optuna.samplers import BaseSampler
 
-from nas import catalog
-from nas.engine import Engine
+from nas.core import registry
 from nas.interfaces import Choices, Executor, Space, Trial
-from nas.objective import Goal, Objective, reward
-from nas.points import decode
-from nas.samplers import distributions
-from nas.studies.study import SEARCH, Journal
+from nas.searching.engine import Engine
+from nas.searching.objective import Goal, Objective, reward
+from nas.searching.points import decode
+from nas.searching.samplers import distributions
+from nas.searching.studies.study import SEARCH, Journal
 
 
 def run(
@@ -49,7 +49,7 @@ def leaders(trials: Iterable[Trial], space: Space, objective: Objective) -> list
 
     True: by the embedded surrogate without the noise under which the trials were seen.
     """
-    truth = catalog.make("evaluators", "surrogate", options={})
+    truth = registry.make("evaluators", "surrogate", options={})
     best, found = float("-inf"), list[float]()
     for trial in trials:
         if trial.values[0] > best:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from nas.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Space
-from nas.rounding import round_channels
+from nas.models.arch import Arch, Head, Stage, Stem
+from nas.models.rounding import round_channels
 
 CHANNELS, STRIDES = (16, 32, 64), (1, 2, 2)
 OPTIONS = {"width": (0.5, 0.75, 1.0), "kernel": (3, 5, 7)}

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, RandomSampler
 
-from nas.arch import Arch
 from nas.data import policies
+from nas.models.arch import Arch
 from nas.training.recipe import Recipe
 
 NAMES = {

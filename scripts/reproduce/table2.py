@@ -12,9 +12,9 @@ from __future__ import annotations
 import paper_table
 from paper_table import Figure
 
-from nas import compound, cost
-from nas.arch import Arch
-from nas.load import load_arch
+from nas.models import compound, cost
+from nas.models.arch import Arch
+from nas.models.load import load_arch
 
 BASE = "efficientnet_b0"
 # Table 1, v5: operator, pixels of a side, channels, layers

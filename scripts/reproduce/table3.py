@@ -13,10 +13,10 @@ from typing import NamedTuple
 import paper_table
 from paper_table import Figure
 
-from nas.arch import Arch
-from nas.compound import scale_arch
-from nas.cost import count
-from nas.load import load_arch
+from nas.models.arch import Arch
+from nas.models.compound import scale_arch
+from nas.models.cost import count
+from nas.models.load import load_arch
 
 SWAPPED = "the paper's FLOPs of the rows d=4 and w=2 look swapped: it prints {} for the other"
 UNPRINTED = "coefficients are not printed; these are MobileNetV1's"

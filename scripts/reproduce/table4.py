@@ -19,12 +19,12 @@ from collections.abc import Mapping, Sequence
 import paper_table
 from paper_table import Figure
 
-from nas import catalog
-from nas.arch import Arch
-from nas.errors import NasError
+from nas.core import registry
+from nas.core.errors import NasError
+from nas.hardware.timing import load, quantile
 from nas.interfaces import Device, Timing
-from nas.load import load_arch
-from nas.machines.timing import load, quantile
+from nas.models.arch import Arch
+from nas.models.load import load_arch
 
 PAIR = ("resnet152", "efficientnet_b1")
 PUBLISHED = {"resnet152": "0.554", "efficientnet_b1": "0.098", "efficientnet_b7": "3.1"}
@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows: list[Figure] = []
     try:
         names = given.devices.split(",")
-        made = [catalog.make("devices", name, options=options(name, given)) for name in names]
+        made = [registry.make("devices", name, options=options(name, given)) for name in names]
         for name, device in zip(names, made, strict=True):
             print(device.title, file=sys.stderr, flush=True)
             measure(name, device, given, rows)
@@ -85,7 +85,7 @@ def positive(text: str) -> int:
 
 def options(name: str, given: argparse.Namespace) -> dict[str, object]:
     """Return the options of a device, of those that it has."""
-    known = catalog.option_defaults("devices", name)
+    known = registry.option_defaults("devices", name)
     return {key: getattr(given, key) for key in ("seconds", "clock") if key in known}
 
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import paper_table
 from paper_table import Figure, value
 
-from nas.arch import Arch
-from nas.compound import Multipliers, scale_arch
-from nas.cost import count
-from nas.load import load_arch
+from nas.models.arch import Arch
+from nas.models.compound import Multipliers, scale_arch
+from nas.models.cost import count
+from nas.models.load import load_arch
 
 BASE = "efficientnet_b0"
 FINEST = 0.1  # the steps in which coefficients are tried

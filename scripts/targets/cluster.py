@@ -24,7 +24,7 @@ from typing import Any
 
 from targets.project import TRAINER, Found, Project, below, processes, timeless, trials
 
-from nas import run
+from nas.core import run_folder
 
 ENOUGH = 1000  # tries of a trial: what is counted here are losses, not what gives up
 KINDS = ("worker", "node", "driver")
@@ -171,7 +171,7 @@ def busy_workers() -> list[int]:
 
 def count(project: Project, tally: Tally) -> None:
     """Add what one search left behind."""
-    rows = run.read_csv(project.run / "trials.csv")
+    rows = run_folder.read_csv(project.run / "trials.csv")
     ends = {
         str(number): trial.datetime_complete.timestamp()
         for (study, number), trial in trials(project.run / "journal.log").items()
@@ -201,5 +201,5 @@ def number_of(epoch: str) -> str:
 
 def results(project: Project) -> list[dict[str, Any]]:
     """Return the trials without what a clock or a place decides, in order."""
-    rows = timeless(run.read_csv(project.run / "trials.csv"))
+    rows = timeless(run_folder.read_csv(project.run / "trials.csv"))
     return sorted(rows, key=lambda row: int(row["number"]))

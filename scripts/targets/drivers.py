@@ -22,11 +22,11 @@ from typing import Any, NamedTuple
 import optuna
 from targets.project import EVALUATOR, Found, Project
 
-from nas.studies.database import opened, split
+from nas.searching.studies.database import opened, split
 
 # 1296 points, 576 networks: at one layer a second kernel is a dead gene, so proposals collide
 SPACE = """
-from nas.arch import Arch, Head, Stage, Stem
+from nas.models.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Space
 
 def stage(choices, n):

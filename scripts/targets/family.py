@@ -22,13 +22,13 @@ from typing import Any
 
 from targets.project import Found, Project, below, timeless
 
-from nas import run
-from nas.arch import Arch, Head, Stage, Stem
+from nas.core import run_folder
+from nas.models.arch import Arch, Head, Stage, Stem
 from nas.training.checkpoint import load_weights
 
 KINDS = ("training", "driver", "worker")
 # how the command line of each kind of process is known
-SIGNS = {"worker": "spawn_main", "training": "nas.commands.member"}
+SIGNS = {"worker": "spawn_main", "training": "nas.cli.commands.member"}
 TINY = Arch(
     "tiny",
     (Stage("mbconv", 8, stride=2, expansion=2.0), Stage("mbconv", 8, expansion=2.0)),
@@ -138,7 +138,9 @@ def compare(calm: Project, broken: Project) -> list[str]:
         # not the bytes: safetensors orders the keys of its metadata at random
         if one.keys() != other.keys() or not all(one[key].equal(other[key]) for key in one):
             faults.append(f"{name} has other weights")
-        tables = [timeless(run.read_csv(folder / "results.csv")) for folder in (mine, theirs)]
+        tables = [
+            timeless(run_folder.read_csv(folder / "results.csv")) for folder in (mine, theirs)
+        ]
         if tables[0] != tables[1]:
             faults.append(f"{name} has other results")
     return faults

@@ -16,14 +16,14 @@ from typing import Any
 
 from targets.project import TRAINER, Found, Project, killed_at, timeless
 
-from nas import run
-from nas.arch import Arch, Head, Stage, Stem
+from nas.core import run_folder
+from nas.models.arch import Arch, Head, Stage, Stem
 
 # a fit has no --evaluator
 PROGRAM = """
 from nas import fit_setup
 fit_setup.EVALUATOR = "ledger.py"
-from nas.cli import main
+from nas.cli.program import main
 main()
 """
 # four networks at twice its cost
@@ -89,11 +89,13 @@ def disturb(given: argparse.Namespace, base: Path) -> Found:
 def left_by(project: Project) -> dict[str, Any]:
     """Return all that a fit has left, without what a clock or the place of its folder decides."""
     tables = {
-        name: sorted(tuple(row.items()) for row in timeless(run.read_csv(project.run / name)))
+        name: sorted(
+            tuple(row.items()) for row in timeless(run_folder.read_csv(project.run / name))
+        )
         for name in ("fit.csv", "finals.csv")
     }
-    [fit] = timeless([run.read_json(project.run / "fit.json")])
-    kept = run.read_json(project.folder / "small.coefficients.json")
+    [fit] = timeless([run_folder.read_json(project.run / "fit.json")])
+    kept = run_folder.read_json(project.folder / "small.coefficients.json")
     fit.pop("base")
     return {"fit": fit, **tables, "coefficients": kept, "epochs": epochs(project)}
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import optuna
 
-START = (sys.executable, "-c", "from nas.cli import main; main()")
+START = (sys.executable, "-c", "from nas.cli.program import main; main()")
 NAME = "killed"  # of the run in every project
 FREE = ("seconds", "place", "retries", "images_per_second", "memory_bytes")  # a clock decides
 NOTE = """

@@ -17,7 +17,7 @@ from typing import Any
 from optuna.trial import TrialState
 from targets.project import EVALUATOR, Found, Project, killed_at, trials
 
-from nas import run
+from nas.core import run_folder
 
 Results = dict[tuple[str, int], tuple[Any, ...]]
 
@@ -59,7 +59,7 @@ def disturb(given: argparse.Namespace, base: Path) -> Found:
     broken.finish()
     faults += audit(broken, known, before)
     wanted_results, found = results(calm), results(broken)
-    best = [run.read_json(each.run / "result.json")["best"] for each in (calm, broken)]
+    best = [run_folder.read_json(each.run / "result.json")["best"] for each in (calm, broken)]
     again = len(evaluated(broken)) - len(set(evaluated(broken)))
     shown = {
         "controller": f"{given.controller}, {given.objective}",

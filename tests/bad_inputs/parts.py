@@ -256,7 +256,7 @@ RECIPES = [
         f"{T} --recipe r.py --epochs 2",
         "lr of recipe",
         {
-            "r.py": "import dataclasses\nfrom nas.recipes.proxy import RECIPE as P\nRECIPE = dataclasses.replace(P, lr=-1)\n"
+            "r.py": "import dataclasses\nfrom nas.training.recipes.proxy import RECIPE as P\nRECIPE = dataclasses.replace(P, lr=-1)\n"
         },
     ),
 ]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 SPACE = """
-from nas.arch import Arch, Head, Stage, Stem
+from nas.models.arch import Arch, Head, Stage, Stem
 from nas.interfaces import Space
 
 def decode(choices):

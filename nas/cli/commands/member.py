@@ -1,0 +1,97 @@
+"""The process in which one member of a family is trained; no command of `nas`.
+
+    python -m nas.cli.commands.member FOLDER PARENT PROCESSES
+
+goes on with the training in FOLDER, which holds its args.yaml, as `nas resume` does. It ends when
+PARENT, the process that started it, ends. With several PROCESSES each gets its own GPU, as under
+torchrun. An error is the last line on stderr: its kind, a colon, its text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from nas.core import run_folder
+from nas.core.errors import NasError
+from nas.core.processes import follow
+from nas.hardware.facts import memory_from_here, peak_memory
+
+if TYPE_CHECKING:
+    from nas.reporting.terminal.train import Training
+
+MEMORY = "memory.json"
+STOPPED = 128 + signal.SIGTERM
+
+
+def main() -> None:
+    """Train; leave with 0 at the end, 143 after a SIGTERM, and an error's own code."""
+    folder, parent, processes = sys.argv[1:]
+    if "RANK" in os.environ:  # one of several: torchrun is the parent
+        follow(os.getppid())
+    else:
+        follow(int(parent))
+        if processes != "1":
+            return _several(folder, processes)
+    sys.exit(_trained(Path(folder)))
+
+
+def _several(folder: str, processes: str) -> None:
+    """Become torchrun for this many processes of this module."""
+    from torch.distributed.run import main as torchrun
+
+    each = ["--standalone", f"--nproc-per-node={processes}", "-m", "nas.cli.commands.member"]
+    torchrun([*each, folder, "0", "1"])
+
+
+def _trained(folder: Path) -> int:
+    """Return the exit code of the training."""
+    from nas.reporting.terminal import tables
+    from nas.reporting.terminal.train import Training, silent
+    from nas.training.distributed import rank, world
+    from nas.training.train import go_on
+
+    asked: list[int] = []
+    if world() > 1:  # they stop together, after an epoch; one alone stops at once
+        signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
+    shown = silent() if rank() else Training(tables.console(stderr=True))
+    screen = _Weighed(shown, folder / MEMORY if rank() == 0 else None)
+    try:
+        found = go_on(folder, {}, screen=cast(Training, screen), interrupted=lambda: bool(asked))
+    except NasError as error:
+        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    return STOPPED if found.get("stopped") else 0
+
+
+class _Weighed:
+    """A screen that writes down what a training has added to the memory of this process."""
+
+    def __init__(self, inner: Training, path: Path | None) -> None:
+        self._inner, self._path, self._before = inner, path, 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def begin(self, *given: Any) -> None:
+        self._before = memory_from_here()
+        self._inner.begin(*given)
+
+    def end(self) -> None:
+        """Keep the peak, or that of an earlier process if it was higher."""
+        self._inner.end()
+        if not (self._path and self._before):
+            return
+        with contextlib.suppress(NasError):  # as on a full disk, of which the training tells
+            earlier = run_folder.read_json(self._path)["added_bytes"] if self._path.exists() else 0
+            run_folder.write_json(
+                self._path, {"added_bytes": max(earlier, peak_memory() - self._before)}
+            )
+
+
+if __name__ == "__main__":
+    main()

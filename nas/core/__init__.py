@@ -1,0 +1,1 @@
+"""What every other room stands on: errors, units, settings, run folders, the registry of parts."""

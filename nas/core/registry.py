@@ -1,0 +1,248 @@
+"""Find a part by name: the folder is the registry. Or by the path of the user's own .py file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from nas.core.errors import PACKAGE, NasError, OptionError, did_you_mean
+
+ROOMS = {
+    "spaces": "nas.search_spaces",
+    "baselines": "nas.baselines",
+    "controllers": "nas.searching.controllers",
+    "evaluators": "nas.evaluation.evaluators",
+    "executors": "nas.evaluation.executors",
+    "datasets": "nas.data.datasets",
+    "recipes": "nas.training.recipes",
+    "devices": "nas.hardware.devices",
+    "exporters": "nas.exporting.formats",
+    "pruners": "nas.searching.pruners",
+    "trackers": "nas.training.trackers",
+    "ops": "nas.models.ops",
+}
+
+# what the parts that `make` gives are asked for at least
+_OFFERS = {
+    "controllers": ("before_trial", "sample_independent"),
+    "evaluators": ("title", "check"),
+    "executors": ("slots", "submit", "wait", "close"),
+    "devices": ("title", "fingerprint", "measure"),
+    "pruners": ("prune",),
+    "trackers": ("title", "row", "close"),
+}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+@cache
+def names(room: str) -> tuple[str, ...]:
+    """Return the names of the shipped parts of a room, sorted: its files."""
+    files = _folder(room).glob("*.py")
+    return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
+
+
+def load(room: str, name: str) -> ModuleType:
+    """Return the module of a shipped part, or of the user's file when `name` is a path to a .py.
+
+    A user's file is read again when it has changed, as it does between the cells of a notebook.
+
+    Raises:
+        OptionError: no such part (the message lists the known ones and the folder searched), or
+            the user's file cannot be imported (the message gives its first error).
+    """
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise OptionError(
+                f"no file {path} for --{room[:-1]}; known names: {', '.join(names(room))}"
+            )
+        return _load_file(path.resolve(), path.stat().st_mtime_ns)
+    return _load_shipped(room, name)
+
+
+@cache
+def _load_shipped(room: str, name: str) -> ModuleType:
+    if name not in names(room):
+        raise OptionError(
+            f"no {room[:-1]} named {name!r}{did_you_mean(name, names(room))}; "
+            f"known: {', '.join(names(room))} (files of {_folder(room)}), or a path to a .py file"
+        )
+    if importlib.util.find_spec(ROOMS[room]) is None:
+        return _load_file(_folder(room) / f"{name}.py", 0)
+    return importlib.import_module(f"{ROOMS[room]}.{name}")
+
+
+def export(room: str, name: str, what: str) -> Any:
+    """Return the object `what` of a part.
+
+    Raises:
+        OptionError: no such part, or its file does not define `what`.
+    """
+    module = load(room, name)
+    if not hasattr(module, what):
+        raise OptionError(f"{name} does not define {what}, which every {room[:-1]} file must")
+    return getattr(module, what)
+
+
+def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any:
+    """Call a part's `make` with the user's options, checked against its signature.
+
+    Raises:
+        OptionError: an option that `make` does not take, in name or in type; or it fails.
+    """
+    function = _make_of(room, name)
+    check_options(room, name, options, fixed)
+    parameters = inspect.signature(function).parameters
+    accepted = {key: value for key, value in fixed.items() if key in parameters}
+    with guard(f"{room[:-1]} {name} cannot be made"):
+        made = function(*given, **accepted, **options)
+    if lacks := [what for what in _OFFERS.get(room, ()) if not hasattr(made, what)]:
+        raise OptionError(
+            f"make of {name} gives {made!r:.60}, which has no {lacks[0]}: a {room[:-1]} must have "
+            f"{', '.join(_OFFERS[room])}"
+        )
+    return made
+
+
+def _make_of(room: str, name: str) -> Callable[..., Any]:
+    """Return the `make` of a part.
+
+    Raises:
+        OptionError: no such part, or its file does not define it as a function.
+    """
+    function = export(room, name, "make")
+    if not callable(function):
+        raise OptionError(f"make of {name} must be a function, not {function!r:.60}")
+    found: Callable[..., Any] = function
+    return found
+
+
+def check_options(room: str, name: str, options: Mapping[str, Any], fixed: Collection[str]) -> None:
+    """Check the user's options of a part; those of `fixed` are not the user's.
+
+    Raises:
+        OptionError: one that its `make` does not take, in name or in type.
+    """
+    known = option_defaults(room, name)
+    for option in options:
+        if option not in known or option in fixed:
+            free = ", ".join(f"{k}={v}" for k, v in known.items() if k not in fixed) or "none"
+            raise OptionError(
+                f"{room[:-1]} {name} has no option {option!r}{did_you_mean(option, known)}; "
+                f"it takes {free}"
+            )
+        _check_kind(f"{room[:-1]} {name}: option {option}", options[option], known[option])
+
+
+def _check_kind(what: str, value: object, default: object) -> None:
+    """Check that an option is of its default's type; a whole number passes for a fraction."""
+    wanted = type(default)
+    fits = isinstance(value, int | float if wanted is float else wanted)
+    if wanted not in _KINDS or (fits and isinstance(value, bool) == (wanted is bool)):
+        return
+    raise OptionError(f"{what} takes {_KINDS[wanted]} (default {default!r}), not {value!r}")
+
+
+def option_defaults(room: str, name: str) -> dict[str, Any]:
+    """Return the options of a part's `make` that a user may set, with their defaults.
+
+    A keyword without a default, or with a function as its default, is the engine's to fill.
+    """
+    parameters = inspect.signature(_make_of(room, name)).parameters.values()
+    keywords = (p for p in parameters if p.kind is p.KEYWORD_ONLY)
+    return {
+        p.name: p.default for p in keywords if p.default is not p.empty and not callable(p.default)
+    }
+
+
+def keywords(room: str, name: str) -> tuple[str, ...]:
+    """Return all keywords of a part's `make`, the engine's too."""
+    parameters = inspect.signature(_make_of(room, name)).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+
+def _folder(room: str) -> Path:
+    """Return a room's folder: within the package or, of a checkout, at the repository's root."""
+    spec = importlib.util.find_spec(ROOMS[room])
+    if spec and spec.submodule_search_locations:
+        return Path(next(iter(spec.submodule_search_locations)))
+    beside = PACKAGE.parent / ROOMS[room].rpartition(".")[2]
+    if not beside.is_dir():
+        raise OptionError(f"there is neither {ROOMS[room]} nor {beside}; install nas again")
+    return beside
+
+
+@cache
+def _load_file(path: Path, changed: int) -> ModuleType:
+    digest = hashlib.blake2b(f"{path}:{changed}".encode(), digest_size=4).hexdigest()
+    name = f"nas_user_{path.stem}_{digest}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    # registered first, as dataclasses in the user's file look themselves up there
+    sys.modules[name] = module
+    try:
+        with guard(f"{path} cannot be imported"):
+            spec.loader.exec_module(module)
+    except NasError as error:
+        del sys.modules[name]
+        raise OptionError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+    return module
+
+
+@contextlib.contextmanager
+def guard(what: str, kind: type[NasError] = OptionError) -> Iterator[None]:
+    """Turn what a user's code raises in here into one line that begins with `what`.
+
+    That it ends the process is an error too, and what it prints goes to stderr: stdout is for
+    results.
+
+    Raises:
+        NasError: of that kind, or as it was raised.
+    """
+    try:
+        with theirs():
+            yield
+    except NasError:
+        raise
+    except Exception as error:
+        raise kind(f"{what}: {said(error)}") from error
+    except SystemExit as error:
+        if type(error) is not SystemExit:  # a training's, for a notice
+            raise
+        raise kind(f"{what}: {said(error)}") from error
+
+
+def said(error: BaseException) -> str:
+    """Return in a few words what was raised."""
+    if isinstance(error, SystemExit):
+        return f"it ends the process (exit code {error.code!r}); let it raise an error instead"
+    return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+@contextlib.contextmanager
+def theirs() -> Iterator[None]:
+    """Let a user's code print to stderr, and raise SystemExit where it calls os._exit."""
+    real, here = os._exit, os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() != here:  # a child that was forked in here
+            real(status)
+        raise SystemExit(status)
+
+    os._exit = leave
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os._exit = real

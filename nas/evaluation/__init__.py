@@ -1,0 +1,1 @@
+"""Arch in, metrics out: evaluators, executors and their workers."""

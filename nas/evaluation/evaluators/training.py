@@ -1,0 +1,336 @@
+"""Train each arch on images for a short while; its validation accuracy is the answer.
+
+The test split is never read here. Source of the idea: Zoph et al. 2018 and Tan et al. 2019 rank
+archs by five epochs on a proxy; `nas proxy-check` tells whether a budget ranks well on your data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.core import run_folder
+from nas.core.errors import EvaluatorError, OptionError
+from nas.core.locks import alone
+from nas.core.units import format_seconds
+from nas.data.dataset import Dataset, open_dataset
+from nas.data.splits import carve
+from nas.interfaces import TRAINING_FLOPS, Metrics
+from nas.models.arch import Arch
+from nas.models.cost import count
+from nas.training.amount import CANDIDATE_EPOCHS, RANKING, Amount, candidate, worth
+from nas.training.auto import NAME, Plan, Situation, misfits, settled
+from nas.training.recipe import load_recipe
+
+if TYPE_CHECKING:
+    from nas.data.loader import Data
+    from nas.training.state import Job
+
+TRAINS = True
+PACE = "pace.json"  # of a candidate's folder: its speed, and the epochs that follow from it
+PARTS = (25, 50, 100)  # rungs of a training of a time, in hundredths of it
+FIRST_RUNG = 1 / 4  # of the steps that rank: what a training shows before says nothing
+SMALLEST = 32  # pixels a side that every network takes
+ACCELERATORS = ("auto", "cpu", "cuda", "mps")
+
+
+def make(
+    *,
+    data: str = "",
+    image_column: str = "",
+    label_column: str = "",
+    download: bool = False,
+    recipe: str = NAME,
+    recipe_options: dict[str, Any] = {},  # noqa: B006
+    epochs: int = 0,
+    trial_time: float = 0.0,
+    fraction: float = 1.0,
+    train_imgsz: int = 0,
+    batch_size: int = 0,
+    accelerator: str = "auto",
+) -> Training:
+    """Return the evaluator.
+
+    data: what `--data` takes; image_column, label_column: of its parquet, "": the only ones that
+    can be. epochs, fraction (of the training images), train_imgsz (pixels, 0: the arch's own): the
+    budget of one candidate; epochs 0: as many as rank candidates, at least 4. trial_time: seconds
+    instead of epochs: each candidate gets as many whole epochs, at least one, as its speed allows.
+    batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda or mps.
+    """
+    load_recipe(recipe, recipe_options)  # refused before the images are looked at
+    _check(fraction, train_imgsz, batch_size, accelerator)
+    if epochs < 0:
+        raise OptionError(f"epochs must be at least 1, or 0 for as many as rank, not {epochs}")
+    if trial_time and (epochs or "epochs" in recipe_options):
+        raise OptionError("--trial-time sets each candidate's epochs: leave --epochs out, or it")
+    budget = Budget(epochs, fraction, train_imgsz, batch_size, trial_time)
+    columns = {"image_column": image_column or None, "label_column": label_column or None}
+    dataset = carve(open_dataset(data, download=download, **columns))
+    return Training(dataset, (recipe, recipe_options), budget, accelerator)
+
+
+def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str) -> None:
+    """Do nothing if a budget can be.
+
+    Raises:
+        OptionError: the first part that cannot; the message names its limits.
+    """
+    if not 0 < fraction <= 1:
+        raise OptionError(f"fraction must be above 0 and at most 1, not {fraction}")
+    if train_imgsz and train_imgsz < SMALLEST:
+        raise OptionError(f"train_imgsz must be at least {SMALLEST} pixels, not {train_imgsz}")
+    if batch_size < 0:
+        raise OptionError(f"batch_size must be at least 1, not {batch_size}")
+    if accelerator not in ACCELERATORS:
+        known = ", ".join(ACCELERATORS)
+        raise OptionError(f"accelerator must be one of {known}, not {accelerator!r}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How much training a candidate gets; epochs and batch_size of 0: as the recipe has it.
+
+    `seconds`: instead of epochs, which are hundredths of a candidate's own then; 0: none.
+    """
+
+    epochs: int
+    fraction: float
+    imgsz: int
+    batch_size: int
+    seconds: float = 0.0
+
+
+class Training:
+    """See the module. Images are read and decoded when the first arch is trained."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        recipe: tuple[str, Mapping[str, Any]],
+        budget: Budget,
+        accelerator: str,
+    ) -> None:
+        self._dataset = dataset
+        self._recipe, self._accelerator = recipe, accelerator
+        self._opened: dict[int, Data] = {}
+        self.classes = self._dataset.classes
+        self.fingerprint = self._dataset.fingerprint
+        self.former_fingerprint = self._dataset.former_fingerprint
+        self.train_images = round(len(self._dataset.splits["train"]) * budget.fraction)
+        self._budget = budget = self._settled(budget)
+        self.trial_seconds = budget.seconds
+        if budget.seconds:
+            self._timed(budget)
+        else:
+            self._counted(budget)
+
+    def _counted(self, budget: Budget) -> None:
+        """Say what a candidate gets that is trained for a number of epochs."""
+        found, validated = self._plan(budget.imgsz or SMALLEST), self._validated
+        self.amount: Amount | None = found.amount
+        enough = worth(found.amount)
+        self.rungs, self.rung_unit = rungs(budget.epochs, self._first_rung(found.amount)), "epochs"
+        # of a whole trial; a forward pass alone is a third of a training step
+        self.images = budget.epochs * self.train_images + len(self.rungs) * validated / 3
+        warned = () if enough.ranks else (f"a candidate gets {enough.text}",)
+        self.notes = (*self._dataset.notes, *misfits(found.recipe, found.amount), *warned)
+        self.title = (
+            f"trained on {self._dataset.name}: {budget.epochs} epochs of {self.train_images:,} "
+            f"images, {found.amount}, recipe {found.recipe.name}; accuracy on {validated:,} "
+            "validation images, which are no test images"
+        )
+
+    def _timed(self, budget: Budget) -> None:
+        """Say what a candidate gets that is trained for a time."""
+        self.amount = None  # each has its own
+        self.rungs, self.rung_unit = PARTS, "% of its time"
+        self.images, self.notes = 0.0, self._dataset.notes
+        self.title = (
+            f"trained on {self._dataset.name}: {format_seconds(budget.seconds)} each, in whole "
+            f"epochs of {self.train_images:,} images, recipe {self._recipe[0]}; accuracy on "
+            f"{self._validated:,} validation images, which are no test images"
+        )
+
+    @property
+    def _validated(self) -> int:
+        return len(self._dataset.splits["val"])
+
+    def _settled(self, budget: Budget) -> Budget:
+        """Return the budget with the epochs and the batch that were not asked for."""
+        name, options = self._recipe
+        batch = budget.batch_size or settled(name, options, self._situation(budget)).amount.batch
+        epochs = PARTS[-1] if budget.seconds else budget.epochs or options.get("epochs", 0)
+        if not epochs:
+            enough = candidate(self.train_images, batch).epochs
+            epochs = enough if name == NAME else CANDIDATE_EPOCHS
+        return dataclasses.replace(budget, epochs=epochs, batch_size=batch)
+
+    def _situation(self, budget: Budget, side: int = SMALLEST, gray: bool = False) -> Situation:
+        return Situation(
+            self.train_images,
+            len(self.classes),
+            side,
+            gray=gray,
+            epochs=budget.epochs,
+            batch=budget.batch_size,
+        )
+
+    def _plan(self, side: int, gray: bool = False, epochs: int = 0) -> Plan:
+        """Return what is trained on images of so many pixels; the same for every arch.
+
+        epochs: of one arch that is trained for a time.
+        """
+        given = self._situation(self._budget, side, gray)
+        return settled(*self._recipe, dataclasses.replace(given, epochs=epochs or given.epochs))
+
+    def estimated_seconds(self, arch: Arch) -> float:
+        """Return about how long a candidate's training takes, by a model of the machine's speed."""
+        return self._budget.seconds or self._epoch_seconds(arch) * self._budget.epochs
+
+    def estimated_worth(self, arch: Arch) -> str:
+        """Return what a candidate that is trained for a time gets, by a model of the machine.
+
+        "" where candidates are trained for epochs: `notes` have it.
+        """
+        if not self._budget.seconds:
+            return ""
+        epochs = max(1, math.floor(self._budget.seconds / self._epoch_seconds(arch)))
+        found = worth(Amount(self.train_images, self._budget.batch_size, epochs))
+        counted = f"{epochs:,} epoch{'s' * (epochs > 1)}"
+        if found.ranks:
+            return f"{counted}: {found.text}"
+        longer = math.ceil(found.epochs * self._epoch_seconds(arch))
+        return f"{counted}: {found.text.partition(';')[0]}; --trial-time {longer}s would do"
+
+    def _epoch_seconds(self, arch: Arch) -> float:
+        """Return about how long an epoch of an arch takes on this machine."""
+        side = self._budget.imgsz or arch.resolution
+        device = self._device.partition(":")[0]
+        given = dataclasses.replace(
+            self._situation(self._budget, side), cost=count(arch, side), device=device
+        )
+        return given.epoch_seconds(self._budget.batch_size)
+
+    def _first_rung(self, amount: Amount) -> int:
+        """Return the first epoch after which the accuracy of a training may be asked for.
+
+        After some steps, but in any case after a quarter of a training that is short.
+        """
+        if self._recipe[0] != NAME:
+            return 1
+        steps = math.ceil(FIRST_RUNG * RANKING.steps / amount.steps_per_epoch)
+        return max(1, min(steps, self._budget.epochs // 4))
+
+    @cached_property
+    def image_side(self) -> int:
+        """Return the median shorter side in pixels of some training images."""
+        from nas.data.pixels import typical_side
+
+        return typical_side(self._dataset.splits["train"])
+
+    def check(self, arch: Arch) -> None:
+        """Check that the arch has the data's classes and takes RGB images.
+
+        Raises:
+            EvaluatorError: it does not.
+        """
+        if arch.in_channels != 3:
+            raise EvaluatorError(
+                f"the images have 3 channels, and the arch takes {arch.in_channels}"
+            )
+        if arch.head.classes != len(self.classes):
+            raise EvaluatorError(
+                f"the data has {len(self.classes)} classes, and the arch {arch.head.classes}"
+            )
+
+    def evaluate(self, arch: Arch, *, seed: int = 0) -> Metrics:
+        """Return the metrics of a whole training."""
+        with tempfile.TemporaryDirectory() as folder:
+            return self.train(arch, seed=seed, epochs=self.rungs[-1], folder=folder)
+
+    def train(self, arch: Arch, *, seed: int, epochs: int, folder: str) -> Metrics:
+        """Train up to `epochs`, from the folder's checkpoint if there is one.
+
+        Raises:
+            NasError: training has diverged, or memory does not suffice for one image.
+        """
+        from nas.training.loop import fit, training_flops
+
+        data = self._data(self._budget.imgsz or arch.resolution)
+        with alone(Path(folder)):  # a worker that was given up may still write there
+            own = self._epochs(arch, data, seed, Path(folder))
+            job = self._job(arch, data, seed, own)
+            steps = {part: max(1, own * part // self.rungs[-1]) for part in (*self.rungs, epochs)}
+            until = steps[epochs]
+            rows = fit(job, data, Path(folder), until=until, validate_at=set(steps.values()))
+        last = rows[until - 1]  # the checkpoint may be of a later one
+        share = last["val_top1"] / 100
+        return {
+            "accuracy": last["val_top1"],
+            "accuracy_std": 100 * math.sqrt(share * (1 - share) / len(data.val)),
+            "epochs": float(until),
+            "images_per_second": last["images_per_second"],
+            TRAINING_FLOPS: training_flops(job, data, until),
+            **({"time_share": float(epochs)} if self._budget.seconds else {}),
+        }
+
+    def _job(self, arch: Arch, data: Data, seed: int, epochs: int) -> Job:
+        from nas.training.state import Job
+
+        recipe = self._plan(data.size, data.gray, epochs).recipe
+        return Job(arch, recipe, epochs, self._budget.batch_size, seed=seed, device=self._device)
+
+    def _epochs(self, arch: Arch, data: Data, seed: int, folder: Path) -> int:
+        """Return the epochs of one arch's training.
+
+        Of one that is trained for a time they follow from its speed, timed on a few steps before
+        the first and kept in the folder: the training ends at the same epoch however often it is
+        resumed, wherever.
+        """
+        from nas.training.loop import images_per_second
+
+        if not self._budget.seconds:
+            return self._budget.epochs
+        path = folder / PACE
+        if not path.exists():
+            start = time.perf_counter()
+            speed = images_per_second(self._job(arch, data, seed, self.rungs[-1]), data)
+            left = self._budget.seconds - (time.perf_counter() - start)
+            # a validation scores the net and its averaged weights, forward only
+            left -= len(self.rungs) * 2 / 3 * len(data.val) / speed
+            own = max(1, math.floor(left * speed / len(data.train)))
+            run_folder.write_json(path, {"images_per_second": speed, "epochs": own})
+        return int(run_folder.read_object(path)["epochs"])
+
+    def _data(self, side: int) -> Data:
+        """Return the images for one side, opened once in a process."""
+        from nas.data.loader import open_data
+
+        if side not in self._opened:
+            self._opened[side] = open_data(
+                self._dataset, imgsz=side, device=self._device, fraction=self._budget.fraction
+            )
+        return self._opened[side]
+
+    @cached_property
+    def _device(self) -> str:
+        from nas.hardware.processors import torch_device
+
+        return torch_device(self._accelerator)
+
+
+def rungs(epochs: int, first: int = 1) -> tuple[int, ...]:
+    """Return the epochs at which a training of so many is asked: powers of two, and the last.
+
+    None before epoch `first`.
+    """
+    if epochs < 1:
+        raise OptionError(f"epochs must be at least 1, not {epochs}")
+    steps = [2**power for power in range(epochs.bit_length()) if first <= 2**power < epochs]
+    return (*steps, epochs)

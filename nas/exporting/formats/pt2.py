@@ -1,0 +1,48 @@
+"""torch.export: one file for PyTorch without nas, and the way to AOTInductor and ExecuTorch.
+
+The file carries the graph and the weights; `torch.export.load` reads it. Torch may unpickle parts
+of such a file, so load none that you do not trust.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from nas.exporting.request import Subject, listed
+
+FILE = "model.pt2"
+FACTS = "nas.json"
+
+
+def check(subject: Subject) -> None:
+    """Refuse nothing: torch is there, and exports every arch."""
+
+
+def write(subject: Subject, path: Path) -> None:
+    """Write the file; what is to be known of it lies in it as nas.json."""
+    images = subject.images(subject.batch or 2)
+    free = None if subject.batch else ({0: torch.export.Dim("batch")},)
+    with torch.no_grad():
+        program = torch.export.export(subject.module, (images,), dynamic_shapes=free)
+    # through memory, so that a full disk is an OSError and not torch's own
+    buffer = io.BytesIO()
+    torch.export.save(program, buffer, extra_files={FACTS: json.dumps(subject.facts)})
+    path.write_bytes(buffer.getbuffer())
+
+
+def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Tensor]]:
+    """Return what the file answers after torch has loaded it again."""
+    module = torch.export.load(path).module()
+    with torch.inference_mode():
+        return [listed(module(images)) for images in batches]
+
+
+def hint(path: Path, subject: Subject) -> list[str]:
+    """Return the lines that use the file from Python."""
+    return ["import torch", f"model = torch.export.load({str(path)!r}).module()", "model(images)"]

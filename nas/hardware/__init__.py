@@ -1,0 +1,1 @@
+"""The machine that a network runs on: facts, timing, latency, devices."""

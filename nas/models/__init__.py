@@ -1,0 +1,1 @@
+"""Networks: archs, their layers, cost and torch modules."""

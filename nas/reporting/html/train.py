@@ -1,0 +1,282 @@
+"""The page of a training: its scores, the way there, what is taken for what, the network."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from nas.core import quoting, run_folder
+from nas.core.errors import NasError, RunError
+from nas.core.units import format_count, format_seconds
+from nas.models import cost
+from nas.models.arch import Arch
+from nas.reporting.html.axes import (
+    GROUPS,
+    QUIET,
+    SEARCH,
+    Figure,
+    axes_chart,
+    name_lines,
+    plot,
+    rounded,
+)
+from nas.reporting.html.drawing import networks
+from nas.reporting.html.markup import Page, code, command, date, join
+from nas.training import history
+from nas.training.diagnosis import FIELD
+
+ARCH, DATA, ROWS, PICTURE = "arch.json", "data.json", "results.csv", "confusion_matrix.png"
+LARGEST = 250_000  # bytes of a picture that the page itself holds
+MOST_LETTERS = 120  # of the names of classes in the head
+COLOURS = {"train_loss": SEARCH, "val_loss": GROUPS[5], "val_top1": SEARCH} | {
+    "val_top1_ema": GROUPS[5],
+    "val_top1_raw": SEARCH,
+    "val_top5": QUIET,
+}
+Row = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A training as its files tell it; `result` is empty while it is not finished."""
+
+    folder: Path
+    result: Mapping[str, Any]
+    args: Mapping[str, Any]
+    env: Mapping[str, Any]
+    arch: Arch
+    data: Mapping[str, Any]
+    rows: list[Row]
+
+
+def holds(folder: Path, args: Mapping[str, Any]) -> bool:
+    """Tell whether a folder is that of a training that has finished an epoch."""
+    return "arch" in args and all((folder / name).is_file() for name in (ARCH, ROWS))
+
+
+def read(
+    folder: Path, result: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any]
+) -> Found:
+    """Return a training.
+
+    Raises:
+        RunError: its files are damaged.
+    """
+    try:
+        arch = Arch.from_dict(run_folder.read_json(folder / ARCH))
+    except NasError as error:
+        raise RunError(f"{folder / ARCH} holds no arch: {error}") from error
+    data = run_folder.read_json(folder / DATA) if (folder / DATA).is_file() else {}
+    rows = [_numbers(row) for row in run_folder.read_csv(folder / ROWS)]
+    return Found(folder, result, args, env, arch, data, [row for row in rows if "epoch" in row])
+
+
+def _numbers(row: Mapping[str, Any]) -> Row:
+    """Return the cells of a row that are numbers, also those that are not finite."""
+    found = {}
+    for name, cell in row.items():
+        try:
+            found[name] = float(cell)
+        except (TypeError, ValueError):
+            continue
+    return found
+
+
+def page(found: Found) -> Page:
+    """Return the page of a training."""
+    notes = found.data.get("notes") or found.result.get("notes") or []
+    context = {
+        "run": _run(found),
+        "headline": _headline(found),
+        "facts": _facts(found),
+        "alerts": _alerts(found),
+        "notes": [str(note) for note in notes],
+        "figures": _figures(found),
+        "finished": bool(found.result),
+        **_curves(found),
+        **_confusion(found),
+        "net": networks([(found.arch.name, found.arch)]),
+        "uses": _uses(found),
+    }
+    return Page("train.html", f"{found.arch.name}: report of a training", context)
+
+
+def _facts(found: Found) -> list[tuple[str, object]]:
+    result, args = found.result, found.args
+    items = [
+        ("Arch", join([found.arch.name, ", id ", code(found.arch.id)])),
+        ("Images", _images(found)),
+        ("Classes", _classes(result.get("classes") or [])),
+        ("Recipe", _recipe(found)),
+        ("Trained on", str(result.get("device") or args.get("device") or "unknown")),
+        ("Time", format_seconds(sum(row.get("seconds", 0.0) for row in found.rows))),
+        ("Started", date(found.env)),
+        (
+            "Repeat",
+            command("nas", "train", str(args["arch"]), "--config", _file(found, run_folder.ARGS)),
+        ),
+    ]
+    return [(name, value) for name, value in items if value]
+
+
+def _run(found: Found) -> str:
+    return str(found.result.get("run") or found.folder)
+
+
+def _file(found: Found, name: str) -> str:
+    return f"{_run(found)}/{name}"
+
+
+def _headline(found: Found) -> str:
+    name = f"{found.arch.name} on {_data_name(found)}"
+    if found.result:
+        test = found.result["test"]
+        return f"{name}: {test['top1']:.2f} % of the test images right"
+    best = history.best(found.rows)
+    so_far = f", best so far {best[1]:.2f} % of the validation images right" if best else ""
+    return f"{name}: not finished, {len(found.rows)} of {_epochs(found)} epochs{so_far}"
+
+
+def _data_name(found: Found) -> str:
+    name = found.result.get("data") or found.data.get("name") or found.args.get("data") or "images"
+    return str(name)
+
+
+def _epochs(found: Found) -> object:
+    return found.result.get("epochs") or found.args.get("epochs") or "the recipe's"
+
+
+def _images(found: Found) -> str:
+    splits = found.result.get("splits") or found.data.get("splits") or {}
+    counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
+    side = found.result.get("imgsz") or found.args.get("imgsz") or found.arch.resolution
+    return f"{_data_name(found)}: {counts}; {side} pixels a side"
+
+
+def _classes(names: Sequence[str]) -> str:
+    shown, letters = 0, 0
+    for name in names:
+        letters += len(name) + 2
+        if letters > MOST_LETTERS:
+            break
+        shown += 1
+    words = [f"{len(names)}: {', '.join(names[:shown])}"] if shown else [f"{len(names)}"]
+    words += [f"and {len(names) - shown} more"] if 0 < shown < len(names) else []
+    return " ".join(words) if names else ""
+
+
+def _recipe(found: Found) -> str:
+    args = found.args
+    words = [str(found.result.get("recipe") or args.get("recipe") or "")]
+    words += [f"{name} {value}" for name, value in (args.get("recipe_options") or {}).items()]
+    words += [f"{_epochs(found)} epochs"]
+    words += [f"{args['batch_size']} images a step"] if args.get("batch_size") else []
+    words += [f"from the weights of {args['init']}"] if args.get("init") else []
+    words += ["the classifier alone"] if args.get("freeze") else []
+    return ", ".join([*words, f"seed {args.get('seed', 'unknown')}"])
+
+
+def _alerts(found: Found) -> list[str]:
+    """Return what a reader must know before trusting the figures."""
+    warning = str(found.result.get(FIELD) or "")
+    alerts = [f"{warning[:1].upper()}{warning[1:]}."] if warning else []
+    if not found.result:
+        again = quoting.command("nas", "resume", _run(found))
+        alerts.append(f"Not finished: `{again}` goes on. The test images are not read yet.")
+    return alerts
+
+
+def _figures(found: Found) -> list[tuple[str, str, str]]:
+    counted = cost.count(found.arch)
+    flops = f"multiply-adds at {found.arch.resolution} pixels"
+    figures = [
+        ("FLOPs", format_count(counted.flops), flops),
+        ("parameters", format_count(counted.params), "weights and biases"),
+    ]
+    if found.result:
+        test, val = found.result["test"], found.result["val"]
+        split = [
+            ("test top-1", _score(test), f"of {test['n']:,} images, read once, at the end"),
+            ("validation top-1", _score(val), f"epoch {found.result['best_epoch']}, chosen by it"),
+        ]
+        figures = [*split, *figures]
+    return figures
+
+
+def _score(score: Mapping[str, Any]) -> str:
+    return f"{score['top1']:.2f} ± {score['standard_error']:.2f} %"
+
+
+def _curves(found: Found) -> dict[str, object]:
+    """Return loss and accuracy over the epochs, and what the loss's axis leaves out."""
+    if not found.rows:
+        return {"loss": "", "accuracy": "", "lost": ""}
+    curves = [history.curve(found.rows, column) for column in history.LOSSES]
+    lost = history.said(curves)
+    return {
+        "loss": plot(_loss_chart(found.rows, curves)),
+        "accuracy": plot(_accuracy_chart(found)),
+        "lost": f"{lost[:1].upper()}{lost[1:]}",
+    }
+
+
+def _loss_chart(rows: Sequence[Row], curves: Sequence[history.Curve]) -> Figure:
+    chart = _chart(rows, history.LOSSES, "Loss")
+    if (top := history.ceiling(curves)) is not None:
+        chart["layout"]["yaxis"]["range"] = [0, top]
+    return chart
+
+
+def _accuracy_chart(found: Found) -> Figure:
+    rows = found.rows
+    chart = _chart(rows, history.accuracies(rows), "Accuracy (%)")
+    best = found.result.get("best_epoch") or (history.best(rows) or (0,))[0]
+    if best:
+        epochs = [row["epoch"] for row in rows]
+        name_lines(chart["layout"], {f"best, epoch {best:g}": float(best)}, epochs)
+    return chart
+
+
+def _chart(rows: Sequence[Row], lines: Mapping[str, str], title: str) -> Figure:
+    drawn = [_line(rows, column, name) for column, name in lines.items()]
+    chart = axes_chart(drawn, "Epoch", title, 340)
+    if len(rows) <= 10:  # no ticks between epochs
+        chart["layout"]["xaxis"]["dtick"] = 1
+    return chart
+
+
+def _line(rows: Sequence[Row], column: str, name: str) -> dict[str, Any]:
+    points, colour = history.curve(rows, column), COLOURS[column]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers" if len(points) <= 30 else "lines",
+        "name": name,
+        "x": [epoch for epoch, _ in points],
+        "y": [rounded(value) for _, value in points],
+        "line": {"color": colour, "width": 2},
+        "marker": {"color": colour, "size": 5},
+        "hovertemplate": "epoch %{x}: %{y:.4g}",
+    }
+
+
+def _confusion(found: Found) -> dict[str, str]:
+    """Return the picture of the confusion matrix, and itself as a URL where it is small enough."""
+    path = found.folder / PICTURE
+    if not path.is_file():
+        return {"picture": "", "source": ""}
+    data = path.read_bytes()
+    source = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
+    return {"picture": PICTURE, "source": source if len(data) <= LARGEST else ""}
+
+
+def _uses(found: Found) -> list[Markup]:
+    if not found.result:
+        return []
+    lines = [("predict", _run(found), "IMAGE"), ("explain", "IMAGE", "--models", _run(found))]
+    lines.append(("export", _run(found), "--format", "onnx"))
+    return [command("nas", *words) for words in lines]

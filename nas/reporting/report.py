@@ -1,0 +1,150 @@
+"""The report of a run: one HTML file that shows what was found, offline, for people.
+
+It is made from the run's files alone, so it can be written again at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nas
+from nas.core import run_folder
+from nas.core.errors import NasError, RunError
+from nas.core.quoting import command
+from nas.models.arch import Arch
+from nas.reporting.html import data, family, scale, search, train
+from nas.reporting.html.markup import render
+
+REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
+TABLES = ("trials.csv", "random.csv", "pareto.csv", "importance.csv", "family.csv")
+FILES = (
+    *TABLES,
+    "results.csv",
+    "results.png",
+    "confusion_matrix.png",
+    "README.md",
+    RESULT,
+    run_folder.ARGS,
+    run_folder.ENVIRONMENT,
+    "best/arch.json",
+)
+
+
+def write(folder: Path) -> Path:
+    """Write report.html into the folder of a search, scale or train run; return its path.
+
+    `folder`: or the run's name. A training may be unfinished. A search shows the latest family that
+    was scaled from it under the same project.
+
+    Raises:
+        RunError: the folder is none of these, is damaged, or cannot be written.
+    """
+    folder = run_folder.find(folder)
+    args = run_folder.read_args(folder) if (folder / run_folder.ARGS).is_file() else {}
+    training = train.holds(folder, args)
+    result = _json(folder / RESULT) if training else _result(folder)
+    env = _json(folder / run_folder.ENVIRONMENT)
+    try:
+        if training:
+            page = train.page(train.read(folder, result, args, env))
+        elif "members" in result:
+            page = scale.page(result, env, families_beside(folder, result))
+        else:
+            page = search.page(data.read(folder, result, args, env), _family(folder, result))
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{folder / RESULT} lacks what a report needs ({type(error).__name__}: {error}); "
+            "was it edited?"
+        ) from error
+    footer = _footer(folder, args, env)
+    run_folder.write_text(
+        folder / REPORT, render(page.template, title=page.title, footer=footer, **page.context)
+    )
+    return folder / REPORT
+
+
+def _result(folder: Path) -> dict[str, Any]:
+    found = _json(folder / RESULT)
+    if not found and (folder / run_folder.ARGS).is_file():
+        raise RunError(
+            f"{folder} has no {RESULT} yet: finish it first, with "
+            f"`{command('nas', 'resume', str(folder))}`"
+        )
+    if not ({"members", "baseline"} <= set(found) or {"space", "states"} <= set(found)):
+        raise RunError(
+            f"{folder} is no run that can be reported: a folder of `nas search`, `nas scale` or "
+            f"`nas train`, with {run_folder.ARGS} and {RESULT}, is expected"
+        )
+    if found.get("schema") != SCHEMA:
+        raise RunError(
+            f"{folder / RESULT} has schema {found.get('schema')!r}, this version reads {SCHEMA}: "
+            "report with the version that made the run"
+        )
+    return found
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return the object of a JSON file, an empty one if there is no file."""
+    return run_folder.read_object(path) if path.exists() else {}
+
+
+def _family(folder: Path, result: Mapping[str, Any]) -> dict[str, object] | None:
+    """Return the section of the latest family of a search, if there is one."""
+    if not result.get("best"):
+        return None
+    for other in reversed(run_folder.runs("scale", folder.resolve().parent.parent)):
+        try:
+            made = _result(other) if _comes_from(run_folder.read_args(other), folder) else {}
+        except NasError:  # another run's damage is not this one's
+            continue
+        if "members" in made:
+            base, best = (entry["arch"] for entry in (made["baseline"], result["best"]))
+            same = Arch.from_dict(base).id == Arch.from_dict(best).id
+            return scale.in_search(made, same)
+    return None
+
+
+def families_beside(folder: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the other trained families of a run's base, of each rule the latest."""
+    found: dict[str, dict[str, Any]] = {}
+    for other in run_folder.runs("scale", folder.resolve().parent.parent):
+        try:
+            made = _result(other) if other.resolve() != folder.resolve() else {}
+        except NasError:  # another run's damage is not this one's
+            continue
+        if "members" in made and family.comparable(result, made):
+            found[made["rule"]] = made
+    return list(found.values())
+
+
+def _comes_from(args: Mapping[str, Any], folder: Path) -> bool:
+    """Tell whether a family's base is a search run's folder or its best arch.
+
+    A relative base was typed in a folder above the run that is not on file: any will do.
+    """
+    if "base" not in args:
+        return False
+    here, base = folder.resolve(), Path(str(args["base"]))
+    places = [base.resolve(), *(above / base for above in here.parents)]
+    return any(place in (here, here / "best", here / "best" / "arch.json") for place in places)
+
+
+def _footer(folder: Path, args: Mapping[str, Any], env: Mapping[str, Any]) -> dict[str, object]:
+    """Return what is needed to repeat the run: files, arguments, environment, version."""
+    return {
+        "files": [name for name in FILES if (folder / name).is_file()],
+        "arguments": [(name, value) for name, value in args.items() if value not in (None, {}, [])],
+        "environment": _environment(env),
+        "version": nas.__version__,
+    }
+
+
+def _environment(env: Mapping[str, Any]) -> list[tuple[object, object]]:
+    names = ("python", "platform", "cpus", "commit")
+    items: list[tuple[object, object]] = [(name, env[name]) for name in names if env.get(name)]
+    items += list((env.get("versions") or {}).items())
+    if env.get("command"):
+        items.append(("started as", command(*env["command"])))
+    return items

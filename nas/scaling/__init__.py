@@ -1,0 +1,1 @@
+"""Compound scaling of a base to a family, and the fit of its coefficients."""

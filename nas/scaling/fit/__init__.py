@@ -1,0 +1,1 @@
+"""The fit of alpha, beta, gamma."""

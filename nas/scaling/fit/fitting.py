@@ -1,0 +1,364 @@
+"""Fit alpha, beta and gamma to a base: train the candidates of a grid, the best of them again.
+
+Source: Tan and Le 2019, section 3.3, step 1. They trained a grid once and took the best. Here the
+worse half stops at each rung (Jamieson and Talwalkar 2016, successive halving), and the winner is
+named by new seeds that chose nobody, as in a search's finals.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from nas.core import run_folder
+from nas.core.errors import NasError, RunError
+from nas.core.units import format_count, format_seconds
+from nas.data.identity import unchanged
+from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
+from nas.scaling.fit import coefficients
+from nas.scaling.fit.coefficients import Coefficients
+from nas.scaling.fit.grid import MISS, Candidate
+from nas.scaling.fit.results import WHOLE, conclude, label
+from nas.scaling.fit.setup import Plan, measured
+from nas.scaling.settings import COEFFICIENTS, SHAPED
+from nas.scaling.setup import Screen, Setup, Stop, open_executor
+from nas.searching.outcome import finals
+from nas.searching.outcome.finals import Finalist, Standing
+
+FIT, TABLE, TRAININGS = "fit.json", "fit.csv", "trainings"
+PINNED = "coefficients.json"  # those of this run, whatever is fitted later
+NUMBERS = ("accuracy", "latency_ms", TRAINING_FLOPS)
+COLUMNS = (
+    *("arch_id", *COEFFICIENTS, "seed", "epochs", *NUMBERS),
+    *("seconds", "place", "retries", "error"),
+)
+
+
+def settle(
+    setup: Setup, plan: Plan | None, folder: Path, screen: Screen, stop: Stop
+) -> tuple[Coefficients | None, str]:
+    """Return the coefficients of a run, or None and why there are none yet.
+
+    Those that are on file in the run, else fitted if that is planned, else those that are kept with
+    the base, else the paper's. A flag goes before all but the first.
+
+    Raises:
+        NasError: every candidate failed.
+        RunError: the run's files are damaged or cannot be written.
+    """
+    kept = folder / PINNED
+    if kept.is_file():
+        return _pinned(kept), ""
+    if plan:
+        fresh, reason = fit(plan, folder, screen, stop)
+        if fresh is None:
+            return None, reason
+        found = fresh
+    elif setup.settings.rule in SHAPED:
+        stored, note = coefficients.find(_home(setup), setup.arch)
+        screen.say(note)
+        found = given(setup, stored or coefficients.PAPER)
+        screen.say(f"{label(found[:3])}, {found.origin}" if stored else "")
+    else:
+        found = given(setup, coefficients.PAPER)
+    run_folder.write_json(kept, found._asdict())
+    return found, ""
+
+
+def _pinned(path: Path) -> Coefficients:
+    """Return the coefficients that a run began with.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    data = run_folder.read_json(path)
+    try:
+        return coefficients.parsed(data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} holds no coefficients ({type(error).__name__}: {error}): delete it to have "
+            "them found again"
+        ) from error
+
+
+def _home(setup: Setup) -> Path:
+    # a path is absolute; what is not is a name, whatever folder is called so
+    path = Path(setup.source)
+    return coefficients.place(path if path.is_absolute() else None, setup.project, setup.arch.name)
+
+
+def given(setup: Setup, others: Coefficients) -> Coefficients:
+    """Return the coefficients of the flags, the others where a flag is missing."""
+    flags = {name: getattr(setup.settings, name) for name in COEFFICIENTS}
+    # 0 is given too, and refused where the family is made
+    typed = {name: value for name, value in flags.items() if value is not None}
+    if not typed:
+        return others
+    words = ", ".join(f"--{name}" for name in typed) + " as given"
+    rest = "" if len(typed) == len(COEFFICIENTS) else f", the rest {others.origin}"
+    return others._replace(**typed, origin=words + rest)
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """Return the finished fit of a run, None if there is none."""
+    path = folder / FIT
+    found = _noted(path) if path.is_file() else {}
+    return found if found.get("chosen") else None
+
+
+def _noted(path: Path) -> dict[str, Any]:
+    """Return what fit.json holds: of a finished fit all, of another its images.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    found = run_folder.read_json(path)
+    whole = isinstance(found, dict) and {"fingerprint", "chosen"} <= set(found)
+    if not whole or (found["chosen"] and not set(found) >= WHOLE):
+        raise RunError(f"{path} holds no fit: delete it, and it is made again from the tables")
+    return dict(found)
+
+
+def fit(plan: Plan, folder: Path, screen: Screen, stop: Stop) -> tuple[Coefficients | None, str]:
+    """Train the candidates and return the best coefficients, kept with the base from now on.
+
+    Each finished training is a row of fit.csv or finals.csv in the folder at once, and is never
+    repeated. `stop` gives the reason to end early; then None and the reason are returned, and a
+    later call goes on.
+
+    Raises:
+        NasError: every candidate failed; the message gives the reason.
+        RunError: a file cannot be written, or the images are others than those it began with.
+    """
+    _begin(plan, folder)
+    for line in (*getattr(plan.evaluator, "notes", ()), *_opening(plan)):
+        screen.say(line)
+    told: list[str] = []
+
+    def heard() -> str:
+        told.append(stop())  # it is asked only while a training waits
+        return told[-1]
+
+    table = _Table(plan, folder, screen)
+    executor = open_executor(plan.setup, plan.work, folder)
+    try:
+        last = _halve(plan, table, executor, heard)
+        standings = _play(plan, table, last, folder, executor, heard) if last else []
+        screen.say(executor.fleet().note)
+    finally:
+        executor.close()
+    if reason := next(filter(None, told), ""):
+        return None, reason
+    found = conclude(plan, table.seen, standings, _spent(folder))
+    run_folder.write_json(folder / FIT, found)
+    chosen = _coefficients(plan, found, folder)
+    about = {"run": str(folder), "data": plan.setup.settings.data, **found["chosen"]}
+    coefficients.store(_home(plan.setup), plan.setup.arch, chosen, {**about, **chosen._asdict()})
+    return chosen, ""
+
+
+def _coefficients(plan: Plan, found: dict[str, Any], folder: Path) -> Coefficients:
+    alpha, beta, gamma = (found["chosen"][name] for name in COEFFICIENTS)
+    origin = f"fitted to this base on {plan.setup.settings.data} by {folder}"
+    if found["within_noise"]:
+        origin += f", within the noise of {len(found['alike'])} other candidates"
+    elif found["within_noise"] is None:
+        origin += ", noise unknown"
+    return Coefficients(alpha, beta, gamma, origin)
+
+
+def _begin(plan: Plan, folder: Path) -> None:
+    """Note what the fit is of, or check that it is still that.
+
+    Raises:
+        RunError: the images have changed.
+    """
+    path = folder / FIT
+    data = getattr(plan.evaluator, "fingerprint", "")
+    if not path.exists():
+        run_folder.write_json(path, {"fingerprint": data, "chosen": None})
+        return
+    before = _noted(path)["fingerprint"]
+    if before != data and not (data and unchanged(before, plan.evaluator)):
+        raise RunError(
+            f"the images of {plan.setup.settings.data} are not those that {folder} began with: "
+            "bring them back, or fit anew under another --name"
+        )
+
+
+def _opening(plan: Plan) -> list[str]:
+    """Return what is going to be trained, and what it costs."""
+    grid, wanted = plan.grid, plan.setup.settings.candidates
+    passing = sum(each.passes for each in grid.candidates)
+    lines = [
+        f"grid of step {grid.step:g}: {len(grid.candidates)} networks with α·β²·γ² = 2 ± "
+        f"{grid.tolerance:.0%}, {passing} of them cost twice the FLOPs ± {MISS:.0%}; "
+        f"{len(grid.trained)} are trained"
+    ]
+    if wanted and len(grid.trained) < wanted:
+        lines.append(f"no more than {len(grid.trained)} differ enough from each other")
+    flops = plan.training_flops
+    cost = f", {format_count(flops)} multiply-adds" if flops == flops else ""
+    lines.append(f"up to {plan.epochs} epochs of training in all{cost}: {plan.evaluator.title}")
+    return lines
+
+
+@dataclass
+class _Table:
+    """What the first round has shown: a row of fit.csv for each training up to a rung."""
+
+    plan: Plan
+    folder: Path
+    screen: Screen
+    rows: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        path = self.folder / TABLE
+        try:
+            rows = [{name: row[name] for name in COLUMNS} for row in run_folder.read_csv(path)]
+            self.rows = rows
+            _ = self.seen, self._done(), [float(row["seconds"]) for row in rows]
+            # what failed before gets another chance: the cause may be mended
+            self.rows = [row for row in rows if row["accuracy"]]
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise RunError(
+                f"{path} is damaged ({type(error).__name__}: {error}): delete it, and what is in "
+                "it is trained again"
+            ) from error
+
+    @property
+    def seen(self) -> dict[str, dict[int, Metrics]]:
+        """Return the metrics of each network after the epochs of each rung it has come to."""
+        found: dict[str, dict[int, Metrics]] = {}
+        by_id = {each.arch.id: each for each in self.plan.grid.trained}
+        for row in self.rows:
+            own = found.setdefault(row["arch_id"], {})
+            if row["accuracy"] and row["arch_id"] in by_id:
+                metrics = {name: float(row[name]) for name in NUMBERS if row[name]}
+                own[int(row["epochs"])] = measured(metrics, by_id[row["arch_id"]])
+        return found
+
+    def failed(self, arch_id: str) -> str:
+        """Return why a network's training failed, "" if it did not."""
+        return next((r["error"] for r in self.rows if r["arch_id"] == arch_id and r["error"]), "")
+
+    def seconds(self, arch_id: str) -> float:
+        return sum(float(row["seconds"]) for row in self.rows if row["arch_id"] == arch_id)
+
+    def append(self, outcome: Outcome, candidate: Candidate, task: Task, slots: int) -> None:
+        """Put a finished training on file, and tell of it."""
+        numbers = [outcome.metrics.get(name, "") for name in NUMBERS]
+        cells = [candidate.arch.id, *candidate.coefficients, task.seed, task.epochs, *numbers]
+        cells += [f"{outcome.seconds:.4g}", outcome.place, outcome.retries, outcome.error]
+        self.rows.append({k: str(v) for k, v in zip(COLUMNS, cells, strict=True)})
+        rows = [[row[name] for name in COLUMNS] for row in self.rows]
+        run_folder.write_csv(self.folder / TABLE, COLUMNS, rows, checked=True)
+        shown = outcome.error or f"{outcome.metrics['accuracy']:.2f} %"
+        words = f"{label(candidate.coefficients)} epoch {task.epochs}: {shown}"
+        self.screen.say(words + self._left(slots))
+
+    def _left(self, slots: int) -> str:
+        """Return how long the rest will take, by what an epoch has taken so far."""
+        seconds, done = sum(float(row["seconds"]) for row in self.rows), self._done()
+        left = max(0, self.plan.epochs - done) * seconds / (done or 1) / slots
+        return f"; about {format_seconds(left)} to go" if left else ""
+
+    def _done(self) -> int:
+        """Return the epochs that were trained; a training comes back at each rung."""
+        before = dict(zip(self.plan.rungs, (0, *self.plan.rungs), strict=False))
+        ends = [int(row["epochs"]) for row in self.rows if not row["error"]]
+        return sum(end - before[end] for end in ends if end in before)
+
+
+def _halve(plan: Plan, table: _Table, executor: Executor, stop: Stop) -> list[Candidate]:
+    """Train up to each rung, and go on with the better half; return those at the last, best first.
+
+    Where it ends early, nothing is returned.
+    """
+    alive = plan.grid.trained
+    for epochs in plan.rungs:
+        _train(plan, table, alive, epochs, executor, stop)
+        seen = table.seen
+        done = [each for each in alive if epochs in seen.get(each.arch.id, {})]
+        if len(done) + sum(bool(table.failed(each.arch.id)) for each in alive) < len(alive):
+            return []  # stopped
+        if not done:
+            reason = table.failed(alive[0].arch.id)
+            raise NasError(f"every candidate failed: {reason}; mend that, and go on with --resume")
+        ranked = sorted(done, key=lambda each: -plan.score(seen[each.arch.id][epochs]))
+        alive = ranked if epochs == plan.rungs[-1] else ranked[: plan.survivors(len(ranked))]
+        for each in set(plan.grid.trained) - set(alive):
+            shutil.rmtree(_place(table.folder, each), ignore_errors=True)
+    shutil.rmtree(table.folder / TRAININGS, ignore_errors=True)
+    return alive
+
+
+def _place(folder: Path, candidate: Candidate) -> Path:
+    return folder / TRAININGS / candidate.arch.id
+
+
+def _train(
+    plan: Plan, table: _Table, alive: list[Candidate], epochs: int, executor: Executor, stop: Stop
+) -> None:
+    """Train those up to a rung that have neither come to it nor failed."""
+    chosen, seen = plan.setup.settings, table.seen
+    tasks = []
+    for number, each in enumerate(alive):
+        if epochs in seen.get(each.arch.id, {}) or table.failed(each.arch.id):
+            continue
+        limit = chosen.trial_time_limit or 0.0
+        limit = max(1.0, limit - table.seconds(each.arch.id)) if limit else 0.0
+        place = str(_place(table.folder, each))
+        task = Task(number, each.arch.to_dict(), chosen.seed, epochs, place, limit)
+        tasks.append((each, task))
+    for outcome, each, task in finals.outcomes(executor, tasks, stop):
+        table.append(outcome, each, task, executor.slots)
+
+
+def _play(
+    plan: Plan,
+    table: _Table,
+    last: list[Candidate],
+    folder: Path,
+    executor: Executor,
+    stop: Callable[[], str],
+) -> list[Standing]:
+    """Train the best few with new seeds, and beside them the one nearest the paper's."""
+    names = [each.arch.id for each in last[: plan.finalists]]
+    papers = [each.arch.id for each in plan.grid.trained if each.near_papers]
+    seen = table.seen
+    playing = [
+        Finalist(label(each.coefficients), each.arch, list(seen[each.arch.id].values())[-1])
+        for each in sorted(plan.grid.trained, key=lambda e: e.coefficients)
+        if each.arch.id in {*names, *papers} and seen.get(each.arch.id)
+    ]
+    chosen = plan.setup.settings
+    return finals.play(
+        folder,
+        playing,
+        executor,
+        epochs=plan.rungs[-1],
+        seeds=plan.final_seeds,
+        seed=chosen.seed,
+        limit=chosen.trial_time_limit or 0.0,
+        retry=True,
+        stop=stop,
+        say=table.screen.say,
+    )
+
+
+def _spent(folder: Path) -> dict[str, float]:
+    """Return the multiply-adds and the seconds that all trainings took."""
+    # a training comes back at each rung, with all that it has cost so far
+    first: dict[str, float] = {}
+    rows = run_folder.read_csv(folder / TABLE)
+    for row in rows:
+        if row[TRAINING_FLOPS]:
+            first[row["arch_id"]] = max(first.get(row["arch_id"], 0.0), float(row[TRAINING_FLOPS]))
+    again = run_folder.read_csv(folder / finals.FINALS)
+    later = sum(float(row.get(TRAINING_FLOPS) or 0) for row in again)
+    seconds = sum(float(row["seconds"]) for row in (*rows, *again))
+    return {TRAINING_FLOPS: sum(first.values()) + later, "seconds": seconds}

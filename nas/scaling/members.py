@@ -1,0 +1,305 @@
+"""Train the members of a family: one task each, the largest first, every result on file at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.core import run_folder
+from nas.core.errors import NasError, RunError
+from nas.core.units import format_seconds
+from nas.data.identity import unchanged, way_back
+from nas.interfaces import Executor, Outcome, Task
+from nas.models.arch import Arch
+from nas.scaling.member_setup import (
+    ARCH,
+    Plan,
+    Row,
+    begin,
+    memory_needed,
+    opening,
+    plan_of,
+    warnings,
+    work_of,
+)
+from nas.scaling.progress import Progress
+from nas.scaling.setup import INTERRUPTED, Screen, Setup, Stop, open_executor
+from nas.training import model_card
+
+MEMBER, RESULT, LATENCY, CARD, SCHEMA = "member.json", "result.json", "latency.json", "README.md", 1
+DATA = "data.json"  # of a training: the images that it is of
+# numbers that every member.json holds, and what it tells beside them
+METRICS = (
+    *("accuracy", "accuracy_std", "test_accuracy", "test_accuracy_std"),
+    *("latency_ms", "latency_p10_ms", "latency_p90_ms", "latency_unrest"),
+    *("images_per_second", "training_seconds"),
+)
+WHERE = ("device", "latency_device", "place", "retries", "member", "memory_estimate")
+# of a member that was trained, beside what scaling alone tells
+COLUMNS = (
+    "accuracy",
+    "accuracy_std",
+    "test_accuracy",
+    "test_accuracy_std",
+    "latency_ms",
+    "latency_p10_ms",
+    "latency_p90_ms",
+    "latency_unrest",
+    "latency_device",
+    "memory_bytes",
+    "memory_estimate",
+    "images_per_second",
+    "training_seconds",
+    "device",
+    "place",
+    "problem",
+)
+
+
+def train_members(
+    setup: Setup, folder: Path, rows: Sequence[Row], screen: Screen, stop: Stop
+) -> tuple[dict[str, Any], NasError | None]:
+    """Train every member that is not on file; return what the result of a scaling gains.
+
+    `members`: the rows, each with `training` where it is trained; `missing`: the reasons of those
+    that failed, by name; `stopped`: the reason to stop before the end, or ""; `trained_on`: what
+    makes accuracies of two families comparable. Beside it comes the error that no further member
+    would have escaped, as a full disk, to be raised once the rest is written; None: there is none.
+
+    Raises:
+        RunError: members on file were trained on other images.
+        OptionError, MissingError: the data cannot be read.
+    """
+    plan = plan_of(setup, folder, rows)
+    _check_images(plan)
+    twins = _twins(rows)
+    for name, first in twins.items():
+        screen.say(f"{name} is the same network as {first}: trained once")
+    due = [row for row in rows if row["name"] not in twins and not _kept(plan, row, screen)]
+    due.sort(key=lambda row: -row["flops"])
+    missing: dict[str, str] = {}
+    reason, error = "", None
+    try:
+        reason = _train(plan, due, missing, screen, stop) if due else ""
+    except NasError as caught:
+        reason, error = str(caught), caught
+    found = [
+        _with_training(plan, row, twins.get(str(row["name"]), str(row["name"]))) for row in rows
+    ]
+    more = {"members": found, "missing": missing, "stopped": reason, "trained_on": _alike(plan)}
+    return more, error
+
+
+def _alike(plan: Plan) -> dict[str, Any]:
+    """Return what two families must have in common for their accuracies to be compared."""
+    dataset, chosen = plan.dataset, plan.setup.settings
+    return {
+        "data": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "recipe": plan.recipe.name,
+        "recipe_options": dict(chosen.recipe_options),
+        "epochs": plan.epochs,
+        "batch_size": plan.batch,
+        "seed": chosen.seed,
+    }
+
+
+def _check_images(plan: Plan) -> None:
+    """Check that what is on file was trained on these images.
+
+    Raises:
+        RunError: it was not.
+    """
+    for path in (plan.folder / row["name"] / name for row in plan.rows for name in (MEMBER, DATA)):
+        before = _object(path).get("fingerprint")
+        if not unchanged(before, plan.dataset):
+            raise RunError(
+                f"the images of {plan.setup.settings.data} are not those that {path.parent} was "
+                f"trained on: {way_back(before, plan.dataset, path)}"
+            )
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds, {} where there is none or it is damaged."""
+    try:
+        found = run_folder.read_object(path) if path.exists() else {}
+    except NasError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _twins(rows: Sequence[Row]) -> dict[str, str]:
+    """Return for each member that an earlier one equals in all but its name, that one's name."""
+    first: dict[str, str] = {}
+    twins = {}
+    for row in rows:
+        key = repr({k: v for k, v in row["arch"].items() if k != "name"})
+        if key in first:
+            twins[row["name"]] = first[key]
+        first.setdefault(key, row["name"])
+    return twins
+
+
+def _kept(plan: Plan, row: Row, screen: Screen) -> dict[str, Any]:
+    """Return what is on file of a member that is trained, {} if it is not."""
+    path = plan.folder / row["name"] / MEMBER
+    found = _object(path)
+    if not path.exists():
+        return {}
+    if not _valid(found):
+        screen.say(f"{path} is damaged: measured again; what was trained stays")
+        return {}
+    return found if found["arch_id"] == _id(row) else {}
+
+
+def _valid(found: Row) -> bool:
+    """Tell whether a member.json holds all that is read of it."""
+    metrics = found.get("metrics")
+    return (
+        found.get("schema") == SCHEMA
+        and all(key in found for key in (*WHERE, "arch_id", "fingerprint"))
+        and isinstance(metrics, dict)
+        and all(isinstance(metrics.get(key), int | float) for key in METRICS)
+    )
+
+
+def _id(row: Row) -> str:
+    return Arch.from_dict(row["arch"]).id
+
+
+def _with_training(plan: Plan, row: Row, name: str) -> dict[str, Any]:
+    """Return a row with what the training of the member of this name gave, if it is on file."""
+    found = _object(plan.folder / name / MEMBER)
+    if not _valid(found) or found["arch_id"] != _id(row):
+        return dict(row)
+    return {**row, "training": {**found["metrics"], **{key: found[key] for key in WHERE}}}
+
+
+def _train(
+    plan: Plan, due: Sequence[Row], missing: dict[str, str], screen: Screen, stop: Stop
+) -> str:
+    """Train members; put the reasons of those that failed into `missing`; return that of a stop."""
+    names = {number: row for number, row in enumerate(due)}
+    reason = stop()
+    if reason:
+        return reason
+    for row in due:
+        if aside := put_aside(plan.folder / row["name"], _id(row)):
+            screen.say(f"{row['name']} is another network than before, which is kept as {aside}")
+        begin(plan, row)
+    screen.say(opening(plan, due))
+    for line in warnings(plan, due):
+        screen.say(line)
+    executor = open_executor(plan.setup, work_of(plan), plan.folder)
+    screen.patient = False  # a training keeps what it has done when it is told to end
+    try:
+        with Progress([plan.folder / row["name"] for row in due], plan.epochs, screen.say):
+            for number, row in names.items():
+                executor.submit(_task(plan, number, row))
+            while names and not reason:
+                for outcome in executor.wait():
+                    row = names.pop(outcome.number)
+                    if outcome.error:
+                        missing[row["name"]] = outcome.error.removeprefix("NasError: ")
+                    else:
+                        _keep(plan, row, outcome)
+                    screen.say(_ending(row["name"], outcome))
+                reason = stop() if names else ""
+    except KeyboardInterrupt:
+        reason = INTERRUPTED
+    finally:
+        _close(executor, screen)
+    return reason
+
+
+def put_aside(folder: Path, arch_id: str) -> str:
+    """Rename the folder of a member that was trained as another network; return the new name."""
+    before = _trained_as(folder)
+    if before in ("", arch_id):
+        return ""
+    other = folder.with_name(f"{folder.name}-{before}")
+    while other.exists():
+        other = other.with_name(f"{other.name}-2")
+    folder.rename(other)
+    return other.name
+
+
+def _close(executor: Executor, screen: Screen) -> None:
+    executor.close()
+    screen.patient = True
+
+
+def _task(plan: Plan, number: int, row: Row) -> Task:
+    chosen = plan.setup.settings
+    return Task(
+        number,
+        dict(row["arch"]),
+        chosen.seed,
+        plan.epochs,
+        str((plan.folder / row["name"]).resolve()),
+        chosen.trial_time_limit or 0.0,
+        plan.gpus(row["name"]),
+    )
+
+
+def _trained_as(folder: Path) -> str:
+    """Return the id of the network that was or is being trained there, "" for none."""
+    if not (folder / run_folder.ARGS).exists():
+        return ""
+    with contextlib.suppress(NasError):
+        found = _object(folder / MEMBER).get("arch_id")
+        return str(found or Arch.from_dict(_object(folder / ARCH)).id)
+    return ""
+
+
+def _keep(plan: Plan, row: Row, outcome: Outcome) -> None:
+    """Write what came of a member, which says that it is trained and measured."""
+    folder = plan.folder / row["name"]
+    run_folder.write_json(
+        folder / MEMBER,
+        {
+            "schema": SCHEMA,
+            "member": row["name"],
+            "arch_id": _id(row),
+            "fingerprint": plan.dataset.fingerprint,
+            "metrics": outcome.metrics,
+            "memory_estimate": memory_needed(row, plan.per_step(row["name"])),
+            "device": run_folder.read_object(folder / RESULT, "device")["device"],
+            "latency_device": run_folder.read_object(folder / LATENCY, "device")["device"],
+            "place": outcome.place,
+            "retries": outcome.retries,
+        },
+    )
+
+
+def cells(result: Row, member: Row) -> list[Any]:
+    """Return a member's cells of COLUMNS, empty ones where it is not trained."""
+    problem = {"problem": result["missing"].get(member["name"], "")}
+    found = {**member.get("training", {}), **problem}
+    return [found.get(column, "") for column in COLUMNS]
+
+
+def describe(folder: Path, result: Row) -> None:
+    """Write each trained member's place in the family into its model card."""
+    for member in result["members"]:
+        path = folder / member["name"] / CARD
+        if "training" in member and path.exists():
+            run_folder.write_text(
+                path, model_card.placed(path.read_text(encoding="utf-8"), result, member)
+            )
+
+
+def _ending(name: str, outcome: Outcome) -> str:
+    """Return the line on a member that has ended."""
+    if outcome.error:
+        return f"{name} failed: {outcome.error}"
+    found = outcome.metrics
+    where = f" on {outcome.place}" if outcome.place else ""
+    return (
+        f"{name} done{where}: val {found['accuracy']:.2f} %, test {found['test_accuracy']:.2f} % "
+        f"±{found['test_accuracy_std']:.2f}, {format_seconds(found['training_seconds'])} of "
+        f"training, latency {found['latency_ms']:.1f} ms"
+    )

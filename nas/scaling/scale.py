@@ -1,0 +1,329 @@
+"""Scale: a baseline in, a family of larger (or smaller) archs out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.core import run_folder
+from nas.core.errors import NasError, OptionError, RunError
+from nas.core.quoting import command
+from nas.core.units import parse_phis
+from nas.models import compound, cost
+from nas.models.arch import Arch
+from nas.models.load import anchored, latest_search, load_arch, named
+from nas.reporting import report
+from nas.reporting.terminal.scale import silent
+from nas.scaling.fit import coefficients, fitting
+from nas.scaling.fit.setup import Plan, prepare_fit
+from nas.scaling.settings import (
+    COEFFICIENTS,
+    SHAPED,
+    ScaleSettings,
+    changeable,
+    scale_settings_from,
+)
+from nas.scaling.setup import BASE, INTERRUPTED, Screen, Setup, executor_options
+from nas.searching.evaluator_spec import CLUSTER
+from nas.searching.start.old_settings import scale_args
+
+SCHEMA = 1
+RESULT, FAMILY = "result.json", "family.csv"
+COLUMNS = (
+    "name",
+    "phi",
+    "depth",
+    "width",
+    "resolution",
+    "requested_resolution",
+    "rounded_depth",
+    "rounded_width",
+    "rounded_resolution",
+    "params",
+    "flops",
+    "flops_ratio",
+    "two_to_phi",
+    "activations",
+    "training_bytes_per_image",
+    "training_bytes",
+)
+
+
+def scale(
+    base: str | Path | Arch | Mapping[str, Any] | None = None,
+    *,
+    project: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    screen: Screen | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Scale a baseline; return what `nas scale --json` prints (`rule`, `members`, ...).
+
+    `base` is a search run, a baseline's name, an arch.json, an Arch or its data; without it the
+    latest search under `project` is taken. `settings` are the command's flags with underscores:
+    `nas.scale("efficientnet_b0", phi="1..7", rule="released")`; `rule` is one of
+    `nas.models.compound.RULES`. Writes project/scale/name with b1/arch.json and so on, family.csv
+    and report.html. `fit` finds the coefficients on images first, `train` trains every member;
+    `resume` goes on with the run of that name, or with the latest one, of this base and these
+    settings; what says where and how much at once may be changed.
+
+    Raises:
+        OptionError: no such base, rule or phi, a coefficient below 1, or a wrong setting.
+        RunError: the folder is in use, damaged or cannot be written.
+    """
+    chosen, project = _anchored(scale_settings_from(settings)), Path(project)
+    source = latest_search(project) if base is None else base
+    arch = load_arch(source)
+    base_name = named(source) if isinstance(source, str | Path) else arch.name
+    setup = Setup(chosen, arch, base_name, project)
+    arguments = {"base": base_name, **dataclasses.asdict(chosen)}
+    screen, folder = screen or silent(), None
+    if resume:
+        folder = _found(project, name, arguments, arch)
+        again = f"going on with {folder}" if folder else "no run of these settings to go on with"
+        screen.say(again if folder else f"{again}: starting a new one")
+    if folder:
+        given = {k for k, value in settings.items() if value is not None} & changeable(chosen)
+        changed = {key: getattr(chosen, key) for key in given}
+        return go_on(folder, changed, screen=screen, interrupted=interrupted)
+    plan = _check(setup)
+    folder = run_folder.create("scale", name, project, arguments)
+    run_folder.write_json(folder / BASE, arch.to_dict())
+    screen.run = str(folder)
+    return _scale(setup, plan, folder, screen, interrupted)
+
+
+def go_on(
+    folder: Path,
+    changed: Mapping[str, Any],
+    *,
+    screen: Screen | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """Go on with a scaling, with the base and the settings that it was started with.
+
+    `changed`: other values of settings of `nas.scaling.settings.FREE`, in force from now on.
+
+    Raises:
+        RunError: the folder is in use or damaged.
+    """
+    before = scale_args(run_folder.read_args(folder))
+    arguments = {**before, **_elsewhere(before, changed), **changed}
+    source = str(arguments.pop("base", ""))
+    kept = folder / BASE
+    arch = load_arch(kept if kept.exists() else source)
+    setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
+    plan = _check(setup)
+    screen = screen or silent()
+    screen.run = str(folder)
+    if before != {"base": source, **arguments}:
+        with run_folder.lease(folder):
+            run_folder.write_args(folder, {"base": source, **arguments})
+    return _scale(setup, plan, folder, screen, interrupted)
+
+
+def _elsewhere(before: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what goes when another executor takes over: the options of the one before."""
+    if changed.get("executor", before.get("executor")) == before.get("executor"):
+        return {}
+    return {**dict.fromkeys(CLUSTER), "executor_options": {}}
+
+
+def _anchored(chosen: ScaleSettings) -> ScaleSettings:
+    """Return the settings with absolute paths, so that the run goes on from any directory."""
+    return dataclasses.replace(
+        chosen,
+        data=chosen.data and anchored(chosen.data),
+        recipe=_recipe(chosen.recipe),
+        fit_recipe=_recipe(chosen.fit_recipe),
+    )
+
+
+def _recipe(name: str | None) -> str | None:
+    return anchored(name) if name and name.endswith(".py") else name
+
+
+def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch) -> Path | None:
+    """Return the run to go on with: of that name, or the latest, of this base and these settings.
+
+    Raises:
+        RunError: the run of that name was started with other settings, or from another base.
+    """
+    free = changeable(scale_settings_from({k: v for k, v in given.items() if k != "base"}))
+    for folder in reversed(run_folder.runs("scale", project)):
+        if name not in (None, folder.name):
+            continue
+        theirs = scale_args(run_folder.read_args(folder))
+        changed = [k for k, v in given.items() if k not in free and theirs.get(k) != v]
+        same = not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id
+        if not changed and same:
+            return folder
+        if name and not changed:
+            raise RunError(
+                f"{folder} was started from another network, which {given['base']} was then: go "
+                f"on with it by `{command('nas', 'resume', folder)}`, or name another run"
+            )
+        if name:
+            raise RunError(
+                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
+                f"{given[changed[0]]!r}: resume it with its own settings, or name another run"
+            )
+    return None
+
+
+def _check(setup: Setup) -> Plan | None:
+    """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
+    executor_options(setup.settings)
+    family = _members(setup, fitting.given(setup, coefficients.PAPER))
+    _check_coefficients(setup.settings)
+    if setup.settings.train:
+        from nas.scaling import member_setup  # numpy and more: only where something is trained
+
+        member_setup.check_names(setup.settings, [member.name for member in family])
+        member_setup.fitted_to_data(setup)
+    return prepare_fit(setup) if setup.settings.fit else None
+
+
+def _check_coefficients(chosen: ScaleSettings) -> None:
+    """Refuse coefficients that the rule does not read.
+
+    Raises:
+        OptionError: there is one; the message names it.
+    """
+    typed = [name for name in COEFFICIENTS if getattr(chosen, name) is not None]
+    if typed and chosen.rule not in SHAPED:
+        raise OptionError(
+            f"rule {chosen.rule} reads no --{typed[0]}: use --rule {' or '.join(SHAPED)}, or leave "
+            "it out"
+        )
+
+
+def _members(setup: Setup, found: coefficients.Coefficients) -> list[compound.Member]:
+    chosen = setup.settings
+    return compound.family(
+        setup.arch,
+        parse_phis(chosen.phi),
+        rule=chosen.rule,
+        alpha=found.alpha,
+        beta=found.beta,
+        gamma=found.gamma,
+        fixed_ends=chosen.fixed_ends,
+    )
+
+
+def _scale(
+    setup: Setup, plan: Plan | None, folder: Path, screen: Screen, interrupted: Callable[[], bool]
+) -> dict[str, Any]:
+    def stop() -> str:
+        return INTERRUPTED if interrupted() else ""
+
+    with run_folder.lease(folder):
+        run_folder.write_environment(folder)
+        found, stopped = fitting.settle(setup, plan, folder, screen, stop)
+        if found is None:
+            empty = _result(setup, folder, coefficients.PAPER, [])
+            return {**empty, "coefficients": None, "stopped": stopped}
+        if setup.settings.train:  # only now: coefficients belong to the base as it came
+            from nas.scaling import member_setup
+
+            setup = member_setup.fitted_to_data(setup)
+        result = _result(setup, folder, found, _members(setup, found))
+        error: NasError | None = None
+        if setup.settings.train:
+            from nas.scaling import members
+
+            more, error = members.train_members(setup, folder, result["members"], screen, stop)
+            result |= more
+        # whatever no other member would have escaped, what is trained is told first
+        with contextlib.suppress(*([NasError] if error else [])):
+            _write(folder, result)
+            _refresh(folder, setup.source)
+        if error:
+            raise error
+    return result
+
+
+def _result(
+    setup: Setup, folder: Path, found: coefficients.Coefficients, members: list[compound.Member]
+) -> dict[str, Any]:
+    arch, chosen = setup.arch, setup.settings
+    return {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "base": setup.source,
+        "phi": chosen.phi,
+        "rule": chosen.rule,
+        "alpha": found.alpha,
+        "beta": found.beta,
+        "gamma": found.gamma,
+        "coefficients": found._asdict() if chosen.rule in SHAPED else None,
+        "fit": fitting.read(folder) if chosen.fit else None,
+        "fixed_ends": chosen.fixed_ends,
+        "stopped": "",
+        "baseline": {"name": arch.name, "arch": arch.to_dict(), **_costs(arch, arch)},
+        "members": [_row(member, arch) for member in members],
+    }
+
+
+def _row(member: compound.Member, base: Arch) -> dict[str, Any]:
+    """Return one member as JSON data: multipliers as asked for, resolution in pixels."""
+    return {
+        "name": member.name,
+        "phi": member.phi,
+        "depth": member.requested.depth,
+        "width": member.requested.width,
+        "resolution": member.arch.resolution,
+        "requested_resolution": member.requested.resolution,
+        "rounded_depth": member.rounded.depth,
+        "rounded_width": member.rounded.width,
+        "rounded_resolution": member.rounded.resolution,
+        "two_to_phi": 2**member.phi,
+        **_costs(member.arch, base),
+        "arch": member.arch.to_dict(),
+    }
+
+
+def _costs(arch: Arch, base: Arch) -> dict[str, Any]:
+    own = cost.count(arch)
+    return {
+        "params": own.params,
+        "flops": own.flops,
+        "flops_ratio": own.flops / cost.count(base).flops,
+        "activations": own.activations,
+        "training_bytes_per_image": own.training_bytes_per_image,
+        "training_bytes": own.training_bytes,
+    }
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    for member in result["members"]:
+        arch = Arch.from_dict(member["arch"])
+        run_folder.write_text(folder / member["name"] / "arch.json", arch.to_json() + "\n")
+    columns: tuple[str, ...] = COLUMNS
+    rows = [[member[column] for column in COLUMNS] for member in result["members"]]
+    if "trained_on" in result:
+        from nas.scaling import members
+
+        columns += members.COLUMNS
+        for row, member in zip(rows, result["members"], strict=True):
+            row += members.cells(result, member)
+        members.describe(folder, result)
+    run_folder.write_csv(folder / FAMILY, columns, rows)
+    run_folder.write_json(folder / RESULT, result)
+
+
+def _refresh(folder: Path, source: str) -> None:
+    """Write the family's report, and those that show it: its search's, its rivals'."""
+    report.write(folder)
+    for other in report.families_beside(folder, run_folder.read_object(folder / RESULT)):
+        with contextlib.suppress(NasError):
+            report.write(folder.parent / Path(other["run"]).name)
+    if Path(source).is_absolute() and (Path(source) / "best").is_dir():
+        # a courtesy: the family is complete, and `nas report` says what is wrong with the search
+        with contextlib.suppress(NasError):
+            report.write(Path(source))

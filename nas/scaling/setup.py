@@ -1,0 +1,71 @@
+"""A scaling that has been checked: its settings, its base, and who does its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from nas.core import registry
+from nas.interfaces import Executor, Work
+from nas.models.arch import Arch
+from nas.scaling.settings import ScaleSettings
+from nas.searching.evaluator_spec import CLUSTER, EXECUTORS
+
+INTERRUPTED = "interrupted"
+BASE = "baseline.json"  # of a scaling, as it was when it began
+Stop = Callable[[], str]  # the reason to begin nothing more, "" to go on
+
+
+class Screen(Protocol):
+    """What a scaling tells a person while it works.
+
+    `patient`: whether a request to stop waits for what is running. `run`: the folder that it works
+    in, "" before there is one.
+    """
+
+    patient: bool
+    run: str
+
+    def say(self, text: str) -> None:
+        """Show one line; "" shows nothing."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """`source`: the base as it was named; `project`: the folder that holds the runs."""
+
+    settings: ScaleSettings
+    arch: Arch
+    source: str
+    project: Path
+
+
+def executor_options(settings: ScaleSettings) -> dict[str, Any]:
+    """Return the options of the executor: its own flags, and what --executor-option gives.
+
+    Raises:
+        OptionError: no such executor, or it takes no such option.
+    """
+    given: Mapping[str, Any] = {name: getattr(settings, name) for name in CLUSTER}
+    options = {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
+    registry.export("executors", settings.executor, "make")
+    registry.check_options("executors", settings.executor, options, EXECUTORS)
+    return options
+
+
+def open_executor(setup: Setup, work: Work, folder: Path) -> Executor:
+    """Return who does this work, its files in a folder of the run; close it in the end."""
+    chosen = setup.settings
+    executor: Executor = registry.make(
+        "executors",
+        chosen.executor,
+        work,
+        options=executor_options(chosen),
+        workers=chosen.workers or 0,
+        isolate=bool(chosen.trial_time_limit),
+        folder=folder.resolve(),
+        seconds=0.0,
+    )
+    return executor

@@ -1,0 +1,1 @@
+"""The search: space, objective, controllers, studies, and what comes of them."""

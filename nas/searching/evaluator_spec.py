@@ -1,0 +1,76 @@
+"""What a search asks its workers for: an evaluator with its options, and how they are reached."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from nas.core import registry
+from nas.core.errors import OptionError
+from nas.interfaces import Work
+from nas.searching.settings import Settings
+
+# settings that are options of an evaluator that trains
+TRAINING = (
+    "data",
+    "image_column",
+    "label_column",
+    "download",
+    "recipe",
+    "recipe_options",
+    "epochs",
+    "trial_time",
+    "fraction",
+    "train_imgsz",
+    "batch_size",
+)
+# settings that are options of an executor
+CLUSTER = ("address", "cpus_per_trial", "gpus_per_trial")
+# options of an executor that the search sets, not the user
+EXECUTORS = ("workers", "isolate", "folder", "seconds")
+
+
+def executor_options(settings: Settings) -> dict[str, Any]:
+    """Return the options of the executor: its own flags, and what --executor-option gives."""
+    given = {name: getattr(settings, name) for name in CLUSTER}
+    return {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
+
+
+def work_of(settings: Settings) -> Work:
+    """Return what workers make: the evaluator with its options, and a device that measures."""
+    name = settings.evaluator or ("training" if settings.data else "surrogate")
+    options = {**settings.evaluator_options, **_data_options(settings, name)}
+    known = registry.option_defaults("evaluators", name)
+    takes_device = "device" in known
+    if settings.space and "space" in known:
+        options = {"space": settings.space, **options}
+    if settings.target_latency and not settings.device:
+        raise OptionError(
+            "--target-latency needs a --device to say whose latency: "
+            f"{', '.join(registry.names('devices'))} of this machine"
+            + (", or one that the evaluator predicts" if takes_device else "")
+        )
+    if settings.device is None:
+        return Work(name, options)
+    if settings.device in registry.names("devices"):
+        return Work(name, options, settings.device)
+    if takes_device:
+        return Work(name, {**options, "device": settings.device})
+    raise OptionError(
+        f"--device of evaluator {name} takes one of {', '.join(registry.names('devices'))}, "
+        f"which measures the latency on this machine, not {settings.device!r}"
+    )
+
+
+def _data_options(settings: Settings, evaluator: str) -> dict[str, Any]:
+    """Return the settings of a training, as options of an evaluator that trains."""
+    known = registry.option_defaults("evaluators", evaluator)
+    given = {name: getattr(settings, name) for name in TRAINING}
+    given = {name: value for name, value in given.items() if value}
+    for name in given:
+        if name not in known:
+            flag = "--" + name.replace("_", "-").removesuffix("s" * name.endswith("options"))
+            way = "leave it out" if settings.data else "give --data"
+            raise OptionError(f"{flag} belongs to trainings, and {evaluator} trains nothing: {way}")
+    if "data" in known and not settings.data and "data" not in settings.evaluator_options:
+        raise OptionError(f"evaluator {evaluator} needs --data: your images")
+    return given

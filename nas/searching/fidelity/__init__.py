@@ -1,0 +1,1 @@
+"""How well short trainings rank archs."""

@@ -1,0 +1,208 @@
+"""Proxy check: how short may a training be and still rank archs as a long one does?"""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.core import run_folder
+from nas.core.errors import NasError, RunError
+from nas.core.units import format_count, format_seconds
+from nas.searching.fidelity.proxies import judge
+from nas.searching.fidelity.settings import FREE, ProxySettings, proxy_settings_from
+from nas.searching.fidelity.study import (
+    Lab,
+    Outcome,
+    Slot,
+    gathered,
+    open_lab,
+    read_rows,
+    train,
+    write_rows,
+)
+from nas.training.state import Row
+
+SCHEMA, INTERRUPTED = 1, "interrupted"
+RESULT, TRAINING = "result.json", "training"
+
+
+def proxy_check(
+    data: str,
+    *,
+    project: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda text: None,
+    interrupted: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train some archs shortly and long; return how well each short budget ranks them.
+
+    `settings` are the command's flags with underscores (`ProxySettings` of the file beside):
+    `nas.proxy_check("digits", archs=12, budget=["2", "4:0.5"], max_flops="20M")`. Random archs,
+    one of each stratum of FLOPs, are trained `seeds` times with each budget and long, each time
+    on a schedule and with a seed of its own. Accuracies are of the validation split after the last
+    epoch; the test split is not read.
+
+    Each finished training is a row of project/proxy-check/name/trainings.csv; `resume` goes on
+    with the run of that name, or with the latest one, of these settings. `say` gets a line on each
+    training; after an epoch in which `interrupted` the result is of the archs finished so far.
+
+    Raises:
+        OptionError: a setting is wrong, the data cannot be used, or the space has too few archs.
+        RunError: the run folder is in use, damaged, or of other settings.
+        NasError: every training failed.
+    """
+    chosen = proxy_settings_from({"data": data, **settings})
+    folder = _found(Path(project), name, chosen) if resume else None
+    lab = open_lab(chosen)
+    for note in lab.notes:
+        say(note)
+    if folder:
+        say(f"going on with {folder}")
+    elif resume:
+        say("no run of these settings to go on with: starting a new one")
+    folder = folder or run_folder.create(
+        "proxy-check", name, Path(project), dataclasses.asdict(chosen)
+    )
+    with run_folder.lease(folder):
+        run_folder.write_environment(folder)
+        rows, stopped = _train_all(lab, folder, say, interrupted)
+        result = _result(lab, folder, rows, stopped)
+        run_folder.write_json(folder / RESULT, result)
+        return result
+
+
+def _found(project: Path, name: str | None, chosen: ProxySettings) -> Path | None:
+    """Return the run of that name, or the latest, of these settings.
+
+    Raises:
+        RunError: the run of that name was started with other settings.
+    """
+    mine = {key: value for key, value in dataclasses.asdict(chosen).items() if key not in FREE}
+    for folder in reversed(run_folder.runs("proxy-check", project)):
+        if name not in (None, folder.name):
+            continue
+        try:
+            theirs = run_folder.read_args(folder)
+        except NasError:
+            if name:
+                raise
+            continue  # another run's damage
+        changed = [key for key, value in mine.items() if theirs.get(key) != value]
+        if not changed:
+            return folder
+        if name:
+            raise RunError(
+                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
+                f"{mine[changed[0]]!r}: resume it with its own settings, or name another run"
+            )
+    return None
+
+
+class _Stopped(Exception):
+    """A person asked to stop."""
+
+
+def _train_all(
+    lab: Lab, folder: Path, say: Callable[[str], None], interrupted: Callable[[], bool]
+) -> tuple[list[Outcome], str]:
+    """Do every training that has no row yet; return all rows and why it ended early, or ""."""
+    rows, slots = read_rows(lab, folder), lab.slots()
+    done = {(row.arch, row.budget, row.repeat) for row in rows}
+    begun = [slot for slot in slots if _key(slot) in done]
+
+    def watch(epoch: Row) -> None:
+        if interrupted():
+            raise _Stopped
+
+    for slot in slots:
+        if _key(slot) in done:
+            continue
+        if interrupted():
+            return rows, INTERRUPTED
+        try:
+            rows.append(train(lab, slot, folder / TRAINING, watch=watch, say=say))
+        except _Stopped:
+            return rows, INTERRUPTED
+        write_rows(folder, rows)
+        begun.append(slot)
+        say(_line(rows[-1], len(rows), len(slots), _left(lab, rows, begun)))
+    shutil.rmtree(folder / TRAINING, ignore_errors=True)
+    return rows, ""
+
+
+def _key(slot: Slot) -> tuple[int, str, int]:
+    return slot.arch, str(slot.budget), slot.repeat
+
+
+def _left(lab: Lab, rows: Sequence[Outcome], begun: Sequence[Slot]) -> float:
+    """Return the seconds that the rest takes at the speed so far."""
+    seconds = sum(row.seconds for row in rows if not row.error)
+    spent = sum(lab.weight(slot) for slot in begun)
+    return seconds * (sum(lab.weight(slot) for slot in lab.slots()) / spent - 1)
+
+
+def _line(row: Outcome, number: int, trainings: int, left: float) -> str:
+    head = f"{number}/{trainings} arch {row.arch + 1} ({format_count(row.flops)}) {row.budget}"
+    if row.error:
+        return f"{head} failed: {row.error}"
+    rest = f"; {format_seconds(round(left))} left" if number < trainings else ""
+    return f"{head} seed {row.seed}: {row.accuracy:.2f} % in {format_seconds(row.seconds)}{rest}"
+
+
+def _result(lab: Lab, folder: Path, rows: Sequence[Outcome], stopped: str) -> dict[str, Any]:
+    """Return what `nas proxy-check --json` prints.
+
+    Raises:
+        NasError: every training failed.
+    """
+    kept, trained = gathered(lab, rows)
+    failed = [row for row in rows if row.error]
+    if not kept and failed and not stopped:
+        raise NasError(f"no arch came through all its trainings: {failed[-1].error}")
+    flops = [lab.candidates[arch].flops for arch in kept]
+    shorts, long = [trained[budget] for budget in lab.budgets], trained[lab.long]
+    return {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "stopped": stopped,
+        "data": lab.settings.data,
+        "split": "val",
+        "space": lab.space.name,
+        "recipe": lab.settings.recipe,
+        "device": lab.device,
+        "seeds": lab.settings.seeds,
+        "fraction": lab.settings.fraction,
+        "trainings": len(rows),
+        "notes": _notes(lab),
+        "failed": [
+            {"arch_id": row.arch_id, "budget": row.budget, "seed": row.seed, "error": row.error}
+            for row in failed
+        ],
+        "archs": [_arch(lab, arch, rows) for arch in kept],
+        **judge(shorts, long, flops, lab.settings.threshold),
+    }
+
+
+def _notes(lab: Lab) -> list[str]:
+    """Return what was understood or left out, of the images too where they were opened."""
+    opened = (note for data in lab.opened.values() for note in data.notes)
+    return list(dict.fromkeys((*lab.notes, *opened)))
+
+
+def _arch(lab: Lab, arch: int, rows: Sequence[Outcome]) -> dict[str, Any]:
+    candidate = lab.candidates[arch]
+    accuracies: dict[str, list[float]] = {}
+    for row in rows:
+        if row.arch == arch:
+            accuracies.setdefault(row.budget, []).append(row.accuracy)
+    return {
+        "arch_id": candidate.arch.id,
+        "flops": candidate.flops,
+        "choices": candidate.choices,
+        "accuracies": accuracies,
+    }

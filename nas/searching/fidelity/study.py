@@ -1,0 +1,381 @@
+"""The trainings of a proxy check: which archs, how much, with which seed, and what came of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+import random
+import shutil
+import statistics
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from nas.core import registry, run_folder
+from nas.core.errors import MissingError, NasError, OptionError, RunError
+from nas.core.units import format_count
+from nas.data.dataset import Dataset, open_asked
+from nas.data.loader import Data, open_data
+from nas.data.pixels import typical_side
+from nas.data.splits import carve
+from nas.hardware.processors import torch_device
+from nas.interfaces import Choices, Space
+from nas.models.arch import Arch
+from nas.models.cost import count
+from nas.searching.feasibility import check_space, fitted, try_decode
+from nas.searching.fidelity.proxies import Budget, Trained, default_budgets, parse_budget
+from nas.searching.fidelity.settings import ProxySettings
+from nas.searching.samplers import lowered, random_choices
+from nas.searching.setup import SMALL
+from nas.training.amount import FINAL
+from nas.training.auto import Situation, settled
+from nas.training.loop import fit, training_flops
+from nas.training.recipe import load_recipe
+from nas.training.state import Job, Row
+
+ROWS = "trainings.csv"
+DRAWS = 2000
+BAND, SAMPLED = 0.1, 200  # of the target, to both sides; archs that a median is taken of
+LONG_EPOCHS = 16
+# where random points within the limits are rare, so many for each arch are led there; unless so
+# many did not arrive
+STRATUM, MOST_FAILURES = 5, 3
+
+
+class Candidate(NamedTuple):
+    """One arch of the check; its multiply-adds are counted at the long training's image size."""
+
+    arch: Arch
+    choices: Choices
+    flops: int
+
+
+class Slot(NamedTuple):
+    """One training to be done: which arch, how much, which repeat of it, with which seed."""
+
+    arch: int
+    budget: Budget
+    repeat: int
+    seed: int
+
+
+class Outcome(NamedTuple):
+    """One finished training: top-1 in percent on the validation split after the last epoch.
+
+    A training that failed has an error and nan instead.
+    """
+
+    arch: int
+    arch_id: str
+    flops: int
+    budget: str
+    repeat: int
+    seed: int
+    accuracy: float
+    seconds: float
+    training_flops: float
+    error: str
+
+
+@dataclass(frozen=True)
+class Lab:
+    """Everything that the trainings share. `opened` fills as budgets ask for images."""
+
+    settings: ProxySettings
+    dataset: Dataset
+    space: Space
+    candidates: tuple[Candidate, ...]
+    budgets: tuple[Budget, ...]
+    long: Budget
+    device: str
+    notes: tuple[str, ...]
+    opened: dict[tuple[float, int], Data] = field(default_factory=dict)
+
+    def slots(self) -> list[Slot]:
+        """Return all trainings, arch by arch, so that an early end leaves whole archs.
+
+        A seed belongs to one budget and one repeat: were a short training to share it with the
+        long one, it would share its luck. All archs share it, as the trials of a search do.
+        """
+        base, seeds = self.settings.seed, self.settings.seeds
+        return [
+            Slot(arch, budget, repeat, base + order * seeds + repeat)
+            for arch in range(len(self.candidates))
+            for order, budget in enumerate((*self.budgets, self.long))
+            for repeat in range(seeds)
+        ]
+
+    def images(self, budget: Budget) -> Data:
+        """Return the data of a budget, opened once."""
+        key = (self.settings.fraction * budget.fraction, budget.imgsz)
+        if key not in self.opened:
+            self.opened[key] = open_data(
+                self.dataset,
+                imgsz=budget.imgsz,
+                device=self.device,
+                fraction=key[0],
+                workers=self.settings.workers,
+            )
+        return self.opened[key]
+
+    def job(self, slot: Slot) -> Job:
+        """Return one training, with the recipe that a search would use for its budget."""
+        arch, data = self.candidates[slot.arch].arch, self.images(slot.budget)
+        chosen, epochs = self.settings, slot.budget.epochs
+        given = Situation(
+            len(data.train),
+            len(data.classes),
+            data.size,
+            gray=data.gray,
+            epochs=epochs,
+            batch=chosen.batch_size or 0,
+        )
+        made = settled(chosen.recipe, chosen.recipe_options, given)
+        return Job(
+            dataclasses.replace(arch, resolution=slot.budget.imgsz),
+            made.recipe,
+            epochs,
+            made.amount.batch,
+            seed=slot.seed,
+            device=self.device,
+        )
+
+    def weight(self, slot: Slot) -> float:
+        """Return a training's multiply-adds, but for a factor that all share."""
+        flops = count(self.candidates[slot.arch].arch, slot.budget.imgsz).flops
+        return flops * slot.budget.epochs * slot.budget.fraction
+
+
+def open_lab(chosen: ProxySettings) -> Lab:
+    """Check the parts and pick the archs; nothing is written or trained yet.
+
+    Raises:
+        OptionError: a setting is wrong, the data cannot be used, or the space has too few archs.
+        MissingError: a package that the data needs is not installed.
+    """
+    load_recipe(chosen.recipe, chosen.recipe_options)  # refused before the images are read
+    device = torch_device(chosen.device)
+    dataset = carve(open_asked(chosen))
+    space, notes = _space(chosen, dataset)
+    imgsz = chosen.imgsz or check_space(space).resolution
+    long = Budget(chosen.long_epochs or _long_epochs(chosen, dataset), 1.0, imgsz)
+    budgets = _budgets(chosen, long)
+    (least, most), note = _band(chosen, space)
+    candidates = spread_archs(space, chosen.archs, seed=chosen.seed, least=least, most=most)
+    return Lab(chosen, dataset, space, candidates, budgets, long, device, (*notes, *note))
+
+
+def _band(chosen: ProxySettings, space: Space) -> tuple[tuple[float, float], tuple[str, ...]]:
+    """Return the least and most multiply-adds of the archs, and a line where they were chosen.
+
+    A search compares archs of about one size; over all sizes a proxy that sees the size alone
+    ranks well, and says nothing of that.
+    """
+    if chosen.min_flops or chosen.max_flops:
+        return (chosen.min_flops or 0, chosen.max_flops or math.inf), ()
+    target = float(chosen.target_flops or 0)
+    note: tuple[str, ...] = ()
+    if not target:
+        rng = random.Random(chosen.seed)
+        archs = (try_decode(space, random_choices(space, rng)) for _ in range(SAMPLED))
+        target = statistics.median(count(arch).flops for arch in archs if arch)
+        words = f"archs within {BAND:.0%} of {format_count(target)} multiply-adds, the median of"
+        note = (f"{words} {space.name}; --target-flops takes that of your search",)
+    return ((1 - BAND) * target, (1 + BAND) * target), note
+
+
+def _long_epochs(chosen: ProxySettings, dataset: Dataset) -> int:
+    images = max(1, round(len(dataset.splits["train"]) * chosen.fraction))
+    given = Situation(images, len(dataset.classes), SMALL, batch=chosen.batch_size or 0)
+    batch = settled(chosen.recipe, chosen.recipe_options, given).amount.batch
+    return max(LONG_EPOCHS, FINAL.epochs(images, batch))
+
+
+def _budgets(chosen: ProxySettings, long: Budget) -> tuple[Budget, ...]:
+    given = [parse_budget(text, long.imgsz) for text in chosen.budget]
+    budgets = given or default_budgets(long)
+    if not budgets:
+        raise OptionError(
+            f"a long training of {long.epochs} epoch leaves no shorter one: take more "
+            "--long-epochs, or give --budget with a fraction"
+        )
+    if longer := [each for each in budgets if each.epochs > long.epochs]:
+        raise OptionError(
+            f"--budget {longer[0]} has more epochs than the long training's {long.epochs}, which "
+            "gives the true ranking: take fewer, or more --long-epochs"
+        )
+    if len({*budgets, long}) <= len(budgets):
+        raise OptionError(
+            f"--budget takes budgets that differ from each other and from the long one, {long}; "
+            f"not {', '.join(map(str, budgets))}"
+        )
+    return tuple(budgets)
+
+
+def _space(chosen: ProxySettings, dataset: Dataset) -> tuple[Space, tuple[str, ...]]:
+    """Return the space for the data's classes, and what was understood or chosen for the user."""
+    name, notes = chosen.space, dataset.notes
+    if name is None:
+        side = typical_side(dataset.splits["train"])
+        name = "mbconv_small" if side <= SMALL else "mbconv"
+        notes += (f"space {name}, since the images are {side} pixels; --space chooses another",)
+    space: Space = registry.export("spaces", name, "SPACE")
+    if not isinstance(space, Space):
+        raise OptionError(f"SPACE of {name} must be a nas.interfaces.Space, not {type(space)}")
+    return fitted(space, len(dataset.classes), chosen.imgsz), notes
+
+
+def spread_archs(
+    space: Space, number: int, *, seed: int, least: float, most: float
+) -> tuple[Candidate, ...]:
+    """Return different random archs of a space, one of each stratum of FLOPs, small to large.
+
+    The strata hold equally many of the random archs between `least` and `most`.
+
+    Raises:
+        OptionError: fewer than `number` are found.
+    """
+    rng = random.Random(seed)
+    points = (random_choices(space, rng) for _ in range(DRAWS))
+    pool = _inside(space, points, least, most)
+    if len(pool) < STRATUM * number:
+        pool |= _inside(space, _led(space, STRATUM * number, rng, least, most), least, most)
+    if len(pool) < number:
+        upper = format_count(most) if math.isfinite(most) else "any"
+        raise OptionError(
+            f"only {len(pool)} different archs of {space.name} were found from "
+            f"{format_count(least)} to {upper} multiply-adds, and {number} are asked for: widen "
+            "--min-flops and --max-flops, or take fewer --archs"
+        )
+    ranked = sorted(pool.values(), key=lambda each: (each.flops, each.arch.id))
+    edges = [len(ranked) * i // number for i in range(number + 1)]
+    return tuple(rng.choice(ranked[a:b]) for a, b in itertools.pairwise(edges))
+
+
+def _inside(
+    space: Space, points: Iterable[Choices], least: float, most: float
+) -> dict[str, Candidate]:
+    """Return the archs of points that are within the limits, by id."""
+    found: dict[str, Candidate] = {}
+    for choices in points:
+        arch = try_decode(space, choices)
+        if arch and least <= (flops := count(arch).flops) <= most:
+            found.setdefault(arch.id, Candidate(arch, choices, flops))
+    return found
+
+
+def _led(
+    space: Space, number: int, rng: random.Random, least: float, most: float
+) -> Iterator[Choices]:
+    """Yield random points led within the limits by mutations, as a search does; some may fail."""
+
+    def excess(choices: Choices) -> float:
+        arch = try_decode(space, choices)
+        if arch is None:
+            return math.inf
+        flops = count(arch).flops
+        return max(flops / most - 1, least / flops - 1)
+
+    failures = 0
+    for _ in range(number):
+        choices = lowered(space, random_choices(space, rng), rng, excess)
+        failures += excess(choices) > 0
+        if failures > MOST_FAILURES:
+            return
+        yield choices
+
+
+def train(
+    lab: Lab,
+    slot: Slot,
+    folder: Path,
+    *,
+    watch: Callable[[Row], None],
+    say: Callable[[str], None],
+) -> Outcome:
+    """Do one training, from its checkpoint in a folder of `folder` if it was begun there.
+
+    Raises:
+        OptionError: the data or the recipe cannot be used.
+        RunError: the checkpoint cannot be written or read.
+    """
+    candidate, job, data = lab.candidates[slot.arch], lab.job(slot), lab.images(slot.budget)
+    place = folder / f"{slot.arch}-{slot.budget}-{slot.repeat}".replace(":", "-")
+    which = (slot.arch, candidate.arch.id, candidate.flops, str(slot.budget))
+    drawn = (slot.repeat, slot.seed)
+    try:
+        epochs = fit(job, data, place, validate_at=(job.epochs,), watch=watch, say=say)
+        seconds = sum(epoch["seconds"] for epoch in epochs)
+        spent = float(training_flops(job, data, job.epochs))
+        found = Outcome(*which, *drawn, epochs[-1]["val_top1"], seconds, spent, "")
+    except (OptionError, RunError, MissingError):
+        raise
+    except NasError as failure:  # this arch diverges or does not fit; the others may not
+        found = Outcome(*which, *drawn, math.nan, math.nan, math.nan, str(failure))
+    shutil.rmtree(place, ignore_errors=True)
+    return found
+
+
+def write_rows(folder: Path, rows: Sequence[Outcome]) -> None:
+    """Write all finished trainings in one step."""
+    shown = [["" if value != value else value for value in row] for row in rows]
+    run_folder.write_csv(folder / ROWS, Outcome._fields, shown, checked=True)
+
+
+def read_rows(lab: Lab, folder: Path) -> list[Outcome]:
+    """Return the finished trainings of a run.
+
+    Raises:
+        RunError: a row is damaged, or of another arch than the settings give.
+    """
+    rows = []
+    for number, row in enumerate(run_folder.read_csv(folder / ROWS), 1):
+        try:
+            found = _outcome(row)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(
+                f"{folder / ROWS} row {number} is damaged ({error!r}): delete the row, and its "
+                "training is done again"
+            ) from error
+        if found.arch_id not in {each.arch.id for each in lab.candidates}:
+            raise RunError(
+                f"{folder / ROWS} row {number} is of arch {found.arch_id}, which these settings do "
+                "not give: the space or the data has changed; start a new run"
+            )
+        rows.append(found)
+    return rows
+
+
+def _outcome(row: Mapping[str, str]) -> Outcome:
+    return Outcome(
+        int(row["arch"]),
+        row["arch_id"],
+        int(row["flops"]),
+        row["budget"],
+        int(row["repeat"]),
+        int(row["seed"]),
+        float(row["accuracy"] or "nan"),
+        float(row["seconds"] or "nan"),
+        float(row["training_flops"] or "nan"),
+        row["error"],
+    )
+
+
+def gathered(lab: Lab, rows: Sequence[Outcome]) -> tuple[list[int], dict[Budget, Trained]]:
+    """Return the archs that came through all their trainings, and those of each budget."""
+    good = {(row.arch, row.budget, row.repeat): row for row in rows if not row.error}
+    missing = {s.arch for s in lab.slots() if (s.arch, str(s.budget), s.repeat) not in good}
+    kept = [arch for arch in range(len(lab.candidates)) if arch not in missing]
+
+    def trained(budget: Budget) -> Trained:
+        found = [good[a, str(budget), r] for a in kept for r in range(lab.settings.seeds)]
+        accuracies = np.array([row.accuracy for row in found]).reshape(-1, lab.settings.seeds)
+        seconds = sum(row.seconds for row in found) / max(1, len(found))
+        spent = sum(row.training_flops for row in found) / max(1, len(found))
+        return Trained(budget, accuracies, seconds, spent)
+
+    return kept, {budget: trained(budget) for budget in (*lab.budgets, lab.long)}

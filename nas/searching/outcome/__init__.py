@@ -1,0 +1,1 @@
+"""What a search ends with: finals, selection, results."""

@@ -1,0 +1,389 @@
+"""What a search leaves behind: tables while it runs, and in the end what it hands over."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from nas.core import run_folder
+from nas.core.errors import RunError
+from nas.core.quoting import command
+from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Fleet, Metrics, Trial
+from nas.models.arch import Arch
+from nas.searching.engine import training_folder
+from nas.searching.objective import Goal, describe, hypervolume, pareto_front, reward
+from nas.searching.outcome import selection
+from nas.searching.outcome.curves import write_rungs
+from nas.searching.outcome.explanation import why
+from nas.searching.outcome.finals import Length, Standing, entry, hand_over, trained
+from nas.searching.outcome.selection import Judged
+from nas.searching.setup import Setup
+from nas.searching.studies.study import RANDOM, SEARCH, Log
+
+SCHEMA = 1
+TRIALS = {SEARCH: "trials.csv", RANDOM: "random.csv"}
+RESULT, PARETO, IMPORTANCE = "result.json", "pareto.csv", "importance.csv"
+LEADERS = 5
+LAST = ("reason", "place", "retries")  # the last columns of a table of trials
+
+
+class Table:
+    """The trials of one study as a CSV file, one row more with each finished trial.
+
+    It is written anew from the journal when a run is opened, so it never disagrees with it.
+    """
+
+    def __init__(self, path: Path, trials: Sequence[Trial], goal: Goal) -> None:
+        self._path, self._goal, self._waiting = path, goal, list(trials)
+        self._columns: list[str] = []
+        try:
+            self._file = path.open("w", newline="", encoding="utf-8")
+        except OSError as error:
+            raise RunError(f"cannot write {path}: {error.strerror}") from error
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._write()
+
+    def append(self, trial: Trial) -> None:
+        """Add a finished trial."""
+        self._waiting.append(trial)
+        self._write()
+
+    def close(self) -> None:
+        """Write what still waits for a first evaluated trial to name the columns."""
+        try:
+            self._write(final=True)
+        finally:
+            with contextlib.suppress(OSError):
+                self._file.close()
+
+    def _write(self, *, final: bool = False) -> None:
+        try:
+            self._write_rows(final)
+        except OSError as error:
+            raise RunError(f"cannot write {self._path}: {error.strerror}") from error
+
+    def _write_rows(self, final: bool) -> None:
+        if final and not (self._columns or self._waiting):  # no trial at all: a table all the same
+            self._writer.writerow(["number", "state", "reward", "seconds", "arch_id", *LAST])
+        named = next((t for t in self._waiting if t.state in SCORED), None)
+        if not self._columns and self._waiting and (named or final):
+            first = named or self._waiting[0]
+            self._columns = [*first.metrics, *first.choices]
+            self._writer.writerow(
+                ["number", "state", "reward", "seconds", *self._columns, "arch_id", *LAST]
+            )
+        if self._columns:
+            self._writer.writerows(run_folder.cells(self._row(trial)) for trial in self._waiting)
+            self._waiting = []
+            self._file.flush()
+
+    def _row(self, trial: Trial) -> list[Any]:
+        cells = {**trial.choices, **trial.metrics}
+        value = self._goal.reward_of(trial) if trial.values else ""
+        named = [cells.get(column, "") for column in self._columns]
+        seconds = f"{trial.seconds:.3g}"
+        last = [getattr(trial, name) for name in LAST]
+        return [trial.number, trial.state, value, seconds, *named, trial.arch_id, *last]
+
+
+def conclude(
+    folder: Path,
+    setup: Setup,
+    log: Log,
+    baseline: Log | None,
+    standings: list[Standing],
+    length: Length | None,
+    reason: str,
+    fleet: Fleet,
+    ends: Mapping[str, str],
+    judged: selection.Studies | None = None,
+) -> dict[str, Any]:
+    """Write what is handed over, the Pareto front and the importances; return the result as JSON.
+
+    `baseline` is the random search, `standings` the finals of a search that trains, and `length`
+    that of their trainings; `reason` says why the search ended early, or is empty; `fleet` did the
+    work; `ends` gives the reason of each stage; `judged` are the studies as the finals saw them.
+    """
+    found, rival = selection.studies(setup, log, baseline, judged)
+    final = {standing.finalist.arch.id: standing for standing in standings}
+    best, verdict = selection.handed_over(setup, found, rival, final) or (None, "")
+    front = _front(selection.leaders(found, setup.goal), setup.goal)
+    studies = {log.study.study_name: found.trials}
+    if baseline:
+        studies[baseline.study.study_name] = rival.trials
+    result = {
+        "schema": SCHEMA,
+        "run": str(folder),
+        **_description(setup),
+        **_effort(found.trials, rival.trials),
+        "fleet": dataclasses.asdict(fleet),
+        "stopped": reason,
+        "ends": dict(ends),
+        "met": best is not None and selection.within(best["metrics"], setup.goal),
+        "data": setup.settings.data,
+        "best": best,
+        "verdict": verdict,
+        "weights": _weights(folder, setup, studies, best, final),
+        "observed_best": selection.observed_best(setup, found, best),
+        **_compared(setup, found, rival, final, best),
+        "finals": [_standing(setup, standing) for standing in standings],
+        "finals_length": dataclasses.asdict(length) if length and standings else None,
+        "front": len(front),
+        "hypervolume": _volumes(found.trials, rival.trials, setup.goal),
+    }
+    write_rungs(folder, {SEARCH: found.trials, RANDOM: rival.trials}, setup.goal)
+    _write(folder, setup.goal, front, log, result)
+    if best:
+        arch = Arch.from_dict(best["arch"])
+        run_folder.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
+        run_folder.write_text(folder / "best" / "README.md", _card(setup, result))
+    return result
+
+
+def _weights(
+    folder: Path,
+    setup: Setup,
+    studies: Mapping[str, Sequence[Trial]],
+    best: dict[str, Any] | None,
+    final: Mapping[str, Standing],
+) -> str | None:
+    """Copy the weights of what is handed over to its folder; return of which training they are.
+
+    None: it was not trained here, or its weights were not among the best that were kept.
+    """
+    if not best:
+        return None
+    standing, epochs = final.get(best["arch_id"]), best["metrics"].get("epochs")
+    played = folder / "finals" / standing.weights if standing else None
+    length = f", {epochs:.0f} epoch{'' if epochs == 1 else 's'}" if epochs else ""
+    trainings = [
+        ("its best training in the finals", played),
+        ("a training for the finals", trained(folder, best["arch_id"])),
+    ]
+    # what both studies proposed was trained in one of them
+    trainings += [
+        (f"its training as a candidate{length}", training_folder(folder / "trials", name, t.number))
+        for name, trials in studies.items()
+        for t in trials
+        if t.arch_id == best["arch_id"] and t.state == "done"
+    ]
+    facts, to = _images(setup), folder / "best"
+    return next((text for text, place in trainings if hand_over(place, to, facts)), None)
+
+
+def _images(setup: Setup) -> dict[str, str]:
+    """Return which images candidates are trained on, as the config of a training has it."""
+    chosen, own = setup.settings, getattr(setup.evaluator, "fingerprint", "")
+    named = {key: getattr(chosen, key) for key in ("data", "image_column", "label_column")}
+    return {key: value for key, value in {**named, "fingerprint": own}.items() if value}
+
+
+def _compared(
+    setup: Setup,
+    found: Judged,
+    rival: Judged,
+    final: Mapping[str, Standing],
+    best: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Return what is shown beside the network that is handed over, and its gains over each."""
+    leaders = selection.leaders(found, setup.goal)
+    shown = _shown(leaders, _front(leaders, setup.goal), best, setup.goal)
+    rows, counted = _references(setup, found, final)
+    named = {each.arch.id: each.name for each in setup.references}
+    own = selection.winner(setup, SEARCH, selection.without(found, named), final)
+    random = selection.winner(setup, RANDOM, rival, final)
+    others = [*rows, *(row for row in (own, random) if row)]
+    others = [row for row in others if best and row["arch_id"] != best["arch_id"]]
+    if final:  # of the others the accuracy is that of a candidate's training
+        others = [row for row in others if row["arch_id"] in final]
+    effort = {"trials": spent(rival.trials), "training_flops": training_flops(rival.trials)}
+    return {
+        "leaders": [
+            {
+                **selection.entry(setup, f"#{t.number}", t, found.beliefs),
+                "reference": named.get(t.arch_id),
+            }
+            for t in shown
+        ],
+        "search": own,
+        "references": rows,
+        "references_counted": counted,
+        "random": {**random, **effort} if random else None,
+        "gains": [_gain(best, other) for other in others] if best else [],
+    }
+
+
+def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
+    """Return how many trials there were, and what they took."""
+    return {
+        "trials": spent(trials),
+        "proposals": sum(trial.state != "earlier" for trial in trials),
+        "states": _states(trials),
+        "seconds": sum(trial.seconds for trial in trials),
+        "retries": sum(trial.retries for trial in (*trials, *random_trials)),
+        "training_flops": training_flops(trials),
+    }
+
+
+def _standing(setup: Setup, standing: Standing) -> dict[str, Any]:
+    before, objective = standing.finalist.metrics, setup.goal.objective
+    now = selection.fresh(before, standing)
+    searched = reward(before, objective) if "accuracy" in before else None
+    return {**entry(standing), "reward": reward(now, objective), "searched_reward": searched}
+
+
+def training_flops(trials: Sequence[Trial]) -> float:
+    """Return the multiply-adds that trainings took, 0 where nothing was trained."""
+    return sum(t.metrics.get(TRAINING_FLOPS, 0.0) for t in trials if t.state in SPENT)
+
+
+def spent(trials: Sequence[Trial]) -> int:
+    """Return how many evaluations the trials took from the budget."""
+    return sum(trial.state in SPENT for trial in trials)
+
+
+def _description(setup: Setup) -> dict[str, Any]:
+    objective = setup.goal.objective
+    return {
+        "space": {"name": setup.space.name, "size": setup.space.size},
+        "controller": setup.settings.controller,
+        "warm_start": setup.start.told(),
+        "evaluator": {"name": setup.work.evaluator, "title": setup.evaluator.title},
+        "objective": describe(objective),
+        "reward": objective.kind,
+        "pareto": setup.goal.pareto,
+        "targets": {bound.metric: bound.value for bound in objective.targets},
+        "limits": {bound.metric: bound.value for bound in objective.limits},
+    }
+
+
+def compare(mine: Metrics, other: Metrics) -> dict[str, Any]:
+    """Return the gain in accuracy, its standard deviation, and whether it is within the noise.
+
+    Within: smaller than two standard deviations of the difference, the errors of the two
+    predictions taken as independent. Both are None where the evaluator tells no deviation.
+    """
+    gain = mine["accuracy"] - other["accuracy"]
+    sd = math.hypot(mine.get("accuracy_std", 0.0), other.get("accuracy_std", 0.0)) or None
+    within_noise = None if sd is None else abs(gain) < 2 * sd
+    return {"accuracy": gain, "accuracy_std": sd, "within_noise": within_noise}
+
+
+def _gain(best: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    accuracy = compare(best["metrics"], other["metrics"])
+    return {"over": other["name"], "reward": best["reward"] - other["reward"], **accuracy}
+
+
+def _references(
+    setup: Setup, found: Judged, final: Mapping[str, Standing]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the references that were trials or in the finals, and those that were counted only."""
+    trials = {t.arch_id: t for t in found.trials if t.state in SCORED}
+    others = {t.arch_id: t.reason or t.state for t in found.trials if t.state not in SCORED}
+    rows, counted = [], []
+    for each in setup.references:
+        trial = trials.get(each.arch.id)
+        if trial or each.arch.id in final:
+            known = trial or selection.untried(each.arch, each.cost)
+            told = selection.retold(known, final) if each.arch.id in final else known
+            rows.append(selection.entry(setup, each.name, told, found.beliefs, each.arch))
+            continue
+        reason = "not trained" if each.fits else "above the target or a limit"
+        reason = others.get(each.arch.id, reason)
+        named = {"name": each.name, "reason": reason, "metrics": each.cost}
+        counted.append({**named, "arch": each.arch.to_dict(), "arch_id": each.arch.id})
+    return rows, counted
+
+
+def _states(trials: list[Trial]) -> dict[str, int]:
+    names = ("done", "duplicate", "stopped", "rejected", "failed")
+    found = {name: sum(trial.state == name for trial in trials) for name in names}
+    # of shared studies only, and of those that took over an earlier search
+    rare = {name: sum(t.state == name for t in trials) for name in ("dropped", "earlier")}
+    return found | {name: count for name, count in rare.items() if count}
+
+
+def _points(trials: list[Trial], goal: Goal) -> list[tuple[float, float]]:
+    cost = goal.cost
+    return [(trial.metrics["accuracy"], -trial.metrics[cost]) for trial in trials]
+
+
+def _front(trials: list[Trial], goal: Goal) -> list[Trial]:
+    """Return the trials that no other beats in both accuracy and cost, most accurate first."""
+    return [trials[index] for index in pareto_front(_points(trials, goal))]
+
+
+def _shown(leaders: list[Trial], front: list[Trial], best: Any, goal: Goal) -> list[Trial]:
+    """Return the trials of the leaderboard: the best, or some of the front and what is handed over.
+
+    Of a front as many are spread over it, most accurate first.
+    """
+    if not goal.pareto:
+        return leaders[:LEADERS]
+    step = max(1.0, (len(front) - 1) / (LEADERS - 1))
+    spread = {front[round(i * step)].number for i in range(min(LEADERS, len(front)))}
+    taken = best["arch_id"] if best else ""
+    chosen = [t for t in leaders if t.number in spread or t.arch_id == taken]
+    return sorted(chosen, key=lambda trial: -trial.metrics["accuracy"])
+
+
+def _volumes(found: list[Trial], rivals: list[Trial], goal: Goal) -> dict[str, float] | None:
+    """Return the hypervolumes of the search and of random search, from the worst corner of both.
+
+    As shares of the box between that corner and the best of each coordinate. None for a search of
+    one reward.
+    """
+    scored = [[t for t in trials if t.state in SCORED] for trials in (found, rivals)]
+    points = [_points(trials, goal) for trials in scored]
+    everything = [*points[0], *points[1]]
+    if not goal.pareto or not everything:
+        return None
+    worst, best = map(min, zip(*everything, strict=True)), map(max, zip(*everything, strict=True))
+    (low, dear), (high, cheap) = worst, best
+    box = (high - low) * (cheap - dear) or 1.0
+    names = ("search", "random")
+    both = zip(names, points, strict=True)
+    return {name: hypervolume(p, (low, dear)) / box for name, p in both if p}
+
+
+def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: dict[str, Any]) -> None:
+    cost = goal.cost
+    rows = [[t.number, t.metrics["accuracy"], t.metrics[cost], t.arch_id] for t in front]
+    run_folder.write_csv(folder / PARETO, ["number", "accuracy", cost, "arch_id"], rows)
+    importances = list(log.importances().items())
+    run_folder.write_csv(folder / IMPORTANCE, ["choice", "importance"], importances)
+    run_folder.write_json(folder / RESULT, result)
+
+
+def _card(setup: Setup, result: dict[str, Any]) -> str:
+    """Return the winner's card: what it is, how it was found, how to use it."""
+    best, settings = result["best"], setup.settings
+    # beside the accuracy of the finals these would be of another training
+    left = ("epochs", "images_per_second", TRAINING_FLOPS) if result["finals"] else ()
+    shown = {name: value for name, value in best["metrics"].items() if name not in left}
+    metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in shown.items())
+    taken = ", taken over from an earlier search" if best["state"] == "earlier" else ""
+    return f"""# What a search of {setup.space.name} hands over
+
+Arch {best["arch_id"]}: {best["label"]}{taken}; {result["proposals"]} proposals,
+{result["trials"]} evaluated by controller {settings.controller} with seed {settings.seed}.
+
+- objective: {result["objective"]}
+- reward: {best["reward"]:.4f}
+{metrics}
+
+{why(result)}
+
+FLOPs are multiply-adds. Accuracy comes from this evaluator: {setup.evaluator.title}.
+
+    {command("nas", "show", result["run"])}
+    {command("nas", "scale", result["run"], "--phi", "1..7")}
+
+    import nas
+    model = nas.build_model(nas.load_arch("best/arch.json"))
+"""

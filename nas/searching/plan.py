@@ -1,0 +1,309 @@
+"""Plan: what a search can reach and what it will take, before it is started."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from nas.core import registry
+from nas.core.errors import EvaluatorError, OptionError
+from nas.core.units import format_count, format_seconds, parse_number
+from nas.evaluation.evaluate import Measured, make_evaluator, perform
+from nas.interfaces import Metrics, Space, Task, Trial
+from nas.models.arch import Arch
+from nas.searching.feasibility import (
+    CHEAP,
+    COUNTED,
+    check_space,
+    evaluated,
+    reachable,
+    seconds_per_evaluation,
+    try_decode,
+)
+from nas.searching.objective import Bound, describe, metric_of
+from nas.searching.points import cost_metrics
+from nas.searching.samplers import distributions, guarded, random_choices
+from nas.searching.settings import settings_from
+from nas.searching.setup import Setup, prepare
+from nas.searching.start import warm_start
+from nas.searching.studies.study import SEARCH, Journal
+
+SAMPLES = 1000
+PROPOSALS = 30
+FEW = 15  # random archs whose median stands for all
+PROBE = 1000  # images that a training is timed on
+
+
+def plan(
+    *, price: str | float | None = None, project: str | Path = "runs", **given: Any
+) -> dict[str, Any]:
+    """Return the size of the space, what it reaches, and what a search will take.
+
+    The settings are those of `nas.search`; nothing is searched or written. Of a space that the
+    evaluator does not know, everything but the times is told. price: that of an hour of one GPU
+    where `gpus_per_trial` is given, else of one worker, in any currency. project: the folder of
+    runs, where the one of `warm_start` is looked for.
+
+    Raises:
+        OptionError: a setting or the price is wrong.
+    """
+    rate = _rate(price)
+    setup = prepare(settings_from(warm_start.anchored(given, Path(project))), strict=False)
+    learnt = warm_start.learnt(setup)
+    space, objective = setup.space, setup.goal.objective
+    archs = _sample(space, setup.settings.seed)
+    bounds = (*objective.targets, *objective.limits)
+    problem, seconds = _evaluation(setup, _typical(archs, bounds))
+    work = expected_work(setup)
+    return {
+        "schema": 1,
+        "space": space.name,
+        "size": space.size,
+        "choices": len(space.choices),
+        "objective": describe(objective),
+        "controller": setup.settings.controller,
+        "notes": [*getattr(setup.evaluator, "notes", ()), *setup.notes],
+        "warm_start": warm_start.planned(setup, learnt),
+        "evaluator": setup.evaluator.title,
+        "problem": problem,
+        "reachable": {name: _range(space, _counter(name)) for name in COUNTED}
+        | {b.metric: _range(space, _meter(setup, b)) for b in _measured(bounds, seconds)},
+        "random_archs": len(archs),
+        "shares": {b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
+        **dataclasses.asdict(work),
+        "early_stopping": bool(setup.rungs) and setup.pruner != "none",
+        "seconds_per_trial": seconds,
+        "seconds_per_proposal": _proposal_seconds(setup, archs),
+        **bill(work, seconds, setup.settings.gpus_per_trial, rate),
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Amount:
+    """What a search evaluates at most: trials, in them those of random search, and the rest."""
+
+    trials: int
+    final_trainings: int
+    final_ratio: float  # views of one of these to those of a candidate
+    references: int  # of the trials, those that are reference designs
+    workers: int
+    time_limit: float | None  # seconds
+
+
+def expected_work(setup: Setup) -> Amount:
+    """Return how much a search evaluates if no trial is stopped early.
+
+    Random search gets the search's multiply-adds of training, so it costs no more than that.
+    """
+    chosen = setup.settings
+    studies = 2 if chosen.random_search else 1
+    first, beside = len(setup.first_points), len(setup.beside_the_space)
+    finalists = studies * setup.finalists + (bool(first) + beside if setup.finalists else 0)
+    return Amount(
+        trials=setup.trials * studies,
+        final_trainings=finalists * setup.final_seeds,
+        final_ratio=setup.final_length().ratio if setup.finalists else 1.0,
+        references=first,
+        workers=chosen.workers or 1,
+        time_limit=chosen.time_limit,
+    )
+
+
+def announced(setup: Setup) -> tuple[str, ...]:
+    """Return what a search that trains is about to do, in a line or two; nothing is timed."""
+    if not setup.rungs:
+        return ()
+    work, chosen = expected_work(setup), setup.settings
+    first = f", the first {work.references} of them reference designs" if work.references else ""
+    parts = [f"{setup.trials} trials{first}"]
+    parts += ["random search of equal cost"] if chosen.random_search else []
+    if work.final_trainings:
+        nets = work.final_trainings // setup.final_seeds
+        parts.append(f"finals of up to {nets} nets with {setup.final_seeds} seeds each")
+    lines = [f"to do: {', then '.join(parts)}"]
+    arch, seconds = _drawn(setup)
+    if seconds:
+        lines.append(_told_time(setup, work, arch, seconds))
+    tells = getattr(setup.evaluator, "estimated_worth", None)
+    if tells and (text := tells(arch)):
+        size = format_count(cost_metrics(arch)["flops"])
+        lines.append(f"a candidate of {size} multiply-adds gets about {text}")
+    return tuple(lines)
+
+
+def _told_time(setup: Setup, work: Amount, arch: Arch, seconds: float) -> str:
+    """Return what trainings of so many seconds come to."""
+    size = format_count(cost_metrics(arch)["flops"])
+    each = (
+        f"{format_seconds(round(seconds))} a training, for {size} multiply-adds, the median of "
+        "what is drawn, by a model of such a machine"
+    )
+    if limit := work.time_limit:
+        count = math.floor(limit * work.workers / seconds)
+        enough = f"enough for about {count}" if count else "less than one, and one is begun anyway"
+        return f"{each}: the time limit of {format_seconds(limit)} is {enough}"
+    total = bill(work, seconds, None, None)["projected_seconds"] or 0.0
+    target = "" if _targets(setup) else ", --target-flops"
+    return (
+        f"{each}: about {format_seconds(round(total))} if nothing is stopped early; shorter with "
+        f"--time-limit, --trials, --finalists 0, --no-random-search{target}"
+    )
+
+
+def _targets(setup: Setup) -> bool:
+    return bool(setup.goal.objective.targets or setup.goal.objective.limits)
+
+
+def _drawn(setup: Setup) -> tuple[Arch, float]:
+    """Return the median of some random archs, and about how long its training takes, 0: unknown."""
+    rng = random.Random(setup.settings.seed)
+    drawn = (try_decode(setup.space, setup.draw(setup.space, rng)) for _ in range(FEW))
+    arch = _typical([a for a in drawn if a] or [check_space(setup.space)], ())
+    estimate = getattr(setup.evaluator, "estimated_seconds", None)
+    return arch, float(estimate(arch)) if estimate else 0.0
+
+
+def bill(
+    work: Amount, seconds: float | None, gpus: float | None, price: float | None
+) -> dict[str, float | None]:
+    """Return the time, the worker-hours, the GPU-hours and the cost of a search.
+
+    seconds: of one evaluation, None where unknown. gpus: of one trial, None where nobody said. All
+    are None where they cannot be known. The price is that of a GPU-hour, else of a worker-hour.
+    """
+    names = ("projected_seconds", "worker_hours", "gpu_hours", "price", "cost")
+    if seconds is None:
+        return dict.fromkeys(names)
+    limit = math.inf if work.time_limit is None else work.time_limit
+    evaluations = work.trials + work.final_trainings * work.final_ratio
+    elapsed = min(evaluations * seconds / work.workers, limit)
+    hours = min(evaluations * seconds, limit * work.workers) / 3600
+    gpu_hours = hours * gpus if gpus else None
+    billed = hours if gpu_hours is None else gpu_hours
+    cost = None if price is None else billed * price
+    return dict(zip(names, (elapsed, hours, gpu_hours, price, cost), strict=True))
+
+
+def _rate(price: str | float | None) -> float | None:
+    """Return the price as a number.
+
+    Raises:
+        OptionError: it is none, or not above 0.
+    """
+    if price is None:
+        return None
+    rate = parse_number(price, "--price")
+    if rate <= 0:
+        raise OptionError(f"--price takes what an hour costs, such as 2.5, not {price!r}")
+    return rate
+
+
+def _typical(archs: list[Arch], bounds: tuple[Bound, ...]) -> Arch:
+    """Return the arch of median multiply-adds of those within the bounds, or else the smallest."""
+    costs = {arch.id: cost_metrics(arch) for arch in archs}
+    by_flops = sorted(archs, key=lambda arch: costs[arch.id]["flops"])
+    counted = [bound for bound in bounds if bound.metric in COUNTED]
+    within = [a for a in by_flops if all(costs[a.id][b.metric] <= b.value for b in counted)]
+    return within[len(within) // 2] if within else by_flops[0]
+
+
+def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:
+    """Return why the evaluator does not know the space, or the time of an evaluation."""
+    try:
+        with registry.guard("the evaluator fails"):
+            setup.evaluator.check(arch)
+        if given := getattr(setup.evaluator, "trial_seconds", 0.0):
+            return "", float(given)
+        if setup.rungs:
+            return "", seconds_per_training(setup, arch)
+        if isinstance(setup.evaluator, Measured):
+            return "", perform(setup.evaluator, Task(0, arch.to_dict(), 0)).seconds
+        return "", seconds_per_evaluation(setup.evaluator, arch)
+    except EvaluatorError as error:
+        return str(error), None
+
+
+def seconds_per_training(setup: Setup, arch: Arch) -> float | None:
+    """Return the time of a trial's training, from an epoch of few images; None if that is unknown.
+
+    Raises:
+        EvaluatorError: the training fails; the message gives its reason.
+    """
+    images = getattr(setup.evaluator, "images", None)
+    if not images:
+        return None
+    share = setup.settings.fraction or 1.0
+    few = {"fraction": share * min(1.0, PROBE / images), "epochs": 1}
+    work = dataclasses.replace(setup.work, options={**setup.work.options, **few}, device=None)
+    probe = make_evaluator(work)
+    with tempfile.TemporaryDirectory() as folder:
+        task = Task(0, arch.to_dict(), 0, 1, folder)
+        outcomes = [perform(probe, dataclasses.replace(task, folder=f"{folder}/{i}")) for i in "ab"]
+    if outcomes[-1].error:
+        raise EvaluatorError(f"the training of arch {arch.id} fails: {outcomes[-1].error}")
+    return float(images / outcomes[-1].metrics["images_per_second"])
+
+
+def _measured(bounds: tuple[Bound, ...], seconds: float | None) -> list[Bound]:
+    """Return the bounds whose range can be found by evaluating at no great cost."""
+    cheap = seconds is not None and seconds <= CHEAP  # a measurement never is
+    return [bound for bound in bounds if cheap and bound.metric not in COUNTED]
+
+
+def _counter(metric: str) -> Callable[[Arch], float]:
+    return lambda arch: cost_metrics(arch)[metric]
+
+
+def _meter(setup: Setup, bound: Bound) -> Callable[[Arch], float]:
+    return lambda arch: metric_of(evaluated(setup.evaluator, arch), bound.metric)
+
+
+def _range(space: Space, value: Callable[[Arch], float]) -> dict[str, float]:
+    least, most = reachable(space, value)
+    return {"least": least, "most": most}
+
+
+def _shares(archs: list[Arch], bound: Bound) -> dict[str, float]:
+    """Return the shares of random archs at or under a bound, and within 5 % of it."""
+    ratios = [cost_metrics(arch)[bound.metric] / bound.value for arch in archs]
+    return {
+        "target": bound.value,
+        "at_or_under": sum(ratio <= 1 for ratio in ratios) / len(ratios),
+        "within_5_percent": sum(abs(ratio - 1) <= 0.05 for ratio in ratios) / len(ratios),
+    }
+
+
+def _sample(space: Space, seed: int) -> list[Arch]:
+    rng = random.Random(seed)
+    archs = (try_decode(space, random_choices(space, rng)) for _ in range(SAMPLES))
+    return [arch for arch in archs if arch] or [check_space(space)]
+
+
+def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
+    """Return the time of one ask and tell of the controller, with a few made-up results."""
+    times = []
+    space, settings = setup.space, setup.settings
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Journal(Path(folder) / "journal.log", distributions(space))
+        given = {"seed": 0, "goal": setup.goal}
+        options = settings.controller_options
+        sampler = registry.make("controllers", settings.controller, space, options=options, **given)
+        if settings.controller.endswith(".py"):
+            sampler = guarded(sampler, settings.controller)
+        log = journal.log(SEARCH, setup.goal.directions, sampler)
+        for _ in range(PROPOSALS):
+            start = time.perf_counter()
+            number, choices = log.ask(distributions(space))
+            arch = archs[number % len(archs)]
+            metrics: Metrics = {"accuracy": 50.0, **cost_metrics(arch)}
+            values = (metrics["flops"],) * len(setup.goal.directions)
+            log.tell(Trial(number, "done", choices, str(number), metrics, values))
+            times.append(time.perf_counter() - start)
+    return statistics.median(times[PROPOSALS // 2 :])

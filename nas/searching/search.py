@@ -1,0 +1,374 @@
+"""Search: settings in, a run folder and its result out."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
+
+from nas.core import registry, run_folder
+from nas.core.errors import NasError
+from nas.evaluation.durations import Shares
+from nas.evaluation.packing import trainings_at_once
+from nas.interfaces import SPENT, Executor, Metrics, Trial
+from nas.reporting import report
+from nas.reporting.terminal.search import Progressing, silent
+from nas.searching.engine import Engine
+from nas.searching.evaluator_spec import executor_options
+from nas.searching.feasibility import check_space
+from nas.searching.outcome import finalists, finals, results, selection
+from nas.searching.plan import announced
+from nas.searching.points import excess
+from nas.searching.samplers import distributions, guarded, trial_seed
+from nas.searching.settings import settings_from
+from nas.searching.setup import Setup, prepare
+from nas.searching.start import priors, resumption, warm_start
+from nas.searching.start.old_settings import search_args
+from nas.searching.start.provenance import check_sources, sources
+from nas.searching.studies.database import opened, split
+from nas.searching.studies.shared import Shared
+from nas.searching.studies.study import RANDOM, SEARCH, Journal, Log
+
+INTERRUPTED, EQUAL_COST = "interrupted", "random search has cost what the search has"
+# random search may take this many times the trials, where most of its trainings are stopped early
+MANY = 10
+PACKING, LAST = "packing.json", "finals"
+
+
+def search(
+    *,
+    project: str | Path = "runs",
+    name: str | None = None,
+    resume: bool = False,
+    screen: Progressing | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Search a space; return what `nas search --json` prints (`best`, `trials`, `run`, ...).
+
+    `settings` are the command's flags with underscores, as text or numbers:
+    `nas.search(space="mbconv", target_flops="400M", trials=200)`. The run folder is
+    project/search/name. `resume` goes on with the run of that name, or with the latest one, of
+    these settings if any are given; where there is none it starts.
+
+    Raises:
+        OptionError: a setting is wrong, or no arch reaches the target.
+        RunError: the run folder is in use, damaged or cannot be written.
+    """
+    settings, password = _without_password(settings, name)
+    settings = warm_start.anchored(settings, Path(project))
+    folder = resumption.found(Path(project), name, settings) if resume else None
+    if folder and not settings.keys() - resumption.FREE:
+        settings = {
+            **resumption.kept(search_args(run_folder.read_args(folder)), settings),
+            **settings,
+        }
+    setup = prepare(settings_from(settings))
+    opening = resumption.opening(folder, resume)
+    fresh = folder is None
+    learnt = warm_start.learnt(setup) if fresh else {}
+    with opened(setup.settings.storage, password) as database:
+        if folder is None:
+            folder = run_folder.create(
+                "search", name, Path(project), dataclasses.asdict(setup.settings)
+            )
+        with run_folder.lease(folder):
+            check_sources(folder, setup)
+            screen = screen or silent()
+            place = priors.Place(folder, screen.say, interrupted)
+            setup = warm_start.begun(setup, place, learnt)
+            journal = _journal(setup, folder, database)
+            run_folder.write_environment(folder)
+            run_folder.write_args(folder, dataclasses.asdict(setup.settings))
+            for line in (
+                opening,
+                *getattr(setup.evaluator, "notes", ()),
+                *setup.notes,
+                setup.start.line,
+                *announced(setup),
+            ):
+                screen.say(line)
+            executor = _executor(setup, folder, journal, screen, fresh=fresh)
+            return _search(setup, folder, journal, executor, screen, interrupted)
+
+
+def _without_password(
+    settings: Mapping[str, Any], name: str | None
+) -> tuple[dict[str, Any], str | None]:
+    """Return settings that may be kept and shown, with the study's name, and the password."""
+    chosen, url = dict(settings), settings.get("storage")
+    if not isinstance(url, str):
+        return chosen, None  # none, or refused with the other settings
+    chosen["storage"], password = split(url)
+    if not chosen.get("study"):
+        chosen["study"] = name or "search"
+    return chosen, password
+
+
+def _journal(setup: Setup, folder: Path, database: RDBStorage | None) -> Journal | Shared:
+    """Return where the studies are kept: in the run folder, or in a database."""
+    choices = distributions(setup.space)
+    if database is None:
+        return Journal(folder / "journal.log", choices)
+    study = setup.settings.study or folder.name
+    return Shared(database, study, choices, folder, _common(setup))
+
+
+def _common(setup: Setup) -> dict[str, Any]:
+    """Return what must be equal for all drivers of a study: settings, and files by content.
+
+    The images may lie at another path on another machine.
+    """
+    digests = sources(setup.settings)
+    apart = {"storage", "study", "download", "data", "image_column", "label_column"}
+    fixed = {k: v for k, v in resumption.fixed(setup.settings).items() if k not in apart}
+    same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
+    return {**same, "the data": getattr(setup.evaluator, "fingerprint", "")}
+
+
+@dataclass(frozen=True)
+class _Active:
+    """A run that is open: what both its studies share."""
+
+    setup: Setup
+    folder: Path
+    journal: Journal | Shared
+    executor: Executor
+    screen: Progressing
+    known: dict[str, Metrics]
+
+
+def _executor(
+    setup: Setup, folder: Path, journal: Journal | Shared, screen: Progressing, *, fresh: bool
+) -> Executor:
+    """Return who does the work; a fresh run for which there is nobody leaves no folder."""
+    chosen = setup.settings
+    try:
+        executor: Executor = registry.make(
+            "executors",
+            chosen.executor,
+            setup.work,
+            options=executor_options(chosen),
+            workers=_workers(setup, folder, screen),
+            isolate=bool(chosen.trial_time_limit),
+            folder=folder.resolve(),
+            seconds=_duration(journal),
+        )
+    except NasError:
+        if fresh:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return executor
+
+
+def _search(
+    setup: Setup,
+    folder: Path,
+    journal: Journal | Shared,
+    executor: Executor,
+    screen: Progressing,
+    interrupted: Callable[[], bool],
+) -> dict[str, Any]:
+    chosen = setup.settings
+    try:
+        if setup.start.trials and isinstance(journal, Journal):
+            journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
+        active = _Active(setup, folder, journal, executor, screen, journal.known())
+        plays = bool(setup.finalists)
+        shares = Shares(chosen.time_limit, 1 + chosen.random_search + plays)
+        stop = _stopper(interrupted)
+        ends = dict[str, str]()  # why each stage ended early, "" where it did not
+        log, ends[SEARCH] = _pursue(active, SEARCH, setup.trials, stop, shares.late(1), at_least=1)
+        baseline = None
+        if chosen.random_search and not stop():
+            baseline, ends[RANDOM] = _baseline(active, log, stop, shares.late(2))
+        standings, length, late = list[finals.Standing](), None, shares.late(shares.stages)
+        judged = None
+        if plays and not stop():
+            ends[LAST] = late()
+        if plays and not stop() and not late():
+            left, slots = shares.left(shares.stages), executor.slots
+            judged = selection.studies(setup, log, baseline)
+            playing = finalists.playing(setup, judged, left, slots)
+            length = finalists.length(setup, folder, log, len(playing), left, slots)
+            if length.label:  # workers that hold other images
+                executor.close()
+                longer = dataclasses.replace(setup, work=finalists.lengthened(setup, length))
+                executor = _executor(longer, folder, journal, screen, fresh=False)
+            # a candidate's weights can be handed over: none is begun that would end too late
+            late = shares.late(shares.stages, finalists.seconds(setup, log, length))
+            standings = _finals(active, executor, playing, length, lambda: stop() or late())
+            ends[LAST] = late() if _incomplete(setup, playing, standings) else ""
+            if not finals.all_trained(folder, playing, length.label):
+                standings = []
+        reason = stop() or next((end for end in reversed(ends.values()) if end), "")
+        fleet = executor.fleet()
+        screen.say(fleet.note)
+    finally:
+        executor.close()
+    result = results.conclude(
+        folder, setup, log, baseline, standings, length, reason, fleet, ends, judged
+    )
+    report.write(folder)
+    return result
+
+
+def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
+    """Return the number of worker processes, measured once in a run where that is asked for."""
+    asked, path = setup.settings.trials_per_device, folder / PACKING
+    if not asked:
+        return setup.settings.workers or 0
+    if not path.exists() or run_folder.read_object(path).get("asked") != asked:
+        arch = check_space(setup.space)
+        workers = trainings_at_once(asked, setup.work, arch, screen.say)
+        run_folder.write_json(path, {"asked": asked, "workers": workers})
+    found = int(run_folder.read_object(path, "workers")["workers"])
+    screen.say(f"{found} trainings at once")
+    return found
+
+
+def _duration(journal: Journal | Shared) -> float:
+    """Return the median seconds of what the run has evaluated so far, 0 if nothing."""
+    found = journal.seconds()
+    return statistics.median(found) if found else 0.0
+
+
+def _baseline(
+    active: _Active, log: Log, stop: Callable[[], str], late: Callable[[], str]
+) -> tuple[Log, str]:
+    """Search at random for what the search has cost: in trials, or in cost of training."""
+    trials = log.trials()
+    allowed = _cost(active.setup, trials)
+    if not allowed:
+        return _pursue(active, RANDOM, results.spent(trials), stop, late)
+    return _pursue(active, RANDOM, MANY * len(trials), stop, late, allowed=allowed)
+
+
+def _cost(setup: Setup, trials: Sequence[Trial]) -> float:
+    """Return what trainings have cost: multiply-adds, of those of a set time seconds; else 0."""
+    if setup.settings.trial_time:
+        return sum(trial.seconds for trial in trials if trial.state in SPENT)
+    return results.training_flops(trials)
+
+
+def _incomplete(
+    setup: Setup, playing: Sequence[finals.Finalist], standings: Sequence[finals.Standing]
+) -> bool:
+    trained = sum(len(standing.accuracies) for standing in standings)
+    return trained < len(playing) * setup.final_seeds
+
+
+def _finals(
+    active: _Active,
+    executor: Executor,
+    playing: list[finals.Finalist],
+    length: finals.Length,
+    stop: Callable[[], str],
+) -> list[finals.Standing]:
+    setup, say = active.setup, active.screen.say
+    if playing:
+        seeds = "1 seed" if setup.final_seeds == 1 else f"{setup.final_seeds} seeds"
+        say(f"finals: {len(playing)} nets, {seeds} each, {length}")
+    return finals.play(
+        active.folder,
+        playing,
+        executor,
+        epochs=length.epochs,
+        seeds=setup.final_seeds,
+        seed=setup.settings.seed,
+        limit=setup.settings.trial_time_limit or 0.0,
+        stop=stop,
+        say=say,
+        length=length.label,
+    )
+
+
+def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
+    """Return what proposes in one study, and its seed."""
+    seed = setup.settings.seed
+    controller, options = setup.settings.controller, setup.settings.controller_options
+    if name == RANDOM:
+        controller, options, seed = "random", {}, trial_seed(seed, -1)
+    allowed = excess(setup.space, setup.goal.objective)
+    given: dict[str, Any] = {"seed": seed, "excess": allowed, "goal": setup.goal}
+    given |= {"draw": setup.draw, "prior": setup.start.prior}
+    sampler = registry.make("controllers", controller, setup.space, options=options, **given)
+    return guarded(sampler, controller) if controller.endswith(".py") else sampler, seed
+
+
+def _study(active: _Active, name: str) -> tuple[Log, int]:
+    """Open a study with its controller and its pruner; return it and the controller's seed."""
+    setup = active.setup
+    sampler, seed = _sampler(setup, name)
+    pruner = registry.make(
+        "pruners", setup.pruner, options=setup.settings.pruner_options, rungs=setup.rungs or (1,)
+    )
+    return active.journal.log(name, setup.goal.directions, sampler, pruner), seed
+
+
+def _pursue(
+    active: _Active,
+    name: str,
+    trials: int,
+    stop: Callable[[], str],
+    late: Callable[[], str],
+    *,
+    at_least: int = 0,
+    allowed: float = math.inf,
+) -> tuple[Log, str]:
+    """Run one study of the journal; return it and why it ended early, or "".
+
+    It ends after so many trials, or when they have cost what is allowed, or late, but not before
+    `at_least` archs have an accuracy.
+    """
+    setup = active.setup
+    log, seed = _study(active, name)
+    earlier = log.trials()
+    if name == SEARCH and results.spent(earlier) < trials:
+        log.enqueue(setup.first_points)
+    cost = [_cost(setup, earlier)]
+    table = results.Table(active.folder / results.TRIALS[name], earlier, setup.goal)
+
+    def watch(trial: Trial) -> None:
+        cost.append(_cost(setup, [trial]))
+        table.append(trial)
+        active.screen.trial(trial)
+
+    engine = Engine(
+        log,
+        setup.space,
+        setup.goal,
+        active.executor,
+        finished=earlier,
+        seed=seed,
+        known=active.known,
+        stop=stop,
+        late=lambda: late() or (EQUAL_COST if sum(cost) >= allowed else ""),
+        at_least=at_least,
+        watch=watch,
+        budget=setup.budget(active.folder / "trials"),
+    )
+    named = {each.arch.id: each.name for each in setup.references}
+    active.screen.begin(name, trials, setup.goal, named, earlier, active.executor.fleet)
+    try:
+        reason = engine.run(trials)
+        if log.shared:  # in order, and the same for every driver
+            table.close()
+            table = results.Table(active.folder / results.TRIALS[name], log.trials(), setup.goal)
+        return log, "" if reason == EQUAL_COST else reason
+    finally:
+        log.close()
+        table.close()
+        active.screen.end()
+
+
+def _stopper(interrupted: Callable[[], bool]) -> Callable[[], str]:
+    return lambda: INTERRUPTED if interrupted() else ""

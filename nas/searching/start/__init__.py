@@ -1,0 +1,1 @@
+"""What a search begins with: warm starts, priors, the run to resume."""

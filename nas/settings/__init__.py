@@ -1,1 +1,0 @@
-"""What decides each verb: one field a flag."""

@@ -1,0 +1,154 @@
+"""What a training leaves: data.json from its start; its result, pictures and card at its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.core import run_folder
+from nas.core.errors import MissingError
+from nas.models.cost import count
+from nas.reporting import pictures, report
+from nas.reporting.terminal.train import best
+from nas.training import distributed, model_card
+from nas.training.diagnosis import FIELD, diagnose
+from nas.training.loop import RESULTS
+from nas.training.setup import Ready
+from nas.training.state import Row
+from nas.training.trained import CONFIG, config, load_trained
+from nas.training.val import finite
+from nas.training.validation import Score, validate
+
+SCHEMA, INTERRUPTED = 1, "interrupted"
+RESULT = "result.json"
+
+
+def described_data(ready: Ready) -> dict[str, Any]:
+    """Return data.json: which images a run is of, and how they were split."""
+    return {
+        "schema": SCHEMA,
+        "arch_id": ready.job.arch.id,
+        "data": ready.settings.data,
+        **_columns(ready),
+        "name": ready.dataset.name,
+        "fingerprint": ready.dataset.fingerprint,
+        "splits": {name: len(split) for name, split in ready.dataset.splits.items()},
+        "notes": list(ready.data.notes),
+    }
+
+
+def _columns(ready: Ready) -> dict[str, str]:
+    """Return the columns that were named, which other commands read again."""
+    named = {key: getattr(ready.settings, key) for key in ("image_column", "label_column")}
+    return {key: column for key, column in named.items() if column}
+
+
+def _config(ready: Ready, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Return config.json: what is needed to use the weights, and where they come from."""
+    return config(ready.job.arch, ready.data) | {
+        "metrics": dict(metrics),
+        "recipe": ready.job.recipe.name,
+        "data": ready.settings.data,
+        **_columns(ready),
+        "fingerprint": ready.dataset.fingerprint,
+        "split": "val",
+    }
+
+
+def earlier(folder: Path) -> list[Row]:
+    """Return the epochs of before, as results.csv has them."""
+    rows = run_folder.read_csv(folder / RESULTS)
+    return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
+
+
+def partial(folder: Path, epochs: int) -> dict[str, Any]:
+    """Return the result of a training that was interrupted: no test, nothing is saved of it."""
+    rows = earlier(folder)
+    return {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "stopped": INTERRUPTED,
+        "epochs": epochs,
+        "epochs_done": len(rows),
+        "best_epoch": int(best(rows)["epoch"]),
+        "val": {"top1": best(rows)["val_top1"]},
+    }
+
+
+def tested(ready: Ready, folder: Path) -> Score:
+    """Return the score of the best weights on the test split, which nothing else reads."""
+    job = ready.job
+    model = load_trained(folder)[0].to(job.device)
+    batches = ready.data.test().ordered(job.batch_size, distributed.rank(), distributed.world())
+    return validate(model, batches, len(ready.data.classes), device=job.device, amp=job.mixed)
+
+
+def conclude(
+    ready: Ready, folder: Path, rows: list[Row], score: Score, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Write what a finished training leaves; result.json, which says that it is, last."""
+    result = _result(ready, folder, rows, score)
+    metrics = {f"{split}_{k}": v for split in ("val", "test") for k, v in result[split].items()}
+    run_folder.write_json(folder / CONFIG, _config(ready, metrics) | {FIELD: result[FIELD]})
+    run_folder.write_text(folder / "README.md", model_card.write(result, ready.job.recipe))
+    try:
+        pictures.curves(rows, folder / "results.png")
+        _draw_confusion(score, result["classes"], folder / "confusion_matrix.png", say)
+    except MissingError as error:
+        say(f"no pictures: {error}")
+    run_folder.write_json(folder / RESULT, result)
+    report.write(folder)
+    return result
+
+
+def _draw_confusion(
+    score: Score, classes: list[str], path: Path, say: Callable[[str], None]
+) -> None:
+    """Draw what was taken for what, of classes that a picture can hold."""
+    matrix = score.confusion.matrix() if score.confusion else None
+    if matrix is not None:
+        pictures.confusion(matrix, classes, path)
+    else:
+        say(f"no {path.name}: {len(classes):,} classes are too many to draw; `nas val` lists them")
+
+
+def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[str, Any]:
+    """Return result.json; accuracies are in percent, errors in points."""
+    job, data, top = ready.job, ready.data, best(rows)
+    cost = count(job.arch)
+    labels = ready.dataset.splits["val"].labels.tolist()
+    val = {k.removeprefix("val_"): finite(v) for k, v in top.items() if k.startswith("val_")}
+    validated = Score(top["val_top1"], top["val_top5"], top["val_loss"], len(data.val))
+    seconds = sum(row["seconds"] for row in rows)
+    images = sum(row["seconds"] * row["images_per_second"] for row in rows)
+    return {
+        "schema": SCHEMA,
+        "run": str(folder),
+        "stopped": "",
+        "arch": job.arch.name,
+        "arch_id": job.arch.id,
+        "params": cost.params,
+        "flops": cost.flops,
+        "recipe": job.recipe.name,
+        "epochs": job.epochs,
+        "epochs_done": len(rows),
+        "best_epoch": int(top["epoch"]),
+        "val": {**val, "n": len(data.val), "standard_error": validated.standard_error},
+        "test": {
+            "top1": score.top1,
+            "top5": score.top5,
+            "loss": finite(score.loss),
+            "n": score.count,
+            "standard_error": score.standard_error,
+        },
+        "classes": list(data.classes),
+        "data": ready.dataset.name,
+        "splits": {"train": len(data.train), "val": len(data.val), "test": score.count},
+        "imgsz": data.size,
+        "device": job.device,
+        "seconds": seconds,
+        "images_per_second": images / seconds,
+        "notes": list(data.notes),
+        FIELD: diagnose(rows, labels, len(data.classes)),
+    }

@@ -1,0 +1,178 @@
+"""Before a training: everything that was asked for, checked, and the images at hand."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from nas.core.errors import MissingError, OptionError
+from nas.data import policies
+from nas.data.dataset import Dataset, open_asked
+from nas.data.loader import Data, open_data
+from nas.data.splits import carve
+from nas.hardware.processors import torch_device
+from nas.models.arch import Arch
+from nas.models.cost import count
+from nas.training import distributed
+from nas.training.amount import FINAL, worth
+from nas.training.auto import Situation, misfits, settled
+from nas.training.loop import check_batch, fitting, images_per_second
+from nas.training.recipe import Recipe, load_recipe
+from nas.training.settings import TrainSettings
+from nas.training.state import Job
+from nas.training.trained import normal_of
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A training that can start. `settings` leave nothing to a default."""
+
+    settings: TrainSettings
+    job: Job
+    dataset: Dataset
+    data: Data
+
+
+@contextlib.contextmanager
+def together(chosen: TrainSettings) -> Iterator[None]:
+    """Join the other processes that torchrun started, if any, on the device of the settings.
+
+    Raises:
+        OptionError: there is no such device.
+    """
+    with distributed.joined(distributed.local_device(torch_device(chosen.device))):
+        yield
+
+
+def make_ready(
+    chosen: TrainSettings,
+    arch: Arch,
+    say: Callable[[str], None],
+    recipe: Recipe | None = None,
+    begun: Path | None = None,
+) -> Ready:
+    """Check everything, what is cheap first, and open the data.
+
+    `recipe` and the run `begun` are those of a training that is gone on with.
+
+    Raises:
+        OptionError: a setting is wrong, or the data cannot be used.
+        ArchError: the arch cannot be built at this image size.
+        MissingError: a package that the data needs is not installed.
+    """
+    named = recipe or load_recipe(chosen.recipe, chosen.recipe_options)
+    device = distributed.local_device(torch_device(chosen.device))
+    if arch.in_channels != 3:
+        raise OptionError(f"{arch.name} takes {arch.in_channels} channels; images have 3")
+    arch = dataclasses.replace(arch, resolution=chosen.imgsz or arch.resolution)
+    if chosen.batch_size:
+        check_batch(chosen.batch_size, distributed.world())
+    check_policy(named, arch.resolution)
+    say(f"reading {chosen.data}")
+    dataset = carve(open_asked(chosen))
+    normal = (begun and normal_of(begun)) or (normal_of(Path(chosen.init)) if chosen.init else None)
+    data = _in_turn(
+        lambda: open_data(
+            dataset, imgsz=arch.resolution, device=device, workers=chosen.workers, normal=normal
+        )
+    )
+    if chosen.init:
+        whose = "of the weights" if normal else "of the images; the weights tell none"
+        mean, std = (", ".join(f"{x:.3f}" for x in triple) for triple in (data.mean, data.std))
+        say(f"normalised by mean {mean} and standard deviation {std} {whose}")
+    for note in data.notes:
+        say(note)
+    arch = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=len(data.classes)))
+    if recipe is None:
+        recipe, chosen = _settled(chosen, arch, data, device, say)
+    return Ready(chosen, fitting(_job(chosen, arch, recipe, device), data, say), dataset, data)
+
+
+def _settled(
+    chosen: TrainSettings, arch: Arch, data: Data, device: str, say: Callable[[str], None]
+) -> tuple[Recipe, TrainSettings]:
+    """Return the recipe for this folder, and the settings with its epochs and batch."""
+    given = situation(chosen, arch, data, device)
+    found = settled(chosen.recipe, chosen.recipe_options, given)
+    world = distributed.world()
+    batch = chosen.batch_size or max(world, found.amount.batch // world * world)
+    if chosen.time_limit and not chosen.epochs and world == 1:
+        job = _job(
+            dataclasses.replace(chosen, epochs=found.amount.epochs, batch_size=batch),
+            arch,
+            found.recipe,
+            device,
+        )
+        given = dataclasses.replace(given, speed=images_per_second(job, data))
+    if batch != found.amount.batch or given.speed:
+        given = dataclasses.replace(given, batch=batch)
+        found = settled(chosen.recipe, chosen.recipe_options, given)
+    say(found.line)
+    for line in misfits(found.recipe, found.amount):
+        say(line)
+    # what the rule itself takes for a small folder is not to be complained of
+    if chosen.epochs and not (enough := worth(found.amount, FINAL)).ranks:
+        say(enough.text)
+    return found.recipe, dataclasses.replace(
+        chosen, imgsz=data.size, epochs=found.amount.epochs, batch_size=batch
+    )
+
+
+def situation(chosen: TrainSettings, arch: Arch, data: Data, device: str) -> Situation:
+    """Return what the rule of the recipe auto is told."""
+    return Situation(
+        images=len(data.train),
+        classes=len(data.classes),
+        side=data.size,
+        cost=count(arch),
+        start="frozen" if chosen.freeze else "weights" if chosen.init else "nothing",
+        gray=data.gray,
+        device=device.partition(":")[0],
+        epochs=chosen.epochs or 0,
+        batch=chosen.batch_size or 0,
+        seconds=chosen.time_limit or 0.0,
+        validated=len(data.val),
+    )
+
+
+def check_policy(recipe: Recipe, side: int) -> None:
+    """Check that the recipe's augmentation can be had, before anything is read.
+
+    Raises:
+        MissingError: torchvision is missing or of another version.
+    """
+    try:
+        policies.make_policy(recipe.augment, side)
+    except MissingError as error:
+        way = f"or train without it: --recipe-option policy=none (recipe {recipe.name})"
+        raise MissingError(f"{error}; {way}") from error
+
+
+def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:
+    assert chosen.epochs and chosen.batch_size
+    return Job(
+        arch,
+        recipe,
+        chosen.epochs,
+        chosen.batch_size,
+        seed=chosen.seed,
+        device=device,
+        amp=chosen.amp,
+        accumulate=chosen.accumulate,
+        checkpointing=chosen.grad_checkpointing,
+        freeze=chosen.freeze,
+        init=Path(chosen.init) if chosen.init else None,
+    )
+
+
+def _in_turn(call: Callable[[], Data]) -> Data:
+    """Return what a call returns, the first process before the others, who find its cache."""
+    if distributed.rank():
+        distributed.barrier()
+        return call()
+    found = call()
+    distributed.barrier()
+    return found
