@@ -7,14 +7,17 @@ of the wrong kind is refused as on the command line, by an error of `nas.NasErro
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
+
+from nas.core.moved import let_old_names_be_imported
 
 if TYPE_CHECKING:
     from nas.core.errors import NasError
     from nas.exporting.export import export
     from nas.hardware.bench import bench
     from nas.models.arch import Arch
-    from nas.models.load import build_model, count, load_arch, load_weights
+    from nas.models.load import build_model, count, load_arch
     from nas.reporting.explain import explain
     from nas.scaling.scale import scale
     from nas.searching.fidelity.proxy_check import proxy_check
@@ -24,8 +27,10 @@ if TYPE_CHECKING:
     from nas.training.predict import predict
     from nas.training.train import train
     from nas.training.val import val
+    from nas.training.weights import load_weights
 
 __version__ = "0.1.0"
+let_old_names_be_imported()
 __all__ = [
     "Arch",
     "NasError",
@@ -57,7 +62,7 @@ _HOMES = {
     "explain": "nas.reporting.explain",
     "export": "nas.exporting.export",
     "load_arch": "nas.models.load",
-    "load_weights": "nas.models.load",
+    "load_weights": "nas.training.weights",
     "plan": "nas.searching.plan",
     "predict": "nas.training.predict",
     "proxy_check": "nas.searching.fidelity.proxy_check",
@@ -66,6 +71,9 @@ _HOMES = {
     "train": "nas.training.train",
     "val": "nas.training.val",
 }
+
+
+_REPORTED = ("scale", "search", "train")
 
 
 def __getattr__(name: str) -> Any:
@@ -81,7 +89,21 @@ def _found(name: str) -> Any:
     from nas.core.arguments import checked
 
     found = getattr(importlib.import_module(_HOMES[name]), name)
-    return found if isinstance(found, type) else checked(found)
+    if isinstance(found, type):
+        return found
+    return _reporting(checked(found)) if name in _REPORTED else checked(found)
+
+
+def _reporting(verb: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a verb that writes the report of its run, too."""
+
+    @functools.wraps(verb)
+    def call(*given: Any, **named: Any) -> Any:
+        from nas.reporting.report import reported
+
+        return reported(lambda: verb(*given, **named))
+
+    return call
 
 
 def __dir__() -> list[str]:

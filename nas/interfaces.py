@@ -16,15 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from nas.models.arch import Arch
-
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from nas.models.arch import Arch
+
 Option = bool | int | float | str
 Choices = dict[str, Option]
-Decode = Callable[[Mapping[str, Any]], Arch]
-Fits = Callable[[Arch], bool]  # whether an arch meets the targets and limits of a search
+Decode = Callable[[Mapping[str, Any]], "Arch"]
+Fits = Callable[["Arch"], bool]  # whether an arch meets the targets and limits of a search
 # `accuracy` in percent; any other name may follow: accuracy_std, latency_ms, throughput, ...
 Metrics = dict[str, float]
 # what the journal keeps of a trial beside its metrics, which must not be called so
@@ -107,9 +107,9 @@ class Trainer(Evaluator, Protocol):
 class Controller(Protocol):
     """What proposes: a file of nas/searching/controllers exports `make(space, *, seed, ...)`.
 
-    It gives an Optuna sampler.
-    What it proposes must depend only on the seed, the trial's number and the finished trials, so
-    that a resumed search goes on as if it had never stopped (`nas.searching.samplers` has two adapters).
+    It gives an Optuna sampler. What it proposes must depend only on the seed, the trial's number
+    and the finished trials, so that a resumed search goes on as if it had never stopped
+    (`nas.searching.samplers` has two adapters).
     `OBJECTIVES` names what it can pursue: "reward", "pareto". A `make` with a keyword `excess` is
     given how far a point is above the hard limits, to propose within them; one with `draw`, what
     draws a random point that meets the target, to begin with; one with `goal`, the

@@ -26,9 +26,10 @@ DISTRIBUTION = "nas-search-scale"
 
 
 class NasError(Exception):
-    """A run failed."""
+    """A run failed. `run`: its folder, where what it has found by then can be reported, or ""."""
 
     exit_code = 1
+    run = ""
 
 
 class OptionError(NasError):

@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from nas.core.errors import PACKAGE, NasError, OptionError, did_you_mean
+from nas.core.moved import let_old_names_be_imported
 
 ROOMS = {
     "spaces": "nas.search_spaces",
@@ -191,6 +192,7 @@ def _load_file(path: Path, changed: int) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # registered first, as dataclasses in the user's file look themselves up there
     sys.modules[name] = module
+    let_old_names_be_imported()
     try:
         with guard(f"{path} cannot be imported"):
             spec.loader.exec_module(module)

@@ -16,8 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from nas.data.augment_settings import Augment
 from nas.data.pixels import Pixels
-from nas.training.recipe import Augment
 
 CROP_PCT = (
     0.875  # of the short side; the EfficientNet reference reads 224 out of 256 (papers.md 1.4)

@@ -24,9 +24,9 @@ from nas.core.processes import follow_parent
 from nas.data import augment as views
 from nas.data import policies
 from nas.data.augment import Store
+from nas.data.augment_settings import Augment
 from nas.data.images import PLAIN, Decoding
 from nas.data.pixels import Pixels
-from nas.training.recipe import Augment
 
 Batch = tuple[Tensor, Tensor]
 Triple = tuple[float, float, float]

@@ -19,6 +19,7 @@ from nas.data.identity import fingerprint
 from nas.data.images import PLAIN, Decoding
 
 SPLITS = ("train", "val", "test")
+SMALL = 64  # pixels a side up to which a space with fewer strides fits better
 # what sources call them; `eval` is the test split where no other is, else the val split
 SPLIT_WORDS = {
     "train": "train",

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from nas.core.system import processors
 from nas.data.dataset import Dataset, Split
 from nas.data.identity import fingerprint
 from nas.data.images import PLAIN, Array, Decoding, Range, layers, values
-from nas.data.pixels import in_order, processors
+from nas.data.pixels import in_order
 
 SAMPLED = 128  # images of the train split that are looked at
 # neither more than 8 bits nor transparency

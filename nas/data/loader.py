@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -20,18 +19,17 @@ import numpy.typing as npt
 import torch
 
 from nas.core.errors import OptionError
+from nas.core.system import cache_folder, free_memory, processors
 from nas.data import augment as views
 from nas.data import policies
+from nas.data.augment_settings import Augment
 from nas.data.batches import Batch, Input, Resident, Streaming, Triple
-from nas.data.cache import cache_folder
 from nas.data.dataset import Dataset, Split
 from nas.data.depth import decoded_as
-from nas.data.pixels import Pixels, check_broken, gather, processors
+from nas.data.pixels import Pixels, check_broken, gather
 from nas.data.splits import fraction as part_of
-from nas.training.recipe import Augment
 
 MOST_WORKERS = 8
-CONTROL = Path("/sys/fs/cgroup")
 # images and rows of each that mean and standard deviation are taken of
 SAMPLED_IMAGES, SAMPLED_ROWS = 10_000, 64
 
@@ -235,32 +233,6 @@ def _fits(splits: Sequence[Pixels], device: str) -> bool:
         return 2 * sum(pixels.values.nbytes for pixels in splits) <= free
     mapped = sum(x.values.nbytes for x in splits if isinstance(x.values, np.memmap))
     return 2 * mapped <= free_memory()
-
-
-def free_memory() -> float:
-    """Return the bytes of main memory that are free to take; infinite where nothing tells."""
-    return min(_free_of_machine(), _free_of_container())
-
-
-def _free_of_machine() -> float:
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        facts = dict(line.split(":", 1) for line in lines)
-        return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, LookupError, ValueError):
-        return math.inf
-
-
-def _free_of_container() -> float:
-    """Return what a control group (version 2) leaves; file pages that it can drop count as free."""
-    try:
-        limit = int((CONTROL / "memory.max").read_text(encoding="ascii"))
-        used = int((CONTROL / "memory.current").read_text(encoding="ascii"))
-        lines = (CONTROL / "memory.stat").read_text(encoding="ascii").splitlines()
-        cached = int(dict(line.split() for line in lines)["inactive_file"])
-        return max(0, limit - used + cached)
-    except (OSError, LookupError, ValueError):
-        return math.inf
 
 
 def _workers(asked: int | None, pixels: Pixels) -> int:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from nas.core.errors import NasError, OptionError, RunError
 from nas.core.locks import await_lock
+from nas.core.system import processors
 from nas.data.dataset import Split, some
 from nas.data.identity import fingerprint
 from nas.data.images import Array, decode, quiet, shrink
@@ -158,13 +159,6 @@ def typical_side(split: Split, sample: int = 64) -> int:
     if not sides:
         raise OptionError("no image can be decoded: `nas doctor --data` tells why")
     return int(np.median(sides))
-
-
-def processors() -> int:
-    """Return how many processors this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def in_order(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nas.core.errors import MissingError, OptionError
 from nas.data.augment import ASPECTS, short_side
-from nas.training.recipe import POLICIES, Augment
+from nas.data.augment_settings import POLICIES, Augment
 
 GROUP = 8  # images of a batch that share one drawn policy
 BINS = 31  # of RandAugment's magnitude in torchvision: 0..30

@@ -26,7 +26,7 @@ def trainings_at_once(asked: str, work: Work, arch: Arch, say: Callable[[str], N
         OptionError: it is neither a positive number nor auto.
         NasError: not even one training works; the message gives the reason.
     """
-    from nas.data.pixels import processors
+    from nas.core.system import processors
 
     check_asked(asked)
     devices = _devices()

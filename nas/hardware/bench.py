@@ -32,9 +32,9 @@ def bench(
     """Return the latency and throughput of an arch, as `nas bench --json` prints it.
 
     `arch`: what `load_arch` takes. `device`: a file of nas/hardware/devices, or your own .py;
-    cuda:1 is the second CUDA device. `batch`: images at once; latency is the batch's. `resolution` in pixels
-    replaces the arch's own. `memory`: also the peak memory, beside our estimate. `options` are the
-    device's. The number is always measured anew.
+    cuda:1 is the second CUDA device. `batch`: images at once; latency is the batch's. `resolution`
+    in pixels replaces the arch's own. `memory`: also the peak memory, beside our estimate.
+    `options` are the device's. The number is always measured anew.
 
     Raises:
         OptionError: no such arch or device, or an option it does not have.

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import __version__
-from nas.data.loader import free_memory
-from nas.data.pixels import processors
+from nas.core.system import free_memory, processors
 from nas.hardware.measurement import processor
 
 PACKAGES = (

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.core.locks import try_lock
-from nas.data.cache import cache_folder
+from nas.core.system import cache_folder
 from nas.interfaces import Device, Timing
 from nas.models.arch import Arch
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from nas.core.errors import NasError, OptionError
+from nas.core.system import free_memory
 from nas.core.units import format_bytes
 from nas.hardware.timing import LEAST_RUNS, Once
 from nas.models import cost
@@ -97,20 +98,11 @@ def check_memory(arch: Arch, batch: int) -> None:
     weights = cost.FLOAT_BYTES * (found.params + found.buffers)
     needed = weights + batch * (found.inference_bytes - weights)
     free = free_memory()
-    if free is not None and needed > free:
+    if needed > free:
         raise NasError(
             f"a batch of {batch} at {arch.resolution} pixels needs about {format_bytes(needed)} of "
             f"memory and {format_bytes(free)} are free: use a smaller batch"
         )
-
-
-def free_memory() -> int | None:
-    """Return the bytes of main memory that can be taken; None where the system does not tell."""
-    with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return None
 
 
 def stopwatch(call: Callable[[], Any], clock: str = "wall") -> Once:

@@ -96,8 +96,8 @@ class Stage:
     """`layers` blocks of one kind; only the first strides and changes the channels.
 
     `op` names a file of nas/models/ops, which says what the other fields mean to it; a field
-    that an op does not read must keep its default. `skip` acts where it can: `identity` at stride 1 with
-    equal channels, `pool` (3x3 average) with equal channels, `projection` everywhere (identity
+    that an op does not read must keep its default. `skip` acts where it can: `identity` at stride 1
+    with equal channels, `pool` (3x3 average) with equal channels, `projection` everywhere (identity
     where shapes agree, else a 1x1 convolution).
     """
 

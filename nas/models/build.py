@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from nas.core.errors import ArchError
+from nas.core.system import free_memory
 from nas.core.units import format_bytes
-from nas.data.loader import free_memory
 from nas.models import cost
 from nas.models.arch import Arch
 from nas.models.layers import Layer

@@ -16,8 +16,6 @@ from nas.models.arch import Arch
 from nas.models.published import Published
 
 if TYPE_CHECKING:  # the command line lists and counts without torch
-    from torch import Tensor
-
     from nas.models.build import Features, Model
 
 Source = str | Path | Arch | Mapping[str, Any]
@@ -110,47 +108,6 @@ def count(source: Source, resolution: int | tuple[int, int] | None = None) -> co
         ArchError: an op is unknown, or the resolution is none.
     """
     return cost.count(load_arch(source), resolution)
-
-
-def load_weights(
-    model: Model | Features | Source, source: str | Path | Mapping[str, Tensor] | None = None
-) -> Model | Features:
-    """Return a model with trained weights, ready to predict (in eval mode).
-
-    `source` is a train run, a search run that trained, a .safetensors file or a state dict; by
-    default the run that `model` names. `model` is a module of `build_model`, which is filled and
-    returned, or anything that `build_model` takes: `load_weights("runs/train/train")`. A classifier
-    of other classes keeps its fresh weights.
-
-    Raises:
-        OptionError: there are no such weights, or they are of another arch.
-        RunError: their file is damaged.
-    """
-    from torch import Tensor, nn
-
-    from nas.training.trained import fitting, weights_of
-
-    if not isinstance(model, nn.Module | str | Path | Arch | Mapping):
-        raise OptionError(
-            f"load_weights takes a model, or an arch by name, path, Arch or data, not {model!r:.80}"
-        )
-    if source is None and isinstance(model, str | Path):
-        source = model
-    if isinstance(source, Mapping):
-        wrong = [value for value in source.values() if not isinstance(value, Tensor)]
-        if wrong:
-            raise OptionError(f"a state dict holds tensors alone, not {wrong[0]!r:.80}")
-        weights, told = source, "the state dict"
-    elif isinstance(source, str | Path):
-        weights, told = weights_of(Path(source)), str(source)
-    else:
-        raise OptionError(
-            f"load_weights takes weights as a run, a .safetensors file or a state dict, not "
-            f"{source!r:.80}"
-        )
-    built = model if isinstance(model, nn.Module) else build_model(model)
-    built.load_state_dict(fitting(built, weights, told), strict=False)
-    return built.eval()
 
 
 def anchored(source: str) -> str:

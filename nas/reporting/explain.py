@@ -18,10 +18,10 @@ from torch.nn import functional
 
 from nas.core import run_folder
 from nas.core.errors import OptionError, RunError, did_you_mean
+from nas.core.system import processors
 from nas.data import augment
 from nas.data.class_folders import class_above
 from nas.data.images import Array, quiet
-from nas.data.pixels import processors
 from nas.data.walk import printable
 from nas.hardware.processors import torch_device
 from nas.models.build import Model

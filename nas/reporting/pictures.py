@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nas.core.errors import MissingError, OptionError, RunError
-from nas.data.cache import cache_folder
+from nas.core.system import cache_folder
 from nas.training import history
 
 if TYPE_CHECKING:

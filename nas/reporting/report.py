@@ -5,25 +5,29 @@ It is made from the run's files alone, so it can be written again at any time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nas
 from nas.core import run_folder
-from nas.core.errors import NasError, RunError
+from nas.core.errors import MissingError, NasError, RunError
 from nas.core.quoting import command
 from nas.models.arch import Arch
+from nas.reporting import pictures
 from nas.reporting.html import data, family, scale, search, train
 from nas.reporting.html.markup import render
 
+Result = TypeVar("Result", bound=Mapping[str, Any])
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
+CURVES, MATRIX = "results.png", "confusion_matrix.png"
 TABLES = ("trials.csv", "random.csv", "pareto.csv", "importance.csv", "family.csv")
 FILES = (
     *TABLES,
     "results.csv",
-    "results.png",
-    "confusion_matrix.png",
+    CURVES,
+    MATRIX,
     "README.md",
     RESULT,
     run_folder.ARGS,
@@ -32,11 +36,58 @@ FILES = (
 )
 
 
-def write(folder: Path) -> Path:
+def reported(work: Callable[[], Result], say: Callable[[str], None] = lambda text: None) -> Result:
+    """Return what a verb returns, and write the report of its run: also where it fails midway.
+
+    Raises:
+        RunError: the report cannot be written.
+    """
+    try:
+        result = work()
+    except NasError as error:
+        with contextlib.suppress(NasError):  # the first error is the one to tell
+            _write_new(error.run, say)
+        raise
+    _write_new(result.get("run"), say)
+    return result
+
+
+def _write_new(run: str | None, say: Callable[[str], None]) -> None:
+    """Write the report of a run that has a result, unless it was written after that."""
+    if not run or not (Path(run) / RESULT).exists():
+        return
+    report = Path(run) / REPORT
+    if not report.exists() or _newer(Path(run) / RESULT, report):
+        write(Path(run), say)
+        _write_beside(Path(run))
+
+
+def _write_beside(folder: Path) -> None:
+    """Write the reports that show a family: its search's, and those of its base's other families.
+
+    A courtesy: `nas report` says what is wrong with one that cannot be written.
+    """
+    result = _json(folder / RESULT)
+    if "members" not in result:
+        return
+    others = [folder.parent / Path(o["run"]).name for o in families_beside(folder, result)]
+    base = Path(str(result.get("base")))
+    if base.is_absolute() and (base / "best").is_dir():
+        others.append(base)
+    for other in others:
+        with contextlib.suppress(NasError):
+            write(other)
+
+
+def _newer(path: Path, other: Path) -> bool:
+    return path.stat().st_mtime_ns > other.stat().st_mtime_ns
+
+
+def write(folder: Path, say: Callable[[str], None] = lambda text: None) -> Path:
     """Write report.html into the folder of a search, scale or train run; return its path.
 
-    `folder`: or the run's name. A training may be unfinished. A search shows the latest family that
-    was scaled from it under the same project.
+    `folder`: or the run's name. A training may be unfinished; of a finished one the pictures are
+    drawn, too. A search shows the latest family that was scaled from it under the same project.
 
     Raises:
         RunError: the folder is none of these, is damaged, or cannot be written.
@@ -48,7 +99,10 @@ def write(folder: Path) -> Path:
     env = _json(folder / run_folder.ENVIRONMENT)
     try:
         if training:
-            page = train.page(train.read(folder, result, args, env))
+            found = train.read(folder, result, args, env)
+            if result:
+                _draw(found, say)
+            page = train.page(found)
         elif "members" in result:
             page = scale.page(result, env, families_beside(folder, result))
         else:
@@ -63,6 +117,20 @@ def write(folder: Path) -> Path:
         folder / REPORT, render(page.template, title=page.title, footer=footer, **page.context)
     )
     return folder / REPORT
+
+
+def _draw(found: train.Found, say: Callable[[str], None]) -> None:
+    """Draw the curves and the confusion matrix of a finished training, as PNG files."""
+    counts = _json(found.folder / train.COUNTS)
+    try:
+        pictures.curves(found.rows, found.folder / CURVES)
+        if counts:
+            pictures.confusion(counts["counts"], counts["classes"], found.folder / MATRIX)
+    except MissingError as error:
+        return say(f"no pictures: {error}")
+    if not (found.folder / MATRIX).exists():
+        number = len(found.result["classes"])
+        say(f"no {MATRIX}: {number:,} classes are too many to draw; `nas val` lists them")
 
 
 def _result(folder: Path) -> dict[str, Any]:

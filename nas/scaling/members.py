@@ -25,7 +25,7 @@ from nas.scaling.member_setup import (
     work_of,
 )
 from nas.scaling.progress import Progress
-from nas.scaling.setup import INTERRUPTED, Screen, Setup, Stop, open_executor
+from nas.scaling.setup import INTERRUPTED, ScalingProgress, Setup, Stop, open_executor
 from nas.training import model_card
 
 MEMBER, RESULT, LATENCY, CARD, SCHEMA = "member.json", "result.json", "latency.json", "README.md", 1
@@ -59,7 +59,7 @@ COLUMNS = (
 
 
 def train_members(
-    setup: Setup, folder: Path, rows: Sequence[Row], screen: Screen, stop: Stop
+    setup: Setup, folder: Path, rows: Sequence[Row], screen: ScalingProgress, stop: Stop
 ) -> tuple[dict[str, Any], NasError | None]:
     """Train every member that is not on file; return what the result of a scaling gains.
 
@@ -143,7 +143,7 @@ def _twins(rows: Sequence[Row]) -> dict[str, str]:
     return twins
 
 
-def _kept(plan: Plan, row: Row, screen: Screen) -> dict[str, Any]:
+def _kept(plan: Plan, row: Row, screen: ScalingProgress) -> dict[str, Any]:
     """Return what is on file of a member that is trained, {} if it is not."""
     path = plan.folder / row["name"] / MEMBER
     found = _object(path)
@@ -179,7 +179,7 @@ def _with_training(plan: Plan, row: Row, name: str) -> dict[str, Any]:
 
 
 def _train(
-    plan: Plan, due: Sequence[Row], missing: dict[str, str], screen: Screen, stop: Stop
+    plan: Plan, due: Sequence[Row], missing: dict[str, str], screen: ScalingProgress, stop: Stop
 ) -> str:
     """Train members; put the reasons of those that failed into `missing`; return that of a stop."""
     names = {number: row for number, row in enumerate(due)}
@@ -227,7 +227,7 @@ def put_aside(folder: Path, arch_id: str) -> str:
     return other.name
 
 
-def _close(executor: Executor, screen: Screen) -> None:
+def _close(executor: Executor, screen: ScalingProgress) -> None:
     executor.close()
     screen.patient = True
 

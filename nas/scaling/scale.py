@@ -15,8 +15,6 @@ from nas.core.units import parse_phis
 from nas.models import compound, cost
 from nas.models.arch import Arch
 from nas.models.load import anchored, latest_search, load_arch, named
-from nas.reporting import report
-from nas.reporting.terminal.scale import silent
 from nas.scaling.fit import coefficients, fitting
 from nas.scaling.fit.setup import Plan, prepare_fit
 from nas.scaling.settings import (
@@ -26,7 +24,7 @@ from nas.scaling.settings import (
     changeable,
     scale_settings_from,
 )
-from nas.scaling.setup import BASE, INTERRUPTED, Screen, Setup, executor_options
+from nas.scaling.setup import BASE, INTERRUPTED, ScalingProgress, Setup, executor_options
 from nas.searching.evaluator_spec import CLUSTER
 from nas.searching.start.old_settings import scale_args
 
@@ -58,7 +56,7 @@ def scale(
     project: str | Path = "runs",
     name: str | None = None,
     resume: bool = False,
-    screen: Screen | None = None,
+    screen: ScalingProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -82,7 +80,7 @@ def scale(
     base_name = named(source) if isinstance(source, str | Path) else arch.name
     setup = Setup(chosen, arch, base_name, project)
     arguments = {"base": base_name, **dataclasses.asdict(chosen)}
-    screen, folder = screen or silent(), None
+    screen, folder = screen or ScalingProgress(), None
     if resume:
         folder = _found(project, name, arguments, arch)
         again = f"going on with {folder}" if folder else "no run of these settings to go on with"
@@ -102,7 +100,7 @@ def go_on(
     folder: Path,
     changed: Mapping[str, Any],
     *,
-    screen: Screen | None = None,
+    screen: ScalingProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Go on with a scaling, with the base and the settings that it was started with.
@@ -119,7 +117,7 @@ def go_on(
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
     plan = _check(setup)
-    screen = screen or silent()
+    screen = screen or ScalingProgress()
     screen.run = str(folder)
     if before != {"base": source, **arguments}:
         with run_folder.lease(folder):
@@ -217,7 +215,11 @@ def _members(setup: Setup, found: coefficients.Coefficients) -> list[compound.Me
 
 
 def _scale(
-    setup: Setup, plan: Plan | None, folder: Path, screen: Screen, interrupted: Callable[[], bool]
+    setup: Setup,
+    plan: Plan | None,
+    folder: Path,
+    screen: ScalingProgress,
+    interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
     def stop() -> str:
         return INTERRUPTED if interrupted() else ""
@@ -242,8 +244,8 @@ def _scale(
         # whatever no other member would have escaped, what is trained is told first
         with contextlib.suppress(*([NasError] if error else [])):
             _write(folder, result)
-            _refresh(folder, setup.source)
         if error:
+            error.run = str(folder)
             raise error
     return result
 
@@ -315,15 +317,3 @@ def _write(folder: Path, result: dict[str, Any]) -> None:
         members.describe(folder, result)
     run_folder.write_csv(folder / FAMILY, columns, rows)
     run_folder.write_json(folder / RESULT, result)
-
-
-def _refresh(folder: Path, source: str) -> None:
-    """Write the family's report, and those that show it: its search's, its rivals'."""
-    report.write(folder)
-    for other in report.families_beside(folder, run_folder.read_object(folder / RESULT)):
-        with contextlib.suppress(NasError):
-            report.write(folder.parent / Path(other["run"]).name)
-    if Path(source).is_absolute() and (Path(source) / "best").is_dir():
-        # a courtesy: the family is complete, and `nas report` says what is wrong with the search
-        with contextlib.suppress(NasError):
-            report.write(Path(source))

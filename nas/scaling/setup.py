@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nas.core import registry
 from nas.interfaces import Executor, Work
@@ -18,15 +18,14 @@ BASE = "baseline.json"  # of a scaling, as it was when it began
 Stop = Callable[[], str]  # the reason to begin nothing more, "" to go on
 
 
-class Screen(Protocol):
-    """What a scaling tells a person while it works.
+class ScalingProgress:
+    """Listens to a scaling; this one shows nothing, a screen overrides what it shows.
 
     `patient`: whether a request to stop waits for what is running. `run`: the folder that it works
     in, "" before there is one.
     """
 
-    patient: bool
-    run: str
+    patient, run = True, ""
 
     def say(self, text: str) -> None:
         """Show one line; "" shows nothing."""

@@ -19,14 +19,14 @@ from nas.core.errors import NasError
 from nas.evaluation.durations import Shares
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
-from nas.reporting import report
-from nas.reporting.terminal.search import Progressing, silent
 from nas.searching.engine import Engine
 from nas.searching.evaluator_spec import executor_options
 from nas.searching.feasibility import check_space
+from nas.searching.final_length import Length
 from nas.searching.outcome import finalists, finals, results, selection
 from nas.searching.plan import announced
 from nas.searching.points import excess
+from nas.searching.progress import SearchProgress
 from nas.searching.samplers import distributions, guarded, trial_seed
 from nas.searching.settings import settings_from
 from nas.searching.setup import Setup, prepare
@@ -48,7 +48,7 @@ def search(
     project: str | Path = "runs",
     name: str | None = None,
     resume: bool = False,
-    screen: Progressing | None = None,
+    screen: SearchProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def search(
             )
         with run_folder.lease(folder):
             check_sources(folder, setup)
-            screen = screen or silent()
+            screen = screen or SearchProgress()
             place = priors.Place(folder, screen.say, interrupted)
             setup = warm_start.begun(setup, place, learnt)
             journal = _journal(setup, folder, database)
@@ -142,12 +142,12 @@ class _Active:
     folder: Path
     journal: Journal | Shared
     executor: Executor
-    screen: Progressing
+    screen: SearchProgress
     known: dict[str, Metrics]
 
 
 def _executor(
-    setup: Setup, folder: Path, journal: Journal | Shared, screen: Progressing, *, fresh: bool
+    setup: Setup, folder: Path, journal: Journal | Shared, screen: SearchProgress, *, fresh: bool
 ) -> Executor:
     """Return who does the work; a fresh run for which there is nobody leaves no folder."""
     chosen = setup.settings
@@ -174,7 +174,7 @@ def _search(
     folder: Path,
     journal: Journal | Shared,
     executor: Executor,
-    screen: Progressing,
+    screen: SearchProgress,
     interrupted: Callable[[], bool],
 ) -> dict[str, Any]:
     chosen = setup.settings
@@ -214,14 +214,12 @@ def _search(
         screen.say(fleet.note)
     finally:
         executor.close()
-    result = results.conclude(
+    return results.conclude(
         folder, setup, log, baseline, standings, length, reason, fleet, ends, judged
     )
-    report.write(folder)
-    return result
 
 
-def _workers(setup: Setup, folder: Path, screen: Progressing) -> int:
+def _workers(setup: Setup, folder: Path, screen: SearchProgress) -> int:
     """Return the number of worker processes, measured once in a run where that is asked for."""
     asked, path = setup.settings.trials_per_device, folder / PACKING
     if not asked:
@@ -270,7 +268,7 @@ def _finals(
     active: _Active,
     executor: Executor,
     playing: list[finals.Finalist],
-    length: finals.Length,
+    length: Length,
     stop: Callable[[], str],
 ) -> list[finals.Standing]:
     setup, say = active.setup, active.screen.say

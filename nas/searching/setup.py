@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 
 from nas.core import registry
 from nas.core.errors import EvaluatorError, OptionError
+from nas.data.dataset import SMALL
 from nas.evaluation.evaluate import make_evaluator, rungs
 from nas.evaluation.packing import check_asked
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Trial, Work
@@ -21,8 +22,8 @@ from nas.models.load import baselines
 from nas.searching.engine import Budget
 from nas.searching.evaluator_spec import EXECUTORS, executor_options, work_of
 from nas.searching.feasibility import COUNTED, check_reach, check_space, fitted, known_costs
+from nas.searching.final_length import Length, length_of
 from nas.searching.objective import Bound, Goal, make_objective
-from nas.searching.outcome.finals import Length, length_of
 from nas.searching.points import LATENCY, Reference, cost_metrics, references
 from nas.searching.samplers import Draw, Prior, begins_late, no_excess, no_prior, random_choices
 from nas.searching.sampling.region import drawing
@@ -32,7 +33,6 @@ FINALISTS, FINAL_SEEDS = 3, 3
 # baselines that a search is compared with where they are points of its space
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
-SMALL = 64  # pixels a side up to which a space with fewer strides fits better
 
 
 @dataclass(frozen=True)

@@ -14,17 +14,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from nas.core.errors import MissingError, NasError
+from nas.core.system import cache_folder, processors
 from nas.data import checks
-from nas.data.cache import cache_folder
 from nas.data.checks import ELONGATED, Finding
-from nas.data.dataset import Dataset, Split, open_dataset
+from nas.data.dataset import SMALL, Dataset, Split, open_dataset
 from nas.data.images import SUFFIXES, Decoding, Header, decode, fitting_side, header, values
 from nas.data.loader import stored_side
-from nas.data.pixels import in_order, processors, reason_of
+from nas.data.pixels import in_order, reason_of
 from nas.data.policies import vision
 from nas.data.splits import carve
 from nas.hardware import facts as computer
-from nas.searching.setup import SMALL
 from nas.training.amount import candidate
 from nas.training.auto import Situation, plan
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint as recompute
 
 from nas.core.errors import NasError, OptionError
+from nas.core.system import free_memory
 from nas.core.units import format_bytes
-from nas.data.loader import free_memory
 from nas.models.arch import Arch
 from nas.models.build import Model
 from nas.models.cost import count

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from nas.core import run_folder
 from nas.core.errors import OptionError
+from nas.core.system import processors
 from nas.data import augment
 from nas.data.batches import Input
 from nas.data.images import SUFFIXES, Array, decode, quiet, shrink
 from nas.data.loader import stored_side
-from nas.data.pixels import processors, reason_of
+from nas.data.pixels import reason_of
 from nas.data.walk import images_below
 from nas.hardware.processors import torch_device
 from nas.models.build import Model

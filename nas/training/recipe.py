@@ -10,30 +10,11 @@ from typing import Any
 
 from nas.core import registry
 from nas.core.errors import OptionError, did_you_mean
+from nas.data.augment_settings import CROPS, POLICIES
+from nas.data.augment_settings import Augment as Augment  # of a user's recipe too
 
 OPTIMIZERS = ("rmsprop_tf", "sgd", "adamw")
 SCHEDULES = ("one_cycle", "cosine", "exponential")
-CROPS = ("resized", "shift", "none")
-POLICIES = ("none", "autoaugment", "randaugment")
-
-
-@dataclass(frozen=True)
-class Augment:
-    """How a training image is varied. Sizes are shares of the side, so they scale with it.
-
-    `crop`: `resized` takes a random part of `scale` of the area and of aspect 3/4..4/3 (Inception);
-    `shift` moves the image by up to `shift` with zeros around it; `none` takes the middle.
-    `cutout`: side of a square set to the mean. `layers` and `magnitude` are of `randaugment`.
-    """
-
-    crop: str = "shift"
-    scale: tuple[float, float] = (0.08, 1.0)
-    shift: float = 0.125
-    flip: bool = True
-    cutout: float = 0.0
-    policy: str = "none"
-    layers: int = 2
-    magnitude: int = 9
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,17 @@
-"""What a training leaves: data.json from its start; its result, pictures and card at its end."""
+"""What a training leaves: data.json from its start; its result and card at its end."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from nas.core import run_folder
-from nas.core.errors import MissingError
 from nas.models.cost import count
-from nas.reporting import pictures, report
-from nas.reporting.terminal.train import best
 from nas.training import distributed, model_card
 from nas.training.diagnosis import FIELD, diagnose
 from nas.training.loop import RESULTS
+from nas.training.progress import best
 from nas.training.setup import Ready
 from nas.training.state import Row
 from nas.training.trained import CONFIG, config, load_trained
@@ -21,7 +19,7 @@ from nas.training.val import finite
 from nas.training.validation import Score, validate
 
 SCHEMA, INTERRUPTED = 1, "interrupted"
-RESULT = "result.json"
+RESULT, CONFUSION = "result.json", "confusion_matrix.json"
 
 
 def described_data(ready: Ready) -> dict[str, Any]:
@@ -84,33 +82,17 @@ def tested(ready: Ready, folder: Path) -> Score:
     return validate(model, batches, len(ready.data.classes), device=job.device, amp=job.mixed)
 
 
-def conclude(
-    ready: Ready, folder: Path, rows: list[Row], score: Score, say: Callable[[str], None]
-) -> dict[str, Any]:
+def conclude(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[str, Any]:
     """Write what a finished training leaves; result.json, which says that it is, last."""
     result = _result(ready, folder, rows, score)
     metrics = {f"{split}_{k}": v for split in ("val", "test") for k, v in result[split].items()}
     run_folder.write_json(folder / CONFIG, _config(ready, metrics) | {FIELD: result[FIELD]})
     run_folder.write_text(folder / "README.md", model_card.write(result, ready.job.recipe))
-    try:
-        pictures.curves(rows, folder / "results.png")
-        _draw_confusion(score, result["classes"], folder / "confusion_matrix.png", say)
-    except MissingError as error:
-        say(f"no pictures: {error}")
+    if matrix := score.confusion.matrix() if score.confusion else None:
+        counts = {"schema": SCHEMA, "classes": list(ready.data.classes), "counts": matrix}
+        run_folder.write_json(folder / CONFUSION, counts)
     run_folder.write_json(folder / RESULT, result)
-    report.write(folder)
     return result
-
-
-def _draw_confusion(
-    score: Score, classes: list[str], path: Path, say: Callable[[str], None]
-) -> None:
-    """Draw what was taken for what, of classes that a picture can hold."""
-    matrix = score.confusion.matrix() if score.confusion else None
-    if matrix is not None:
-        pictures.confusion(matrix, classes, path)
-    else:
-        say(f"no {path.name}: {len(classes):,} classes are too many to draw; `nas val` lists them")
 
 
 def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[str, Any]:

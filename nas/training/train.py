@@ -18,9 +18,9 @@ from nas.data.identity import unchanged, way_back
 from nas.data.loader import Loader
 from nas.models.arch import Arch
 from nas.models.load import anchored, load_arch, named
-from nas.reporting.terminal.train import Training, silent
 from nas.training import distributed
 from nas.training.loop import RESULTS, fit
+from nas.training.progress import TrainingProgress
 from nas.training.recipe import Augment, Recipe, recipe_from
 from nas.training.results import RESULT, conclude, described_data, earlier, partial, tested
 from nas.training.settings import FREE, TrainSettings, train_settings_from
@@ -40,7 +40,7 @@ def train(
     project: str | Path = "runs",
     name: str | None = None,
     resume: bool = False,
-    screen: Training | None = None,
+    screen: TrainingProgress | None = None,
     interrupted: Interrupted = lambda: False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def train(
         NasError: the training diverged.
         Preempted: SIGTERM came while it trained: a SystemExit; `resume` goes on from there.
     """
-    screen = screen or silent()
+    screen = screen or TrainingProgress()
     chosen, source = _anchored(train_settings_from(settings), Path(project)), _source(arch)
     if chosen.epochs and chosen.time_limit:
         raise OptionError("--time-limit sets the number of --epochs: give one of them")
@@ -88,7 +88,7 @@ def go_on(
     folder: Path,
     changed: Mapping[str, Any],
     *,
-    screen: Training | None = None,
+    screen: TrainingProgress | None = None,
     interrupted: Interrupted = lambda: False,
 ) -> dict[str, Any]:
     """Go on with a training from its last checkpoint; a finished one returns its result again.
@@ -96,7 +96,7 @@ def go_on(
     Raises:
         RunError: the folder is no training, in use or damaged, or its data has changed.
     """
-    screen = screen or silent()
+    screen = screen or TrainingProgress()
     if (folder / RESULT).exists():
         screen.say(f"{folder} is finished")
         found = {**run_folder.read_object(folder / RESULT, "val", "test"), "run": str(folder)}
@@ -246,7 +246,7 @@ def _train(
     ready: Ready,
     folder: Path,
     arguments: Mapping[str, Any],
-    screen: Training,
+    screen: TrainingProgress,
     interrupted: Interrupted,
 ) -> dict[str, Any]:
     """Train in a run folder; only the first process writes there."""
@@ -262,7 +262,7 @@ def _train(
 
 
 def _fitted(
-    ready: Ready, folder: Path, screen: Training, interrupted: Interrupted
+    ready: Ready, folder: Path, screen: TrainingProgress, interrupted: Interrupted
 ) -> dict[str, Any]:
     """Train to the end or to an interruption; return the result."""
     job, first = ready.job, distributed.rank() == 0
@@ -289,7 +289,7 @@ def _fitted(
         for tracker in trackers:
             tracker.close()
     score = tested(ready, folder)
-    return conclude(ready, folder, rows, score, screen.say) if first else {}
+    return conclude(ready, folder, rows, score) if first else {}
 
 
 def _title(ready: Ready) -> str:

@@ -24,7 +24,7 @@ FREE = ("seconds", "place", "retries", "images_per_second", "memory_bytes")  # a
 NOTE = """
 import glob, os, time
 from pathlib import Path
-from nas import catalog
+from nas.core import registry
 
 def note(what, *words):
     line = " ".join(map(str, (what, "/".join(map(str, words)), os.getpid(), time.time())))
@@ -34,7 +34,7 @@ def note(what, *words):
 # evaluates as a shipped evaluator does, slowed down
 EVALUATOR = f"""{NOTE}
 def make(*, sleep: float = 0.0, inner: str = "synthetic"):
-    return Ledger(sleep, catalog.make("evaluators", inner, options={{}}))
+    return Ledger(sleep, registry.make("evaluators", inner, options={{}}))
 
 class Ledger:
     def __init__(self, sleep, inner):
@@ -58,7 +58,7 @@ def make(*, data: str = "", download: bool = False, recipe: str = "proxy", epoch
          fraction: float = 1.0, accelerator: str = "cpu"):
     options = dict(data=data, download=download, recipe=recipe, epochs=epochs, fraction=fraction)
     options["accelerator"] = "cpu"  # so that any two trainings are alike
-    return Ledger(catalog.make("evaluators", "training", options=options))
+    return Ledger(registry.make("evaluators", "training", options=options))
 
 class Ledger:
     def __init__(self, inner):

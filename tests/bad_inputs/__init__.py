@@ -1,6 +1,6 @@
 """Command lines that are to be refused, as tables: what is typed, on which files, what is said.
 
-`ROWS` has them all, of one file a verb; tests/test_bad_inputs.py runs them.
+`ROWS` has them all, of one file a verb; tests/cli/test_bad_inputs.py runs them.
 """
 
 import importlib

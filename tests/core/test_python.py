@@ -58,8 +58,8 @@ def test_every_function_has_its_signature_and_a_docstring(name: str) -> None:
 
 
 def test_no_other_name() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'searching'"):
-        _ = nas.searching  # type: ignore[attr-defined]
+    with pytest.raises(AttributeError, match="has no attribute 'seeking'"):
+        _ = nas.seeking  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

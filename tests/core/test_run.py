@@ -18,8 +18,8 @@ ARGUMENTS = {"space": "mbconv", "target_flops": 400_000_000, "w": -0.07, "option
 HOLD = """
 import sys, time
 from pathlib import Path
-from nas import run
-with run.lease(Path(sys.argv[1])):
+from nas.core import run_folder
+with run_folder.lease(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -298,8 +298,8 @@ def test_unknown_data(
 
 def test_asking_for_the_readers_is_light() -> None:
     code = (
-        "import sys; from nas import catalog\n"
-        "for n in catalog.names('datasets'): catalog.export('datasets', n, 'matches')('x/y')\n"
+        "import sys; from nas.core import registry\n"
+        "for n in registry.names('datasets'): registry.export('datasets', n, 'matches')('x/y')\n"
         "heavy = {'torch', 'PIL', 'sklearn', 'pyarrow', 'torchvision'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )

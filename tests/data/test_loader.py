@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from nas.core import system
 from nas.core.errors import MissingError, NasError, OptionError, RunError
 from nas.data import augment as views
 from nas.data import batches, loader, pixels, policies
@@ -308,15 +309,15 @@ def test_images_that_take_over_half_of_the_memory_are_not_kept(
 def test_free_memory_is_the_machines_or_the_containers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(loader, "CONTROL", tmp_path)
-    free = loader.free_memory()
+    monkeypatch.setattr(system, "CONTROL", tmp_path)
+    free = system.free_memory()
     assert free > 1e6
     (tmp_path / "memory.max").write_text("5000\n")
     (tmp_path / "memory.current").write_text("4000\n")
     (tmp_path / "memory.stat").write_text("anon 3000\ninactive_file 500\n")
-    assert loader.free_memory() == 1500
+    assert system.free_memory() == 1500
     (tmp_path / "memory.max").write_text("max\n")
-    assert loader.free_memory() > 1e6
+    assert system.free_memory() > 1e6
 
 
 def test_streaming_needs_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from nas.core import system as places
 from nas.core.errors import OptionError
-from nas.data import cache as places
+from nas.core.system import cache_folder
 from nas.data import pixels as module
-from nas.data.cache import cache_folder
 from nas.data.dataset import Split, open_dataset
 from nas.data.images import decode, shrink
 from nas.data.pixels import Pixels, check_broken, gather, typical_side

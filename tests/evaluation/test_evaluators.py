@@ -26,8 +26,8 @@ from nas.searching.samplers import random_choices
 MBCONV = registry.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)
 ARCHS = [MBCONV.decode(random_choices(MBCONV, RNG)) for _ in range(20)]
-# `member` is `nas train` in processes of its own, some seconds each: tests/test_family.py;
-# `table` knows what its user's file holds: tests/test_table.py
+# `member` is `nas train` in processes of its own, some seconds each: tests/scaling/test_family.py;
+# `table` knows what its user's file holds: tests/evaluation/test_table.py
 NAMES = [name for name in registry.names("evaluators") if name not in ("member", "table")]
 each_evaluator = pytest.mark.parametrize("name", NAMES)
 # what an evaluator needs to be made at all, and to be quick here

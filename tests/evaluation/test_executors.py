@@ -18,7 +18,7 @@ from conftest import wait_until
 
 from nas.core import registry
 from nas.core.errors import MissingError, NasError, OptionError, RunError
-from nas.data.pixels import processors
+from nas.core.system import processors
 from nas.evaluation.workers import Processes
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.models.arch import Arch
@@ -240,7 +240,7 @@ def test_an_evaluator_that_cannot_be_made_in_a_worker_gives_its_reason(
 
 
 BLAMELESS = """
-from nas import errors
+from nas.core import errors
 
 def make(*, kind: str = "RunError"):
     return Blameless(getattr(errors, kind))

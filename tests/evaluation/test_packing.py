@@ -26,7 +26,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def cores(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr("nas.data.pixels.processors", lambda: number)
+    monkeypatch.setattr("nas.core.system.processors", lambda: number)
 
 
 @pytest.mark.parametrize("number", ["1", "3", "12"])
@@ -64,7 +64,7 @@ class Device:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, speeds: dict[int, float]) -> None:
         self.speeds, self.now, self.closed = speeds, 0.0, 0
         self.made: list[int] = []
-        monkeypatch.setattr(packing.catalog, "make", self.make)
+        monkeypatch.setattr(packing.registry, "make", self.make)
         monkeypatch.setattr(packing.time, "perf_counter", lambda: self.now)
 
     def make(self, room: str, name: str, *given: Any, workers: int, **options: Any) -> "Device":

@@ -14,7 +14,7 @@ from nas.models.cost import count
 NET = Arch("net", (Stage("conv", 16, 2, stride=2),), resolution=64)
 # a user's own device; `fail` raises as torch does when its memory ends
 OWN = """
-from nas import catalog
+from nas.core import registry
 
 def make(*, batch: int = 1, unrest: float = 0.0, fail: bool = False):
     return Own(batch, unrest, fail)
@@ -29,7 +29,7 @@ class Own:
         import dataclasses
         if self.fail:
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory\\nmore lines")
-        timing = catalog.make("devices", "fake", options={"batch": self.batch}).measure(arch)
+        timing = registry.make("devices", "fake", options={"batch": self.batch}).measure(arch)
         return dataclasses.replace(timing, unrest=self.unrest, steady=self.unrest <= 0.1)
 
     def memory(self, arch):

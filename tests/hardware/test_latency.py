@@ -22,13 +22,13 @@ ARCH = ARCHS[0]
 WORKER = """
 import sys, time
 from pathlib import Path
-from nas import catalog
+from nas.core import registry
 from nas.models.arch import Arch, Stage
 from nas.hardware.latency import Cached
 
 class Slow:
     def __init__(self):
-        self.fake, self.asked = catalog.make("devices", "fake", options={}), 0
+        self.fake, self.asked = registry.make("devices", "fake", options={}), 0
         self.title, self.fingerprint = self.fake.title, self.fake.fingerprint
 
     def measure(self, arch):

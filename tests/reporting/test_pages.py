@@ -118,7 +118,7 @@ def test_long_data_are_packed_and_short_ones_are_not() -> None:
 
 
 def test_plotly_js_is_the_authors_own_with_its_licence() -> None:
-    folder = ROOT / "nas" / "pages" / "plotly"
+    folder = ROOT / "nas" / "reporting" / "html" / "plotly"
     source = gzip.decompress((folder / "plotly-cartesian.min.js.gz").read_bytes()).decode()
     assert "plotly.js (cartesian - minified) v4.1.1" in source[:200]
     assert "MIT License" in (folder / "LICENSE").read_text(encoding="utf-8")

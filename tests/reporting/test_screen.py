@@ -34,7 +34,7 @@ def shown(
     """Return what is shown of trials that end `pace` seconds after one another."""
     file = io.StringIO()
     console = Console(file=file, force_terminal=terminal, width=100, no_color=True)
-    progress = screen.Progressing(console, itertools.count(0.0, pace / 2).__next__)
+    progress = screen.SearchScreen(console, itertools.count(0.0, pace / 2).__next__)
     progress.begin("search", 5, goal, {}, earlier)
     for each in later:
         progress.trial(each)

@@ -14,7 +14,7 @@ from nas.core.errors import NasError, OptionError, RunError
 from nas.core.units import parse_count
 from nas.models import compound
 from nas.models.arch import Arch, Head, Stage, Stem
-from nas.reporting.terminal.scale import Lines, show_family
+from nas.reporting.terminal.scale import ScalingLines, show_family
 from nas.scaling.fit import setup
 from nas.scaling.fit.results import noise_said
 from nas.scaling.scale import go_on, scale
@@ -133,7 +133,7 @@ def test_a_fit_on_digits_is_kept_used_and_shown(
     assert len(run_folder.read_csv(place / found["run"] / "fit.csv")) == 6
     page = (place / found["run"] / "report.html").read_text()
     assert "The fit of α, β and γ" in page and '"heatmap"' in page
-    show_family(found, Lines(console())._console)
+    show_family(found, ScalingLines(console())._console)
     shown = capsys.readouterr().out
     assert "against the paper's α 1.2 β 1.1 γ 1.15 (1.920)" in shown and noise_said(fit) in shown
 

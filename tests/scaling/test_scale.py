@@ -13,7 +13,7 @@ from nas.cli.commands.resume import resume
 from nas.cli.commands.scale import attend
 from nas.core import run_folder
 from nas.core.errors import ArchError, OptionError, RunError
-from nas.reporting.terminal.scale import Lines
+from nas.reporting.terminal.scale import ScalingLines
 from nas.scaling.scale import COLUMNS, scale
 from nas.scaling.settings import ScaleSettings, scale_settings_from
 from nas.scaling.setup import Setup
@@ -159,7 +159,7 @@ def test_the_way_to_go_on_names_the_run_that_was_made(
 ) -> None:
     scale("resnet18", phi="1", name="fam")
 
-    def work(screen: Lines, **_: Any) -> dict[str, Any]:
+    def work(screen: ScalingLines, **_: Any) -> dict[str, Any]:
         found = scale("resnet18", phi="1", name="fam", screen=screen)
         if pressed:
             raise KeyboardInterrupt

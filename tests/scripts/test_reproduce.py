@@ -270,13 +270,13 @@ def test_a_members_step_needs_what_was_estimated() -> None:
 
 
 def test_a_member_that_cannot_fit_says_what_would(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify_family.rig, "free_memory", lambda: 2**30)
+    monkeypatch.setattr(verify_family.measurement, "free_memory", lambda: 2**30)
     [member] = verify_family.compound.family(load_arch("efficientnet_b0"), [0])
     given = verify_family.parse(["--batch", "64"])
     row = verify_family.verified(member, given)
     assert "are free: a batch of 11 would fit" in row["reason"]
     assert not verify_family.good(row, given)
-    monkeypatch.setattr(verify_family.rig, "free_memory", lambda: 2**20)
+    monkeypatch.setattr(verify_family.measurement, "free_memory", lambda: 2**20)
     assert "not even one image fits" in verify_family.verified(member, given)["reason"]
 
 

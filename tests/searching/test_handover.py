@@ -14,8 +14,9 @@ from nas.core.run_folder import read_json
 from nas.interfaces import Rung, Trial
 from nas.reporting import report
 from nas.reporting.terminal.search import show_search
+from nas.searching.final_length import length_of
 from nas.searching.outcome.explanation import Contender, choose, explain, why
-from nas.searching.outcome.finals import Finalist, Standing, length_of
+from nas.searching.outcome.finals import Finalist, Standing
 from nas.searching.outcome.selection import (
     Judged,
     finalists,

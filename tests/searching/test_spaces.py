@@ -23,9 +23,9 @@ SPACES: dict[str, Space] = {
 each_space = pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 HASH = """
 import random
-from nas import catalog
+from nas.core import registry
 from nas.searching.samplers import random_choices
-space = catalog.export("spaces", "{name}", "SPACE")
+space = registry.export("spaces", "{name}", "SPACE")
 print(space.decode(random_choices(space, random.Random(5))).id)
 """
 

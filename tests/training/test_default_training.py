@@ -55,9 +55,9 @@ class Said(list[str]):
     """What a training says."""
 
     def train(self, data: Path, **more: Any) -> dict[str, Any]:
-        from nas.reporting.terminal.train import Training
+        from nas.reporting.terminal.train import TrainingScreen
 
-        screen = Training(Console(quiet=True, force_terminal=False))
+        screen = TrainingScreen(Console(quiet=True, force_terminal=False))
         screen.say = self.append  # type: ignore[method-assign]
         return train(TINY, data=str(data), screen=screen, **{**QUIET, **more})
 

@@ -264,15 +264,15 @@ def test_an_interrupted_training_prints_how_to_go_on(
 ) -> None:
     from nas.reporting.terminal import train as train_screen
 
-    epoch = train_screen.Training.epoch
+    epoch = train_screen.TrainingScreen.epoch
 
-    def pressed(self: train_screen.Training, row: train_screen.Row) -> None:
+    def pressed(self: train_screen.TrainingScreen, row: train_screen.Row) -> None:
         epoch(self, row)
         signal.raise_signal(signal.SIGINT)
 
     words = "train tiny.json --data colours --recipe proxy --epochs 2 --tracker none"
     with monkeypatch.context() as patch:
-        patch.setattr(train_screen.Training, "epoch", pressed)
+        patch.setattr(train_screen.TrainingScreen, "epoch", pressed)
         done = nas(*words.split(), "--project", str(tmp_path))
     assert done.returncode == 130 and "stopped after epoch 1 of 2" in done.stdout
     line = done.stderr.splitlines()[-1]

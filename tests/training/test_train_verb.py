@@ -149,7 +149,7 @@ def test_the_saved_model_gives_the_numbers_of_the_run(images: Path) -> None:
         assert again["loss"] == pytest.approx(found[split]["loss"], rel=1e-4)
 
 
-class Events(train_screen.Training):
+class Events(train_screen.TrainingScreen):
     """A screen that writes the epochs down where the data set writes its reads."""
 
     def epoch(self, row: train_screen.Row) -> None:
@@ -205,7 +205,7 @@ def test_resume_finds_the_run_of_the_settings_that_are_given(images: Path, home:
 def test_a_finished_run_gives_its_result_again_without_its_data(images: Path) -> None:
     found = trained()
     shutil.rmtree(images)
-    screen = train_screen.Training(Console(file=io.StringIO()))
+    screen = train_screen.TrainingScreen(Console(file=io.StringIO()))
     assert go_on(Path(found["run"]), {}, screen=screen) == json.loads(json.dumps(found))
 
 
@@ -353,7 +353,7 @@ def row(epoch: int, top1: float) -> dict[str, float]:
 
 def shown(terminal: bool, earlier: list[dict[str, float]], later: list[dict[str, float]]) -> str:
     file = io.StringIO()
-    screen = train_screen.Training(
+    screen = train_screen.TrainingScreen(
         Console(file=file, force_terminal=terminal, width=100, no_color=True)
     )
     screen.begin("tiny on digits", 5, earlier)

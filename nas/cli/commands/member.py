@@ -13,16 +13,17 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 from nas.core import run_folder
 from nas.core.errors import NasError
 from nas.core.processes import follow
 from nas.hardware.facts import memory_from_here, peak_memory
-
-if TYPE_CHECKING:
-    from nas.reporting.terminal.train import Training
+from nas.reporting.report import reported
+from nas.reporting.terminal import tables
+from nas.reporting.terminal.train import TrainingScreen
+from nas.training.progress import Row, TrainingProgress
 
 MEMORY = "memory.json"
 STOPPED = 128 + signal.SIGTERM
@@ -50,41 +51,39 @@ def _several(folder: str, processes: str) -> None:
 
 def _trained(folder: Path) -> int:
     """Return the exit code of the training."""
-    from nas.reporting.terminal import tables
-    from nas.reporting.terminal.train import Training, silent
     from nas.training.distributed import rank, world
     from nas.training.train import go_on
 
     asked: list[int] = []
     if world() > 1:  # they stop together, after an epoch; one alone stops at once
         signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
-    shown = silent() if rank() else Training(tables.console(stderr=True))
-    screen = _Weighed(shown, folder / MEMORY if rank() == 0 else None)
+    screen = TrainingProgress() if rank() else _MemberScreen(folder)
     try:
-        found = go_on(folder, {}, screen=cast(Training, screen), interrupted=lambda: bool(asked))
+        found = reported(
+            lambda: go_on(folder, {}, screen=screen, interrupted=lambda: bool(asked)), screen.say
+        )
     except NasError as error:
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     return STOPPED if found.get("stopped") else 0
 
 
-class _Weighed:
-    """A screen that writes down what a training has added to the memory of this process."""
+class _MemberScreen(TrainingScreen):
+    """Also writes down what a training has added to the memory of this process."""
 
-    def __init__(self, inner: Training, path: Path | None) -> None:
-        self._inner, self._path, self._before = inner, path, 0
+    def __init__(self, folder: Path) -> None:
+        super().__init__(tables.console(stderr=True))
+        self._path, self._before = folder / MEMORY, 0
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
-
-    def begin(self, *given: Any) -> None:
+    def begin(self, name: str, epochs: int, earlier: Sequence[Row]) -> None:
+        """Note the memory that the process has before it trains."""
         self._before = memory_from_here()
-        self._inner.begin(*given)
+        super().begin(name, epochs, earlier)
 
     def end(self) -> None:
         """Keep the peak, or that of an earlier process if it was higher."""
-        self._inner.end()
-        if not (self._path and self._before):
+        super().end()
+        if not self._before:
             return
         with contextlib.suppress(NasError):  # as on a full disk, of which the training tells
             earlier = run_folder.read_json(self._path)["added_bytes"] if self._path.exists() else 0

@@ -49,12 +49,14 @@ def scale(
 
 def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> int:
     """Scale with lines of progress and Ctrl-C, print the result; return the exit code."""
+    from nas.reporting.report import reported
     from nas.reporting.terminal import scale as screen
+    from nas.scaling.setup import ScalingProgress
 
-    lines = screen.silent() if quiet else screen.Lines(console(stderr=True))
+    lines = ScalingProgress() if quiet else screen.ScalingLines(console(stderr=True))
     interrupted = on_interrupt("training", lambda _: False, lambda: lines.patient)
     try:
-        result = work(screen=lines, interrupted=interrupted)
+        result = reported(lambda: work(screen=lines, interrupted=interrupted))
     except KeyboardInterrupt:
         say_resume(lines.run)
         return INTERRUPTED

@@ -39,14 +39,15 @@ def search(
 
 def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
     """Search with progress and Ctrl-C, print the result; return the exit code."""
+    from nas.reporting.report import reported
     from nas.reporting.terminal import search as screen
     from nas.searching.search import INTERRUPTED as STOPPED
     from nas.searching.search import search as run_search
 
-    progress = None if quiet else screen.Progressing(console(stderr=True))
+    progress = None if quiet else screen.SearchScreen(console(stderr=True))
     interrupted = on_interrupt("trial", progress.notice if progress else lambda _: False)
     try:
-        result = run_search(screen=progress, interrupted=interrupted, **arguments)
+        result = reported(lambda: run_search(screen=progress, interrupted=interrupted, **arguments))
     except KeyboardInterrupt:
         say_resume()
         return INTERRUPTED

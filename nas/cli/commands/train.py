@@ -70,19 +70,21 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> 
 
     Under torchrun the first process alone shows anything.
     """
+    from nas.reporting.report import reported
     from nas.reporting.terminal import train as train_screen
     from nas.training.distributed import rank
     from nas.training.preemption import Preempted
+    from nas.training.progress import TrainingProgress
 
     shown = not quiet and rank() == 0
-    screen = train_screen.Training(console(stderr=True)) if shown else train_screen.silent()
+    screen = train_screen.TrainingScreen(console(stderr=True)) if shown else TrainingProgress()
 
     def notice(text: str) -> bool:
         return screen.notice(text) or rank() > 0
 
     interrupted = on_interrupt("epoch", notice, lambda: screen.running)
     try:
-        result = start(screen=screen, interrupted=interrupted)
+        result = reported(lambda: start(screen=screen, interrupted=interrupted), screen.say)
     except KeyboardInterrupt:
         if rank() == 0:
             say_resume()

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from nas.core.errors import MissingError, NasError, OptionError
-from nas.data.cache import cache_folder
+from nas.core.system import cache_folder
 from nas.data.dataset import Dataset, Index, Split, subset
 from nas.data.identity import File, fingerprint, of_arrays, of_files
 

@@ -143,7 +143,7 @@ def _hush() -> None:
     def tell(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
         _log.debug("Ray: %s", " ".join(str(line) for line in data.get("lines", ())))
 
-    # private to Ray: tests/test_ray.py proves that it still works
+    # private to Ray: tests/evaluation/test_ray.py proves that it still works
     worker.print_to_stdstream = tell
 
 

@@ -63,7 +63,7 @@ class InProcess:
 
 def _share(slot: int, slots: int, gpus: list[str]) -> dict[str, str]:
     """Return the environment of one of several training processes: its cores and its GPU."""
-    from nas.data.pixels import processors
+    from nas.core.system import processors
 
     threads = max(1, processors() // slots)
     share = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}

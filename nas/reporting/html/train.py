@@ -30,7 +30,8 @@ from nas.reporting.html.markup import Page, code, command, date, join
 from nas.training import history
 from nas.training.diagnosis import FIELD
 
-ARCH, DATA, ROWS, PICTURE = "arch.json", "data.json", "results.csv", "confusion_matrix.png"
+ARCH, DATA, ROWS = "arch.json", "data.json", "results.csv"
+COUNTS, PICTURE = "confusion_matrix.json", "confusion_matrix.png"
 LARGEST = 250_000  # bytes of a picture that the page itself holds
 MOST_LETTERS = 120  # of the names of classes in the head
 COLOURS = {"train_loss": SEARCH, "val_loss": GROUPS[5], "val_top1": SEARCH} | {

@@ -15,15 +15,14 @@ from nas.hardware.timing import MOST_UNREST
 from nas.models.compound import AIMED, TOLERANCE
 from nas.reporting.terminal.fit import show_fit
 from nas.scaling.fit.results import label
+from nas.scaling.setup import ScalingProgress
 
 Row = Mapping[str, Any]
 NEAR = 0.05  # of 2^φ: what a family may be off without a word
 
 
-class Lines:
+class ScalingLines(ScalingProgress):
     """One line for each thing that is told."""
-
-    patient, run = True, ""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -32,11 +31,6 @@ class Lines:
         """Show one line."""
         if text:
             self._console.print(text, highlight=False, soft_wrap=True, markup=False)
-
-
-def silent() -> Lines:
-    """Return a screen that shows nothing."""
-    return Lines(Console(quiet=True))
 
 
 def show_family(result: Row, console: Console) -> None:

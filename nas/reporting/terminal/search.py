@@ -19,6 +19,7 @@ from nas.evaluation.durations import TIME_LIMIT
 from nas.interfaces import SCORED, SPENT, Fleet, Trial
 from nas.searching.objective import Goal, pareto_front
 from nas.searching.outcome.explanation import as_candidate, why
+from nas.searching.progress import SearchProgress
 
 SHOWN = 5
 SAVED = ("report.html", "best/arch.json", "trials.csv")
@@ -26,7 +27,7 @@ PAUSE = 1.0  # seconds between two lines where there is no terminal
 Row = Mapping[str, Any]
 
 
-class Progressing:
+class SearchScreen(SearchProgress):
     """On a terminal one live table with a bar and the time left; otherwise lines, PAUSE s apart."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -164,11 +165,6 @@ def _several(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count} {noun[:-1]}ies" if noun.endswith("y") else f"{count} {noun}s"
-
-
-def silent() -> Progressing:
-    """Return a screen that shows nothing."""
-    return Progressing(Console(quiet=True, force_terminal=False))
 
 
 def accuracy(metrics: Mapping[str, float]) -> str:

@@ -15,12 +15,13 @@ from rich.text import Text
 
 from nas.core.quoting import command
 from nas.core.units import format_count, format_seconds
+from nas.training.progress import TrainingProgress, best
 
 Row = Mapping[str, Any]
 RECENT = 5  # epochs that the time left is reckoned from
 
 
-class Training:
+class TrainingScreen(TrainingProgress):
     """On a terminal one live bar with the last epoch below; otherwise a line an epoch."""
 
     def __init__(self, console: Console) -> None:
@@ -82,16 +83,6 @@ class Training:
         scored = [row for row in self._rows if "val_top1" in row]
         last = [_last(scored[-1], best(scored))] if scored else []
         return Group(bar, *last, *([self._notice] if self._notice else []))
-
-
-def silent() -> Training:
-    """Return a screen that shows nothing."""
-    return Training(Console(quiet=True, force_terminal=False))
-
-
-def best(rows: Sequence[Row]) -> Row:
-    """Return the row of the best validation top-1, the first of equals."""
-    return max(rows, key=lambda row: row.get("val_top1", -1.0))
 
 
 def time_left(times: Sequence[float], epochs: int, elapsed: float, share: float) -> float | None:

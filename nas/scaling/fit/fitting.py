@@ -24,7 +24,7 @@ from nas.scaling.fit.grid import MISS, Candidate
 from nas.scaling.fit.results import WHOLE, conclude, label
 from nas.scaling.fit.setup import Plan, measured
 from nas.scaling.settings import COEFFICIENTS, SHAPED
-from nas.scaling.setup import Screen, Setup, Stop, open_executor
+from nas.scaling.setup import ScalingProgress, Setup, Stop, open_executor
 from nas.searching.outcome import finals
 from nas.searching.outcome.finals import Finalist, Standing
 
@@ -38,7 +38,7 @@ COLUMNS = (
 
 
 def settle(
-    setup: Setup, plan: Plan | None, folder: Path, screen: Screen, stop: Stop
+    setup: Setup, plan: Plan | None, folder: Path, screen: ScalingProgress, stop: Stop
 ) -> tuple[Coefficients | None, str]:
     """Return the coefficients of a run, or None and why there are none yet.
 
@@ -122,7 +122,9 @@ def _noted(path: Path) -> dict[str, Any]:
     return dict(found)
 
 
-def fit(plan: Plan, folder: Path, screen: Screen, stop: Stop) -> tuple[Coefficients | None, str]:
+def fit(
+    plan: Plan, folder: Path, screen: ScalingProgress, stop: Stop
+) -> tuple[Coefficients | None, str]:
     """Train the candidates and return the best coefficients, kept with the base from now on.
 
     Each finished training is a row of fit.csv or finals.csv in the folder at once, and is never
@@ -212,7 +214,7 @@ class _Table:
 
     plan: Plan
     folder: Path
-    screen: Screen
+    screen: ScalingProgress
     rows: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:

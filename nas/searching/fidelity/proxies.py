@@ -2,8 +2,8 @@
 
 A budget is what one short training gets, on a schedule of its own. It ranks well enough when the
 lower end of its tau's interval (nas.searching.ranking) to the mean of the long trainings is at or
-above the threshold; or when it ranks a single long training as well as a second long one does, both by the
-lower ends. Where nothing can be shown, the verdict says why.
+above the threshold; or when it ranks a single long training as well as a second long one does,
+both by the lower ends. Where nothing can be shown, the verdict says why.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 from nas.core import registry, run_folder
 from nas.core.errors import MissingError, NasError, OptionError, RunError
 from nas.core.units import format_count
-from nas.data.dataset import Dataset, open_asked
+from nas.data.dataset import SMALL, Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.pixels import typical_side
 from nas.data.splits import carve
@@ -30,7 +30,6 @@ from nas.searching.feasibility import check_space, fitted, try_decode
 from nas.searching.fidelity.proxies import Budget, Trained, default_budgets, parse_budget
 from nas.searching.fidelity.settings import ProxySettings
 from nas.searching.samplers import lowered, random_choices
-from nas.searching.setup import SMALL
 from nas.training.amount import FINAL
 from nas.training.auto import Situation, settled
 from nas.training.loop import fit, training_flops

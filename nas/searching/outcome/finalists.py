@@ -10,8 +10,9 @@ from pathlib import Path
 
 from nas.core import registry, run_folder
 from nas.interfaces import Trial, Work
+from nas.searching.final_length import Length
 from nas.searching.outcome import selection
-from nas.searching.outcome.finals import Finalist, Length
+from nas.searching.outcome.finals import Finalist
 from nas.searching.setup import Setup
 from nas.searching.studies.study import Log
 

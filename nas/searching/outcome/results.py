@@ -16,11 +16,12 @@ from nas.core.quoting import command
 from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Fleet, Metrics, Trial
 from nas.models.arch import Arch
 from nas.searching.engine import training_folder
+from nas.searching.final_length import Length
 from nas.searching.objective import Goal, describe, hypervolume, pareto_front, reward
 from nas.searching.outcome import selection
 from nas.searching.outcome.curves import write_rungs
 from nas.searching.outcome.explanation import why
-from nas.searching.outcome.finals import Length, Standing, entry, hand_over, trained
+from nas.searching.outcome.finals import Standing, entry, hand_over, trained
 from nas.searching.outcome.selection import Judged
 from nas.searching.setup import Setup
 from nas.searching.studies.study import RANDOM, SEARCH, Log

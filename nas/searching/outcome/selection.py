@@ -2,8 +2,8 @@
 
 The best of many noisy observations is partly luck (the winner's curse). So a model is fitted to all
 trials of a study (nas/searching/gp/posterior.py), and the finalists are chosen by its mean. Where
-nothing is trained there are no finals, and the best by posterior mean is handed over. What was observed stays
-as it was, and both are told.
+nothing is trained there are no finals, and the best by posterior mean is handed over. What was
+observed stays as it was, and both are told.
 """
 
 from __future__ import annotations

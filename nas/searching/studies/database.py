@@ -3,7 +3,8 @@
 The tables are Optuna's (RDBStorage), so optuna-dashboard opens them. What belongs together (all
 choices of a proposal; all results of a trial) is written in one transaction, which asks first
 whether the trial still runs: of several drivers that would end a trial, one does. That needs
-Optuna 5's models of its tables, which are private: tests/test_shared.py proves that they work.
+Optuna 5's models of its tables, which are private: tests/searching/test_shared.py proves that
+they work.
 """
 
 from __future__ import annotations

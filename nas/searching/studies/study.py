@@ -37,7 +37,7 @@ STATES = {
     "failed": TrialState.FAIL,
     "dropped": TrialState.FAIL,
 }
-# Optuna's NSGA-II breeds from trials with a generation only: tests/test_warm_start.py proves it
+# Optuna's NSGA-II breeds from trials with a generation only (tests/searching/test_warm_start.py)
 FIRST_GENERATION = {"NSGAIISampler:generation": 0}
 
 

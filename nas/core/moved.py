@@ -1,0 +1,59 @@
+"""Names that modules had before they moved into rooms: users' files import some of them.
+
+`from nas.arch import Arch` still works, with a DeprecationWarning that names `nas.models.arch`. To
+be removed with the version after the next.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+MOVED = {
+    "nas.arch": "nas.models.arch",
+    "nas.catalog": "nas.core.registry",
+    "nas.compound": "nas.models.compound",
+    "nas.cost": "nas.models.cost",
+    "nas.designs": "nas.models.designs",
+    "nas.errors": "nas.core.errors",
+    "nas.layers": "nas.models.layers",
+    "nas.load": "nas.models.load",
+    "nas.model": "nas.models.build",
+    "nas.modules": "nas.models.modules",
+    "nas.objective": "nas.searching.objective",
+    "nas.points": "nas.searching.points",
+    "nas.published": "nas.models.published",
+    "nas.rounding": "nas.models.rounding",
+    "nas.samplers": "nas.searching.samplers",
+    "nas.units": "nas.core.units",
+}
+
+
+class _OldNames:
+    """A finder of MOVED's names, and the loader of what it finds."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return a spec for an old name, None for every other."""
+        return ModuleSpec(name, self) if name in MOVED else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Let an empty module be made."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Fill the module with what the one of today holds."""
+        name = MOVED[module.__name__]
+        warnings.warn(f"{module.__name__} is {name} now", DeprecationWarning, stacklevel=2)
+        held = vars(importlib.import_module(name))
+        vars(module).update({k: v for k, v in held.items() if not k.startswith("__")})
+
+
+def let_old_names_be_imported() -> None:
+    """Let the old names be imported from now on in this process."""
+    if not any(isinstance(finder, _OldNames) for finder in sys.meta_path):
+        sys.meta_path.append(_OldNames())
