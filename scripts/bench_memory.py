@@ -21,7 +21,7 @@ from lib import flags, tables
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from nas.core.errors import NasError
+from nas.core.errors import NasError, first_line
 from nas.hardware.bench import bench
 from nas.models.build import Model
 from nas.models.cost import FLOAT_BYTES, count
@@ -83,7 +83,7 @@ def row(name: str, batch: int, device: str) -> dict[str, Any]:
     try:
         peaks = peaks_on_cpu(name, batch) if device == "cpu" else peaks_on_gpu(name, batch, device)
     except (NasError, RuntimeError, MemoryError) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
     return {"arch": name, "batch": batch, "device": device, "peaks": peaks, "reason": reason}
 
 

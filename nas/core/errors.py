@@ -62,6 +62,11 @@ class MissingError(NasError):
     exit_code = 4
 
 
+def first_line(error: object, most: int = 200) -> str:
+    """Return the first line of an exception's message, or its kind where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:most]
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return " (did you mean 'x'?)" for the nearest of `known`, or an empty string."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from nas.core.errors import NasError, RunError
+from nas.core.errors import NasError, RunError, first_line
 
 DEEPEST = 100  # brackets inside of each other
 
@@ -58,8 +58,7 @@ def parse(text: str, file: Path) -> dict[str, Any]:
     except NasError:
         raise
     except Exception as error:  # of dates and numbers that cannot be it lets Python's own through
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise RunError(f"{file} is not YAML: {first}") from error
+        raise RunError(f"{file} is not YAML: {first_line(error)}") from error
     if not isinstance(data, dict) or not all(isinstance(name, str) for name in data):
         raise RunError(f"{file} holds no arguments: a mapping of names to values is expected")
     return data

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from nas.core.errors import MissingError, OptionError, install
+from nas.core.errors import MissingError, OptionError, first_line, install
 
 Row = dict[str, Any]
 
@@ -31,8 +31,7 @@ def read_rows(path: Path) -> list[Row]:
             _check_names(path, reader.fieldnames or ())
             return list(reader)
     except (OSError, ValueError, NotImplementedError, csv.Error) as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise OptionError(f"{path} is no table that can be read: {reason}") from error
+        raise OptionError(f"{path} is no table that can be read: {first_line(error)}") from error
 
 
 def _parquet(path: Path) -> list[Row]:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from nas.core.errors import NasError, OptionError, RunError
+from nas.core.errors import NasError, OptionError, RunError, first_line
 from nas.core.processes import follow_parent
 from nas.data import augment as views
 from nas.data import policies
@@ -272,10 +272,9 @@ def _told(error: Exception) -> NasError | None:
     if inside or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
         return None
     # or the connection to it broke
-    first = (str(error) or type(error).__name__).splitlines()[0]
     return NasError(
-        f"a process that reads images died ({first}): memory, also shared memory (docker run "
-        "--shm-size), may be short; try fewer with --workers"
+        f"a process that reads images died ({first_line(error)}): memory, also shared memory "
+        "(docker run --shm-size), may be short; try fewer with --workers"
     )
 
 

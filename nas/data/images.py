@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from nas.core.errors import MissingError
+from nas.core.errors import MissingError, first_line
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -207,8 +207,7 @@ def _reasons() -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        first = (str(error) or type(error).__name__).splitlines()[0]
-        raise OSError(first[:100]) from error
+        raise OSError(first_line(error, 100)) from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

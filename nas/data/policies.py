@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from nas.core.errors import MissingError, OptionError
+from nas.core.errors import MissingError, OptionError, first_line
 from nas.data.augment import ASPECTS, short_side
 from nas.data.augment_settings import POLICIES, Augment
 
@@ -52,10 +52,9 @@ def _missing(reason: str, error: Exception) -> str:
             f"{reason} needs torchvision, which is not installed beside torch {torch.__version__}: "
             f"pip install {pair}{index}"
         )
-    told = str(error).splitlines() or [type(error).__name__]
     return (
         f"{reason} needs torchvision, but torchvision {version} does not fit torch "
-        f"{torch.__version__} ({told[0]}): pip install --force-reinstall {pair}{index}"
+        f"{torch.__version__} ({first_line(error)}): pip install --force-reinstall {pair}{index}"
     )
 
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from nas.core.errors import NasError
+from nas.core.errors import NasError, first_line
 from nas.models.arch import ACTIVATIONS, Arch
 from nas.models.build import build_model
 from nas.models.modules import activation
@@ -85,8 +85,8 @@ def kernel(arch: Arch, images: Tensor, *, seed: int = 0, weigh: Weigh = by_chann
         try:
             model(images)
         except (RuntimeError, ValueError) as error:  # no memory; or one value a channel to norm
-            first = str(error).partition("\n")[0]
-            raise NasError(f"arch {arch.id} cannot be scored by naswot: {first}") from error
+            reason = first_line(error)
+            raise NasError(f"arch {arch.id} cannot be scored by naswot: {reason}") from error
     return np.asarray(total)
 
 

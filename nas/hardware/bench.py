@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.core import registry
-from nas.core.errors import NasError, OptionError
+from nas.core.errors import NasError, OptionError, first_line
 from nas.interfaces import Device, Timing
 from nas.models import cost
 from nas.models.arch import Arch
@@ -51,10 +51,9 @@ def bench(
         timing = machine.measure(subject)
         peaks = _memory(machine, subject, batch) if memory else None
     except (MemoryError, RuntimeError) as error:  # torch's, whose first line says what
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise NasError(
             f"{subject.name} cannot be measured at batch {batch} and {subject.resolution} pixels: "
-            f"{reason}"
+            f"{first_line(error)}"
         ) from error
     found = cost.count(subject)
     return {

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from nas import __version__
+from nas.core.errors import first_line
 from nas.core.system import free_memory, processors
 from nas.hardware.measurement import processor
 
@@ -30,6 +31,8 @@ PACKAGES = (
     "matplotlib",
     "tensorboard",
 )
+
+COMPLAINT = 1000  # characters: it says what to install from where
 
 
 def machine() -> dict[str, Any]:
@@ -114,8 +117,8 @@ def accelerators() -> tuple[list[dict[str, Any]], str]:
         try:
             found = list(_gpus(torch))
         except Exception as error:  # drivers fail in many ways
-            return [], _first_line(error)
-    return found, _first_line(caught[0].message) if caught else ""
+            return [], first_line(error, COMPLAINT)
+    return found, first_line(caught[0].message, COMPLAINT) if caught else ""
 
 
 def _gpus(torch: Any) -> Iterator[dict[str, Any]]:
@@ -125,10 +128,6 @@ def _gpus(torch: Any) -> Iterator[dict[str, Any]]:
             yield {"device": f"cuda:{i}", "name": facts.name, "memory": facts.total_memory}
     if torch.backends.mps.is_available():
         yield {"device": "mps", "name": "Apple GPU", "memory": None}
-
-
-def _first_line(error: object) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _torch_cuda() -> str | None:

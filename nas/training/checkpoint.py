@@ -26,7 +26,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nas.core.errors import RunError
+from nas.core.errors import RunError, first_line
 
 WEIGHTS, STATE = "weights.safetensors", "state.pt"
 KEPT = 2  # checkpoints of whole epochs
@@ -80,7 +80,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             facts = dict(file.metadata() or {})
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
-        raise RunError(f"cannot read the weights {path}: {_first_line(error)}") from error
+        raise RunError(f"cannot read the weights {path}: {first_line(error)}") from error
     if facts.get(_DIGEST, digest := _digest(weights)) != digest:
         raise RunError(f"the weights {path} are damaged: their checksum differs")
     return weights, facts
@@ -132,7 +132,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
             found = _load(path)
         except Exception as error:  # torch raises what the damage leads it to
             if epoch:
-                problem = problem or f"cannot read the checkpoint {path}: {_first_line(error)}"
+                problem = problem or f"cannot read the checkpoint {path}: {first_line(error)}"
             continue
         if problem:
             _log.warning("%s; going on from the one of epoch %d", problem, epoch)
@@ -215,10 +215,6 @@ def _plain(weights: Weights) -> dict[str, Tensor]:
 
 def _unwritable(path: Path, error: Exception) -> RunError:
     return RunError(
-        f"cannot write {path}: {_first_line(error)}; the checkpoint before it is kept: "
+        f"cannot write {path}: {first_line(error)}; the checkpoint before it is kept: "
         "free some space and go on with --resume"
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

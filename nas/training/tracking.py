@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from nas.core import registry, run_folder
-from nas.core.errors import MissingError, NasError, OptionError
+from nas.core.errors import MissingError, NasError, OptionError, first_line
 
 DEFAULT, NONE = "tensorboard", "none"
 
@@ -110,8 +110,8 @@ class _Guarded:
             call()
         except Exception as error:  # a network, a disk, a foreign program
             self._works = False
-            reason = (str(error).splitlines() or [""])[0]
-            self._say(f"{self._name} is left out from now on: {type(error).__name__}: {reason}")
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            self._say(f"{self._name} is left out from now on: {reason}")
 
 
 def need(package: str) -> Any:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.core.errors import MissingError, OptionError, install
+from nas.core.errors import MissingError, OptionError, first_line, install
 from nas.data import identity
 from nas.data.columns import (
     Chosen,
@@ -146,11 +146,7 @@ def _open(path: Path) -> File:
         with pq.ParquetFile(path) as file:
             return File(path, file.schema_arrow, file.metadata)
     except (OSError, ArrowException) as error:
-        raise OptionError(f"cannot read {path}: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:150]
+        raise OptionError(f"cannot read {path}: {first_line(error)}") from error
 
 
 def _names(files: dict[str, list[File]], label: str, hub: Features) -> tuple[str, ...]:
@@ -245,7 +241,7 @@ def _table(file: File, column: str) -> Any:
         with pq.ParquetFile(file.path, metadata=file.facts) as opened:
             return opened.read(columns=[column])
     except (OSError, ArrowException) as error:
-        raise OptionError(f"cannot read {file.path}: {_first_line(error)}") from error
+        raise OptionError(f"cannot read {file.path}: {first_line(error)}") from error
 
 
 def _classes(parts: list[_Coded], named: bool) -> tuple[str, ...]:
@@ -378,4 +374,4 @@ def _images(file: File, group: int, image: str) -> Any:
         with pq.ParquetFile(file.path, metadata=file.facts) as opened:
             return opened.read_row_group(group, columns=inside).column(image)
     except (OSError, ArrowException) as error:
-        raise OSError(_first_line(error)) from error
+        raise OSError(first_line(error)) from error

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from nas.core.errors import MissingError, NasError, OptionError
+from nas.core.errors import MissingError, NasError, OptionError, first_line
 from nas.core.system import cache_folder
 from nas.data.dataset import Dataset, Index, Split, subset
 from nas.data.identity import File, fingerprint, of_arrays, of_files
@@ -96,10 +96,6 @@ def _name(data: str) -> str | None:
     return plain.get(re.sub(r"[-_]", "", data.lower()))
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:150]
-
-
 def _make(name: str, split: str, root: Path, download: bool) -> Any:
     from torchvision import datasets
 
@@ -116,7 +112,7 @@ def _part(name: str, split: str, root: Path) -> Any:
             raise
         except Exception as error:  # each set fails in its own way
             raise OptionError(
-                f"{name} in {root} cannot be read ({_first_line(error)}): "
+                f"{name} in {root} cannot be read ({first_line(error)}): "
                 "delete that folder and fetch it again with --download"
             ) from error
 
@@ -140,7 +136,7 @@ def _download(name: str, root: Path) -> None:
     except Exception as error:  # urllib, sockets, tarfile, zipfile, checksums
         if not root.is_dir():  # else another process fetched it meanwhile
             raise NasError(
-                f"cannot download {name}: {_first_line(error)}; fetch it where there is a network "
+                f"cannot download {name}: {first_line(error)}; fetch it where there is a network "
                 f"and copy it to {root}"
             ) from error
     finally:

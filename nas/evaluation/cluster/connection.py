@@ -21,7 +21,7 @@ import yaml
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from nas.core.errors import MissingError, OptionError, RunError
+from nas.core.errors import MissingError, OptionError, RunError, first_line
 from nas.evaluation.cluster.worker import TOKEN, look_around, versions
 from nas.interfaces import Task
 
@@ -174,8 +174,8 @@ def telling_loss() -> Iterator[None]:
         yield
     except (RayError, ConnectionError) as error:
         raise RunError(
-            f"lost the Ray cluster ({_first(error)}); every finished trial is kept: start it again "
-            "and repeat the command with --resume"
+            f"lost the Ray cluster ({first_line(error)}); every finished trial is kept: start it "
+            "again and repeat the command with --resume"
         ) from error
 
 
@@ -199,8 +199,9 @@ def _environment(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise OptionError(f"executor option runtime_env: cannot read {path}: {first}") from error
+        raise OptionError(
+            f"executor option runtime_env: cannot read {path}: {first_line(error)}"
+        ) from error
     if not isinstance(data, dict):
         raise OptionError(f"executor option runtime_env: {path} holds no mapping of Ray's fields")
     base = path.resolve().parent
@@ -216,7 +217,7 @@ def _unreachable(address: str, error: Exception) -> str:
         else "check that it runs and that this machine may reach it; where it asks for a token, "
         "set RAY_AUTH_MODE=token and copy its ~/.ray/auth_token here"
     )
-    return f"no Ray cluster at {address} ({_first(error)}): {hint}"
+    return f"no Ray cluster at {address} ({first_line(error)}): {hint}"
 
 
 def _refused(address: str, error: Exception) -> str:
@@ -224,11 +225,7 @@ def _refused(address: str, error: Exception) -> str:
         lines = (line.strip() for line in str(error).splitlines())
         facts = " ".join(line for line in lines if line and "traceback" not in line.lower())
         return f"the cluster at {address} runs other versions of Ray or Python: {facts}"
-    return f"Ray refuses {address}: {_first(error)}"
-
-
-def _first(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+    return f"Ray refuses {address}: {first_line(error)}"
 
 
 def await_room(cluster: Cluster, share: Share, patience: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import ray
 from ray.exceptions import LocalRayletDiedError, RayError, RayTaskError
 
+from nas.core.errors import first_line
 from nas.evaluation.cluster.connection import LONGEST, Cluster, Share
 from nas.evaluation.cluster.worker import perform_task
 from nas.evaluation.retries import Tries
@@ -72,4 +73,4 @@ def _cause(error: RayError) -> str:
     if isinstance(error, RayTaskError):
         own = error.cause
         return str(own) if isinstance(own, Died) else f"{type(own).__name__}: {own}"
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:200]
+    return f"{type(error).__name__}: {first_line(error)}"
