@@ -6,7 +6,6 @@ Bender et al. 2020 (TuNAS), section 4.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -110,11 +109,14 @@ def reward_line(metrics: Mapping[str, float], objective: Objective) -> tuple[flo
     Raises:
         OptionError: a target's metric is missing from `metrics`.
     """
-    ratios = [metric_of(metrics, target.metric) / target.value for target in objective.targets]
+    distance, factor = 0.0, 1.0
+    for target in objective.targets:
+        ratio = metric_of(metrics, target.metric) / target.value
+        distance += abs(ratio - 1)
+        factor *= float(ratio ** (objective.alpha if ratio <= 1 else objective.beta))
     if objective.kind == "absolute":
-        return 100 * objective.beta * sum(abs(ratio - 1) for ratio in ratios), 1.0
-    exponents = (objective.alpha if ratio <= 1 else objective.beta for ratio in ratios)
-    return 0.0, math.prod(float(r**w) for r, w in zip(ratios, exponents, strict=True))
+        return 100 * objective.beta * distance, 1.0
+    return 0.0, factor
 
 
 def broken_limit(metrics: Mapping[str, float], objective: Objective) -> str:

@@ -8,8 +8,17 @@ import pytest
 
 from nas.core import registry
 from nas.interfaces import Choices, Rung, Space, Trial
+from nas.searching.gp import posterior as posteriors
 from nas.searching.gp.features import Features
-from nas.searching.gp.posterior import _telling, fitted, learnt, posterior, shown
+from nas.searching.gp.posterior import (
+    _telling,
+    fitted,
+    learnt,
+    observations,
+    posterior,
+    prefix_of,
+    shown,
+)
 from nas.searching.gp.surrogate import believed, expected_hypervolume_improvement, parameters_of
 from nas.searching.objective import Bound, Goal, make_objective
 from nas.searching.samplers import random_choices
@@ -130,6 +139,56 @@ def test_points_in_flight_make_a_process_no_surer_elsewhere() -> None:
     assert busy(rows)[0] == pytest.approx(calm(rows)[0], abs=1e-6)
     assert busy(rows)[1].mean() > 0.6 * calm(rows)[1].mean()
     assert busy(features.rows(flying))[1].mean() < calm(features.rows(flying))[1].mean()
+
+
+def many(count: int) -> list[Trial]:
+    rng = random.Random(8)
+    found = []
+    for number in range(count):
+        choices = random_choices(SPACE, rng)
+        metrics = {"accuracy": accuracy(choices) + rng.gauss(0, 0.5)}
+        found.append(Trial(number, "done", choices, str(number), metrics, (metrics["accuracy"],)))
+    return found
+
+
+def test_a_process_that_extends_a_prefix_is_that_of_all_trials() -> None:
+    features, trials = Features(SPACE), many(475)
+    known, flying = shown(trials), [random_choices(SPACE, random.Random(9)) for _ in range(5)]
+    parameters = fitted(features, known[:200])
+    prefix = prefix_of(features, parameters, known, None)
+    assert prefix and len(prefix.known) == 450
+    whole = learnt(features, parameters, known, flying)
+    extended = learnt(features, parameters, known, flying, prefix)
+    rows = features.rows(POINTS)
+    assert extended(rows)[0] == pytest.approx(whole(rows)[0], abs=1e-8)
+    assert extended(rows)[1] == pytest.approx(whole(rows)[1], abs=1e-8)
+    seen = features.rows([each.choices for each in known])
+    assert extended.fitted[: len(known)] == pytest.approx(extended.means(seen), abs=1e-8)
+    assert prefix_of(features, parameters, known[:450], None) is not None
+    assert prefix_of(features, parameters, known[:449], None) is None
+    assert prefix_of(features, parameters, [known[0]._replace(extra=0.1), *known], None) is None
+
+
+def test_what_is_proposed_does_not_depend_on_what_was_asked_before() -> None:
+    features, trials, goal = Features(SPACE), many(520), Goal(make_objective("hard", None, (), ()))
+    parameters = parameters_of(features, goal, trials[:200])
+    kept = None
+    for count in (430, 460, 499, 500, 501, 520):
+        kept = believed(features, goal, trials[:count], parameters, POINTS[:2], kept)
+        fresh = believed(features, goal, trials[:count], parameters, POINTS[:2])
+        for mine, other in zip(kept.rewards(POINTS), fresh.rewards(POINTS), strict=True):
+            assert mine.tolist() == other.tolist()
+    before = kept
+    kept = believed(features, goal, trials, parameters, [], kept)
+    assert before and kept.prefix is before.prefix is not None
+
+
+def test_of_very_many_trials_the_latest_are_seen_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posteriors, "MOST", 410)
+    features, known = Features(SPACE), shown(many(480))
+    prefix = prefix_of(features, fitted(features, known[:50]), known, None)
+    seen = observations(known, prefix)
+    assert len(seen) == 410 + 30 and seen[-30:] == known[450:]
 
 
 def test_a_front_may_grow_beyond_the_dearest_and_all_of_it_leads() -> None:

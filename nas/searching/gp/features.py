@@ -127,8 +127,10 @@ def _look(space: Space, columns: Sequence[Column], choices: Choices) -> Seen | N
         parts = sections(decode(space, choices))
     except ArchError:
         return None
-    flops, params = sum(part.flops for part in parts), sum(part.params for part in parts)
-    activations = sum(part.activations for part in parts)
+    flops = params = activations = 0
+    for part in parts:
+        flops, params = flops + part.flops, params + part.params
+        activations += part.activations
     stages = [math.log1p(part.flops) for part in parts[1:-1]]
     chosen = [read(choices) for _, read in columns]
     logs = [math.log(flops), math.log(params), math.log1p(activations)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,7 @@ from nas.searching.gp.gaussian import Array, Process, Rows, conditioned, fit
 FEW = 10  # done trials under which a process says nothing
 # trials that a process sees, and that its parameters are fitted to: both bound the time
 MOST, MOST_FITTED = 1000, 400
+BLOCK = 50  # observations by which the prefix grows whose factor is kept
 PAIRS = 4  # trainings seen at a rung and at the end, from which the end of others is foretold
 
 
@@ -79,20 +81,61 @@ def fitted(features: Features, known: Sequence[Shown]) -> Array:
     return fit(*_arrays(features, _telling(known, MOST_FITTED)))
 
 
+@dataclass(frozen=True)
+class Prefix:
+    """A process of the first of many observations, `known`, which is extended by the latest.
+
+    Its Cholesky factor is most of the work of a proposal after a thousand trials.
+    """
+
+    known: Sequence[Shown]
+    process: Process
+
+
+def prefix_of(
+    features: Features, parameters: Array, known: Sequence[Shown], before: Prefix | None
+) -> Prefix | None:
+    """Return the process of all but the latest observations: `before`, where it is that one.
+
+    None where there are few, or some are uncertain beyond the noise: the factor is then another one
+    with each trial. What is returned depends on the observations alone, so that a resumed search
+    proposes the same.
+    """
+    first = len(known) // BLOCK * BLOCK
+    if first <= MOST_FITTED or any(each.extra for each in known):
+        return None
+    part = known[:first]
+    if before and before.process.parameters is parameters and before.known == part:
+        return before
+    return Prefix(part, learnt(features, parameters, part))
+
+
+def observations(known: Sequence[Shown], prefix: Prefix | None = None) -> list[Shown]:
+    """Return what a process sees of what was shown: at most MOST, and all after the prefix."""
+    if prefix is None:
+        return _telling(known, MOST)
+    return [*_telling(prefix.known, MOST), *known[len(prefix.known) :]]
+
+
 def learnt(
-    features: Features, parameters: Array, known: Sequence[Shown], flying: Sequence[Choices] = ()
+    features: Features,
+    parameters: Array,
+    known: Sequence[Shown],
+    flying: Sequence[Choices] = (),
+    prefix: Prefix | None = None,
 ) -> Process:
-    """Return the process that has seen what was shown.
+    """Return the process that has seen what was shown; it extends `prefix` if there is one.
 
     Of the points in flight it expects what it believes of them, so that another is proposed.
     """
-    rows, values, extra = _arrays(features, _telling(known, MOST))
-    process = conditioned(parameters, rows, values, extra)
+    seen, first = observations(known, prefix), prefix.process if prefix else None
+    rows, values, extra = _arrays(features, seen, first.rows if first else None)
+    process = conditioned(parameters, rows, values, extra, prefix=first)
     if not flying:
         return process
     ahead = features.rows(flying)
     values, extra = np.append(values, process.means(ahead)), np.append(extra, np.zeros(len(ahead)))
-    return conditioned(parameters, rows.and_also(ahead), values, extra, process)
+    return conditioned(parameters, rows.and_also(ahead), values, extra, process, process)
 
 
 def _worth(trial: Trial) -> float:
@@ -137,6 +180,11 @@ def _telling(known: Sequence[Shown], most: int) -> list[Shown]:
     return [known[i] for i in sorted([*best, *(others[place] for place in places)])]
 
 
-def _arrays(features: Features, known: Sequence[Shown]) -> tuple[Rows, Array, Array]:
+def _arrays(
+    features: Features, known: Sequence[Shown], first: Rows | None = None
+) -> tuple[Rows, Array, Array]:
+    """Return the rows, accuracies and extra deviations of points; `first`: rows of some of them."""
     choices, accuracies, extra, _ = zip(*known, strict=True)
-    return features.rows(choices), np.array(accuracies), np.array(extra)
+    rows = features.rows(choices[len(first) :] if first else choices)
+    rows = first.and_also(rows) if first else rows
+    return rows, np.array(accuracies), np.array(extra)

@@ -16,8 +16,17 @@ from nas.interfaces import SCORED, Choices, Metrics, Trial
 from nas.searching.gp.acquisition import improvement, staircase, volume
 from nas.searching.gp.features import Features
 from nas.searching.gp.gaussian import Array, Process, Rows, conditioned, fit
-from nas.searching.gp.posterior import MOST_FITTED, fitted, learnt, shown
+from nas.searching.gp.posterior import (
+    MOST_FITTED,
+    Prefix,
+    fitted,
+    learnt,
+    observations,
+    prefix_of,
+    shown,
+)
 from nas.searching.objective import Goal, metric_of, pareto_front, reward_line
+from nas.searching.samplers import Key, key_of
 
 COUNTED = ("flops", "params", "activations")
 SPREAD = 10  # leaders of a front
@@ -38,10 +47,15 @@ class Belief:
     goal: Goal
     accuracy: Process
     others: Mapping[str, Process]  # of the logs of metrics
+    observed: Mapping[Key, float]  # the mean accuracy of each point that was seen
+    prefix: Prefix | None = None  # kept for the next trials
 
     def costs(self, points: Sequence[Choices]) -> list[Metrics]:
         """Return what each point costs: counted, or expected where that is all there is."""
-        found = [dict(seen.metrics) for seen in map(self.features.seen, points) if seen]
+        seen = [each.metrics for each in map(self.features.seen, points) if each]
+        if not self.others:
+            return seen
+        found = list(map(dict, seen))
         for name, process in self.others.items():
             for metrics, log in zip(found, process.means(self.features.rows(points)), strict=True):
                 metrics[name] = float(np.exp(log))
@@ -52,16 +66,25 @@ class Belief:
         mean, deviation = self.accuracy(self.features.rows(points))
         return rewarded(self.costs(points), mean, deviation, self.goal)
 
-    def means(self, points: Sequence[Choices]) -> Array:
-        """Return the mean reward of points, (n,)."""
-        mean = self.accuracy.means(self.features.rows(points))
-        return rewarded(self.costs(points), mean, np.zeros(len(points)), self.goal)[0]
+    def accuracies(self, points: Sequence[Choices]) -> Array:
+        """Return the mean accuracy of points that were evaluated, (n,)."""
+        found = np.array([self.observed.get(key_of(choices), np.nan) for choices in points])
+        unseen = np.flatnonzero(np.isnan(found))  # there were too many for the process to see all
+        if len(unseen):
+            rows = self.features.rows([points[place] for place in unseen.tolist()])
+            found[unseen] = self.accuracy.means(rows)
+        return found
 
     def pairs(self, points: Sequence[Choices]) -> tuple[Array, Array, Array]:
         """Return the accuracies of points, their deviations, and the cost of a two-sided search."""
         mean, deviation = self.accuracy(self.features.rows(points))
-        cost = [metric_of(metrics, self.goal.pareto or "flops") for metrics in self.costs(points)]
+        cost = [metric_of(metrics, self.cost) for metrics in self.costs(points)]
         return mean, deviation, np.array(cost)
+
+    @property
+    def cost(self) -> str:
+        """Return the cost of a two-sided search."""
+        return self.goal.pareto or "flops"
 
 
 def believed(
@@ -70,15 +93,23 @@ def believed(
     trials: Sequence[Trial],
     parameters: Parameters,
     flying: Sequence[Choices],
+    before: Belief | None = None,
 ) -> Belief:
-    """Return what trials speak for, with parameters that may be of an earlier part of them."""
-    accuracy = learnt(features, parameters["accuracy"], shown(trials), flying)
+    """Return what trials speak for, with parameters that may be of an earlier part of them.
+
+    before: the belief of fewer trials of the same search, which saves work and changes nothing.
+    """
+    known = shown(trials)
+    prefix = prefix_of(features, parameters["accuracy"], known, before.prefix if before else None)
+    accuracy = learnt(features, parameters["accuracy"], known, flying, prefix)
+    keys = [key_of(each.choices) for each in observations(known, prefix)]
+    observed = dict(zip(keys, accuracy.fitted.tolist(), strict=False))  # then points in flight
     others = {
         name: conditioned(found, *_logs(features, trials, name))
         for name, found in parameters.items()
         if name != "accuracy"
     }
-    return Belief(features, goal, accuracy, others)
+    return Belief(features, goal, accuracy, others, observed, prefix)
 
 
 def parameters_of(features: Features, goal: Goal, trials: Sequence[Trial]) -> Parameters:
@@ -108,7 +139,8 @@ def expected_improvement(
     belief: Belief, scored: Sequence[Choices]
 ) -> tuple[Acquisition, list[int]]:
     """Return expected improvement of the reward, and the evaluated points, best mean first."""
-    known = belief.means(scored)
+    accuracies = belief.accuracies(scored)
+    known, _ = rewarded(belief.costs(scored), accuracies, np.zeros(len(scored)), belief.goal)
 
     def acquisition(points: Sequence[Choices], wider: float) -> tuple[Array, Array]:
         mean, deviation = belief.rewards(points)
@@ -124,7 +156,8 @@ def expected_hypervolume_improvement(
 
     The area is that above the logs of costs: a step of a tenth counts alike at either end.
     """
-    known, _, costs = belief.pairs(scored)
+    known = belief.accuracies(scored)
+    costs = np.array([metric_of(each, belief.cost) for each in belief.costs(scored)])
     logs = np.log(np.maximum(costs, 1e-12))
     points = list(zip(known.tolist(), logs.tolist(), strict=True))
     # beyond the dearest so far there must be something to hope for too
