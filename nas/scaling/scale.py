@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from nas.core import run_folder
-from nas.core.errors import NasError, OptionError, RunError
+from nas.core.errors import NasError, OptionError
 from nas.core.quoting import command
+from nas.core.resume import find_run, opening
 from nas.core.units import parse_phis
 from nas.models import compound, cost
 from nas.models.arch import Arch
@@ -80,11 +81,9 @@ def scale(
     base_name = named(source) if isinstance(source, str | Path) else arch.name
     setup = Setup(chosen, arch, base_name, project)
     arguments = {"base": base_name, **dataclasses.asdict(chosen)}
-    screen, folder = screen or ScalingProgress(), None
-    if resume:
-        folder = _found(project, name, arguments, arch)
-        again = f"going on with {folder}" if folder else "no run of these settings to go on with"
-        screen.say(again if folder else f"{again}: starting a new one")
+    screen = screen or ScalingProgress()
+    folder = _found(project, name, arguments, arch) if resume else None
+    screen.say(opening(folder, resume))
     if folder:
         given = {k for k, value in settings.items() if value is not None} & changeable(chosen)
         changed = {key: getattr(chosen, key) for key in given}
@@ -153,25 +152,21 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch
         RunError: the run of that name was started with other settings, or from another base.
     """
     free = changeable(scale_settings_from({k: v for k, v in given.items() if k != "base"}))
-    for folder in reversed(run_folder.runs("scale", project)):
-        if name not in (None, folder.name):
-            continue
-        theirs = scale_args(run_folder.read_args(folder))
-        changed = [k for k, v in given.items() if k not in free and theirs.get(k) != v]
-        same = not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id
-        if not changed and same:
-            return folder
-        if name and not changed:
-            raise RunError(
-                f"{folder} was started from another network, which {given['base']} was then: go "
-                f"on with it by `{command('nas', 'resume', folder)}`, or name another run"
-            )
-        if name:
-            raise RunError(
-                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
-                f"{given[changed[0]]!r}: resume it with its own settings, or name another run"
-            )
-    return None
+
+    def foreign(folder: Path) -> str:
+        if not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id:
+            return ""
+        return (
+            f"{folder} was started from another network, which {given['base']} was then: go on "
+            f"with it by `{command('nas', 'resume', folder)}`, or name another run"
+        )
+
+    asked = {key: value for key, value in given.items() if key not in free}
+    return find_run("scale", project, name, asked, read=_stored, foreign=foreign)
+
+
+def _stored(folder: Path) -> dict[str, Any]:
+    return scale_args(run_folder.read_args(folder))
 
 
 def _check(setup: Setup) -> Plan | None:

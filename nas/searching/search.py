@@ -16,6 +16,7 @@ from optuna.storages import RDBStorage
 
 from nas.core import registry, run_folder
 from nas.core.errors import NasError
+from nas.core.resume import opening
 from nas.evaluation.durations import Shares
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
@@ -72,7 +73,7 @@ def search(
             **settings,
         }
     setup = prepare(settings_from(settings))
-    opening = resumption.opening(folder, resume)
+    said = opening(folder, resume)
     fresh = folder is None
     learnt = warm_start.learnt(setup) if fresh else {}
     with opened(setup.settings.storage, password) as database:
@@ -89,7 +90,7 @@ def search(
             run_folder.write_environment(folder)
             run_folder.write_args(folder, dataclasses.asdict(setup.settings))
             for line in (
-                opening,
+                said,
                 *getattr(setup.evaluator, "notes", ()),
                 *setup.notes,
                 setup.start.line,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nas.core import run_folder
 from nas.core.errors import NasError, OptionError, RunError
+from nas.core.resume import find_run, opening
 from nas.data.identity import unchanged, way_back
 from nas.data.loader import Loader
 from nas.models.arch import Arch
@@ -63,12 +64,12 @@ def train(
     if chosen.epochs and chosen.time_limit:
         raise OptionError("--time-limit sets the number of --epochs: give one of them")
     given = {"arch": source, **{key: getattr(chosen, key) for key in settings}}
-    folder = _found(Path(project), name, given) if resume else None
+    asked = {key: value for key, value in given.items() if key not in FREE}
+    folder = find_run("train", Path(project), name, asked) if resume else None
     if folder:
         free = {key: value for key, value in given.items() if key in FREE}
         return go_on(folder, free, screen=screen, interrupted=interrupted)
-    if resume:
-        screen.say("no run of these settings to go on with: starting a new one")
+    screen.say(opening(folder, resume))
     with together(chosen):
         ready = make_ready(chosen, load_arch(arch), screen.say)
         arguments = {"arch": source, **dataclasses.asdict(ready.settings)}
@@ -126,32 +127,6 @@ def _recipe_of(folder: Path) -> Recipe | None:
         return recipe_from(run_folder.read_json(path)) if path.exists() else None
     except OptionError as error:
         raise RunError(f"{path} is damaged: {error}; delete it, or train anew") from error
-
-
-def _found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
-    """Return the run to go on with: of that name, or the latest, with the settings that are given.
-
-    Raises:
-        RunError: the run of that name was started with other settings.
-    """
-    for folder in reversed(run_folder.runs("train", project)):
-        if name not in (None, folder.name):
-            continue
-        try:
-            theirs = run_folder.read_args(folder)
-        except NasError:
-            if name:
-                raise
-            continue  # another run's damage
-        changed = [k for k, v in given.items() if k not in FREE and theirs.get(k) != v]
-        if not changed:
-            return folder
-        if name:
-            raise RunError(
-                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
-                f"{given[changed[0]]!r}: resume it with its own settings, or name another run"
-            )
-    return None
 
 
 def _anchored(chosen: TrainSettings, project: Path) -> TrainSettings:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from nas.core import run_folder
-from nas.core.errors import NasError, RunError
+from nas.core.errors import NasError
+from nas.core.resume import find_run, opening
 from nas.core.units import format_count, format_seconds
 from nas.searching.fidelity.proxies import judge
-from nas.searching.fidelity.settings import FREE, ProxySettings, proxy_settings_from
+from nas.searching.fidelity.settings import FREE, proxy_settings_from
 from nas.searching.fidelity.study import (
     Lab,
     Outcome,
@@ -57,50 +58,19 @@ def proxy_check(
         NasError: every training failed.
     """
     chosen = proxy_settings_from({"data": data, **settings})
-    folder = _found(Path(project), name, chosen) if resume else None
+    given = dataclasses.asdict(chosen)
+    asked = {key: value for key, value in given.items() if key not in FREE}
+    folder = find_run("proxy-check", Path(project), name, asked) if resume else None
     lab = open_lab(chosen)
-    for note in lab.notes:
-        say(note)
-    if folder:
-        say(f"going on with {folder}")
-    elif resume:
-        say("no run of these settings to go on with: starting a new one")
-    folder = folder or run_folder.create(
-        "proxy-check", name, Path(project), dataclasses.asdict(chosen)
-    )
+    for line in filter(None, (*lab.notes, opening(folder, resume))):
+        say(line)
+    folder = folder or run_folder.create("proxy-check", name, Path(project), given)
     with run_folder.lease(folder):
         run_folder.write_environment(folder)
         rows, stopped = _train_all(lab, folder, say, interrupted)
         result = _result(lab, folder, rows, stopped)
         run_folder.write_json(folder / RESULT, result)
         return result
-
-
-def _found(project: Path, name: str | None, chosen: ProxySettings) -> Path | None:
-    """Return the run of that name, or the latest, of these settings.
-
-    Raises:
-        RunError: the run of that name was started with other settings.
-    """
-    mine = {key: value for key, value in dataclasses.asdict(chosen).items() if key not in FREE}
-    for folder in reversed(run_folder.runs("proxy-check", project)):
-        if name not in (None, folder.name):
-            continue
-        try:
-            theirs = run_folder.read_args(folder)
-        except NasError:
-            if name:
-                raise
-            continue  # another run's damage
-        changed = [key for key, value in mine.items() if theirs.get(key) != value]
-        if not changed:
-            return folder
-        if name:
-            raise RunError(
-                f"{folder} was started with {changed[0]} {theirs.get(changed[0])!r}, not "
-                f"{mine[changed[0]]!r}: resume it with its own settings, or name another run"
-            )
-    return None
 
 
 class _Stopped(Exception):

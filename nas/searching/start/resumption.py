@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nas.core import run_folder
-from nas.core.errors import NasError, RunError
 from nas.core.quoting import command
+from nas.core.resume import OWN, Stored, find_run
 from nas.core.settings import flag_name
 from nas.searching.settings import Settings, settings_from
 from nas.searching.start.old_settings import search_args
@@ -45,13 +45,6 @@ def kept(stored: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in stored.items() if key not in EXECUTOR}
 
 
-def opening(folder: Path | None, resume: bool) -> str:
-    """Return what a search says at its start about the run it goes on with, if anything."""
-    if folder:
-        return f"going on with {folder}"
-    return "no run of these settings to go on with: starting a new one" if resume else ""
-
-
 def found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | None:
     """Return the run to go on with: of that name, or the latest; with the given settings if any.
 
@@ -60,38 +53,29 @@ def found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | N
     Raises:
         RunError: the run of that name was started with other settings.
     """
-    mine = fixed(settings_from(given)) if given.keys() - FREE else None
-    for folder in reversed(run_folder.runs("search", project)):
-        if name not in (None, folder.name):
-            continue
-        try:
-            theirs = fixed(settings_from(search_args(run_folder.read_args(folder))))
-        except NasError:
-            if name:
-                raise
-            continue  # another run's damage
-        if mine in (None, theirs):
-            return folder
-        if name and mine:
-            raise _other(folder, given, theirs, mine)
-    return None
+    mine = fixed(settings_from(given)) if given.keys() - FREE else {}
+    # of several that differ, one that was typed is told
+    asked = {key: mine[key] for key in sorted(mine, key=lambda key: key not in given)}
+
+    def way_out(folder: Path, stored: Stored, changed: Sequence[str]) -> str:
+        return _way_out(folder, stored, {key: given[key] for key in changed if key in given})
+
+    return find_run("search", project, name, asked, read=_fixed_of, way_out=way_out)
 
 
-def _other(
-    folder: Path, given: Mapping[str, Any], theirs: dict[str, Any], mine: dict[str, Any]
-) -> RunError:
-    """Return the refusal of other settings, with the way out that their kind has."""
-    asked = [key for key in mine if key in given and theirs[key] != mine[key]]
-    changed = asked[0] if asked else next(key for key in mine if theirs[key] != mine[key])
-    way = "resume it with its own settings, or name another run"
-    if asked and AIM.issuperset(asked) and not theirs["storage"] and not _stranded(asked, theirs):
-        flags = [word for key in asked for word in _typed(key, given[key])]
-        config = ("--config", folder / run_folder.ARGS)
-        again = command("nas", "search", *config, *flags, "--warm-start", folder)
-        way = f"`{again}` begins a new search with all that this one has evaluated"
-    return RunError(
-        f"{folder} was started with {changed} {theirs[changed]!r}, not {mine[changed]!r}: {way}"
-    )
+def _fixed_of(folder: Path) -> dict[str, Any]:
+    """Return the settings of a run that hold still."""
+    return fixed(settings_from(search_args(run_folder.read_args(folder))))
+
+
+def _way_out(folder: Path, stored: Stored, typed: Mapping[str, Any]) -> str:
+    """Return how to go on with other settings; what was evaluated holds under another aim."""
+    if not typed or not AIM.issuperset(typed) or stored["storage"] or _stranded(typed, stored):
+        return OWN
+    flags = [word for key, value in typed.items() for word in _typed(key, value)]
+    config = ("--config", folder / run_folder.ARGS)
+    again = command("nas", "search", *config, *flags, "--warm-start", folder)
+    return f"`{again}` begins a new search with all that this one has evaluated"
 
 
 def _stranded(asked: Collection[str], theirs: Mapping[str, Any]) -> bool:
