@@ -17,10 +17,11 @@ import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from lib import flags, plain_search
+from lib.pictures import Picture, curve, over_counts
 from lib.processes import mapped
 from lib.tables import markdown
 
@@ -33,7 +34,6 @@ LEVELS = (64.0, 64.5, 65.0, 65.5, 66.0)
 MOST = {"gp": 40}  # trials: each of its proposals takes some tenths of a second
 CALM, ROUGH = "calm", "rough"
 FORTUNES: dict[str, dict[str, float]] = {CALM: {}, ROUGH: {"stragglers": 0.1, "failures": 0.05}}
-COLOURS = ("#555555", "#0072b2", "#d55e00", "#009e73", "#cc79a7")  # Okabe & Ito 2008
 
 
 class Job(NamedTuple):
@@ -197,55 +197,34 @@ def level_cell(hours: list[float | None]) -> str:
 
 def draw(path: Path, rows: list[Row]) -> None:
     """Draw speed-up, regret and hours to a level over the number of workers."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
-    found = groups(rows)
-    names = list(dict.fromkeys(name for name, _, _ in found))
-    level = LEVELS.index(65.0)
-    for place, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
-        for fortune, marker, line in ((CALM, "o", "-"), (ROUGH, "x", "")):
-            mine = {w: g for (n, f, w), g in found.items() if (n, f) == (name, fortune)}
-            if not mine:
-                continue
-            label = f"{name}, {next(iter(mine.values()))[0].trials} trials"
-            style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line}
-            style["shift"] = 1.08 ** (place - len(names) / 2)  # that bars do not hide each other
-            style["label"] = label if fortune == CALM else f"{name}, {ROUGH}"
-            pairs = {w: against(g, found.get((name, CALM, 1), [])) for w, g in mine.items()}
-            points(axes[0], {w: speed for w, (speed, _) in pairs.items()}, style)
-            points(axes[1], {w: regret for w, (_, regret) in pairs.items()}, style)
-            hours = {w: [r.reached[level] for r in g if r.reached[level]] for w, g in mine.items()}
-            points(axes[2], hours, style)
-    ticks = sorted({row.workers for row in rows})
-    axes[0].plot(ticks, ticks, color="#bbbbbb", linestyle=":", label="ideal")
-    axes[0].set(title="speed-up of all trials", yscale="log")
-    axes[1].set(title="regret: reward below the search with one worker")
-    axes[2].set(title=f"virtual hours until a true reward of {LEVELS[level]:g}", yscale="log")
-    for axis in axes[::2]:
-        axis.yaxis.set_major_formatter("{x:g}")
-    for axis in axes:
-        axis.set(xlabel="workers", xscale="log", xlim=(ticks[0] / 1.5, ticks[-1] * 1.5))
-        axis.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-        axis.minorticks_off()
-        axis.grid(alpha=0.3)
-    axes[1].axhline(0, color="#bbbbbb", linestyle=":")
-    axes[0].legend(fontsize=7)
-    figure.savefig(path, dpi=120)
-
-
-def points(axis: Any, values: dict[int, Any], style: dict[str, Any]) -> None:
-    """Draw medians with bars from the least to the most."""
-    kept = {count: found for count, found in sorted(values.items()) if found}
-    if not kept:
-        return
-    middle = [statistics.median(found) for found in kept.values()]
-    low = [m - min(found) for m, found in zip(middle, kept.values(), strict=True)]
-    high = [max(found) - m for m, found in zip(middle, kept.values(), strict=True)]
-    workers = [count * style["shift"] for count in kept]
-    shown = {key: value for key, value in style.items() if key != "shift"}
-    axis.errorbar(workers, middle, [low, high], capsize=3, linewidth=1.2, **shown)
+    found, picture = groups(rows), Picture(3, columns=3)
+    names, level = list(dict.fromkeys(name for name, _, _ in found)), LEVELS.index(65.0)
+    for name, fortune in dict.fromkeys((name, fortune) for name, fortune, _ in found):
+        mine = {w: g for (n, f, w), g in sorted(found.items()) if (n, f) == (name, fortune)}
+        serial = found.get((name, CALM, 1), [])
+        style = {} if fortune == CALM else {"marker": "x", "linestyle": ""}
+        shown = (
+            {w: against(group, serial)[0] for w, group in mine.items()},
+            {w: against(group, serial)[1] for w, group in mine.items()},
+            {w: [r.reached[level] for r in group if r.reached[level]] for w, group in mine.items()},
+        )
+        for axis, values in zip(picture.panels, shown, strict=True):
+            ranges = {w: (min(v), statistics.median(v), max(v)) for w, v in values.items() if v}
+            curve(axis, ranges, names.index(name), f"{name}, {fortune}", **style)
+    titles = (
+        "speed-up of all trials",
+        "regret: reward below the search with one worker",
+        f"virtual hours until a true reward of {LEVELS[level]:g}",
+    )
+    counts = sorted({row.workers for row in rows})
+    picture.panels[0].plot(counts, counts, color="#bbbbbb", linestyle=":", label="ideal")
+    for axis, text in zip(picture.panels, titles, strict=True):
+        over_counts(axis, counts, "workers")
+        axis.set(title=text, yscale="linear" if text.startswith("regret") else "log")
+        for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+            formatter("{x:g}")
+    picture.panels[0].legend(fontsize=7)
+    picture.save(path)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Compare searching with and without early stopping, on the learning curves of a finished search.
 
 The file is rungs.csv of a run of `nas search --data ... --pruner none`: a row for each trial and
-rung with trial, epochs, reward and training_flops (all multiply-adds of the training so far), as
-CSV or JSON rows; several files, and the studies of one, are taken together. Trials without a whole
+rung with trial, epochs, reward and training_flops (all multiply-adds of the training so far);
+several files, and the studies of one, are taken together. Trials without a whole
 curve are left out. The trials are put in random orders (one a seed) and proposed one after another;
 at each rung but the last the pruner decides, through Optuna's own report and should_prune, as in
 `nas search`. What counts is the best reward of the trainings that ran to their end, at equal
@@ -14,15 +14,13 @@ compute. One unit of compute is the mean whole training.
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import math
 import random
 import statistics
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optuna
 from lib import flags
@@ -30,6 +28,7 @@ from lib.tables import markdown, spread
 
 from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError
+from nas.core.tables import read_rows
 
 FIELDS = ("trial", "epochs", "reward", "training_flops")
 SHARES = (0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # of the compute of all trainings
@@ -96,7 +95,7 @@ def main(words: Sequence[str] | None = None) -> None:
 
 def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = flags.parser(__doc__)
-    parser.add_argument("files", nargs="+", type=Path, help="CSV or JSON of rungs")
+    parser.add_argument("files", nargs="+", type=Path, help=".csv or .parquet tables of rungs")
     parser.add_argument("--pruners", default="halving,hyperband,median")
     parser.add_argument("--seeds", type=int, default=20, help="random orders of the trials")
     parser.add_argument("--within", type=float, default=0.5, help="points of reward from the best")
@@ -111,7 +110,7 @@ def read_curves(path: Path) -> list[Curve]:
         OptionError: the file cannot be read, or a row lacks a field or holds no number.
     """
     trials: dict[str, list[Rung]] = defaultdict(list)
-    for number, row in enumerate(_rows(path), 1):
+    for number, row in enumerate(read_rows(path), 1):
         try:
             rung = Rung(int(row["epochs"]), float(row["reward"]), float(row["training_flops"]))
             trials[f"{row.get('study', '')} {row['trial']}"].append(rung)
@@ -125,20 +124,6 @@ def read_curves(path: Path) -> list[Curve]:
     if len(whole) < len(curves):
         print(f"{path}: {len(curves) - len(whole)} of {len(curves)} trials are not whole: left out")
     return whole
-
-
-def _rows(path: Path) -> Sequence[Mapping[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix != ".json":
-            return list(csv.DictReader(text.splitlines()))
-        data = json.loads(text)
-    except (OSError, ValueError) as error:
-        raise OptionError(f"cannot read {path}: {error}") from error
-    rows = data.get("rows") if isinstance(data, dict) else data
-    if not isinstance(rows, list):
-        raise OptionError(f'{path} holds no rows: a list, or {{"rows": [...]}}, is expected')
-    return rows
 
 
 def check_curves(curves: Sequence[Curve]) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from lib.pictures import Picture, curve, over_counts
 from lib.tables import markdown, quartiles, spread
 
 PARETO, RANDOM = "pareto", "random"
@@ -25,9 +24,6 @@ FRONTS = {
     "seen": "front as observed",
     "best": "front of all that was evaluated",
 }
-# told apart by people who see fewer colours: Okabe & Ito 2008
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31")
-GREY = "#777777"
 
 
 class Row(NamedTuple):
@@ -223,74 +219,21 @@ def _is_pareto(series: dict[str, Series]) -> bool:
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
     """Draw what was handed over by when: a panel for all that can be compared."""
-    from matplotlib.figure import Figure
-
     found = groups(rows)
     names = sorted({name for series in found.values() for name in series})
-    others = [name for name in names if name != RANDOM]
-    colours = {RANDOM: GREY, **dict(zip(others, cycle(COLOURS), strict=False))}
-    columns = min(2, len(found))
-    height = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(6.8 * columns, 4.4 * height), layout="constrained")
-    panels = figure.subplots(height, columns, squeeze=False).flat
-    for axis, series in zip(panels, found.values(), strict=False):
-        _panel(axis, series, colours)
-    for axis in list(figure.axes)[len(found) :]:
-        axis.remove()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-
-
-def _panel(axis: Any, series: dict[str, Series], colours: dict[str, str]) -> None:
-    """Draw medians with their quartiles, the ceiling, and the names at the ends of the lines."""
-    ends, lows, counts = [], [], sorted({n for by_count in series.values() for n in by_count})
-    first = next(iter(series.values()))
-    row = first[min(first)][0]
-    for name, by_count in series.items():
-        x = sorted(by_count)
-        low, middle, high = zip(
-            *(quartiles([r.handed for r in by_count[n]]) for n in x), strict=True
-        )
-        axis.plot(x, middle, color=colours[name], marker="o", markersize=3, linewidth=1.6)
-        axis.fill_between(x, low, high, color=colours[name], alpha=0.13, linewidth=0)
-        ends.append((x[-1], middle[-1], name))
-        lows += low[1:] or low
-    axis.plot(
-        [counts[0], counts[-1]], [row.ceiling] * 2, color="black", linestyle="--", linewidth=1
-    )
-    axis.text(counts[0], row.ceiling, "ceiling", va="bottom", fontsize=8)
-    room = row.ceiling - min(lows)
-    axis.set_ylim(min(lows) - 0.03 * room, row.ceiling + 0.09 * room)
-    axis.set_xscale("log")
-    axis.set_xlim(counts[0] / 1.08, counts[-1] * (counts[-1] / counts[0]) ** 0.3)
-    axis.set_xticks(counts, [f"{n:,}" for n in counts])
-    axis.minorticks_off()
-    axis.grid(alpha=0.25)
-    measure = "share of the best front's area" if row.reward == PARETO else "true reward"
-    axis.set(xlabel="evaluations", ylabel=f"{measure}, handed over")
-    axis.set_title(f"{title(row)}\nFLOPs are multiply-adds; median and quartiles", fontsize=10)
-    _names(axis, ends, colours)
-
-
-def _names(axis: Any, ends: list[tuple[int, float, str]], colours: dict[str, str]) -> None:
-    """Write the names beside the ends of the lines, moved apart where they would overlap."""
-    low, high = axis.get_ylim()
-    gap = (high - low) * 0.05
-    for x in {end[0] for end in ends}:
-        mine = sorted((end for end in ends if end[0] == x), key=lambda end: end[1])
-        heights = apart([end[1] for end in mine], gap, high - gap / 2)
-        for (_, y, name), height in zip(mine, heights, strict=True):
-            style: dict[str, Any] = {"color": colours[name], "fontsize": 9, "va": "center"}
-            line = {"arrowstyle": "-", "color": colours[name], "lw": 0.5}
-            axis.annotate(name, (x, y), (x * 1.12, height), arrowprops=line, **style)
-
-
-def apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
-    """Return ascending heights moved up until they are apart, and down again from the top."""
-    up: list[float] = []
-    for height in heights:
-        up.append(max(height, up[-1] + gap) if up else height)
-    down: list[float] = []
-    for height in reversed(up):
-        down.append(min(height, down[-1] - gap if down else top))
-    return down[::-1]
+    names.sort(key=lambda name: name != RANDOM)
+    picture = Picture(len(found), columns=2)
+    for axis, series in zip(picture.panels, found.values(), strict=False):
+        first = next(iter(series.values()))
+        row, counts = first[min(first)][0], set[int]()
+        for name, by_count in series.items():
+            handed = {n: quartiles([r.handed for r in by_count[n]]) for n in sorted(by_count)}
+            curve(axis, handed, names.index(name), name)
+            counts |= handed.keys()
+        axis.axhline(row.ceiling, color="black", linestyle="--", linewidth=1, label="ceiling")
+        over_counts(axis, sorted(counts), "evaluations")
+        measure = "share of the best front's area" if row.reward == PARETO else "true reward"
+        axis.set_ylabel(f"{measure}, handed over")
+        axis.set_title(f"{title(row)}\nFLOPs are multiply-adds; median and quartiles", fontsize=10)
+        axis.legend(fontsize=8)
+    picture.save(path)

@@ -174,8 +174,6 @@ def test_medians_shares_and_pairs_are_what_they_say() -> None:
     assert "| random | -5.00, 0 of 3 |" in text
     assert tables.quartiles([1, math.inf, math.inf]) == (math.inf, math.inf, math.inf)
     assert tables.quartiles([1, 2, 3, 4, math.inf])[1:] == (3, 4)
-    assert controller_tables.apart([1, 1, 5], 2, 9) == [1, 3, 5]
-    assert controller_tables.apart([8, 8.5, 9], 2, 9) == [5, 7, 9]
 
 
 def test_proposals_are_timed_and_given_up_where_they_take_too_long(

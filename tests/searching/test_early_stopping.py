@@ -1,7 +1,6 @@
 """scripts/bench_early_stopping.py: its replay against searches whose end can be told by hand."""
 
 import csv
-import json
 import math
 import subprocess
 import sys
@@ -105,8 +104,6 @@ def test_studies_are_kept_apart_and_cut_curves_left_out(
     read = read_curves(write(tmp_path / "rungs.csv", both[:-1]))
     assert sorted(read) == sorted([*curves(3), curves(1)[0]])
     assert "1 of 5 trials are not whole" in capsys.readouterr().out
-    (tmp_path / "rungs.json").write_text(json.dumps({"rows": both}))
-    assert len(read_curves(tmp_path / "rungs.json")) == 5
 
 
 def test_bad_files_are_refused(tmp_path: Path) -> None:
@@ -115,11 +112,8 @@ def test_bad_files_are_refused(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(OptionError):
             check_curves(read_curves(path))
-    with pytest.raises(OptionError, match="cannot read"):
+    with pytest.raises(OptionError, match="no table"):
         read_curves(tmp_path / "none.csv")
-    (tmp_path / "rungs.json").write_text('{"rungs": 3}')
-    with pytest.raises(OptionError, match="holds no rows"):
-        read_curves(tmp_path / "rungs.json")
     one = (Rung(1, 1.0, 1.0),)
     nan = (Rung(1, math.nan, 1.0), Rung(2, 1.0, 2.0))
     backwards = (Rung(1, 1.0, 2.0), Rung(2, 1.0, 1.0))
