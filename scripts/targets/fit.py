@@ -21,8 +21,8 @@ from nas.models.arch import Arch, Head, Stage, Stem
 
 # a fit has no --evaluator
 PROGRAM = """
-from nas import fit_setup
-fit_setup.EVALUATOR = "ledger.py"
+from nas.scaling.fit import setup
+setup.EVALUATOR = "ledger.py"
 from nas.cli.program import main
 main()
 """
