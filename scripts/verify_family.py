@@ -15,7 +15,6 @@ a member fails or, without --amp, its estimate is off by more than 15 %.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import gc
 import json
@@ -35,7 +34,7 @@ from torch import Tensor, nn
 from nas.core import run_folder
 from nas.core.errors import NasError, OptionError
 from nas.core.units import format_bytes, parse_phis
-from nas.hardware import measurement
+from nas.hardware import facts, measurement
 from nas.hardware.processors import torch_device
 from nas.models import compound, cost
 from nas.models.arch import Arch
@@ -233,26 +232,12 @@ def cpu_peak() -> tuple[Callable[[], int], Callable[[], int]]:
 
     def begin() -> int:
         gc.collect()
-        try:
-            Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-        except OSError as error:
-            raise NasError(f"cannot watch the memory of a process: {error}") from error
-        return _status("VmRSS")
+        held = facts.memory_from_here()
+        if not held:
+            raise NasError("the peak of a process is read from /proc/self, which Linux has")
+        return held
 
-    return begin, lambda: _status("VmHWM")
-
-
-def _status(key: str) -> int:
-    """Return a size in bytes from what Linux tells of this process.
-
-    Raises:
-        NasError: the system does not tell.
-    """
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith(f"{key}:"):
-                return int(line.split()[1]) * 1024
-    raise NasError("the memory of a process is read from /proc/self/status, which Linux has")
+    return begin, facts.peak_memory
 
 
 def cuda_peak(device: str) -> tuple[Callable[[], int], Callable[[], int]]:

@@ -50,11 +50,11 @@ def free_memory() -> float:
 
 
 def _free_of_machine() -> float:
+    import psutil  # 16 ms, which a start that asks for no memory need not wait
+
     try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        facts = dict(line.split(":", 1) for line in lines)
-        return int(facts["MemAvailable"].split()[0]) * 1024
-    except (OSError, LookupError, ValueError):
+        return psutil.virtual_memory().available
+    except (OSError, RuntimeError):  # a container without /proc
         return math.inf
 
 

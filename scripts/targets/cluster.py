@@ -22,7 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from targets.project import TRAINER, Found, Project, below, processes, timeless, trials
+from psutil import process_iter
+from targets.project import TRAINER, Found, Project, below, timeless, trials
 
 from nas.core import run_folder
 
@@ -161,12 +162,13 @@ def kill_worker(rng: random.Random, driver: subprocess.Popen[bytes]) -> bool:
 
 def busy_workers() -> list[int]:
     """Return the Ray workers that hold a task, and their training processes."""
+    every = [(each.pid, " ".join(each.info["cmdline"] or ())) for each in process_iter(["cmdline"])]
     workers = {
         pid
-        for pid, (_, command) in processes().items()
+        for pid, command in every
         if command.startswith("ray::") and "IDLE" not in command and "Agent" not in command
     }
-    return sorted(workers | set(below(workers, lambda command: "spawn_main" in command)))
+    return sorted(workers.union(*(below(worker, "spawn_main") for worker in workers)))
 
 
 def count(project: Project, tally: Tally) -> None:

@@ -95,7 +95,7 @@ def strike(
             if driver.poll() is not None:
                 return False
             time.sleep(0.05)
-            found = below({driver.pid}, lambda command: sign in command)
+            found = below(driver.pid, sign)
     # while it starts, or once it has finished an epoch
     wanted, end = before + rng.randint(0, 1), time.monotonic() + 60
     time.sleep(rng.uniform(0, 0.3))

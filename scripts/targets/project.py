@@ -6,17 +6,19 @@ project has one in `ledger.py`, which appends to `ledger.txt` beside it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import optuna
+import psutil
 
 START = (sys.executable, "-c", "from nas.cli.program import main; main()")
 NAME = "killed"  # of the run in every project
@@ -177,23 +179,11 @@ def timeless(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{name: value for name, value in row.items() if name not in FREE} for row in rows]
 
 
-def processes() -> dict[int, tuple[int, str]]:
-    """Return the parent and the command line of every process."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            parent = int((path / "stat").read_text().rpartition(")")[2].split()[1])
-        except (OSError, ValueError):
-            continue  # it has just ended
-        found[int(path.name)] = parent, command
-    return found
-
-
-def below(parents: set[int], wanted: Callable[[str], bool]) -> list[int]:
-    """Return the processes that these have started, and those have, whose command is wanted."""
-    every, found = processes(), list[int]()
-    while parents:
-        parents = {pid for pid, (parent, _) in every.items() if parent in parents}
-        found += [pid for pid in parents if wanted(every[pid][1])]
+def below(parent: int, sign: str) -> list[int]:
+    """Return the processes that one has started, and those have, with this in their command."""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(parent).children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                found += [process.pid] * (sign in " ".join(process.cmdline()))
     return sorted(found)

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from conftest import wait_until
@@ -407,12 +408,10 @@ def test_trainings_share_the_cores(name: str, folder: Path, executors: list[Exec
     assert {outcome.metrics["threads"] for outcome in found.values()} == {float(wanted)}
 
 
-def _workers(parent: int) -> list[int]:
-    shown = subprocess.run(
-        ["ps", "-ww", "-eo", "pid,ppid,args"], capture_output=True, text=True
-    ).stdout
-    rows = [line.split(None, 2) for line in shown.splitlines()[1:]]
-    return [int(pid) for pid, above, args in rows if int(above) == parent and "spawn_main" in args]
+def _workers(parent: int) -> list[psutil.Process]:
+    every = psutil.process_iter(["ppid", "cmdline"])
+    started = (each for each in every if each.info["ppid"] == parent)
+    return [each for each in started if "spawn_main" in " ".join(each.info["cmdline"] or ())]
 
 
 @pytest.mark.slow
@@ -438,7 +437,7 @@ def test_workers_end_with_their_parent(folder: Path, how: signal.Signals) -> Non
         # to the whole group, as a terminal does
         os.killpg(process.pid, how) if how is signal.SIGINT else process.kill()
         process.wait()
-        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
+        wait_until(lambda: not any(worker.is_running() for worker in workers))
     log.close()
     shown = (folder / "log.txt").read_text()
     assert "Traceback" not in shown

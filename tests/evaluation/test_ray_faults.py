@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from conftest import START, TRAINER, Cli, Nodes, wait_until
 
@@ -139,12 +140,9 @@ def test_a_search_of_one_worker_ends_alike_whatever_was_killed(
 
 def raylet_of(driver: int) -> int | None:
     """Return the raylet that a driver has started for itself."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has just ended
-            number, _, rest = path.read_text().partition(" (raylet) ")
-            if rest.split()[1:2] == [str(driver)]:
-                return int(number)
-    return None
+    every = psutil.process_iter(["ppid", "name"])
+    sought = {"ppid": driver, "name": "raylet"}
+    return next((each.pid for each in every if each.info == sought), None)
 
 
 # Ray's head finds after some seconds that a node has died; until then Tune's workers go on

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from conftest import START, wait_until
@@ -120,28 +121,16 @@ if __name__ == "__main__":
 """
 
 
-def below(parent: int) -> set[int]:
-    """Return the processes that a process has started, and those that they have."""
-    shown = subprocess.run(["ps", "-eo", "pid,ppid"], capture_output=True, text=True).stdout
-    pairs = [tuple(map(int, line.split())) for line in shown.splitlines()[1:]]
-    found, new = set[int](), {parent}
-    while new:
-        new = {pid for pid, above in pairs if above in new}
-        found |= new
-    return found
-
-
-@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at /proc")
 @pytest.mark.slow
 def test_processes_that_read_images_end_with_the_one_they_read_for(folder: Path) -> None:
     (folder / "reader.py").write_text(READER)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen([sys.executable, "reader.py"], **pipes) as process:  # type: ignore[call-overload]
         assert process.stdout.readline() == b"2\n"
-        started = below(process.pid)
+        started = psutil.Process(process.pid).children(recursive=True)
         assert len(started) >= 3  # two readers, and what has forked them
         process.kill()
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in started))
+    wait_until(lambda: not any(each.is_running() for each in started))
 
 
 # says that the disk is full while a file `full` is there
