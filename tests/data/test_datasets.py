@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from nas.core.errors import MissingError, NasError, OptionError
+from nas.core.errors import MissingError, NasError, OptionError, install
 from nas.data.dataset import Dataset, Split, open_dataset, settle, subset
 from nas.data.images import decode
 
@@ -384,7 +385,7 @@ def test_a_folder_called_digits_comes_first(
     "module, data, message",
     [
         ("sklearn.datasets", "digits", "pip install scikit-learn"),
-        ("pyarrow", "x.parquet", r"pip install 'nas\[parquet\]'"),
+        ("pyarrow", "x.parquet", re.escape(install("parquet"))),
         ("torchvision.transforms", "cifar10", "--data cifar10 needs torchvision.*pip install"),
     ],
 )

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from conftest import TRAINER, Cli, Nodes, wait_until
 
 pytest.importorskip("ray.tune", reason="needs ray[tune]")
 from nas.core import registry
-from nas.core.errors import MissingError, OptionError, RunError
+from nas.core.errors import MissingError, OptionError, RunError, install
 from nas.evaluation.cluster.connection import Share
 from nas.evaluation.executors.ray import LONG, LONG_GPU, _located, _Parts
 from nas.interfaces import Executor, Outcome, Task, Work
@@ -360,5 +361,5 @@ def test_paths_are_made_absolute_for_other_nodes(folder: Path) -> None:
 
 def test_a_missing_ray_is_one_line(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.setitem(sys.modules, "ray.tune", None)
-    with pytest.raises(MissingError, match=r"needs Ray with Tune .*pip install 'nas\[ray\]'"):
+    with pytest.raises(MissingError, match=f"needs Ray with Tune .*{re.escape(install('ray'))}"):
         search(evaluator="synthetic", trials=2, executor="ray")

@@ -5,6 +5,7 @@ import gc
 import importlib.util
 import math
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 import torch
 
 from nas.core import registry
-from nas.core.errors import MissingError, NasError, OptionError
+from nas.core.errors import MissingError, NasError, OptionError, install
 from nas.core.system import free_memory
 from nas.hardware import measurement
 from nas.interfaces import Device, Timing
@@ -141,7 +142,7 @@ def test_a_missing_package_is_told_with_its_pip_line(
     missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(MissingError, match=r"pip install nas\[onnx\]") as caught:
+    with pytest.raises(MissingError, match=re.escape(install("onnx"))) as caught:
         registry.make("devices", "onnxruntime", options={})
     assert missing in str(caught.value) and caught.value.exit_code == 4
 

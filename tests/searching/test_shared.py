@@ -6,6 +6,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ import pytest
 from conftest import START, Cli, wait_until
 
 from nas.core import run_folder
-from nas.core.errors import MissingError, NasError, OptionError, RunError
+from nas.core.errors import MissingError, NasError, OptionError, RunError, install
 from nas.interfaces import Rung, Trial
 from nas.searching.search import search
 from nas.searching.studies.database import LOST, connect, split, telling_loss
@@ -511,7 +512,7 @@ def test_the_driver_that_is_missing_is_named(folder: Path, monkeypatch: pytest.M
     find = importlib.util.find_spec
     without = lambda name, *rest: None if name == "psycopg" else find(name, *rest)  # noqa: E731
     monkeypatch.setattr(importlib.util, "find_spec", without)
-    with pytest.raises(MissingError, match=r"pip install 'nas\[postgres\]'"):
+    with pytest.raises(MissingError, match=re.escape(install("postgres"))):
         search(**SETTINGS, storage="postgresql://me@host/db")
 
 
