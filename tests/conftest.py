@@ -181,7 +181,9 @@ def process(folder: Path) -> Cli:
 
 def crew(nodeid: str) -> str:
     """Name what one process runs: a file's tests, which share what is slow to make, or Ray's."""
-    return "ray" if re.search(r"test_ray|[-\[]ray[-\]]", nodeid) else nodeid.partition("::")[0]
+    return (
+        "ray" if re.search(r"test_ray|TestRay|[-\[]ray[-\]]", nodeid) else nodeid.partition("::")[0]
+    )
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks

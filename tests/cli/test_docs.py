@@ -1,8 +1,11 @@
 """What the documents say is run: the code of extend.md, README's lines, the links."""
 
 import functools
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +46,22 @@ def test_extend_md_shows_a_space_and_an_evaluator_that_work(
     assert found["best"]["metrics"]["accuracy"] == pytest.approx(
         50 + 2 * found["best"]["metrics"]["params"] / 1e6
     )
+
+
+def test_the_parts_of_extend_md_pass_their_contracts_outside_of_a_checkout(tmp_path: Path) -> None:
+    names = ("my_space.py", "my_evaluator.py", "test_parts.py")
+    for name, text in zip(names, blocks("docs/extend.md"), strict=True):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "test_parts.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.returncode == 0, done.stdout
+    # encode is the one that my_space.py does not have
+    assert done.stdout.count(" PASSED ") == 12 and done.stdout.count(" SKIPPED ") == 1
 
 
 def test_the_readme_snippet_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,12 @@
-"""Evaluators: the contract that every file of the folder keeps, found by discovery."""
+"""Evaluators: the contract for every file of nas/evaluation/evaluators, and what each does."""
 
 import dataclasses
-import functools
 import json
 import math
 import os
 import random
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -17,11 +15,12 @@ import torch
 from nas.core import registry
 from nas.core.errors import EvaluatorError, OptionError
 from nas.evaluation.evaluate import perform
-from nas.interfaces import RECORD, TRAINING_FLOPS, Evaluator, Metrics, Task
+from nas.interfaces import TRAINING_FLOPS, Evaluator, Task
 from nas.models.arch import Arch, Head
 from nas.models.cost import count
 from nas.searching.feasibility import fitted
 from nas.searching.samplers import random_choices
+from nas.testing import EvaluatorContract, TrainerContract, each
 
 MBCONV = registry.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)
@@ -29,7 +28,6 @@ ARCHS = [MBCONV.decode(random_choices(MBCONV, RNG)) for _ in range(20)]
 # `member` is `nas train` in processes of its own, some seconds each: tests/scaling/test_family.py;
 # `table` knows what its user's file holds: tests/evaluation/test_table.py
 NAMES = [name for name in registry.names("evaluators") if name not in ("member", "table")]
-each_evaluator = pytest.mark.parametrize("name", NAMES)
 # what an evaluator needs to be made at all, and to be quick here
 TRAINING: dict[str, Any] = {
     "data": "digits",
@@ -40,7 +38,38 @@ TRAINING: dict[str, Any] = {
     "accelerator": "cpu",
 }
 OPTIONS = {"training": TRAINING}
-CLOCKED = {"images_per_second"}  # what a clock tells differs from time to time
+globals().update(each(EvaluatorContract, [name for name in NAMES if name != "training"]))
+
+
+def small_archs() -> list[Arch]:
+    """Return two archs for the digits, of the smallest."""
+    space = fitted(registry.export("spaces", "mbconv_small", "SPACE"), 10, None)
+    rng = random.Random(0)
+    drawn = [space.decode(random_choices(space, rng)) for _ in range(100)]
+    return sorted(drawn, key=lambda arch: count(arch).flops)[:2]
+
+
+class TestTraining(EvaluatorContract):
+    part = "training"
+    options = TRAINING
+
+    @pytest.fixture
+    def archs(self) -> list[Arch]:
+        return small_archs()
+
+
+class TestTrainer(TrainerContract):
+    part = "training"
+    options: ClassVar[dict[str, Any]] = {**TRAINING, "epochs": 4}
+
+    @pytest.fixture
+    def archs(self) -> list[Arch]:
+        return small_archs()[:1]
+
+
+class TestSyntheticTrainer(TrainerContract):
+    part = "synthetic"
+    options: ClassVar[dict[str, Any]] = {"epochs": 4}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -61,61 +90,6 @@ def made(name: str, **options: object) -> Evaluator:
     return evaluator
 
 
-@functools.cache
-def archs(name: str) -> list[Arch]:
-    """Return archs that an evaluator knows: few and small ones where they are trained."""
-    if name not in OPTIONS:
-        return ARCHS
-    space = fitted(registry.export("spaces", "mbconv_small", "SPACE"), 10, None)
-    rng = random.Random(0)
-    drawn = [space.decode(random_choices(space, rng)) for _ in range(100)]
-    return sorted(drawn, key=lambda arch: count(arch).flops)[:2]
-
-
-def unclocked(metrics: Metrics) -> Metrics:
-    return {k: v for k, v in metrics.items() if k not in CLOCKED}
-
-
-@each_evaluator
-def test_metrics_are_finite_and_have_an_accuracy_in_percent(name: str) -> None:
-    evaluator = made(name)
-    for arch in archs(name):
-        evaluator.check(arch)
-        metrics = evaluator.evaluate(arch)
-        assert all(math.isfinite(value) for value in metrics.values())
-        assert 0 <= metrics["accuracy"] <= 100
-        assert not set(metrics) & set(RECORD)
-        assert perform(evaluator, Task(0, arch.to_dict(), 0)).error == ""
-
-
-@each_evaluator
-def test_equal_seeds_give_equal_metrics_in_any_order(name: str) -> None:
-    one, again = made(name), made(name)
-    first = [one.evaluate(arch, seed=3) for arch in archs(name)]
-    for arch, metrics in reversed(list(zip(archs(name), first, strict=True))):
-        assert unclocked(again.evaluate(arch, seed=3)) == unclocked(metrics)
-
-
-@each_evaluator
-def test_archs_differ_and_the_title_is_one_line(name: str) -> None:
-    evaluator = made(name)
-    found = {evaluator.evaluate(arch)["accuracy"] for arch in archs(name)}
-    assert len(found) > len(archs(name)) // 2
-    assert evaluator.title and "\n" not in evaluator.title
-
-
-@each_evaluator
-def test_an_arch_it_does_not_know_is_refused_or_evaluated(name: str) -> None:
-    strange = registry.export("baselines", "resnet", "ARCHS")["resnet18"]
-    evaluator = made(name)
-    try:
-        evaluator.check(strange)
-    except EvaluatorError as error:
-        assert "\n" not in str(error)
-    else:
-        assert math.isfinite(evaluator.evaluate(strange)["accuracy"])
-
-
 def test_the_synthetic_noise_is_seeded() -> None:
     quiet, noisy = made("synthetic"), made("synthetic", noise=0.5)
     values = {noisy.evaluate(ARCHS[0], seed=seed)["accuracy"] for seed in range(50)}
@@ -126,37 +100,9 @@ def test_the_synthetic_noise_is_seeded() -> None:
     assert other.evaluate(ARCHS[0]) != quiet.evaluate(ARCHS[0])
 
 
-TRAINERS = [name for name in registry.names("evaluators") if name in ("synthetic", "training")]
-
-
-def trainer(name: str, epochs: int = 4) -> Any:
-    return made(name, epochs=epochs)
-
-
-@pytest.mark.parametrize("name", TRAINERS)
-def test_a_training_that_is_asked_on_the_way_ends_as_one_that_is_not(
-    name: str, tmp_path: Path
-) -> None:
-    this, arch = trainer(name), archs(name)[0]
-    *early, last = this.rungs
-    assert last == 4 and early == sorted(set(early)) and early[0] == 1
-    shown = {}
-    for epochs in this.rungs:
-        found = this.train(arch, seed=2, epochs=epochs, folder=str(tmp_path / "asked"))
-        shown[epochs] = unclocked(found)
-    whole = this.train(arch, seed=2, epochs=last, folder=str(tmp_path / "whole"))
-    assert shown[last] == unclocked(whole)
-    spent = [metrics[TRAINING_FLOPS] for metrics in shown.values()]
-    assert spent == pytest.approx([epochs * spent[0] for epochs in this.rungs])
-    # a search that was killed may ask again about an epoch that is long past
-    for epochs in this.rungs:
-        found = this.train(arch, seed=2, epochs=epochs, folder=str(tmp_path / "asked"))
-        assert unclocked(found) == shown[epochs]
-
-
 def test_a_trial_is_trained_on_a_part_of_the_images_at_a_size_of_its_own() -> None:
     large = made("training", fraction=0.025, train_imgsz=64)
-    arch = archs("training")[0]
+    arch = small_archs()[0]
     found, usual = large.evaluate(arch), made("training").evaluate(arch)
     # a quarter of the images, of four times the pixels
     assert found[TRAINING_FLOPS] == pytest.approx(usual[TRAINING_FLOPS], rel=0.15)
@@ -177,7 +123,7 @@ def test_a_search_never_opens_the_test_split(monkeypatch: pytest.MonkeyPatch) ->
             evaluator._dataset.splits, name, dataclasses.replace(split, read=watched)
         )
     monkeypatch.setenv("NAS_CACHE", os.devnull)  # nothing is cached
-    evaluator.evaluate(archs("training")[0])
+    evaluator.evaluate(small_archs()[0])
     assert set(read) == {"train", "val"}
 
 
@@ -192,7 +138,7 @@ def test_an_arch_that_the_data_does_not_fit_is_refused(
     change: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(EvaluatorError, match=message):
-        made("training").check(dataclasses.replace(archs("training")[0], **change))
+        made("training").check(dataclasses.replace(small_archs()[0], **change))
 
 
 @pytest.mark.parametrize(

@@ -1,29 +1,29 @@
 """Executors: the contract that every file of the folder keeps; killed workers; no leftovers."""
 
 import dataclasses
-import multiprocessing
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-from conftest import wait_until
+from conftest import Nodes, wait_until
 
 from nas.core import registry
-from nas.core.errors import MissingError, NasError, OptionError, RunError
+from nas.core.errors import OptionError
 from nas.core.system import processors
 from nas.evaluation.workers import Processes
-from nas.interfaces import Executor, Outcome, Task, Work
+from nas.interfaces import Executor, Task, Work
 from nas.models.arch import Arch
 from nas.searching.samplers import random_choices
+from nas.testing import ExecutorContract, ProcessContract, each
+from nas.testing.executors import work
 
 MBCONV = registry.export("spaces", "mbconv", "SPACE")
 RNG = random.Random(0)
@@ -31,16 +31,7 @@ TASKS = [
     Task(number, MBCONV.decode(random_choices(MBCONV, RNG)).to_dict(), 0) for number in range(12)
 ]
 NAMES = registry.names("executors")
-CLUSTER = pytest.param("ray", marks=pytest.mark.slow)
-each_executor = pytest.mark.parametrize("name", [CLUSTER if n == "ray" else n for n in NAMES])
-each_crew = pytest.mark.parametrize(
-    ("name", "workers"),
-    [
-        *((name, workers) for name in NAMES if name != "ray" for workers in (1, 2)),
-        # on a cluster one worker is a process as two are
-        pytest.param("ray", 2, marks=pytest.mark.slow),
-    ],
-)
+globals().update(each(ExecutorContract, [name for name in NAMES if name != "ray"]))
 # those with processes of this machine that can die, hang and be left over; a virtual cluster has
 # none, and those of a real one are dealt with in test_ray.py
 VIRTUAL = [name for name in NAMES if getattr(registry.load("executors", name), "VIRTUAL", False)]
@@ -48,12 +39,15 @@ REAL = [name for name in NAMES if name not in (*VIRTUAL, "ray")]
 each_with_processes = pytest.mark.parametrize("name", REAL)
 
 
-@pytest.fixture(autouse=True)
-def on_the_cluster(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ray's executor find the cluster of all tests."""
-    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
-    if name == "ray":
-        monkeypatch.setenv("RAY_ADDRESS", request.getfixturevalue("cluster").address)
+globals().update(each(ProcessContract, REAL, local={"pytestmark": pytest.mark.slow}))
+
+
+class TestRay(ExecutorContract):
+    part = "ray"
+
+    @pytest.fixture(autouse=True)
+    def on_the_cluster(self, cluster: Nodes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
 
 
 @pytest.fixture
@@ -65,51 +59,11 @@ def executors() -> Iterator[list[Executor]]:
         executor.close()
 
 
-def work(executor: Executor, tasks: list[Task]) -> dict[int, Outcome]:
-    """Keep every slot busy until all tasks have come back."""
-    waiting, outcomes, running = list(tasks), {}, 0
-    while waiting or running:
-        while waiting and running < executor.slots:
-            executor.submit(waiting.pop(0))
-            running += 1
-        for outcome in executor.wait():
-            assert outcome.number not in outcomes
-            outcomes[outcome.number] = outcome
-            running -= 1
-    return outcomes
-
-
 def made(name: str, evaluator: str, workers: int, **options: object) -> Executor:
     executor: Executor = registry.make(
         "executors", name, Work(evaluator, options), options={}, workers=workers
     )
     return executor
-
-
-@each_crew
-def test_the_outcomes_are_those_of_this_process(
-    executors: list[Executor], name: str, workers: int
-) -> None:
-    executors.append(made(name, "synthetic", workers, noise=0.5))
-    evaluator = registry.make("evaluators", "synthetic", options={"noise": 0.5})
-    found = work(executors[0], TASKS)
-    assert sorted(found) == [task.number for task in TASKS]
-    for task in TASKS:
-        arch = Arch.from_dict(task.arch)
-        assert found[task.number].metrics == evaluator.evaluate(arch, seed=0)
-
-
-@each_executor
-def test_a_users_file_works_in_worker_processes(
-    executors: list[Executor], name: str, folder: Path
-) -> None:
-    ledger = str(folder / "ledger.txt")
-    executors.append(made(name, str(folder / "ledger.py"), 2, fail="some", ledger=ledger))
-    found = work(executors[0], TASKS)
-    assert len((folder / "ledger.txt").read_text().split()) == len(TASKS)
-    failed = {outcome.error for outcome in found.values() if outcome.error}
-    assert failed == {"ValueError: no luck today"}
-    assert 0 < sum(not outcome.error for outcome in found.values()) < len(TASKS)
 
 
 @pytest.mark.slow
@@ -204,6 +158,7 @@ def test_one_that_dies_as_its_time_runs_out_ends_once(folder: Path) -> None:
         executor.close()
 
 
+@pytest.mark.slow
 @each_with_processes
 def test_real_trainings_in_worker_processes_are_those_of_this_process(
     executors: list[Executor], name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -238,56 +193,6 @@ def test_an_evaluator_that_cannot_be_made_in_a_worker_gives_its_reason(
     executors.append(made(name, str(folder / "main_only.py"), 2))
     with pytest.raises(OptionError, match="RuntimeError: not here"):
         work(executors[0], TASKS[:1])
-
-
-BLAMELESS = """
-from nas.core import errors
-
-def make(*, kind: str = "RunError"):
-    return Blameless(getattr(errors, kind))
-
-class Blameless:
-    title = "blameless"
-
-    def __init__(self, kind):
-        self.kind = kind
-
-    def check(self, arch):
-        pass
-
-    def evaluate(self, arch, *, seed=0):
-        raise self.kind("not the arch's fault")
-"""
-
-
-@each_crew
-@pytest.mark.parametrize("kind", [RunError, OptionError, MissingError])
-def test_what_is_no_archs_fault_ends_the_work_with_its_own_error(
-    executors: list[Executor], name: str, folder: Path, workers: int, kind: type[NasError]
-) -> None:
-    (folder / "blameless.py").write_text(BLAMELESS)
-    executors.append(made(name, str(folder / "blameless.py"), workers, kind=kind.__name__))
-    with pytest.raises(kind, match=r"^not the arch's fault$"):
-        work(executors[0], TASKS[:1])
-
-
-@each_executor
-def test_an_arch_that_is_at_fault_ends_alone(
-    executors: list[Executor], name: str, folder: Path
-) -> None:
-    (folder / "blameless.py").write_text(BLAMELESS)
-    executors.append(made(name, str(folder / "blameless.py"), 1, kind="NasError"))
-    assert work(executors[0], TASKS[:1])[0].error == "NasError: not the arch's fault"
-
-
-@each_with_processes
-def test_close_stops_what_runs_and_leaves_no_process(name: str, folder: Path) -> None:
-    executor = made(name, str(folder / "ledger.py"), 2, sleep=600.0)
-    for task in TASKS[:2]:
-        executor.submit(task)
-    wait_until((folder / "ledger.txt").exists)
-    executor.close()
-    assert multiprocessing.active_children() == []
 
 
 # tells the process it ran in, and in how many tries; some hang or kill theirs
@@ -372,21 +277,6 @@ def test_an_evaluator_that_trains_has_a_process_of_its_own(
     found = work(executors[0], TASKS[:3])
     (process,) = {outcome.metrics["process"] for outcome in found.values()}
     assert process != os.getpid() and executors[0].slots == 1
-
-
-@pytest.mark.slow
-@each_with_processes
-def test_a_training_that_kills_its_process_three_times_fails_alone(
-    executors: list[Executor], name: str, folder: Path
-) -> None:
-    executors.append(made(name, sleepy(folder, trains=True), 1, kill=IDS[1]))
-    found = work(executors[0], TASKS[:3])
-    assert found[1].error.startswith("its worker process died 3 times: SIGKILL")
-    assert found[1].metrics == {}
-    assert not found[0].error and not found[2].error
-    assert Counter((folder / "tries.txt").read_text().split()) == Counter(
-        {IDS[0]: 1, IDS[1]: 3, IDS[2]: 1}
-    )
 
 
 @each_with_processes

@@ -31,6 +31,7 @@ from nas.exporting.request import Subject, make_facts
 from nas.models.arch import Arch, Stage
 from nas.models.build import Model
 from nas.models.cost import count
+from nas.testing import ExporterContract, each
 from nas.training.checkpoint import load_weights, save_weights
 from nas.training.trained import load_trained
 
@@ -40,10 +41,13 @@ NEEDS = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "timm": ("timm",)}
 NET = replace(TINY, head=replace(TINY.head, dropout=0.1), stochastic_depth=0.2)
 
 
+def have(format: str) -> bool:
+    return all(importlib.util.find_spec(package) for package in NEEDS.get(format, ()))
+
+
 def needs(format: str) -> None:
-    for package in NEEDS.get(format, ()):
-        if not importlib.util.find_spec(package):
-            pytest.skip(f"{package} is not installed")
+    if not have(format):
+        pytest.skip(f"{format} needs {NEEDS[format]}")
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
             project=home,
         )
     return Path(found["run"])
+
+
+SLOW = {"pytestmark": pytest.mark.slow}  # to import
+globals().update(
+    each(
+        ExporterContract, [f for f in registry.names("exporters") if have(f)], onnx=SLOW, timm=SLOW
+    )
+)
 
 
 # --- every format, of a trained net

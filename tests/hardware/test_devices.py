@@ -1,4 +1,4 @@
-"""Devices: the contract that every file of the folder keeps, found by discovery; and the rig."""
+"""Devices: the contract for every file of nas/hardware/devices, what each does; and the rig."""
 
 import dataclasses
 import gc
@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
 import psutil
@@ -21,23 +20,19 @@ from nas.core import registry
 from nas.core.errors import MissingError, NasError, OptionError, install
 from nas.core.system import free_memory
 from nas.hardware import measurement
-from nas.interfaces import Device, Timing
-from nas.models.arch import Arch, Head, Stage, Stem
+from nas.interfaces import Device
+from nas.models.arch import Stage
 from nas.models.cost import count
 from nas.models.load import baselines
+from nas.testing import DeviceContract, each
+from nas.testing.contract import SMALL
+from nas.testing.devices import process_state
 
 QUICK = {"seconds": 0.2, "runs": 5}
-SMALL = Arch(
-    "small",
-    (Stage("mbconv", 16, 2, stride=2, expansion=3, se=0.25), Stage("conv", 24, stride=2)),
-    Stem(8),
-    Head(32, classes=10),
-    resolution=32,
-)
-LARGE = dataclasses.replace(
-    SMALL, name="large", resolution=64, stages=tuple(s for s in SMALL.stages for _ in range(2))
-)
-each_device = pytest.mark.parametrize("name", registry.names("devices"))
+SETTINGS = {
+    name: {k: v for k, v in QUICK.items() if k in registry.option_defaults("devices", name)}
+    for name in registry.names("devices")
+}
 pinning = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system pins no threads"
 )
@@ -49,27 +44,18 @@ def made(name: str, **options: Any) -> Device:
         pytest.skip("no CUDA device")
     if name == "onnxruntime" and not importlib.util.find_spec("onnxruntime"):
         pytest.skip("onnxruntime is not installed")
-    quick = {k: v for k, v in QUICK.items() if k in registry.option_defaults("devices", name)}
-    device: Device = registry.make("devices", name, options=quick | options)
+    device: Device = registry.make("devices", name, options=SETTINGS[name] | options)
     return device
 
 
-@cache
-def _timing(name: str, arch: Arch) -> Timing:
-    return made(name).measure(arch)
+class QuickContract(DeviceContract):
+    """The contract, where the hardware and the packages are here."""
+
+    def make(self, *given: Any, **options: Any) -> Device:
+        return made(self.part, **options)
 
 
-def process_state() -> dict[str, Any]:
-    """Return all that a measurement must leave as it was."""
-    return {
-        "threads": torch.get_num_threads(),
-        "cores": measurement.allowed_cores(),
-        "collecting": gc.isenabled(),
-        "random": torch.get_rng_state().tolist(),
-        "gradients": torch.is_grad_enabled(),
-        "inference": torch.is_inference_mode_enabled(),
-        "benchmark": torch.backends.cudnn.benchmark,
-    }
+globals().update(each(QuickContract, registry.names("devices")))
 
 
 @pytest.fixture
@@ -77,24 +63,6 @@ def same_process() -> Iterator[None]:
     before = process_state()
     yield
     assert process_state() == before
-
-
-@each_device
-def test_a_timing_is_ordered_finite_and_of_one_batch(name: str, same_process: None) -> None:
-    timing = _timing(name, SMALL)
-    assert 0 < timing.p10_ms <= timing.median_ms <= timing.p90_ms < math.inf
-    assert timing.throughput == pytest.approx(1000 / timing.median_ms)
-    assert (timing.batch, timing.steady) == (1, timing.unrest <= 0.1)
-    assert timing.n >= 4 or (timing.n == 0 and "computed" in timing.notes[0])
-    assert all(note and "\n" not in note for note in timing.notes)
-
-
-@each_device
-def test_the_title_and_the_fingerprint_are_one_line_and_repeat(name: str) -> None:
-    device, again, other = made(name), made(name), made(name, batch=2)
-    assert device.title and "\n" not in device.title + device.fingerprint
-    assert device.fingerprint.startswith(name)
-    assert device.fingerprint == again.fingerprint != other.fingerprint
 
 
 @pytest.mark.parametrize(
@@ -113,14 +81,6 @@ def test_options_out_of_range_are_refused_in_one_line(
     with pytest.raises(OptionError) as caught:
         registry.make("devices", name, options={option: type(default)(-1)})
     assert "-1" in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["cpu", "cuda", "fake"])
-def test_more_work_takes_longer(name: str) -> None:
-    device = made(name)
-    one, eight = device.measure(SMALL), made(name, batch=64).measure(LARGE)
-    assert eight.median_ms > one.median_ms
-    assert eight.throughput == pytest.approx(64_000 / eight.median_ms)
 
 
 def test_the_steady_flag_rises_when_the_cores_are_taken() -> None:
@@ -148,8 +108,7 @@ def test_a_missing_package_is_told_with_its_pip_line(
 
 
 def test_onnxruntime_says_how_far_it_is_from_torch() -> None:
-    made("onnxruntime")
-    (note,) = [n for n in _timing("onnxruntime", SMALL).notes if "differ" in n]
+    (note,) = [n for n in made("onnxruntime").measure(SMALL).notes if "differ" in n]
     assert float(note.split("at most ")[1].split()[0]) < 1e-4
 
 
