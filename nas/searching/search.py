@@ -206,8 +206,8 @@ def _search(
                 executor = _executor(longer, folder, journal, screen, fresh=False)
             # a candidate's weights can be handed over: none is begun that would end too late
             late = shares.late(shares.stages, finalists.seconds(setup, log, length))
-            standings = _finals(active, executor, playing, length, lambda: stop() or late())
-            ends[LAST] = late() if _incomplete(setup, playing, standings) else ""
+            standings, end = _finals(active, executor, playing, length, lambda: stop() or late())
+            ends[LAST] = end.replace(INTERRUPTED, "")
             if not finals.all_trained(folder, playing, length.label):
                 standings = []
         reason = stop() or next((end for end in reversed(ends.values()) if end), "")
@@ -258,20 +258,13 @@ def _cost(setup: Setup, trials: Sequence[Trial]) -> float:
     return results.training_flops(trials)
 
 
-def _incomplete(
-    setup: Setup, playing: Sequence[finals.Finalist], standings: Sequence[finals.Standing]
-) -> bool:
-    trained = sum(len(standing.accuracies) for standing in standings)
-    return trained < len(playing) * setup.final_seeds
-
-
 def _finals(
     active: _Active,
     executor: Executor,
     playing: list[finals.Finalist],
     length: Length,
     stop: Callable[[], str],
-) -> list[finals.Standing]:
+) -> tuple[list[finals.Standing], str]:
     setup, say = active.setup, active.screen.say
     if playing:
         seeds = "1 seed" if setup.final_seeds == 1 else f"{setup.final_seeds} seeds"

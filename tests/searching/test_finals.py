@@ -11,6 +11,7 @@ import pytest
 
 from nas.core import registry, run_folder
 from nas.core.errors import RunError
+from nas.core.ledger import columns
 from nas.interfaces import Outcome, Rung, Task, Trial
 from nas.models.arch import Arch
 from nas.searching.engine import KEPT
@@ -75,7 +76,7 @@ def accuracy(arch: Arch, seed: int) -> float:
 
 def played(folder: Path, executor: Course, **more: Any) -> list[Standing]:
     options = {"epochs": 4, "seeds": 3, "seed": 0, "stop": lambda: "", "say": lambda text: None}
-    return play(folder, FINALISTS, executor, **{**options, **more})
+    return play(folder, FINALISTS, executor, **{**options, **more})[0]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
@@ -300,7 +301,7 @@ def test_a_training_for_finals_that_were_not_played_is_handed_over(folder: Path)
     (place / "best.safetensors").write_text("longer")
     (place.parent / "config.json").write_text("{}")
     row = ["", found["best"]["arch_id"], 1000, 70.0, 1.0, "one", "", 1.0, ""]
-    run_folder.write_csv(Path(found["run"], finals.FINALS), finals.COLUMNS, [row])
+    run_folder.write_csv(Path(found["run"], finals.FINALS), columns(finals.Training), [row])
     again = search(**settings, resume=True)
     assert Path(again["run"], "best", "model.safetensors").read_text() == "longer"
     assert again["weights"] == "a training for the finals"

@@ -8,33 +8,28 @@ named by new seeds that chose nobody, as in a search's finals.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from nas.core import run_folder
 from nas.core.errors import NasError, RunError
-from nas.core.units import format_count, format_seconds
+from nas.core.units import format_count
 from nas.data.identity import unchanged
-from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
+from nas.evaluation.run_all import run_all
+from nas.interfaces import TRAINING_FLOPS, Executor, Task
 from nas.scaling.fit import coefficients
 from nas.scaling.fit.coefficients import Coefficients
 from nas.scaling.fit.grid import MISS, Candidate
 from nas.scaling.fit.results import WHOLE, conclude, label
-from nas.scaling.fit.setup import Plan, measured
+from nas.scaling.fit.setup import Plan
+from nas.scaling.fit.table import Table
 from nas.scaling.settings import COEFFICIENTS, SHAPED
 from nas.scaling.setup import ScalingProgress, Setup, Stop, open_executor
 from nas.searching.outcome import finals
 from nas.searching.outcome.finals import Finalist, Standing
 
-FIT, TABLE, TRAININGS = "fit.json", "fit.csv", "trainings"
+FIT, TRAININGS = "fit.json", "trainings"
 PINNED = "coefficients.json"  # those of this run, whatever is fitted later
-NUMBERS = ("accuracy", "latency_ms", TRAINING_FLOPS)
-COLUMNS = (
-    *("arch_id", *COEFFICIENTS, "seed", "epochs", *NUMBERS),
-    *("seconds", "place", "retries", "error"),
-)
 
 
 def settle(
@@ -138,23 +133,20 @@ def fit(
     _begin(plan, folder)
     for line in (*getattr(plan.evaluator, "notes", ()), *_opening(plan)):
         screen.say(line)
-    told: list[str] = []
-
-    def heard() -> str:
-        told.append(stop())  # it is asked only while a training waits
-        return told[-1]
-
-    table = _Table(plan, folder, screen)
+    table = Table(plan, folder, screen)
     executor = open_executor(plan.setup, plan.work, folder)
+    table.slots = lambda: executor.slots
     try:
-        last = _halve(plan, table, executor, heard)
-        standings = _play(plan, table, last, folder, executor, heard) if last else []
+        last, reason = _halve(plan, table, executor, stop)
+        standings = list[Standing]()
+        if not reason:
+            standings, reason = _play(plan, table, last, executor, stop)
         screen.say(executor.fleet().note)
     finally:
         executor.close()
-    if reason := next(filter(None, told), ""):
+    if reason:
         return None, reason
-    found = conclude(plan, table.seen, standings, _spent(folder))
+    found = conclude(plan, table.seen, standings, _spent(table))
     run_folder.write_json(folder / FIT, found)
     chosen = _coefficients(plan, found, folder)
     about = {"run": str(folder), "data": plan.setup.settings.data, **found["chosen"]}
@@ -208,126 +200,48 @@ def _opening(plan: Plan) -> list[str]:
     return lines
 
 
-@dataclass
-class _Table:
-    """What the first round has shown: a row of fit.csv for each training up to a rung."""
-
-    plan: Plan
-    folder: Path
-    screen: ScalingProgress
-    rows: list[dict[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        path = self.folder / TABLE
-        try:
-            rows = [{name: row[name] for name in COLUMNS} for row in run_folder.read_csv(path)]
-            self.rows = rows
-            _ = self.seen, self._done(), [float(row["seconds"]) for row in rows]
-            # what failed before gets another chance: the cause may be mended
-            self.rows = [row for row in rows if row["accuracy"]]
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise RunError(
-                f"{path} is damaged ({type(error).__name__}: {error}): delete it, and what is in "
-                "it is trained again"
-            ) from error
-
-    @property
-    def seen(self) -> dict[str, dict[int, Metrics]]:
-        """Return the metrics of each network after the epochs of each rung it has come to."""
-        found: dict[str, dict[int, Metrics]] = {}
-        by_id = {each.arch.id: each for each in self.plan.grid.trained}
-        for row in self.rows:
-            own = found.setdefault(row["arch_id"], {})
-            if row["accuracy"] and row["arch_id"] in by_id:
-                metrics = {name: float(row[name]) for name in NUMBERS if row[name]}
-                own[int(row["epochs"])] = measured(metrics, by_id[row["arch_id"]])
-        return found
-
-    def failed(self, arch_id: str) -> str:
-        """Return why a network's training failed, "" if it did not."""
-        return next((r["error"] for r in self.rows if r["arch_id"] == arch_id and r["error"]), "")
-
-    def seconds(self, arch_id: str) -> float:
-        return sum(float(row["seconds"]) for row in self.rows if row["arch_id"] == arch_id)
-
-    def append(self, outcome: Outcome, candidate: Candidate, task: Task, slots: int) -> None:
-        """Put a finished training on file, and tell of it."""
-        numbers = [outcome.metrics.get(name, "") for name in NUMBERS]
-        cells = [candidate.arch.id, *candidate.coefficients, task.seed, task.epochs, *numbers]
-        cells += [f"{outcome.seconds:.4g}", outcome.place, outcome.retries, outcome.error]
-        self.rows.append({k: str(v) for k, v in zip(COLUMNS, cells, strict=True)})
-        rows = [[row[name] for name in COLUMNS] for row in self.rows]
-        run_folder.write_csv(self.folder / TABLE, COLUMNS, rows, checked=True)
-        shown = outcome.error or f"{outcome.metrics['accuracy']:.2f} %"
-        words = f"{label(candidate.coefficients)} epoch {task.epochs}: {shown}"
-        self.screen.say(words + self._left(slots))
-
-    def _left(self, slots: int) -> str:
-        """Return how long the rest will take, by what an epoch has taken so far."""
-        seconds, done = sum(float(row["seconds"]) for row in self.rows), self._done()
-        left = max(0, self.plan.epochs - done) * seconds / (done or 1) / slots
-        return f"; about {format_seconds(left)} to go" if left else ""
-
-    def _done(self) -> int:
-        """Return the epochs that were trained; a training comes back at each rung."""
-        before = dict(zip(self.plan.rungs, (0, *self.plan.rungs), strict=False))
-        ends = [int(row["epochs"]) for row in self.rows if not row["error"]]
-        return sum(end - before[end] for end in ends if end in before)
-
-
-def _halve(plan: Plan, table: _Table, executor: Executor, stop: Stop) -> list[Candidate]:
+def _halve(plan: Plan, table: Table, executor: Executor, stop: Stop) -> tuple[list[Candidate], str]:
     """Train up to each rung, and go on with the better half; return those at the last, best first.
 
-    Where it ends early, nothing is returned.
+    Where it ends early, nobody is returned and the reason.
     """
     alive = plan.grid.trained
     for epochs in plan.rungs:
-        _train(plan, table, alive, epochs, executor, stop)
+        if reason := run_all(_tasks(plan, table, alive, epochs), executor, table, stop):
+            return [], reason
         seen = table.seen
         done = [each for each in alive if epochs in seen.get(each.arch.id, {})]
-        if len(done) + sum(bool(table.failed(each.arch.id)) for each in alive) < len(alive):
-            return []  # stopped
         if not done:
-            reason = table.failed(alive[0].arch.id)
-            raise NasError(f"every candidate failed: {reason}; mend that, and go on with --resume")
+            why = table.failed(alive[0].arch.id)
+            raise NasError(f"every candidate failed: {why}; mend that, and go on with --resume")
         ranked = sorted(done, key=lambda each: -plan.score(seen[each.arch.id][epochs]))
         alive = ranked if epochs == plan.rungs[-1] else ranked[: plan.survivors(len(ranked))]
         for each in set(plan.grid.trained) - set(alive):
             shutil.rmtree(_place(table.folder, each), ignore_errors=True)
     shutil.rmtree(table.folder / TRAININGS, ignore_errors=True)
-    return alive
+    return alive, ""
 
 
 def _place(folder: Path, candidate: Candidate) -> Path:
     return folder / TRAININGS / candidate.arch.id
 
 
-def _train(
-    plan: Plan, table: _Table, alive: list[Candidate], epochs: int, executor: Executor, stop: Stop
-) -> None:
-    """Train those up to a rung that have neither come to it nor failed."""
-    chosen, seen = plan.setup.settings, table.seen
-    tasks = []
+def _tasks(
+    plan: Plan, table: Table, alive: list[Candidate], epochs: int
+) -> list[tuple[Candidate, Task]]:
+    """Return the trainings up to a rung; each has what is left of its time limit."""
+    chosen, tasks = plan.setup.settings, []
     for number, each in enumerate(alive):
-        if epochs in seen.get(each.arch.id, {}) or table.failed(each.arch.id):
-            continue
         limit = chosen.trial_time_limit or 0.0
         limit = max(1.0, limit - table.seconds(each.arch.id)) if limit else 0.0
         place = str(_place(table.folder, each))
-        task = Task(number, each.arch.to_dict(), chosen.seed, epochs, place, limit)
-        tasks.append((each, task))
-    for outcome, each, task in finals.outcomes(executor, tasks, stop):
-        table.append(outcome, each, task, executor.slots)
+        tasks.append((each, Task(number, each.arch.to_dict(), chosen.seed, epochs, place, limit)))
+    return tasks
 
 
 def _play(
-    plan: Plan,
-    table: _Table,
-    last: list[Candidate],
-    folder: Path,
-    executor: Executor,
-    stop: Callable[[], str],
-) -> list[Standing]:
+    plan: Plan, table: Table, last: list[Candidate], executor: Executor, stop: Stop
+) -> tuple[list[Standing], str]:
     """Train the best few with new seeds, and beside them the one nearest the paper's."""
     names = [each.arch.id for each in last[: plan.finalists]]
     papers = [each.arch.id for each in plan.grid.trained if each.near_papers]
@@ -339,7 +253,7 @@ def _play(
     ]
     chosen = plan.setup.settings
     return finals.play(
-        folder,
+        table.folder,
         playing,
         executor,
         epochs=plan.rungs[-1],
@@ -352,15 +266,13 @@ def _play(
     )
 
 
-def _spent(folder: Path) -> dict[str, float]:
+def _spent(table: Table) -> dict[str, float]:
     """Return the multiply-adds and the seconds that all trainings took."""
     # a training comes back at each rung, with all that it has cost so far
     first: dict[str, float] = {}
-    rows = run_folder.read_csv(folder / TABLE)
-    for row in rows:
-        if row[TRAINING_FLOPS]:
-            first[row["arch_id"]] = max(first.get(row["arch_id"], 0.0), float(row[TRAINING_FLOPS]))
-    again = run_folder.read_csv(folder / finals.FINALS)
-    later = sum(float(row.get(TRAINING_FLOPS) or 0) for row in again)
-    seconds = sum(float(row["seconds"]) for row in (*rows, *again))
+    for row in table.rows:
+        first[row.arch_id] = max(first.get(row.arch_id, 0.0), row.training_flops or 0.0)
+    again = finals.trainings(table.folder).rows
+    later = sum(row.training_flops or 0.0 for row in again)
+    seconds = sum(row.seconds for row in table.rows) + sum(row.seconds for row in again)
     return {TRAINING_FLOPS: sum(first.values()) + later, "seconds": seconds}

@@ -12,20 +12,17 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from nas.core import run_folder
 from nas.core.errors import RunError
+from nas.core.ledger import Ledger
+from nas.evaluation.run_all import run_all
 from nas.interfaces import TRAINING_FLOPS, Executor, Metrics, Outcome, Task
 from nas.models.arch import Arch
 
 FINALS = "finals.csv"
-COLUMNS = (
-    *("name", "arch_id", "seed", "accuracy", "seconds", "folder", "error", TRAINING_FLOPS),
-    "length",
-)
 FIRST = 1_000  # seeds of the finals are far from those of searches
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,33 @@ class Standing:
         return self.deviation / math.sqrt(len(self.accuracies))
 
 
+@dataclass(frozen=True)
+class Training:
+    """One training of the finals, a row of finals.csv: accuracy in percent, or an error.
+
+    `folder`: within finals/. `length` tells trainings apart that are longer than a candidate's.
+    """
+
+    name: str
+    arch_id: str
+    seed: int
+    accuracy: float | None
+    seconds: float
+    folder: str
+    error: str
+    training_flops: float | None = None
+    length: str = ""
+
+
+def trainings(folder: Path) -> Ledger[Training]:
+    """Return the trainings for the finals of a run.
+
+    Raises:
+        RunError: finals.csv is damaged.
+    """
+    return Ledger(folder / FINALS, Training)
+
+
 def play(
     folder: Path,
     finalists: list[Finalist],
@@ -73,32 +97,66 @@ def play(
     limit: float = 0.0,
     retry: bool = False,
     length: str = "",
-) -> list[Standing]:
+) -> tuple[list[Standing], str]:
     """Train every finalist with every seed; return the standings in the order given.
 
-    Each training is a row of finals.csv as soon as it is done; those that are there are not
-    repeated, but with `retry` those that failed. A finalist whose trainings all failed has no
-    standing. `limit`: seconds of one training, 0: any. `length` tells trainings of another length
-    apart, which are kept in the table.
+    Beside them comes the reason of `stop` where trainings are left undone, else "". Each training
+    is a row of finals.csv as soon as it is done; those that are there are not repeated, but with
+    `retry` those that failed. A finalist whose trainings all failed has no standing. `limit`:
+    seconds of one training, 0: any. `length` tells trainings of another length apart, which are
+    kept in the table.
 
     Raises:
         RunError: finals.csv is damaged or cannot be written.
     """
-    every = [row for row in _on_file(folder) if row["accuracy"] or not retry]
-    rows = [row for row in every if (row.get("length") or "") == length]
-    others = [row for row in every if row not in rows]
-    done = {(row["arch_id"], int(row["seed"])) for row in rows}
-    fresh = _tasks(folder, finalists, epochs, seeds, seed, done, length)
-    tasks = [(finalist, replace(task, limit=limit)) for finalist, task in fresh]
-    for count, (outcome, finalist, task) in enumerate(outcomes(executor, tasks, stop), 1):
-        rows.append({**_row(outcome, finalist, task), "length": length})
-        # rows of an earlier version lack the last columns
-        cells = [[row.get(name, "") for name in COLUMNS] for row in (*others, *rows)]
-        run_folder.write_csv(folder / FINALS, COLUMNS, cells, checked=True)
+    ledger = trainings(folder)
+    if retry:
+        ledger.forget(lambda row: row.accuracy is None)
+    tasks = [
+        (finalist, replace(task, limit=limit))
+        for finalist, task in _tasks(folder, finalists, epochs, seeds, seed, length)
+    ]
+    table = _Table(ledger, length, say)
+    table.left = sum(task not in table for task in tasks)
+    reason = run_all(tasks, executor, table, stop)
+    return _standings(finalists, table.rows), reason
+
+
+@dataclass
+class _Table:
+    """The trainings of one length; `left`: how many are still to come."""
+
+    ledger: Ledger[Training]
+    length: str
+    say: Callable[[str], None]
+    left: int = 0
+
+    @property
+    def rows(self) -> list[Training]:
+        return [row for row in self.ledger.rows if row.length == self.length]
+
+    def __contains__(self, item: tuple[Finalist, Task]) -> bool:
+        finalist, task = item
+        return (finalist.arch.id, task.seed) in {(row.arch_id, row.seed) for row in self.rows}
+
+    def finish(self, finalist: Finalist, task: Task, outcome: Outcome) -> None:
+        """Put a training on file, tell of it, and drop what only a later epoch would need."""
+        row = Training(
+            finalist.name,
+            finalist.arch.id,
+            task.seed,
+            outcome.metrics.get("accuracy"),
+            float(f"{outcome.seconds:.4g}"),
+            Path(task.folder).name,
+            outcome.error,
+            outcome.metrics.get(TRAINING_FLOPS),
+            self.length,
+        )
+        self.ledger.append(row)
         shutil.rmtree(Path(task.folder) / "checkpoints", ignore_errors=True)
-        left = len(tasks) - count
-        say(f"final {finalist.name} seed {task.seed}: {_result(outcome)}; {left} to go")
-    return _standings(finalists, rows)
+        self.left -= 1
+        shown = outcome.error or f"{outcome.metrics['accuracy']:.2f} %"
+        self.say(f"final {finalist.name} seed {task.seed}: {shown}; {self.left} to go")
 
 
 def all_trained(folder: Path, finalists: Sequence[Finalist], length: str) -> bool:
@@ -106,97 +164,40 @@ def all_trained(folder: Path, finalists: Sequence[Finalist], length: str) -> boo
 
     Where the time was over before, the others have nothing to be compared with.
     """
-    rows = (row for row in _on_file(folder) if (row.get("length") or "") == length)
-    return {finalist.arch.id for finalist in finalists} <= {row["arch_id"] for row in rows}
-
-
-def _on_file(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of finals.csv.
-
-    Raises:
-        RunError: they are damaged.
-    """
-    path = folder / FINALS
-    try:
-        rows = run_folder.read_csv(path)
-        for row in rows:
-            _ = row["arch_id"], row["folder"], int(row["seed"]), float(row["seconds"])
-            _ = float(row["accuracy"] or 0), float(row.get(TRAINING_FLOPS) or 0)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {error}): delete it, and the finals are "
-            "trained again"
-        ) from error
-    return rows
+    found = {row.arch_id for row in trainings(folder).rows if row.length == length}
+    return {finalist.arch.id for finalist in finalists} <= found
 
 
 def _tasks(
-    folder: Path,
-    finalists: list[Finalist],
-    epochs: int,
-    seeds: int,
-    seed: int,
-    done: set[tuple[str, int]],
-    length: str,
+    folder: Path, finalists: list[Finalist], epochs: int, seeds: int, seed: int, length: str
 ) -> Iterator[tuple[Finalist, Task]]:
-    number = 0
+    """Yield the trainings seed by seed, so that an early end leaves the finalists even."""
+    tail = f"-{length}" if length else ""
     for turn in range(seeds):
-        for finalist in finalists:
-            chosen = FIRST * (seed + 1) + turn
-            tail = f"-{length}" if length else ""
+        chosen = FIRST * (seed + 1) + turn
+        for number, finalist in enumerate(finalists, turn * len(finalists)):
             place = folder / "finals" / f"{finalist.arch.id}-{chosen}{tail}"
-            if (finalist.arch.id, chosen) not in done:
-                task = Task(number, finalist.arch.to_dict(), chosen, epochs, str(place))
-                yield finalist, task
-            number += 1
+            yield finalist, Task(number, finalist.arch.to_dict(), chosen, epochs, str(place))
 
 
-def outcomes(
-    executor: Executor, tasks: list[tuple[T, Task]], stop: Callable[[], str]
-) -> Iterator[tuple[Outcome, T, Task]]:
-    """Run tasks with every slot busy; yield each as it is done, with what it was paired with.
-
-    `stop`: the reason to begin no more, "" to go on.
-    """
-    waiting, running = list(tasks), dict[int, tuple[T, Task]]()
-    while True:
-        while waiting and len(running) < executor.slots and not stop():
-            owner, task = waiting.pop(0)
-            running[task.number] = owner, task
-            executor.submit(task)
-        if not running:
-            return
-        for outcome in executor.wait():
-            yield outcome, *running.pop(outcome.number)
+def _standings(finalists: list[Finalist], rows: Sequence[Training]) -> list[Standing]:
+    """Return what each finalist showed that has an accuracy."""
+    found: dict[str, list[tuple[float, str]]] = {each.arch.id: [] for each in finalists}
+    for row in rows:
+        if row.arch_id in found and row.accuracy is not None:
+            found[row.arch_id].append((row.accuracy, row.folder))
+    shown = {name: tuple(accuracy for accuracy, _ in own) for name, own in found.items()}
+    deviation = pooled_deviation([list(each) for each in shown.values()])
+    return [
+        Standing(each, shown[each.arch.id], deviation, _best(found[each.arch.id]))
+        for each in finalists
+        if shown[each.arch.id]
+    ]
 
 
-def _row(outcome: Outcome, finalist: Finalist, task: Task) -> dict[str, str]:
-    accuracy = outcome.metrics.get("accuracy", "")
-    cells = (finalist.name, finalist.arch.id, task.seed, accuracy)
-    cost = outcome.metrics.get(TRAINING_FLOPS, "")
-    rest = (f"{outcome.seconds:.4g}", Path(task.folder).name, outcome.error, cost)
-    return {name: str(cell) for name, cell in zip(COLUMNS[:-1], (*cells, *rest), strict=True)}
-
-
-def _result(outcome: Outcome) -> str:
-    return outcome.error or f"{outcome.metrics['accuracy']:.2f} %"
-
-
-def _standings(finalists: list[Finalist], rows: list[dict[str, str]]) -> list[Standing]:
-    groups = {
-        finalist.arch.id: [r for r in rows if r["arch_id"] == finalist.arch.id and r["accuracy"]]
-        for finalist in finalists
-    }
-    found = {name: [float(row["accuracy"]) for row in group] for name, group in groups.items()}
-    deviation = pooled_deviation(list(found.values()))
-    standings = []
-    for finalist in finalists:
-        group = groups[finalist.arch.id]
-        if group:
-            best = max(group, key=lambda row: float(row["accuracy"]))
-            mine = tuple(found[finalist.arch.id])
-            standings.append(Standing(finalist, mine, deviation, best["folder"]))
-    return standings
+def _best(found: Sequence[tuple[float, str]]) -> str:
+    """Return the folder of the most accurate training, "" of none."""
+    return max(found, key=lambda each: each[0], default=(0.0, ""))[1]
 
 
 def pooled_deviation(groups: list[list[float]]) -> float:
@@ -226,9 +227,9 @@ def trained(folder: Path, arch_id: str) -> Path | None:
 
     Whatever its length: the time limit may have ended the finals before they compared anything.
     """
-    rows = [row for row in _on_file(folder) if row["arch_id"] == arch_id and row["accuracy"]]
-    best = max(rows, key=lambda row: float(row["accuracy"]), default=None)
-    return folder / "finals" / best["folder"] if best else None
+    rows = [row for row in trainings(folder).rows if row.arch_id == arch_id]
+    best = _best([(row.accuracy, row.folder) for row in rows if row.accuracy is not None])
+    return folder / "finals" / best if best else None
 
 
 def hand_over(training: Path | None, best: Path, facts: Mapping[str, Any]) -> bool:
