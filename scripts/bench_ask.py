@@ -54,7 +54,8 @@ class Bench(NamedTuple):
     storage: str | None
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     given = arguments(words)
     torch.set_num_threads(1)
     points = [int(text) for text in given.finished.split(",")]

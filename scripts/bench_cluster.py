@@ -66,7 +66,8 @@ class Row(NamedTuple):
     cpu: float
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     given = arguments(words)
     rows = list(mapped(run, jobs_of(given), given.processes))
     if given.out:

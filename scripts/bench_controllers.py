@@ -45,15 +45,14 @@ CAPS = {"gp": 100}  # trials: its proposals take longer and longer
 NAMES = f"{EMBEDDED},{SYNTHETIC}"
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> int:
     """Compare; return 1 if a search failed."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded; searches share cores
-    from nas.core.errors import NasError
-
     given = arguments(words)
     try:
         return bench(given)
-    except (NasError, OSError) as error:
+    except OSError as error:
         raise SystemExit(f"bench_controllers: {error}") from error
     except KeyboardInterrupt:
         more = "the same command goes on" if given.out else "nothing is kept without --out"

@@ -26,7 +26,8 @@ with warnings.catch_warnings():
     import thop
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--archs", default="efficientnet_b0,efficientnet_b4,resnet50")
     parser.add_argument("--repeats", type=int, default=7)

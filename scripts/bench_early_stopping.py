@@ -27,7 +27,7 @@ from lib import flags
 from lib.tables import markdown, spread
 
 from nas.core import registry, run_folder
-from nas.core.errors import NasError, OptionError
+from nas.core.errors import OptionError
 from nas.core.tables import read_rows
 
 FIELDS = ("trial", "epochs", "reward", "training_flops")
@@ -67,18 +67,16 @@ class Row(NamedTuple):
     exhausted: bool
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     given = arguments(words)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    try:
-        curves = [curve for path in given.files for curve in read_curves(path)]
-        check_curves(curves)
-        searches = {
-            name: [replay(curves, name, seed) for seed in range(given.seeds)]
-            for name in ["none", *given.pruners.split(",")]
-        }
-    except NasError as error:
-        raise SystemExit(f"bench_early_stopping: {error}") from None
+    curves = [curve for path in given.files for curve in read_curves(path)]
+    check_curves(curves)
+    searches = {
+        name: [replay(curves, name, seed) for seed in range(given.seeds)]
+        for name in ["none", *given.pruners.split(",")]
+    }
     points = [share * len(curves) for share in SHARES]
     rows = [
         at(name, seed, compute, events)

@@ -61,7 +61,8 @@ class Peak(TorchDispatchMode):
         self._now -= self._alive.pop(key, 0)
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--archs", default=NETS)
     parser.add_argument("--batch", type=flags.positive, default=4, help="of training (4)")

@@ -79,7 +79,8 @@ STARTUP = 4  # random picks from a pool; with a prior every other one is what it
 Trained = tuple[Arch, float]
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     given = arguments(words)
     torch.set_num_threads(1)  # seconds of a core
     given.bench(given)

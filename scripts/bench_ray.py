@@ -172,7 +172,8 @@ def utilisation(folder: Path, address: str, sleep: float, rounds: int) -> str:
     return f"busy with {sleep:g} s evaluations{'':{11 - len(f'{sleep:g}')}}{', '.join(shares)}"
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> int:
     parser = flags.parser(__doc__)
     parser.add_argument("--tasks", type=int, default=1000, help="no-op evaluations of a round")
     parser.add_argument("--tuned", type=int, default=100, help="of them through Tune")

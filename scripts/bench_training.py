@@ -90,13 +90,11 @@ class _Enough(Exception):
     """The time is up."""
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     given = parse(words)
     torch.set_num_threads(given.threads)
-    try:
-        result = compare(bench_from(given))
-    except NasError as error:
-        raise SystemExit(f"bench_training: {error}") from None
+    result = compare(bench_from(given))
     print(json.dumps(result) if given.json else "\n".join(training_tables([result])))
 
 

@@ -28,7 +28,8 @@ from lib import flags
 TARGETS = ("search", "fit", "family", "drivers", "cluster")
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> int:
     """Disturb one target and print what was counted; return 1 if something is wrong."""
     given = arguments(words)
     start = time.monotonic()

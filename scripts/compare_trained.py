@@ -48,7 +48,8 @@ COLUMNS = (
 ALPHA, BETA, FIRST = 1.2, 1.1, 10_000
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     """Train what is missing in the table, then print means and spread."""
     asked = _arguments(words)
     archs = _scaled(asked) if asked.times else _archs(Path(asked.base))

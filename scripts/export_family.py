@@ -14,7 +14,6 @@ import argparse
 import dataclasses
 import json
 import resource
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,10 +22,11 @@ from typing import Any
 
 import torch
 from lib import flags
+from lib.processes import alone
+from lib.tables import line, markdown
 
 import nas
 from nas.core import registry
-from nas.core.errors import NasError
 from nas.core.units import format_bytes, format_count
 from nas.exporting.request import Subject, make_facts
 from nas.models.arch import Arch
@@ -34,13 +34,14 @@ from nas.models.build import Model
 from nas.models.load import load_arch
 from nas.training.checkpoint import save_weights
 
-TITLES = (
-    "| member | pixels | params | multiply-adds | differs by | of | allowed | file "
-    "| export and comparison | peak memory |"
+COLUMNS = (
+    *("member", "pixels", "params", "multiply-adds", "differs by", "of", "allowed", "file"),
+    *("export and comparison", "peak memory"),
 )
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> int:
     parser = flags.parser(__doc__)
     parser.add_argument("base", nargs="?", default="efficientnet_b0")
     parser.add_argument("--phi", default="1..7")
@@ -49,17 +50,14 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--imgsz", type=int, help="another size for all, to try the script")
     parser.add_argument("--member", help=argparse.SUPPRESS)
     chosen = parser.parse_args(words)
-    try:
-        if chosen.member:
-            print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))
-            return 0
-        registry.load("exporters", chosen.format)
-        with tempfile.TemporaryDirectory() as place:
-            family = nas.scale(chosen.base, phi=chosen.phi, rule=chosen.rule, project=place)
-            print(f"{TITLES}\n|{'---|' * 10}")
-            return table(Path(family["run"]), family["members"], chosen)
-    except NasError as error:
-        raise SystemExit(f"export_family: {error}") from None
+    if chosen.member:
+        print(json.dumps(exported(Path(chosen.member), chosen.format, chosen.imgsz)))
+        return 0
+    registry.load("exporters", chosen.format)
+    with tempfile.TemporaryDirectory() as place:
+        family = nas.scale(chosen.base, phi=chosen.phi, rule=chosen.rule, project=place)
+        print(markdown(COLUMNS))
+        return table(Path(family["run"]), family["members"], chosen)
 
 
 def table(home: Path, members: Sequence[Mapping[str, Any]], chosen: argparse.Namespace) -> int:
@@ -68,15 +66,11 @@ def table(home: Path, members: Sequence[Mapping[str, Any]], chosen: argparse.Nam
     for member in members:
         words = ["--member", str(home / member["name"]), "--format", chosen.format]
         words += ["--imgsz", str(chosen.imgsz)] if chosen.imgsz else []
-        done = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True)
-        if done.returncode == 0:
-            print(row(member["name"], json.loads(done.stdout.splitlines()[-1])), flush=True)
-            continue
-        failed = 1
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        why = last.removeprefix("export_family: ").replace("|", "/")
-        print(f"| {member['name']} | {why} |{' |' * 8}", flush=True)
-    return failed
+        found = alone(__file__, words)
+        cells = [member["name"], *cells_of(found)]
+        failed |= "reason" in found
+        print(line(cells), flush=True)
+    return int(failed)
 
 
 def exported(folder: Path, format: str, imgsz: int | None) -> dict[str, Any]:
@@ -108,12 +102,13 @@ def settle(arch: Arch, imgsz: int | None, folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
 
 
-def row(name: str, found: dict[str, Any]) -> str:
-    """Return one line of the table."""
+def cells_of(found: dict[str, Any]) -> list[str]:
+    """Return what a line of the table tells of a member's export."""
+    if "reason" in found:
+        return [found["reason"].replace("|", "/"), *[""] * (len(COLUMNS) - 2)]
     largest = found["comparison"][0]["largest"]
-    cells = (
-        name,
-        found["imgsz"],
+    return [
+        str(found["imgsz"]),
         format_count(found["params"]),
         format_count(found["multiply_adds"]),
         f"{found['max_difference']:.1e}",
@@ -122,8 +117,7 @@ def row(name: str, found: dict[str, Any]) -> str:
         format_bytes(found["bytes"]),
         f"{found['seconds']:.0f} s",
         format_bytes(found["peak"]),
-    )
-    return f"| {' | '.join(map(str, cells))} |"
+    ]
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 from lib import flags
+from lib.tables import markdown
 
-from nas.core.errors import NasError, OptionError
+from nas.core.errors import OptionError
 from nas.core.units import format_bytes
 from nas.exporting.request import Subject, make_facts
 from nas.training.trained import load_finite
@@ -70,22 +71,20 @@ answer = lambda x: model(torch.from_numpy(x)).numpy()
 """
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> int:
     parser = flags.parser(__doc__)
     parser.add_argument("run")
     parser.add_argument("--format", action="append", choices=list(FORMATS))
     parser.add_argument("--interpreter", action="append", default=[], metavar="FORMAT=PYTHON")
     chosen = parser.parse_args(words)
-    try:
-        interpreters = dict(map(pair, chosen.interpreter))
-        model, config = load_finite(chosen.run)
-    except NasError as error:
-        raise SystemExit(f"export_parity: {error}") from None
+    interpreters = dict(map(pair, chosen.interpreter))
+    model, config = load_finite(chosen.run)
     subject = Subject(model.arch, model, make_facts(model.arch, config))
     images = {str(n): subject.images(n, seed=n) for n in BATCHES}
     wanted = {name: subject.answer(x)[0].numpy() for name, x in images.items()}
-    print("| format | environment | file | largest logit | differs by, batch 1 / 2 / 5 | class |")
-    print("|---|---|---|---|---|---|")
+    heads = ("environment", "file", "largest logit", "differs by, batch 1 / 2 / 5", "class")
+    print(markdown(["format", *heads]))
     bad = 0
     with tempfile.TemporaryDirectory() as place:
         given = Path(place, "given.npz")

@@ -34,7 +34,8 @@ MADE = ("mobilenet_v3_small", 64)  # arch and pixels for folders that are made h
 START = [sys.executable, "-c", "from nas.cli.program import main; main()"]
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("cases", nargs="+", help=f"{', '.join(CASES)}, or kind:N")
     parser.add_argument("--seeds", type=int, default=3)

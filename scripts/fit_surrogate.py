@@ -3,7 +3,7 @@
     python scripts/fit_surrogate.py --data PATH_TO/accel_nasbench
 
 `--data` is the folder with accel_nasbench.parquet and accel_nasbench_multiseed.parquet. Needs
-pandas and pyarrow; takes some minutes on two cores. Everything is seeded: the same versions of
+pyarrow; takes some minutes on two cores. Everything is seeded: the same versions of
 numpy and torch on the same machine give the same file.
 
 Accuracy: a Gaussian process, one length per feature by marginal likelihood on random subsets of
@@ -22,7 +22,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -33,9 +32,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from lib import flags
+from lib.folds import deal
 from scipy.optimize import minimize
 from scipy.stats import kendalltau
 
+from nas.core.tables import Row, read_rows
 from nas.evaluation.evaluators.surrogate import (
     DEVICES,
     FILE,
@@ -78,7 +79,8 @@ PROVENANCE = {
 }
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     """Read, hold out, fit, print, write."""
     args = arguments(words)
     start = time.perf_counter()
@@ -88,7 +90,7 @@ def main(words: Sequence[str] | None = None) -> None:
     scaling = points.mean(axis=0), points.std(axis=0)
     codes, truth = read(args.data / "accel_nasbench.parquet")
     x, z = scaled(features(codes), scaling), scaled(points, scaling)
-    fold = deal(codes, args.folds, args.seed)
+    fold = deal(codes.reshape(len(codes), -1), args.folds, args.seed)
     models, quality = {}, {}
     for name, values in truth.items():
         models[name], quality[name] = fit_and_judge(name, values, codes, x, z, fold, args.seed)
@@ -115,40 +117,33 @@ def arguments(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
-def frame(path: Path) -> Any:
-    """Return a table as a pandas frame, or leave with one line."""
-    try:
-        import pandas
-        import pyarrow  # noqa: F401
-    except ImportError:
-        sys.exit("fitting the surrogate needs pandas and pyarrow: pip install pandas pyarrow")
-    if not path.is_file():
-        sys.exit(f"no table {path}; --data is the folder with accel_nasbench.parquet")
-    return pandas.read_parquet(path)
-
-
-def genotypes(table: Any) -> Codes:
+def genotypes(rows: list[Row]) -> Codes:
     """Return the (n, 7, 4) codes of a table's rows."""
     columns = [f"block{stage}_{gene}" for stage in range(7) for gene in ("e", "k", "l", "se")]
-    return np.asarray(table[columns], dtype=np.int64).reshape(-1, 7, 4)
+    codes = [[row[name] for name in columns] for row in rows]
+    return np.asarray(codes, dtype=np.int64).reshape(-1, 7, 4)
+
+
+def column(rows: list[Row], name: str) -> Array:
+    """Return the numbers of a column; NaN: missing."""
+    return np.array([row[name] for row in rows], dtype=np.float64)
 
 
 def read(path: Path) -> tuple[Codes, dict[str, Array]]:
-    """Return codes and what was observed: top-1 in percent, log of times in ms; NaN: missing."""
-    table = frame(path)
-    truth = {"accuracy": table["val_top1"].to_numpy(float)}
+    """Return codes and what was observed: top-1 in percent, log of times in ms."""
+    rows = read_rows(path)
+    truth = {"accuracy": column(rows, "val_top1")}
     for device in DEVICES:
-        truth[device] = np.log(1000 / table[f"{device}_throughput_mean"].to_numpy(float))
+        truth[device] = np.log(1000 / column(rows, f"{device}_throughput_mean"))
     for device in MEASURED_LATENCY:
-        truth[f"{device}_latency"] = np.log(table[f"{device}_latency_mean"].to_numpy(float))
-    return genotypes(table), truth
+        truth[f"{device}_latency"] = np.log(column(rows, f"{device}_latency_mean"))
+    return genotypes(rows), truth
 
 
 def read_seeds(path: Path) -> tuple[Codes, list[Array]]:
     """Return the second table's networks, each with its three seeds under the proxy training."""
-    table = frame(path)
-    table = table[table["scheme"] == "proxified"]
-    return by_network(genotypes(table), table["val_top1"].to_numpy(float))
+    rows = [row for row in read_rows(path) if row["scheme"] == "proxified"]
+    return by_network(genotypes(rows), column(rows, "val_top1"))
 
 
 def random_points(count: int, seed: int) -> Codes:
@@ -157,13 +152,6 @@ def random_points(count: int, seed: int) -> Codes:
     genes = [rng.choice(EXPANSIONS, size), rng.choice(KERNELS, size)]
     genes += [rng.integers(1, np.array(MOST_LAYERS) + 1, size), rng.integers(0, 2, size)]
     return np.stack(genes, axis=2).astype(np.int64)
-
-
-def deal(codes: Codes, folds: int, seed: int) -> Codes:
-    """Return the fold of each row; equal networks share one."""
-    _, network = np.unique(codes.reshape(len(codes), -1), axis=0, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(int(network.max()) + 1)
-    return (order % folds)[network.ravel()].astype(np.int64)
 
 
 def fit_and_judge(

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from lib import flags
+from lib.folds import deal
 from scipy.optimize import least_squares
 from scipy.stats import kendalltau
 
@@ -26,7 +27,8 @@ ROBUST = 0.05
 Array = npt.NDArray[np.float64]
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     parser = flags.parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="accel_nasbench.parquet")
     parser.add_argument("--folds", type=int, default=5)
@@ -44,13 +46,6 @@ def main(words: Sequence[str] | None = None) -> None:
     print("SECONDS =", tuple(float(f"{value:.4g}") for value in found))
     print("mean share of a training:", *(f"{s:.2f}" for s in found * x.mean(0) / seconds.mean()))
     print(judge(seconds, held))
-
-
-def deal(ids: list[str], folds: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return the fold of each row; equal archs share one."""
-    _, arch = np.unique(ids, return_inverse=True)
-    order = np.random.default_rng(seed).permutation(int(arch.max()) + 1)
-    return np.asarray((order % folds)[arch], dtype=np.int64)
 
 
 def fit(x: Array, seconds: Array) -> Array:

@@ -37,10 +37,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lib import flags, suite_report
+from lib.processes import search_path
 from lib.suite_report import Done
 
 HERE = Path(__file__).resolve()
-ROOT = HERE.parents[1]
 # seconds: of all parts together, and in which a part ends when it is asked to
 LIMIT, GRACE = 525.0, 15.0
 OK = (0, 3)  # 3: a search that met no target is a result too
@@ -261,11 +261,6 @@ def end(process: subprocess.Popen[bytes], seconds: float) -> bool:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def search_path() -> str:
-    """Return a PYTHONPATH on which `nas` and what was there before are found."""
-    return os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
 
 
 def objects(text: str) -> list[dict[str, Any]]:

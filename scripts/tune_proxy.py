@@ -33,7 +33,8 @@ from nas.training.recipe import with_options
 from nas.training.state import Job
 
 
-def main(words: Sequence[str] | None = None) -> None:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> None:
     """Train every arch with every variant and print a line for each."""
     asked = _arguments(words)
     torch.set_num_threads(asked.threads)

@@ -19,8 +19,6 @@ import dataclasses
 import gc
 import json
 import math
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +27,7 @@ from typing import Any
 
 import torch
 from lib import flags, tables
+from lib.processes import alone
 from torch import Tensor, nn
 
 from nas.core import run_folder
@@ -53,23 +52,20 @@ COLUMNS = (
 Row = dict[str, Any]
 
 
-def main(words: Sequence[str] | None = None) -> int:
+@flags.in_one_line
+def main(words: Sequence[str] | None) -> int:
     given = parse(words)
-    try:
-        given.device = torch_device(given.device)
-        if given.device == "mps":
-            raise OptionError("--device takes cpu or cuda: an Apple GPU tells no peak; name cpu")
-        if given.one:
-            print(json.dumps(measure(Arch.from_dict(json.loads(sys.stdin.read())), given)))
-            return 0
-        members = compound.family(load_arch(given.base), parse_phis(given.phi), rule=given.rule)
-        rows = [verified(member, given) for member in members]
-        if given.out:
-            run_folder.write_csv(
-                given.out, COLUMNS, [[row[name] for name in COLUMNS] for row in rows]
-            )
-    except NasError as error:
-        raise SystemExit(f"verify_family: {error}") from None
+    given.device = torch_device(given.device)
+    if given.device == "mps":
+        raise OptionError("--device takes cpu or cuda: an Apple GPU tells no peak; name cpu")
+    if given.one:
+        print(json.dumps(measure(Arch.from_dict(json.loads(sys.stdin.read())), given)))
+        return 0
+    members = compound.family(load_arch(given.base), parse_phis(given.phi), rule=given.rule)
+    rows = [verified(member, given) for member in members]
+    if given.out:
+        table = [[row[name] for name in COLUMNS] for row in rows]
+        run_folder.write_csv(given.out, COLUMNS, table)
     if not given.json:
         bad = [row["member"] for row in rows if not good(row, given)]
         within = "all ran" if given.amp else f"all within {TOLERANCE:.0%}"
@@ -150,21 +146,8 @@ def tried(arch: Arch, batch: int, given: argparse.Namespace) -> Row:
 
 def apart(arch: Arch, given: argparse.Namespace) -> Row:
     """Return what `measure` returns in a fresh process, or the reason why it returned nothing."""
-    words = ["--one", "--batch", str(given.batch), "--device", given.device]
-    root = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(
-        [sys.executable, __file__, *words, *(["--amp"] if given.amp else [])],
-        input=json.dumps(arch.to_dict()),
-        capture_output=True,
-        text=True,
-        env=os.environ | FREED_AT_ONCE | {"PYTHONPATH": path},
-    )
-    if done.returncode == 0:
-        result: Row = json.loads(done.stdout.splitlines()[-1])
-        return result
-    said = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
-    return {"reason": said[-1].removeprefix("verify_family: ")}
+    words = ["--one", "--batch", str(given.batch), *(["--amp"] if given.amp else [])]
+    return alone(__file__, words, json.dumps(arch.to_dict()), FREED_AT_ONCE)
 
 
 def measure(arch: Arch, given: argparse.Namespace) -> Row:

@@ -12,6 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from nas.models.arch import Arch
+from nas.models.compound import Multipliers, scale_arch
+from nas.models.cost import count
+from nas.models.load import load_arch
+
 SCALES = {"K": 1e3, "M": 1e6, "B": 1e9}
 COLUMNS = ("net", "scaling", "figure", "published", "ours", "difference", "rounds to it", "note")
 
@@ -72,32 +77,38 @@ def precise(number: float | None, printed: str) -> str:
     return f"{number / SCALES.get(unit, 1.0):.3f}{unit}"
 
 
+def scaled(net: str, asked: Multipliers) -> Arch:
+    """Return a net scaled: layers rounded up, channels to eights, pixels to whole ones."""
+    base = load_arch(net)
+    pixels = round(base.resolution * asked.resolution)
+    return scale_arch(base, depth=asked.depth, width=asked.width, resolution=pixels)
+
+
+def flops(
+    net: str, scaling: str, asked: Multipliers, published: str, arch: Arch, note: str = ""
+) -> Figure:
+    """Return the figure of a scaled net's multiply-adds."""
+    setting = f"d {asked.depth:g} w {asked.width:g} r {asked.resolution:g}, {arch.resolution} px"
+    return Figure(net, f"{scaling}: {setting}", "FLOPs", published, count(arch).flops, note)
+
+
 def cells(row: Figure) -> list[str]:
     """Return one line of the screen."""
     gap, rounds = row.difference, row.rounds
+    found = (row.published or "–", precise(row.ours, row.published))
+    apart = "" if gap is None else f"{gap:+.1%}"
     return [
-        row.net,
-        row.scaling,
-        row.figure,
-        row.published or "–",
-        precise(row.ours, row.published),
-        "" if gap is None else f"{gap:+.1%}",
-        "" if rounds is None else "yes" if rounds else "no",
-        row.note,
+        *(row.net, row.scaling, row.figure, *found),
+        *(apart, {None: "", True: "yes", False: "no"}[rounds], row.note),
     ]
 
 
 def exact(row: Figure) -> list[object]:
     """Return one line of the CSV: ours in full, the difference as a fraction."""
-    gap = row.difference
+    gap = None if row.difference is None else round(row.difference, 6)
     return [
-        row.net,
-        row.scaling,
-        row.figure,
-        row.published,
-        "" if row.ours is None else row.ours,
-        "" if gap is None else round(gap, 6),
-        "" if row.rounds is None else row.rounds,
+        *(row.net, row.scaling, row.figure, row.published),
+        *("" if value is None else value for value in (row.ours, gap, row.rounds)),
         row.note,
     ]
 

@@ -11,12 +11,10 @@ import dataclasses
 from typing import NamedTuple
 
 import paper_table
-from paper_table import Figure
+from paper_table import Figure, flops, scaled
 
 from nas.models.arch import Arch
-from nas.models.compound import scale_arch
-from nas.models.cost import count
-from nas.models.load import load_arch
+from nas.models.compound import Multipliers
 
 SWAPPED = "the paper's FLOPs of the rows d=4 and w=2 look swapped: it prints {} for the other"
 UNPRINTED = "coefficients are not printed; these are MobileNetV1's"
@@ -28,28 +26,27 @@ class Row(NamedTuple):
     net: str
     scaling: str
     published: str
-    depth: float = 1.0
-    width: float = 1.0
-    resolution: float = 1.0
+    asked: Multipliers = Multipliers(1, 1, 1)
     note: str = ""
 
 
+COMPOUND = Multipliers(1.4, 1.2, 1.3)
 V1, V2, R50 = "mobilenet_v1", "mobilenet_v2", "resnet50"
 ROWS = (
     Row(V1, "baseline", "0.6B"),
-    Row(V1, "width", "2.2B", width=2),
-    Row(V1, "resolution", "2.2B", resolution=2, note="2.272 rounds to 2.3, not to 2.2"),
-    Row(V1, "compound", "2.3B", 1.4, 1.2, 1.3, "layers rounded up; the paper's code is not out"),
+    Row(V1, "width", "2.2B", Multipliers(1, 2, 1)),
+    Row(V1, "resolution", "2.2B", Multipliers(1, 1, 2), note="2.272 rounds to 2.3, not to 2.2"),
+    Row(V1, "compound", "2.3B", COMPOUND, "layers rounded up; the paper's code is not out"),
     Row(V2, "baseline", "0.3B"),
-    Row(V2, "depth", "1.2B", depth=4),
-    Row(V2, "width", "1.1B", width=2),
-    Row(V2, "resolution", "1.2B", resolution=2),
-    Row(V2, "compound", "1.3B", 1.4, 1.2, 1.3, UNPRINTED),
+    Row(V2, "depth", "1.2B", Multipliers(4, 1, 1)),
+    Row(V2, "width", "1.1B", Multipliers(1, 2, 1)),
+    Row(V2, "resolution", "1.2B", Multipliers(1, 1, 2)),
+    Row(V2, "compound", "1.3B", COMPOUND, UNPRINTED),
     Row(R50, "baseline", "4.1B"),
-    Row(R50, "depth", "16.2B", depth=4, note=SWAPPED.format("14.7B")),
-    Row(R50, "width", "14.7B", width=2, note=SWAPPED.format("16.2B")),
-    Row(R50, "resolution", "16.4B", resolution=2),
-    Row(R50, "compound", "16.7B", 1.4, 1.2, 1.3, UNPRINTED),
+    Row(R50, "depth", "16.2B", Multipliers(4, 1, 1), note=SWAPPED.format("14.7B")),
+    Row(R50, "width", "14.7B", Multipliers(1, 2, 1), note=SWAPPED.format("16.2B")),
+    Row(R50, "resolution", "16.4B", Multipliers(1, 1, 2)),
+    Row(R50, "compound", "16.7B", COMPOUND, UNPRINTED),
 )
 
 
@@ -62,33 +59,21 @@ def figures() -> list[Figure]:
     """Return every row of the table; compound ones also with layers to the nearest whole."""
     rows = []
     for row in ROWS:
-        rows.append(_figure(row, scaled(row), row.note))
+        plain = (row.net, row.scaling, row.asked, row.published)
+        rows.append(flops(*plain, scaled(row.net, row.asked), row.note))
         if row.scaling == "compound":
-            rows.append(_figure(row, nearest(row), "the same, layers to the nearest whole"))
+            rows.append(flops(*plain, nearest(row), "the same, layers to the nearest whole"))
     return rows
-
-
-def scaled(row: Row) -> Arch:
-    """Return the net of a row: layers rounded up, channels to eights, pixels to whole ones."""
-    base = load_arch(row.net)
-    pixels = round(base.resolution * row.resolution)
-    return scale_arch(base, depth=row.depth, width=row.width, resolution=pixels)
 
 
 def nearest(row: Row) -> Arch:
     """Return the net of a row with its layers rounded to the nearest whole, not up."""
-    arch = scaled(row._replace(depth=1.0))
+    arch = scaled(row.net, row.asked._replace(depth=1.0))
     stages = (
-        dataclasses.replace(stage, layers=max(1, round(stage.layers * row.depth)))
+        dataclasses.replace(stage, layers=max(1, round(stage.layers * row.asked.depth)))
         for stage in arch.stages
     )
     return dataclasses.replace(arch, stages=tuple(stages))
-
-
-def _figure(row: Row, arch: Arch, note: str) -> Figure:
-    asked = f"d {row.depth:g} w {row.width:g} r {row.resolution:g}, {arch.resolution} px"
-    name = f"{row.scaling}: {asked}"
-    return Figure(row.net, name, "FLOPs", row.published, count(arch).flops, note)
 
 
 if __name__ == "__main__":

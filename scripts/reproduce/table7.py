@@ -12,12 +12,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import paper_table
-from paper_table import Figure, value
+from paper_table import Figure, flops, scaled, value
 
-from nas.models.arch import Arch
-from nas.models.compound import Multipliers, scale_arch
+from nas.models.compound import Multipliers
 from nas.models.cost import count
-from nas.models.load import load_arch
 
 BASE = "efficientnet_b0"
 FINEST = 0.1  # the steps in which coefficients are tried
@@ -61,26 +59,16 @@ def figures() -> list[Figure]:
     return rows
 
 
-def scaled(asked: Multipliers) -> Arch:
-    """Return B0 scaled, its pixels rounded to whole ones."""
-    base = load_arch(BASE)
-    pixels = round(base.resolution * asked.resolution)
-    return scale_arch(base, depth=asked.depth, width=asked.width, resolution=pixels)
-
-
 def meeting(row: Row) -> Multipliers:
     """Return the coefficient of a row's own dimension whose FLOPs are nearest to the printed."""
     steps = (1 + FINEST * step for step in range(round((MOST - 1) / FINEST) + 1))
     candidates = [row.asked._replace(**{row.scaling: round(step, 1)}) for step in steps]
     goal = value(row.published)
-    return min(candidates, key=lambda asked: abs(count(scaled(asked)).flops - goal))
+    return min(candidates, key=lambda asked: abs(count(scaled(BASE, asked)).flops - goal))
 
 
 def _figure(row: Row, asked: Multipliers, note: str) -> Figure:
-    arch = scaled(asked)
-    setting = f"d {asked.depth:g} w {asked.width:g} r {asked.resolution:g}, {arch.resolution} px"
-    name = f"{row.scaling}: {setting}"
-    return Figure("B0", name, "FLOPs", row.published, count(arch).flops, note)
+    return flops(BASE, row.scaling, asked, row.published, scaled(BASE, asked), note)
 
 
 if __name__ == "__main__":
