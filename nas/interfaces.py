@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from nas.exporting.request import Subject
     from nas.models.arch import Arch
+    from nas.training.amount import Amount
 
 Option = bool | int | float | str
 Choices = dict[str, Option]
@@ -104,6 +106,39 @@ class Trainer(Evaluator, Protocol):
         """
 
 
+class TrainingEvaluator(Trainer, Protocol):
+    """A trainer that also says what it trains on, and for how long. All that is read of evaluators.
+
+    `notes`: lines to show before a search. `fingerprint`: equal for equal images, "" where there are
+    none; `former_fingerprint`: what an older version would have said of them. `classes` of the
+    images. `image_side`: median shorter side in pixels of some, None where there are none; it may
+    decode them. `images`: image passes of a whole trial, in training steps. `trial_seconds`: of each
+    trial, 0: it is trained for epochs. `rung_unit` tells what a rung counts. `amount`: a candidate's
+    training as images, batch and epochs, None where each has its own.
+
+    An evaluator of the user's may lack any of these: `nas.evaluation.evaluate` has what stands for
+    what is lacking.
+    """
+
+    notes: tuple[str, ...]
+    fingerprint: str
+    former_fingerprint: str
+    classes: tuple[str, ...]
+    images: float
+    trial_seconds: float
+    rung_unit: str
+    amount: Amount | None
+
+    @property
+    def image_side(self) -> int | None: ...
+
+    def estimated_seconds(self, arch: Arch) -> float:
+        """Return about how long a candidate's training takes; 0: unknown."""
+
+    def estimated_worth(self, arch: Arch) -> str:
+        """Return in words what a candidate gets that is trained for a time; "" for any other."""
+
+
 class Controller(Protocol):
     """What proposes: a file of nas/searching/controllers exports `make(space, *, seed, ...)`.
 
@@ -116,9 +151,11 @@ class Controller(Protocol):
     `nas.searching.objective.Goal` of the search; one with `prior`, what is expected of accuracies.
     """
 
-    OBJECTIVES: tuple[str, ...]
+    @property
+    def OBJECTIVES(self) -> tuple[str, ...]: ...
 
-    def make(self, space: Space, *, seed: int) -> BaseSampler: ...
+    @property
+    def make(self) -> Callable[..., BaseSampler]: ...
 
 
 @dataclass(frozen=True)
@@ -152,8 +189,11 @@ class Device(Protocol):
     beside the arch (machine, library, batch, threads): equal lines, comparable times.
     """
 
-    title: str
-    fingerprint: str
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def fingerprint(self) -> str: ...
 
     def measure(self, arch: Arch) -> Timing:
         """Return the time of a batch of `arch` at its own resolution, with fresh weights.
@@ -166,15 +206,33 @@ class Device(Protocol):
         """
 
 
+class Tracker(Protocol):
+    """A file of nas/training/trackers exports `make(folder, name, config) -> Tracker`.
+
+    `folder` is the run's, `config` plain JSON. Made again in the same folder it goes on with the
+    same curves, as a resumed training does.
+    """
+
+    title: str  # one line for the screen: where to look
+
+    def row(self, step: int, numbers: Mapping[str, float]) -> None:
+        """Show the numbers of one epoch."""
+
+    def close(self) -> None:
+        """Write what is left."""
+
+
 class Exporter(Protocol):
     """A file format of networks. A file of nas/exporting/formats has these names.
 
-    `subject` is a `nas.exporting.request.Subject`: the network, images at once, what is known.
+    `subject`: the network, images at once, what is known.
     """
 
-    FILE: str  # of the file, as model.onnx, or of the folder
+    @property
+    def FILE(self) -> str:
+        """Return the name of the file, as model.onnx, or of the folder."""
 
-    def check(self, subject: Any) -> None:
+    def check(self, subject: Subject) -> None:
         """Do nothing, at once, if the format can hold it.
 
         Raises:
@@ -182,13 +240,13 @@ class Exporter(Protocol):
             MissingError: a package is not installed.
         """
 
-    def write(self, subject: Any, path: Path) -> None:
+    def write(self, subject: Subject, path: Path) -> None:
         """Write it as a new file or folder."""
 
-    def run(self, path: Path, batches: Sequence[Any], subject: Any) -> list[list[Any]]:
+    def run(self, path: Path, batches: Sequence[Any], subject: Subject) -> list[list[Any]]:
         """Return what the written file answers to batches of images, as another program has it."""
 
-    def hint(self, path: Path, subject: Any) -> list[str]:
+    def hint(self, path: Path, subject: Subject) -> list[str]:
         """Return the lines that use the file."""
 
 

@@ -13,10 +13,16 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
 
 from nas.core.errors import PACKAGE, NasError, OptionError, did_you_mean
 from nas.core.moved import let_old_names_be_imported
+
+if TYPE_CHECKING:
+    from optuna.pruners import BasePruner
+    from optuna.samplers import BaseSampler
+
+    from nas.interfaces import Device, Evaluator, Executor, Tracker
 
 ROOMS = {
     "spaces": "nas.search_spaces",
@@ -95,6 +101,30 @@ def export(room: str, name: str, what: str) -> Any:
     return getattr(module, what)
 
 
+@overload
+def make(
+    room: Literal["evaluators"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+) -> Evaluator: ...
+@overload
+def make(
+    room: Literal["executors"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+) -> Executor: ...
+@overload
+def make(
+    room: Literal["devices"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+) -> Device: ...
+@overload
+def make(
+    room: Literal["controllers"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+) -> BaseSampler: ...
+@overload
+def make(
+    room: Literal["pruners"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+) -> BasePruner: ...
+@overload
+def make(
+    room: Literal["trackers"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+) -> Tracker: ...
 def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any:
     """Call a part's `make` with the user's options, checked against its signature.
 

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 from nas.core import registry
 from nas.core.errors import MissingError, NasError, OptionError, RunError
-from nas.interfaces import RECORD, Evaluator, Metrics, Outcome, Task, Trainer, Work
+from nas.interfaces import (
+    RECORD,
+    Evaluator,
+    Metrics,
+    Outcome,
+    Task,
+    Trainer,
+    TrainingEvaluator,
+    Work,
+)
 from nas.models.arch import Arch
 
 if TYPE_CHECKING:
@@ -21,24 +30,51 @@ LARGEST = 1e6  # an accuracy beyond is a mistake, and would blind the models
 FATAL: tuple[type[NasError], ...] = (OptionError, RunError, MissingError)
 
 
-def make_evaluator(work: Work) -> Evaluator:
+# what stands for what an evaluator does not tell
+_UNTOLD: dict[str, Any] = {
+    "notes": (),
+    "fingerprint": "",
+    "former_fingerprint": "",
+    "classes": (),
+    "image_side": None,
+    "images": 0.0,
+    "trial_seconds": 0.0,
+    "rungs": (),
+    "rung_unit": "epochs",
+    "amount": None,
+    "estimated_seconds": lambda arch: 0.0,
+    "estimated_worth": lambda arch: "",
+}
+
+
+def make_evaluator(work: Work) -> TrainingEvaluator:
     """Return the evaluator of a Work, with measured latency where a device is named.
+
+    `rungs` of an evaluator that does not train are ().
 
     Raises:
         OptionError: an unknown part or option.
     """
-    evaluator: Evaluator = registry.make("evaluators", work.evaluator, options=work.options)
+    made = registry.make("evaluators", work.evaluator, options=work.options)
+    evaluator = cast(TrainingEvaluator, Complete(made))
     if work.device is None:
         return evaluator
     from nas.hardware.latency import Cached, cache_file
 
     device = registry.make("devices", work.device, options=work.device_options)
-    return Measured(evaluator, Cached(device, cache_file()))
+    return cast(TrainingEvaluator, Measured(evaluator, Cached(device, cache_file())))
 
 
-def rungs(evaluator: Evaluator) -> tuple[int, ...]:
-    """Return the epochs at which an evaluator that trains can be asked; () for any other."""
-    return tuple(getattr(evaluator, "rungs", ()))
+class Complete:
+    """An evaluator with every member of TrainingEvaluator, also where it tells less."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _UNTOLD:
+            return getattr(self._evaluator, name, _UNTOLD[name])
+        return getattr(self._evaluator, name)
 
 
 class Measured:
@@ -48,13 +84,12 @@ class Measured:
     paid for.
     """
 
-    def __init__(self, evaluator: Evaluator, device: Cached) -> None:
+    def __init__(self, evaluator: TrainingEvaluator, device: Cached) -> None:
         self._evaluator, self._device = evaluator, device
         self.title = f"{evaluator.title}; latency measured on {device.title}"
-        self.rungs = rungs(evaluator)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._evaluator, name)  # classes, images, notes of one that trains
+        return getattr(self._evaluator, name)  # rungs, classes, images, notes of one that trains
 
     def check(self, arch: Arch) -> None:
         self._evaluator.check(arch)
@@ -64,8 +99,9 @@ class Measured:
         return {**self._evaluator.evaluate(arch, seed=seed), **latency}
 
     def train(self, arch: Arch, *, seed: int, epochs: int, folder: str) -> Metrics:
-        latency, trainer = self._latency(arch), cast(Trainer, self._evaluator)
-        return {**trainer.train(arch, seed=seed, epochs=epochs, folder=folder), **latency}
+        latency = self._latency(arch)
+        found = self._evaluator.train(arch, seed=seed, epochs=epochs, folder=folder)
+        return {**found, **latency}
 
     def _latency(self, arch: Arch) -> Metrics:
         timing = self._device.measure(arch)
@@ -103,8 +139,9 @@ def _found(evaluator: Evaluator, task: Task) -> Metrics:
     arch = Arch.from_dict(task.arch)
     if not task.epochs:
         return evaluator.evaluate(arch, seed=task.seed)
-    trainer = cast(Trainer, evaluator)
-    return trainer.train(arch, seed=task.seed, epochs=task.epochs, folder=task.folder)
+    return cast(Trainer, evaluator).train(
+        arch, seed=task.seed, epochs=task.epochs, folder=task.folder
+    )
 
 
 def _problem(metrics: Metrics) -> str:

@@ -60,7 +60,7 @@ def check_asked(asked: str) -> None:
 
 def _speed(work: Work, arch: Arch, workers: int) -> float:
     """Return the multiply-adds a second of `workers` trainings at once, after one to warm up."""
-    executor: Executor = registry.make("executors", "local", work, options={}, workers=workers)
+    executor = registry.make("executors", "local", work, options={}, workers=workers)
     with tempfile.TemporaryDirectory() as folder:
         try:
             _round(executor, arch, Path(folder), 0)

@@ -96,8 +96,7 @@ def _device(name: str, batch: int, threads: int, options: Mapping[str, Any]) -> 
         given.setdefault("threads", threads)
     if "seconds" in known:
         given.setdefault("seconds", SECONDS)
-    made: Device = registry.make("devices", name, options=given)
-    return made
+    return registry.make("devices", name, options=given)
 
 
 def _memory(machine: Any, arch: Arch, batch: int) -> dict[str, dict[str, int]]:

@@ -12,8 +12,8 @@ from typing import Any
 from nas.core.errors import ArchError, EvaluatorError, OptionError
 from nas.core.registry import guard
 from nas.core.units import format_count
-from nas.evaluation.evaluate import Measured, perform, rungs
-from nas.interfaces import Choices, Evaluator, Fits, Metrics, Space, Task
+from nas.evaluation.evaluate import Measured, perform
+from nas.interfaces import Choices, Fits, Metrics, Space, Task, TrainingEvaluator
 from nas.models.arch import Arch
 from nas.models.compound import LEAST_PIXELS
 from nas.searching.objective import Objective, metric_of
@@ -120,7 +120,7 @@ def reachable(space: Space, value: Callable[[Arch], float], seed: int = 0) -> tu
 
 
 def check_reach(
-    space: Space, arch: Arch, objective: Objective, evaluator: Evaluator
+    space: Space, arch: Arch, objective: Objective, evaluator: TrainingEvaluator
 ) -> tuple[str, ...]:
     """Check that each target and limit tells archs apart; return a line on each limit that doesn't.
 
@@ -156,7 +156,7 @@ def check_reach(
 
 
 def known_costs(
-    objective: Objective, evaluator: Evaluator, arch: Arch
+    objective: Objective, evaluator: TrainingEvaluator, arch: Arch
 ) -> tuple[tuple[str, ...], Callable[[Arch], Metrics]]:
     """Return which metrics of the targets and limits can be had at once, and what gives them.
 
@@ -168,7 +168,7 @@ def known_costs(
     bounds = (*objective.targets, *objective.limits)
     others = tuple(bound.metric for bound in bounds if bound.metric not in COUNTED)
     # a measured latency is quick the second time only, as it is remembered
-    costly = bool(rungs(evaluator)) or isinstance(evaluator, Measured)
+    costly = bool(evaluator.rungs) or isinstance(evaluator, Measured)
     if not others or costly or seconds_per_evaluation(evaluator, arch) > CHEAP:
         return COUNTED, cost_metrics
 
@@ -180,7 +180,7 @@ def known_costs(
     return (*COUNTED, *others), cost_of
 
 
-def evaluated(evaluator: Evaluator, arch: Arch) -> Metrics:
+def evaluated(evaluator: TrainingEvaluator, arch: Arch) -> Metrics:
     """Return the metrics of one arch, outside of any study.
 
     Raises:
@@ -192,7 +192,7 @@ def evaluated(evaluator: Evaluator, arch: Arch) -> Metrics:
     return outcome.metrics
 
 
-def seconds_per_evaluation(evaluator: Evaluator, arch: Arch) -> float:
+def seconds_per_evaluation(evaluator: TrainingEvaluator, arch: Arch) -> float:
     """Return the time of one evaluation after a first one that may load things.
 
     The least of three where they are quick: other work of the machine must not decide.

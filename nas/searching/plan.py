@@ -69,7 +69,7 @@ def plan(
         "choices": len(space.choices),
         "objective": describe(objective),
         "controller": setup.settings.controller,
-        "notes": [*getattr(setup.evaluator, "notes", ()), *setup.notes],
+        "notes": [*setup.evaluator.notes, *setup.notes],
         "warm_start": warm_start.planned(setup, learnt),
         "evaluator": setup.evaluator.title,
         "problem": problem,
@@ -131,8 +131,7 @@ def announced(setup: Setup) -> tuple[str, ...]:
     arch, seconds = _drawn(setup)
     if seconds:
         lines.append(_told_time(setup, work, arch, seconds))
-    tells = getattr(setup.evaluator, "estimated_worth", None)
-    if tells and (text := tells(arch)):
+    if text := setup.evaluator.estimated_worth(arch):
         size = format_count(cost_metrics(arch)["flops"])
         lines.append(f"a candidate of {size} multiply-adds gets about {text}")
     return tuple(lines)
@@ -166,8 +165,7 @@ def _drawn(setup: Setup) -> tuple[Arch, float]:
     rng = random.Random(setup.settings.seed)
     drawn = (try_decode(setup.space, setup.draw(setup.space, rng)) for _ in range(FEW))
     arch = _typical([a for a in drawn if a] or [check_space(setup.space)], ())
-    estimate = getattr(setup.evaluator, "estimated_seconds", None)
-    return arch, float(estimate(arch)) if estimate else 0.0
+    return arch, setup.evaluator.estimated_seconds(arch)
 
 
 def bill(
@@ -219,8 +217,8 @@ def _evaluation(setup: Setup, arch: Arch) -> tuple[str, float | None]:
     try:
         with registry.guard("the evaluator fails"):
             setup.evaluator.check(arch)
-        if given := getattr(setup.evaluator, "trial_seconds", 0.0):
-            return "", float(given)
+        if seconds := setup.evaluator.trial_seconds:
+            return "", seconds
         if setup.rungs:
             return "", seconds_per_training(setup, arch)
         if isinstance(setup.evaluator, Measured):
@@ -236,7 +234,7 @@ def seconds_per_training(setup: Setup, arch: Arch) -> float | None:
     Raises:
         EvaluatorError: the training fails; the message gives its reason.
     """
-    images = getattr(setup.evaluator, "images", None)
+    images = setup.evaluator.images
     if not images:
         return None
     share = setup.settings.fraction or 1.0

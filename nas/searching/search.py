@@ -91,7 +91,7 @@ def search(
             run_folder.write_args(folder, dataclasses.asdict(setup.settings))
             for line in (
                 said,
-                *getattr(setup.evaluator, "notes", ()),
+                *setup.evaluator.notes,
                 *setup.notes,
                 setup.start.line,
                 *announced(setup),
@@ -132,7 +132,7 @@ def _common(setup: Setup) -> dict[str, Any]:
     apart = {"storage", "study", "download", "data", "image_column", "label_column"}
     fixed = {k: v for k, v in resumption.fixed(setup.settings).items() if k not in apart}
     same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
-    return {**same, "the data": getattr(setup.evaluator, "fingerprint", "")}
+    return {**same, "the data": setup.evaluator.fingerprint}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def _executor(
     """Return who does the work; a fresh run for which there is nobody leaves no folder."""
     chosen = setup.settings
     try:
-        executor: Executor = registry.make(
+        executor = registry.make(
             "executors",
             chosen.executor,
             setup.work,

@@ -14,9 +14,9 @@ from optuna.samplers import BaseSampler
 from nas.core import registry
 from nas.core.errors import EvaluatorError, OptionError
 from nas.data.dataset import SMALL
-from nas.evaluation.evaluate import make_evaluator, rungs
+from nas.evaluation.evaluate import make_evaluator
 from nas.evaluation.packing import check_asked
-from nas.interfaces import Choices, Evaluator, Metrics, Space, Trial, Work
+from nas.interfaces import Choices, Metrics, Space, TrainingEvaluator, Trial, Work
 from nas.models.arch import Arch
 from nas.models.load import baselines
 from nas.searching.engine import Budget
@@ -61,7 +61,7 @@ class Setup:
     settings: Settings
     space: Space
     goal: Goal
-    evaluator: Evaluator
+    evaluator: TrainingEvaluator
     work: Work
     pruner: str
     notes: tuple[str, ...]  # what was chosen for the user, and why
@@ -72,7 +72,7 @@ class Setup:
     @property
     def rungs(self) -> tuple[int, ...]:
         """Return the epochs at which a training is asked; () where nothing is trained."""
-        return rungs(self.evaluator)
+        return self.evaluator.rungs
 
     @property
     def trials(self) -> int:
@@ -113,7 +113,7 @@ class Setup:
 
     def final_length(self, epochs: int | None = None, fraction: float | None = None) -> Length:
         """Return how long each training of the finals is: as asked for, by default by the flags."""
-        chosen, amount = self.settings, getattr(self.evaluator, "amount", None)
+        chosen, amount = self.settings, self.evaluator.amount
         share = float(self.work.options.get("fraction") or 1.0)
         epochs, fraction = epochs or chosen.final_epochs, fraction or chosen.final_fraction
         return length_of(self.rungs[-1], share, amount, epochs, fraction)
@@ -122,7 +122,7 @@ class Setup:
         """Return what a trial gets, its checkpoints in a folder."""
         # two objectives cannot be stopped early, so they are not asked on the way either
         steps = self.rungs[-1:] if self.goal.pareto else self.rungs
-        unit = getattr(self.evaluator, "rung_unit", "epochs")
+        unit = self.evaluator.rung_unit
         return Budget(steps, self.settings.trial_time_limit or 0.0, folder, unit)
 
 
@@ -161,7 +161,7 @@ def prepare(settings: Settings, *, strict: bool = True) -> Setup:
 
 
 def _known_costs(
-    goal: Goal, evaluator: Evaluator, arch: Arch
+    goal: Goal, evaluator: TrainingEvaluator, arch: Arch
 ) -> tuple[Sequence[str], Callable[[Arch], Metrics]]:
     """Return which metrics of the bounds can be had at once, and what gives them."""
     try:
@@ -180,7 +180,7 @@ def _references(
     return tuple(found)
 
 
-def _knows(evaluator: Evaluator, arch: Arch) -> bool:
+def _knows(evaluator: TrainingEvaluator, arch: Arch) -> bool:
     try:
         evaluator.check(arch)
     except EvaluatorError:
@@ -203,9 +203,9 @@ def _check_storage(settings: Settings) -> None:
         raise OptionError("--study names a study of a database: give --storage postgresql://...")
 
 
-def _space(settings: Settings, evaluator: Evaluator) -> tuple[Space, tuple[str, ...]]:
+def _space(settings: Settings, evaluator: TrainingEvaluator) -> tuple[Space, tuple[str, ...]]:
     """Return the space, fitted to the classes and the image size of the data; and what to say."""
-    side: int | None = getattr(evaluator, "image_side", None)
+    side = evaluator.image_side
     small = side is not None and side <= SMALL
     name = settings.space or ("mbconv_small" if small else "mbconv")
     space: Space = registry.export("spaces", name, "SPACE")
@@ -223,10 +223,10 @@ def _space(settings: Settings, evaluator: Evaluator) -> tuple[Space, tuple[str, 
             f"the images are {side} pixels and mbconv is made for 224, to which they are enlarged: "
             "--space mbconv_small fits them, at a fraction of the cost",
         )
-    return fitted(space, len(getattr(evaluator, "classes", ())), settings.imgsz), notes
+    return fitted(space, len(evaluator.classes), settings.imgsz), notes
 
 
-def _check_evaluator(evaluator: Evaluator, name: str, arch: Arch) -> None:
+def _check_evaluator(evaluator: TrainingEvaluator, name: str, arch: Arch) -> None:
     with registry.guard(f"check of {name} fails", EvaluatorError):
         evaluator.check(arch)
 
@@ -279,13 +279,14 @@ def _controller(settings: Settings, space: Space, goal: Goal) -> BaseSampler:
         )
     options = settings.controller_options
     fixed = {"seed": settings.seed, "excess": no_excess, "goal": goal}
-    sampler: BaseSampler = registry.make("controllers", controller, space, options=options, **fixed)
-    return sampler
+    return registry.make("controllers", controller, space, options=options, **fixed)
 
 
-def _pruner(settings: Settings, goal: Goal, evaluator: Evaluator, evaluator_name: str) -> str:
+def _pruner(
+    settings: Settings, goal: Goal, evaluator: TrainingEvaluator, evaluator_name: str
+) -> str:
     """Return the name of what stops trainings early, checked with its options."""
-    steps = rungs(evaluator)
+    steps = evaluator.rungs
     wanted = settings.pruner or settings.pruner_options
     if goal.pareto and wanted and settings.pruner != "none":
         raise OptionError(

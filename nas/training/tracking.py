@@ -6,28 +6,13 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from nas.core import registry, run_folder
 from nas.core.errors import MissingError, NasError, OptionError, first_line
+from nas.interfaces import Tracker
 
 DEFAULT, NONE = "tensorboard", "none"
-
-
-class Tracker(Protocol):
-    """A file of nas/training/trackers exports `make(folder, name, config) -> Tracker`.
-
-    `folder` is the run's, `config` plain JSON. Made again in the same folder it goes on with the
-    same curves, as a resumed training does.
-    """
-
-    title: str  # one line for the screen: where to look
-
-    def row(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Show the numbers of one epoch."""
-
-    def close(self) -> None:
-        """Write what is left."""
 
 
 def open_trackers(
@@ -80,7 +65,7 @@ def _open(
     tracker: str, folder: Path, name: str, config: Mapping[str, Any], say: Callable[[str], None]
 ) -> Tracker:
     try:
-        made: Tracker = registry.make("trackers", tracker, folder, name, dict(config), options={})
+        made = registry.make("trackers", tracker, folder, name, dict(config), options={})
     except OptionError as error:
         raise OptionError(" ".join(str(error).split())) from error  # theirs may have many lines
     say(f"{tracker}: {made.title}")

@@ -17,9 +17,9 @@ from typing import Literal, NamedTuple
 
 from nas.core.errors import OptionError
 from nas.evaluation.durations import observed, read_times
-from nas.evaluation.evaluate import make_evaluator, perform, rungs
+from nas.evaluation.evaluate import make_evaluator, perform
 from nas.interfaces import VIRTUAL as VIRTUAL_PLACE
-from nas.interfaces import Evaluator, Executor, Fleet, Outcome, Task, Work
+from nas.interfaces import Executor, Fleet, Outcome, Task, TrainingEvaluator, Work
 from nas.models.arch import Arch
 
 VIRTUAL = True  # no processes and no waiting: what is tested about these passes it by
@@ -120,7 +120,7 @@ class Cluster:
 
     def __init__(
         self,
-        evaluator: Evaluator,
+        evaluator: TrainingEvaluator,
         workers: int,
         chances: Chances,
         overhead: float,
@@ -188,7 +188,7 @@ class Cluster:
         whole = self._times.get(arch.id, whole)
         if not task.epochs:
             return whole
-        last = max(task.epochs, *rungs(self._evaluator), 1)
+        last = max(task.epochs, *self._evaluator.rungs, 1)
         return whole * max(0, task.epochs - self._trained.get(task.folder, 0)) / last
 
     def _step(self) -> list[Outcome]:

@@ -131,7 +131,7 @@ def fit(
         RunError: a file cannot be written, or the images are others than those it began with.
     """
     _begin(plan, folder)
-    for line in (*getattr(plan.evaluator, "notes", ()), *_opening(plan)):
+    for line in (*plan.evaluator.notes, *_opening(plan)):
         screen.say(line)
     table = Table(plan, folder, screen)
     executor = open_executor(plan.setup, plan.work, folder)
@@ -171,7 +171,7 @@ def _begin(plan: Plan, folder: Path) -> None:
         RunError: the images have changed.
     """
     path = folder / FIT
-    data = getattr(plan.evaluator, "fingerprint", "")
+    data = plan.evaluator.fingerprint
     if not path.exists():
         run_folder.write_json(path, {"fingerprint": data, "chosen": None})
         return

@@ -96,7 +96,7 @@ def conclude(
         "base": plan.setup.source,
         "arch_id": network(plan.setup.arch),
         "data": chosen.data,
-        "fingerprint": getattr(plan.evaluator, "fingerprint", ""),
+        "fingerprint": plan.evaluator.fingerprint,
         "evaluator": plan.evaluator.title,
         "objective": describe(plan.objective),
         "device": plan.work.device,

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from nas.core import registry
 from nas.core.errors import OptionError
-from nas.evaluation.evaluate import make_evaluator, rungs
-from nas.interfaces import Evaluator, Metrics, Work
+from nas.evaluation.evaluate import make_evaluator
+from nas.interfaces import Metrics, TrainingEvaluator, Work
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.scaling.fit.grid import GROWTH, MISS, MOST, Candidate, Grid, candidates
@@ -30,14 +30,14 @@ class Plan:
     setup: Setup
     arch: Arch
     grid: Grid
-    evaluator: Evaluator
+    evaluator: TrainingEvaluator
     work: Work
     objective: Objective
 
     @property
     def rungs(self) -> tuple[int, ...]:
         """Return the epochs after which the worse half of the candidates stops."""
-        return rungs(self.evaluator)
+        return self.evaluator.rungs
 
     @property
     def finalists(self) -> int:
@@ -165,9 +165,9 @@ def _objective(chosen: ScaleSettings) -> Objective:
     return make_objective("soft", None, targets, ())
 
 
-def _fitted(arch: Arch, evaluator: Evaluator) -> Arch:
+def _fitted(arch: Arch, evaluator: TrainingEvaluator) -> Arch:
     """Return the base with as many classes as the data has; its resolution stays."""
-    classes = len(getattr(evaluator, "classes", ())) or arch.head.classes
+    classes = len(evaluator.classes) or arch.head.classes
     return dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=classes))
 
 

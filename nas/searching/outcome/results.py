@@ -179,7 +179,7 @@ def _weights(
 
 def _images(setup: Setup) -> dict[str, str]:
     """Return which images candidates are trained on, as the config of a training has it."""
-    chosen, own = setup.settings, getattr(setup.evaluator, "fingerprint", "")
+    chosen, own = setup.settings, setup.evaluator.fingerprint
     named = {key: getattr(chosen, key) for key in ("data", "image_column", "label_column")}
     return {key: value for key, value in {**named, "fingerprint": own}.items() if value}
 

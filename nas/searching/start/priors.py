@@ -59,7 +59,7 @@ def surrogate_prior(setup: Setup) -> tuple[Prior, str]:
                 f"{setup.space.name} has no such {name}: use mbconv or mbconv_small, or leave it "
                 "out"
             )
-    surrogate = registry.make("evaluators", SURROGATE, options={})
+    surrogate: Any = registry.make("evaluators", SURROGATE, options={})
     extra = [name for name in setup.space.choices if name not in known.choices]
     ignored = f"; {', '.join(extra)} ignored" if extra else ""
     line = (

@@ -33,7 +33,7 @@ def check_sources(folder: Path, setup: Setup) -> None:
         RunError: one was changed, so that old and new results would be mixed.
     """
     path, now = folder / SOURCES, sources(setup.settings)
-    if fingerprint := getattr(setup.evaluator, "fingerprint", ""):
+    if fingerprint := setup.evaluator.fingerprint:
         now[DATA] = fingerprint
     if not path.exists():
         run_folder.write_json(path, now)

@@ -279,7 +279,7 @@ def _other_work(folder: Path, theirs: Settings, setup: Setup) -> str:
     if _content(work.evaluator, before) != _content(mine.evaluator, now):
         return f"evaluator {work.evaluator}, not {mine.evaluator}"
     own = _options(mine.evaluator, mine.options)
-    fingerprint = getattr(setup.evaluator, "fingerprint", "")
+    fingerprint = setup.evaluator.fingerprint
     # of a table `path` is such a place too
     for name in sorted({*options, *own} - PLACES - ({"path"} if fingerprint else set())):
         old, new = options.get(name), own.get(name)

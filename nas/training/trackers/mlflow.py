@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.training.tracking import Tracker, need, remember, remembered
+from nas.interfaces import Tracker
+from nas.training.tracking import need, remember, remembered
 
 LONGEST = 500  # characters of a parameter's value that every server takes
 

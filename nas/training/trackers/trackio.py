@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nas.training.tracking import Tracker, need, remember, remembered
+from nas.interfaces import Tracker
+from nas.training.tracking import need, remember, remembered
 
 
 def make(folder: Path, name: str, config: dict[str, Any]) -> Tracker:
