@@ -1,6 +1,7 @@
 """What several test modules share: small user files, and `nas` here or in a process of its own."""
 
 import contextlib
+import functools
 import io
 import os
 import re
@@ -100,6 +101,16 @@ class Trainer:
 """
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_command() -> Iterator[None]:
+    """Have the command line built once for all tests that run it here, not by each of them."""
+    import typer.main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.main, "get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="module")

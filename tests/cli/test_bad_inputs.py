@@ -2,43 +2,18 @@
 
 import os
 import shlex
-import signal
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bad_inputs import ROWS, Row
 from bad_inputs.world import copy, make_world
+from conftest import run_here
 
-from nas.cli.program import app, main
+from nas.cli.program import app
 
 LEAST = 600
-Call = Callable[[str], int]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _signals() -> Iterator[None]:
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
-def run_here(line: str) -> int:
-    """Run `nas` in this process and folder; return the exit code."""
-    before = sys.argv
-    sys.argv = ["nas", *shlex.split(line)]
-    try:
-        main()
-    except SystemExit as end:
-        assert isinstance(end.code, int)
-        return end.code
-    finally:
-        sys.argv = before
-    raise AssertionError("main returned")
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +22,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        make_world(folder, run_here)
+        make_world(folder, lambda line: run_here(*shlex.split(line)).returncode)
     finally:
         os.chdir(before)
     return folder
@@ -81,7 +56,6 @@ def test_it_is_refused_in_one_line(
     world: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
     row = case[1]
     monkeypatch.chdir(tmp_path)
@@ -90,16 +64,15 @@ def test_it_is_refused_in_one_line(
     if row.special[0]:
         special(tmp_path / row.special[0], row.special[1])
     before = run_folders(tmp_path)
-    code = run_here(row.line)
-    shown = capsys.readouterr()
-    lines = shown.err.splitlines()
+    shown = run_here(*shlex.split(row.line))
+    lines = shown.stderr.splitlines()
     errors = [line for line in lines if line.startswith("nas: ")]
-    assert code == row.code, shown.err
+    assert shown.returncode == row.code, shown.stderr
     if row.printed:
         assert not lines
-        said = shown.out
+        said = shown.stdout
     else:
-        assert len(errors) == 1 and lines[-1] == errors[0], shown.err
+        assert len(errors) == 1 and lines[-1] == errors[0], shown.stderr
         said = errors[0]
         assert said.isprintable() and len(said) < 2100
     assert not [text for text in row.says if text not in said], said
