@@ -193,7 +193,7 @@ def test_what_was_scored_before_a_kill_is_not_scored_again(asked: Asked, tmp_pat
     (tmp_path / zero_cost.FILE).unlink()
     assert asked(99)[0] == rest
     (tmp_path / zero_cost.FILE).write_text("arch_id,score,seconds\na,many,1\n")
-    with pytest.raises(RunError, match=r"naswot.csv is damaged .* delete it"):
+    with pytest.raises(RunError, match=r"naswot.csv row 1 is damaged .* delete the row"):
         asked(99)
 
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from nas.core import run_folder
 from nas.core.errors import NasError
+from nas.core.ledger import Ledger
 from nas.core.resume import find_run, opening
 from nas.core.units import format_count, format_seconds
+from nas.evaluation.run_all import run_all
+from nas.interfaces import Fleet, Outcome, Task
 from nas.searching.fidelity.proxies import judge
 from nas.searching.fidelity.settings import FREE, proxy_settings_from
 from nas.searching.fidelity.study import (
     Lab,
-    Outcome,
     Slot,
+    Training,
     gathered,
     open_lab,
     read_rows,
+    row_of,
     train,
-    write_rows,
 )
 from nas.training.state import Row
 
@@ -79,44 +84,87 @@ class _Stopped(Exception):
 
 def _train_all(
     lab: Lab, folder: Path, say: Callable[[str], None], interrupted: Callable[[], bool]
-) -> tuple[list[Outcome], str]:
+) -> tuple[list[Training], str]:
     """Do every training that has no row yet; return all rows and why it ended early, or ""."""
-    rows, slots = read_rows(lab, folder), lab.slots()
-    done = {(row.arch, row.budget, row.repeat) for row in rows}
-    begun = [slot for slot in slots if _key(slot) in done]
+    table = _Table(lab, read_rows(lab, folder), say)
 
     def watch(epoch: Row) -> None:
         if interrupted():
             raise _Stopped
 
-    for slot in slots:
-        if _key(slot) in done:
-            continue
-        if interrupted():
-            return rows, INTERRUPTED
-        try:
-            rows.append(train(lab, slot, folder / TRAINING, watch=watch, say=say))
-        except _Stopped:
-            return rows, INTERRUPTED
-        write_rows(folder, rows)
-        begun.append(slot)
-        say(_line(rows[-1], len(rows), len(slots), _left(lab, rows, begun)))
-    shutil.rmtree(folder / TRAINING, ignore_errors=True)
-    return rows, ""
+    def task(number: int, slot: Slot) -> Task:
+        place = f"{slot.arch}-{slot.budget}-{slot.repeat}".replace(":", "-")
+        arch = lab.candidates[slot.arch].arch.to_dict()
+        return Task(number, arch, slot.seed, slot.budget.epochs, str(folder / TRAINING / place))
+
+    tasks = [(slot, task(number, slot)) for number, slot in enumerate(lab.slots())]
+    try:
+        reason = run_all(
+            tasks,
+            _Here([slot for slot, _ in tasks], partial(train, lab, watch=watch, say=say)),
+            table,
+            lambda: INTERRUPTED if interrupted() else "",
+        )
+    except _Stopped:
+        return table.ledger.rows, INTERRUPTED
+    if not reason:
+        shutil.rmtree(folder / TRAINING, ignore_errors=True)
+    return table.ledger.rows, reason
 
 
-def _key(slot: Slot) -> tuple[int, str, int]:
-    return slot.arch, str(slot.budget), slot.repeat
+@dataclass
+class _Here:
+    """An executor in this process, whose images and checkpoints the trainings share."""
+
+    trainings: Sequence[Slot]
+    train: Callable[[Slot, Task], Outcome]
+    slots: int = 1
+    task: Task | None = None
+
+    def submit(self, task: Task) -> None:
+        self.task = task
+
+    def wait(self) -> list[Outcome]:
+        task, self.task = self.task, None
+        return [self.train(self.trainings[task.number], task)] if task else []
+
+    def fleet(self) -> Fleet:
+        return Fleet(1, int(self.task is not None))
+
+    def close(self) -> None:
+        self.task = None
 
 
-def _left(lab: Lab, rows: Sequence[Outcome], begun: Sequence[Slot]) -> float:
-    """Return the seconds that the rest takes at the speed so far."""
-    seconds = sum(row.seconds for row in rows if not row.error)
-    spent = sum(lab.weight(slot) for slot in begun)
-    return seconds * (sum(lab.weight(slot) for slot in lab.slots()) / spent - 1)
+@dataclass(frozen=True)
+class _Table:
+    """The finished trainings of a check."""
+
+    lab: Lab
+    ledger: Ledger[Training]
+    say: Callable[[str], None]
+
+    def __contains__(self, item: tuple[Slot, Task]) -> bool:
+        slot, _ = item
+        return (slot.arch, str(slot.budget), slot.repeat) in self._done()
+
+    def finish(self, slot: Slot, task: Task, outcome: Outcome) -> None:
+        row = row_of(self.lab, slot, outcome)
+        self.ledger.append(row)
+        number, trainings = len(self.ledger.rows), len(self.lab.slots())
+        self.say(_line(row, number, trainings, self._left()))
+
+    def _done(self) -> set[tuple[int, str, int]]:
+        return {(row.arch, row.budget, row.repeat) for row in self.ledger.rows}
+
+    def _left(self) -> float:
+        """Return the seconds that the rest takes at the speed so far."""
+        seconds, done = sum(row.seconds for row in self.ledger.rows if not row.error), self._done()
+        weights = {(s.arch, str(s.budget), s.repeat): self.lab.weight(s) for s in self.lab.slots()}
+        spent = sum(weight for key, weight in weights.items() if key in done)
+        return seconds * (sum(weights.values()) / spent - 1)
 
 
-def _line(row: Outcome, number: int, trainings: int, left: float) -> str:
+def _line(row: Training, number: int, trainings: int, left: float) -> str:
     head = f"{number}/{trainings} arch {row.arch + 1} ({format_count(row.flops)}) {row.budget}"
     if row.error:
         return f"{head} failed: {row.error}"
@@ -124,7 +172,7 @@ def _line(row: Outcome, number: int, trainings: int, left: float) -> str:
     return f"{head} seed {row.seed}: {row.accuracy:.2f} % in {format_seconds(row.seconds)}{rest}"
 
 
-def _result(lab: Lab, folder: Path, rows: Sequence[Outcome], stopped: str) -> dict[str, Any]:
+def _result(lab: Lab, folder: Path, rows: Sequence[Training], stopped: str) -> dict[str, Any]:
     """Return what `nas proxy-check --json` prints.
 
     Raises:
@@ -164,7 +212,7 @@ def _notes(lab: Lab) -> list[str]:
     return list(dict.fromkeys((*lab.notes, *opened)))
 
 
-def _arch(lab: Lab, arch: int, rows: Sequence[Outcome]) -> dict[str, Any]:
+def _arch(lab: Lab, arch: int, rows: Sequence[Training]) -> dict[str, Any]:
     candidate = lab.candidates[arch]
     accuracies: dict[str, list[float]] = {}
     for row in rows:

@@ -8,22 +8,23 @@ import math
 import random
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from nas.core import registry, run_folder
+from nas.core import registry
 from nas.core.errors import MissingError, NasError, OptionError, RunError
+from nas.core.ledger import Ledger
 from nas.core.units import format_count
 from nas.data.dataset import SMALL, Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.pixels import typical_side
 from nas.data.splits import carve
 from nas.hardware.processors import torch_device
-from nas.interfaces import Choices, Space
+from nas.interfaces import TRAINING_FLOPS, Choices, Outcome, Space, Task
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.searching.feasibility import check_space, fitted, try_decode
@@ -62,10 +63,12 @@ class Slot(NamedTuple):
     seed: int
 
 
-class Outcome(NamedTuple):
-    """One finished training: top-1 in percent on the validation split after the last epoch.
+@dataclass(frozen=True)
+class Training:
+    """One finished training, a row of trainings.csv.
 
-    A training that failed has an error and nan instead.
+    Top-1 in percent on the validation split after the last epoch; a training that failed has an
+    error and nan instead.
     """
 
     arch: int
@@ -291,80 +294,65 @@ def _led(
 def train(
     lab: Lab,
     slot: Slot,
-    folder: Path,
+    task: Task,
     *,
     watch: Callable[[Row], None],
     say: Callable[[str], None],
 ) -> Outcome:
-    """Do one training, from its checkpoint in a folder of `folder` if it was begun there.
+    """Do one training, from its checkpoint in the task's folder if it was begun there.
 
     Raises:
         OptionError: the data or the recipe cannot be used.
         RunError: the checkpoint cannot be written or read.
     """
-    candidate, job, data = lab.candidates[slot.arch], lab.job(slot), lab.images(slot.budget)
-    place = folder / f"{slot.arch}-{slot.budget}-{slot.repeat}".replace(":", "-")
-    which = (slot.arch, candidate.arch.id, candidate.flops, str(slot.budget))
-    drawn = (slot.repeat, slot.seed)
+    job, data, place = lab.job(slot), lab.images(slot.budget), Path(task.folder)
     try:
         epochs = fit(job, data, place, validate_at=(job.epochs,), watch=watch, say=say)
-        seconds = sum(epoch["seconds"] for epoch in epochs)
         spent = float(training_flops(job, data, job.epochs))
-        found = Outcome(*which, *drawn, epochs[-1]["val_top1"], seconds, spent, "")
+        metrics = {"accuracy": epochs[-1]["val_top1"], TRAINING_FLOPS: spent}
+        found = Outcome(task.number, metrics, "", sum(epoch["seconds"] for epoch in epochs))
     except (OptionError, RunError, MissingError):
         raise
     except NasError as failure:  # this arch diverges or does not fit; the others may not
-        found = Outcome(*which, *drawn, math.nan, math.nan, math.nan, str(failure))
+        found = Outcome(task.number, {}, str(failure), math.nan)
     shutil.rmtree(place, ignore_errors=True)
     return found
 
 
-def write_rows(folder: Path, rows: Sequence[Outcome]) -> None:
-    """Write all finished trainings in one step."""
-    shown = [["" if value != value else value for value in row] for row in rows]
-    run_folder.write_csv(folder / ROWS, Outcome._fields, shown, checked=True)
+def row_of(lab: Lab, slot: Slot, outcome: Outcome) -> Training:
+    """Return what came of a training as a row of trainings.csv."""
+    candidate, found = lab.candidates[slot.arch], outcome.metrics
+    return Training(
+        slot.arch,
+        candidate.arch.id,
+        candidate.flops,
+        str(slot.budget),
+        slot.repeat,
+        slot.seed,
+        found.get("accuracy", math.nan),
+        outcome.seconds,
+        found.get(TRAINING_FLOPS, math.nan),
+        outcome.error,
+    )
 
 
-def read_rows(lab: Lab, folder: Path) -> list[Outcome]:
+def read_rows(lab: Lab, folder: Path) -> Ledger[Training]:
     """Return the finished trainings of a run.
 
     Raises:
         RunError: a row is damaged, or of another arch than the settings give.
     """
-    rows = []
-    for number, row in enumerate(run_folder.read_csv(folder / ROWS), 1):
-        try:
-            found = _outcome(row)
-        except (KeyError, TypeError, ValueError) as error:
+    ledger = Ledger(folder / ROWS, Training)
+    for number, row in enumerate(ledger.rows, 1):
+        if row.arch_id not in {each.arch.id for each in lab.candidates}:
             raise RunError(
-                f"{folder / ROWS} row {number} is damaged ({error!r}): delete the row, and its "
-                "training is done again"
-            ) from error
-        if found.arch_id not in {each.arch.id for each in lab.candidates}:
-            raise RunError(
-                f"{folder / ROWS} row {number} is of arch {found.arch_id}, which these settings do "
+                f"{folder / ROWS} row {number} is of arch {row.arch_id}, which these settings do "
                 "not give: the space or the data has changed; start a new run"
             )
-        rows.append(found)
-    return rows
+    return ledger
 
 
-def _outcome(row: Mapping[str, str]) -> Outcome:
-    return Outcome(
-        int(row["arch"]),
-        row["arch_id"],
-        int(row["flops"]),
-        row["budget"],
-        int(row["repeat"]),
-        int(row["seed"]),
-        float(row["accuracy"] or "nan"),
-        float(row["seconds"] or "nan"),
-        float(row["training_flops"] or "nan"),
-        row["error"],
-    )
-
-
-def gathered(lab: Lab, rows: Sequence[Outcome]) -> tuple[list[int], dict[Budget, Trained]]:
+def gathered(lab: Lab, rows: Sequence[Training]) -> tuple[list[int], dict[Budget, Trained]]:
     """Return the archs that came through all their trainings, and those of each budget."""
     good = {(row.arch, row.budget, row.repeat): row for row in rows if not row.error}
     missing = {s.arch for s in lab.slots() if (s.arch, str(s.budget), s.repeat) not in good}

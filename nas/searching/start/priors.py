@@ -123,7 +123,7 @@ def _to_score(setup: Setup) -> list[Choices]:
     return zero_cost.drawn(setup.space, allowed, setup.settings.seed)
 
 
-def _naswot(setup: Setup) -> zero_cost.Score:
+def _naswot(setup: Setup) -> zero_cost.Scorer:
     from nas.evaluation.naswot import score  # torch: only where it is asked for
 
     return functools.partial(score, seed=setup.settings.seed)

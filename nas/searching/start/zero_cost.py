@@ -5,10 +5,11 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from nas.core import run_folder
-from nas.core.errors import ArchError, NasError, OptionError, RunError
+from nas.core.errors import ArchError, NasError, OptionError
+from nas.core.ledger import Ledger
 from nas.interfaces import Choices, Space
 from nas.models.arch import Arch
 from nas.searching.points import decode
@@ -18,8 +19,16 @@ FILE = "naswot.csv"
 POINTS = 64
 FEW = 10  # points under which nothing can be told of the others
 LONG = 60.0  # seconds that are told before they are spent
-COLUMNS = ("arch_id", "score", "seconds")
-Score = Callable[[Arch], float]
+Scorer = Callable[[Arch], float]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A row of naswot.csv."""
+
+    arch_id: str
+    score: float
+    seconds: float
 
 
 def drawn(space: Space, excess: Excess, seed: int, count: int = POINTS) -> list[Choices]:
@@ -48,7 +57,7 @@ def drawn(space: Space, excess: Excess, seed: int, count: int = POINTS) -> list[
 def scored(
     path: Path,
     archs: Sequence[Arch],
-    score: Score,
+    score: Scorer,
     say: Callable[[str], None],
     stop: Callable[[], bool],
 ) -> tuple[list[float], float]:
@@ -61,25 +70,28 @@ def scored(
         OptionError: an arch cannot be scored.
         RunError: the file cannot be written, or is damaged.
     """
-    rows, kept, told = list[tuple[str, float, float]](), _kept(path), False
+    ledger = Ledger(path, Score)
+    known, found, told = {row.arch_id: row for row in ledger.rows}, list[Score](), False
     for arch in archs:
-        if arch.id in kept:
-            rows.append((arch.id, *kept[arch.id]))
-            continue
-        if stop():
-            break
-        start = time.perf_counter()
-        value = tried(arch, score)
-        rows.append((arch.id, value, time.perf_counter() - start))
-        run_folder.write_csv(path, COLUMNS, rows, checked=True)
-        left = rows[-1][2] * (len(archs) - len(rows))
-        if left > LONG and not told:
-            told = True
-            say(f"naswot: scoring {len(archs)} networks without training, about {left:.0f} s more")
-    return [value for _, value, _ in rows], sum(seconds for _, _, seconds in rows)
+        if arch.id not in known:
+            if stop():
+                break
+            start = time.perf_counter()
+            value = tried(arch, score)
+            known[arch.id] = Score(arch.id, value, time.perf_counter() - start)
+            ledger.append(known[arch.id])
+            left = known[arch.id].seconds * (len(archs) - len(found) - 1)
+            if left > LONG and not told:
+                told = True
+                say(
+                    f"naswot: scoring {len(archs)} networks without training, about {left:.0f} s "
+                    "more"
+                )
+        found.append(known[arch.id])
+    return [row.score for row in found], sum(row.seconds for row in found)
 
 
-def tried(arch: Arch, score: Score) -> float:
+def tried(arch: Arch, score: Scorer) -> float:
     """Return the score of an arch.
 
     Raises:
@@ -89,14 +101,3 @@ def tried(arch: Arch, score: Score) -> float:
         return score(arch)
     except NasError as error:
         raise OptionError(f"--warm-start naswot: {error}; leave it out") from error
-
-
-def _kept(path: Path) -> dict[str, tuple[float, float]]:
-    try:
-        rows = run_folder.read_csv(path)
-        return {row["arch_id"]: (float(row["score"]), float(row["seconds"])) for row in rows}
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {error}): delete it, and the networks are "
-            "scored again"
-        ) from error
