@@ -2,12 +2,13 @@
 
 import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bad_inputs.world import write_images
-from test_bad_inputs import run_here
+from conftest import run_here
 
 from nas.core.quoting import command, markdown, visible
 
@@ -31,13 +32,11 @@ def test_a_command_is_quoted() -> None:
     )
 
 
-@pytest.fixture
-def trained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> tuple[str, str]:
-    """Train on classes of such names in a project of such a name; return what was printed."""
-    monkeypatch.chdir(tmp_path)
-    write_images(tmp_path / "my data [1]", CLASSES, 8)
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Train on classes of such names in a project of such a name; yield what was printed."""
+    folder = tmp_path_factory.mktemp("quoting")
+    write_images(folder / "my data [1]", CLASSES, 8)
     arch: dict[str, Any] = {
         "schema": 1,
         "name": "net [bold]",
@@ -46,33 +45,35 @@ def trained(
         "head": {"classes": 4},
         "resolution": 32,
     }
-    (tmp_path / "a.json").write_text(json.dumps(arch), encoding="utf-8")
+    (folder / "a.json").write_text(json.dumps(arch), encoding="utf-8")
     line = "train a.json --data 'my data [1]' --epochs 1 --recipe proxy --batch-size 4"
-    assert run_here(f"{line} --tracker none --project 'p [x]' --name 'r [y]'") == 0
-    shown = capsys.readouterr()
-    return shown.out, shown.err
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        line += " --tracker none --project 'p [x]' --name 'r [y]'"
+        done = run_here(*shlex.split(line))
+        assert done.returncode == 0, done.stderr
+        yield done.stdout
 
 
 @pytest.mark.usefixtures("trained")
-def test_names_in_brackets_are_names_everywhere(capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_in_brackets_are_names_everywhere() -> None:
     for line in (
         "doctor --data 'my data [1]'",
         "val 'p [x]/train/r [y]'",
         "predict 'p [x]/train/r [y]' 'my data [1]/[unknown]'",
         "ls runs --project 'p [x]'",
     ):
-        assert run_here(line) in (0, 1)
-        shown = capsys.readouterr()
-        assert "\x1b" not in shown.out + shown.err and "Traceback" not in shown.err
+        done = run_here(*shlex.split(line))
+        assert done.returncode in (0, 1)
+        assert "\x1b" not in done.stdout + done.stderr and "Traceback" not in done.stderr
         if line.startswith("doctor"):
-            assert all(name in shown.out for name in SHOWN)
-        assert "[y]" in shown.out or "[1]" in shown.out or "[unknown]" in shown.out
+            assert all(name in done.stdout for name in SHOWN)
+        assert "[y]" in done.stdout or "[1]" in done.stdout or "[unknown]" in done.stdout
 
 
-def test_the_next_command_and_the_card_are_quoted(trained: tuple[str, str], tmp_path: Path) -> None:
-    out, _ = trained
-    following = next(line for line in out.splitlines() if line.startswith("next"))
+def test_the_next_command_and_the_card_are_quoted(trained: str) -> None:
+    following = next(line for line in trained.splitlines() if line.startswith("next"))
     assert shlex.split(following)[1:4] == ["nas", "predict", "p [x]/train/r [y]"]
-    card = (tmp_path / "p [x]/train/r [y]/README.md").read_text(encoding="utf-8")
+    card = Path("p [x]/train/r [y]/README.md").read_text(encoding="utf-8")
     assert "net \\[bold\\]" in card and "car \\[bold\\]" in card
     assert "\x1b" not in card and "'p [x]/train/r [y]'" in card
