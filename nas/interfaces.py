@@ -107,14 +107,14 @@ class Trainer(Evaluator, Protocol):
 
 
 class TrainingEvaluator(Trainer, Protocol):
-    """A trainer that also says what it trains on, and for how long. All that is read of evaluators.
+    """A trainer that also says what it trains on, and for how long: all that is read of one.
 
-    `notes`: lines to show before a search. `fingerprint`: equal for equal images, "" where there are
-    none; `former_fingerprint`: what an older version would have said of them. `classes` of the
+    `notes`: lines to show before a search. `fingerprint`: equal for equal images, "" where there
+    are none; `former_fingerprint`: what an older version would have said of them. `classes` of the
     images. `image_side`: median shorter side in pixels of some, None where there are none; it may
-    decode them. `images`: image passes of a whole trial, in training steps. `trial_seconds`: of each
-    trial, 0: it is trained for epochs. `rung_unit` tells what a rung counts. `amount`: a candidate's
-    training as images, batch and epochs, None where each has its own.
+    decode them. `images`: image passes of a whole trial, in training steps. `trial_seconds`: of
+    each trial, 0: it is trained for epochs. `rung_unit` tells what a rung counts. `amount`: a
+    candidate's training as images, batch and epochs, None where each has its own.
 
     An evaluator of the user's may lack any of these: `nas.evaluation.evaluate` has what stands for
     what is lacking.

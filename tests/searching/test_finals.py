@@ -358,7 +358,8 @@ def test_weights_of_what_both_studies_proposed_are_those_of_its_own_training(
         "random search": [Trial(7, "done", {}, "b", {}), Trial(9, "done", {}, "a", {})],
     }
     chosen = SimpleNamespace(data=None, image_column=None, label_column=None)
-    setup: Any = SimpleNamespace(settings=chosen, evaluator=None)
+    untold = SimpleNamespace(fingerprint="")
+    setup: Any = SimpleNamespace(settings=chosen, evaluator=untold)
     # random search's, with the number that the search gave it
     best = {"arch_id": "a", "number": 7, "origin": "random search", "metrics": {"epochs": 4.0}}
     told = results._weights(folder, setup, studies, best, {})
