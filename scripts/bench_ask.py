@@ -30,8 +30,8 @@ from lib.tables import line, markdown, spread
 from nas.core import registry
 from nas.interfaces import Choices, Evaluator, Metrics, Space, Trial
 from nas.models.arch import Arch
+from nas.models.points import cost_metrics
 from nas.searching.objective import Bound, Goal, make_objective
-from nas.searching.points import cost_metrics
 from nas.searching.samplers import distributions
 from nas.searching.studies.database import opened, split
 from nas.searching.studies.shared import Shared

@@ -62,10 +62,10 @@ from nas.evaluation.naswot import (
 from nas.interfaces import Choices, Space, Trial, Work
 from nas.models.arch import Arch
 from nas.models.cost import count
+from nas.models.points import decode
 from nas.searching.gp.features import Features
 from nas.searching.gp.surrogate import believed, expected_improvement, parameters_of
 from nas.searching.objective import Bound, Goal, Objective, make_objective
-from nas.searching.points import decode
 from nas.searching.ranking import agreement, kendall
 from nas.searching.samplers import Prior, no_excess, no_prior
 from nas.searching.search import search

@@ -25,7 +25,7 @@ MOVED = {
     "nas.model": "nas.models.build",
     "nas.modules": "nas.models.modules",
     "nas.objective": "nas.searching.objective",
-    "nas.points": "nas.searching.points",
+    "nas.points": "nas.models.points",
     "nas.published": "nas.models.published",
     "nas.rounding": "nas.models.rounding",
     "nas.samplers": "nas.searching.samplers",

@@ -125,6 +125,8 @@ def make(
 def make(
     room: Literal["trackers"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
 ) -> Tracker: ...
+@overload
+def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any: ...
 def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any:
     """Call a part's `make` with the user's options, checked against its signature.
 

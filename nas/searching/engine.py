@@ -31,8 +31,8 @@ from nas.interfaces import (
     Trial,
 )
 from nas.models.arch import Arch
+from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Goal, broken_limit, reward
-from nas.searching.points import cost_metrics, decode
 from nas.searching.samplers import distributions
 from nas.searching.studies.study import Heir, Log
 

@@ -16,8 +16,8 @@ from nas.evaluation.evaluate import Measured, perform
 from nas.interfaces import Choices, Fits, Metrics, Space, Task, TrainingEvaluator
 from nas.models.arch import Arch
 from nas.models.compound import LEAST_PIXELS
+from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Objective, metric_of
-from nas.searching.points import cost_metrics, decode
 from nas.searching.samplers import random_choices
 
 COUNTED = ("flops", "params")  # what no evaluation is needed for

@@ -18,6 +18,7 @@ from nas.core.units import format_count, format_seconds, parse_number
 from nas.evaluation.evaluate import Measured, make_evaluator, perform
 from nas.interfaces import Metrics, Space, Task, Trial
 from nas.models.arch import Arch
+from nas.models.points import cost_metrics
 from nas.searching.feasibility import (
     CHEAP,
     COUNTED,
@@ -28,7 +29,6 @@ from nas.searching.feasibility import (
     try_decode,
 )
 from nas.searching.objective import Bound, describe, metric_of
-from nas.searching.points import cost_metrics
 from nas.searching.samplers import distributions, guarded, random_choices
 from nas.searching.settings import settings_from
 from nas.searching.setup import Setup, prepare

@@ -20,13 +20,13 @@ from nas.core.resume import opening
 from nas.evaluation.durations import Shares
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
+from nas.searching.constraints import excess
 from nas.searching.engine import Engine
 from nas.searching.evaluator_spec import executor_options
 from nas.searching.feasibility import check_space
 from nas.searching.final_length import Length
 from nas.searching.outcome import finalists, finals, results, selection
 from nas.searching.plan import announced
-from nas.searching.points import excess
 from nas.searching.progress import SearchProgress
 from nas.searching.samplers import distributions, guarded, trial_seed
 from nas.searching.settings import settings_from

@@ -19,12 +19,13 @@ from nas.evaluation.packing import check_asked
 from nas.interfaces import Choices, Metrics, Space, TrainingEvaluator, Trial, Work
 from nas.models.arch import Arch
 from nas.models.load import baselines
+from nas.models.points import cost_metrics
 from nas.searching.engine import Budget
 from nas.searching.evaluator_spec import EXECUTORS, executor_options, work_of
 from nas.searching.feasibility import COUNTED, check_reach, check_space, fitted, known_costs
 from nas.searching.final_length import Length, length_of
 from nas.searching.objective import Bound, Goal, make_objective
-from nas.searching.points import LATENCY, Reference, cost_metrics, references
+from nas.searching.references import LATENCY, Reference, references
 from nas.searching.samplers import Draw, Prior, begins_late, no_excess, no_prior, random_choices
 from nas.searching.sampling.region import drawing
 from nas.searching.settings import Settings

@@ -12,8 +12,8 @@ import pytest
 from nas.core import registry
 from nas.interfaces import Choices, Space, Trial
 from nas.models.arch import Arch, Head, Stage
+from nas.models.points import cost_metrics
 from nas.searching.objective import Bound, Goal, make_objective
-from nas.searching.points import cost_metrics
 from nas.searching.samplers import distributions
 from nas.searching.studies.study import Journal, Log
 from nas.testing.contract import Contract

@@ -16,7 +16,7 @@ from nas.models.arch import Arch
 from nas.models.build import build_model
 from nas.models.cost import count
 from nas.searching.objective import Objective
-from nas.searching.points import references
+from nas.searching.references import references
 from nas.searching.samplers import distributions, mutate
 from nas.testing.contract import Contract, draw, space_of
 

@@ -16,9 +16,10 @@ from lib.plain_search import run
 
 from nas.core import registry
 from nas.interfaces import Metrics, Space, Trial
+from nas.models.points import decode
 from nas.searching.gp.posterior import posterior
 from nas.searching.objective import Goal, pareto_front, reward
-from nas.searching.points import decode, reference_points
+from nas.searching.references import reference_points
 from nas.searching.samplers import no_excess
 from nas.searching.sampling.region import drawing
 

@@ -22,8 +22,8 @@ from nas.core import registry
 from nas.core.errors import ArchError
 from nas.interfaces import Choices, Metrics, Space, Work
 from nas.models.arch import Arch
+from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Bound, Objective, hypervolume, make_objective, reward
-from nas.searching.points import cost_metrics, decode
 from nas.searching.samplers import random_choices
 
 EMBEDDED, SYNTHETIC, PARETO, PLAIN = "embedded", "synthetic", "pareto", "accuracy"

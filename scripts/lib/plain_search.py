@@ -10,9 +10,9 @@ from optuna.samplers import BaseSampler
 
 from nas.core import registry
 from nas.interfaces import Choices, Executor, Space, Trial
+from nas.models.points import decode
 from nas.searching.engine import Engine
 from nas.searching.objective import Goal, Objective, reward
-from nas.searching.points import decode
 from nas.searching.samplers import distributions
 from nas.searching.studies.study import SEARCH, Journal
 

@@ -13,8 +13,8 @@ import pytest
 from nas.core import registry, run_folder
 from nas.core.errors import OptionError
 from nas.interfaces import Choices, Metrics, Rung, Space, Trial
+from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Bound, Goal, make_objective
-from nas.searching.points import cost_metrics, decode
 from nas.searching.samplers import Past, Proposer, distributions, random_choices
 from nas.searching.search import search
 from nas.searching.studies.study import SEARCH, Journal

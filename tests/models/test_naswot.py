@@ -18,7 +18,7 @@ from nas.evaluation.naswot import by_channels, by_units, kernel, log_determinant
 from nas.interfaces import Space
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.models.build import build_model
-from nas.searching.points import decode
+from nas.models.points import decode
 from nas.searching.samplers import no_excess
 from nas.searching.search import search
 from nas.searching.start import zero_cost

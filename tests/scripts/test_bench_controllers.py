@@ -12,7 +12,7 @@ import torch
 
 from nas.searching.engine import Engine
 from nas.searching.objective import Goal
-from nas.searching.points import reference_points
+from nas.searching.references import reference_points
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))

@@ -10,7 +10,7 @@ import pytest
 
 from nas.core import registry
 from nas.interfaces import Space
-from nas.searching.points import decode
+from nas.models.points import decode
 from nas.searching.samplers import no_excess
 from nas.searching.search import search
 from nas.searching.start import zero_cost

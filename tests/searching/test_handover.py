@@ -12,6 +12,7 @@ from rich.console import Console
 
 from nas.core.run_folder import read_json
 from nas.interfaces import Rung, Trial
+from nas.models.points import cost_metrics, decode
 from nas.reporting import report
 from nas.reporting.terminal.search import show_search
 from nas.searching.final_length import length_of
@@ -27,7 +28,6 @@ from nas.searching.outcome.selection import (
     ranked,
     winner,
 )
-from nas.searching.points import cost_metrics, decode
 from nas.searching.samplers import random_choices
 from nas.searching.search import search
 from nas.searching.settings import settings_from

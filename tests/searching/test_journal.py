@@ -15,7 +15,7 @@ from nas.core import registry
 from nas.core.errors import RunError
 from nas.interfaces import Space, Trial
 from nas.searching.objective import Bound, Goal, Objective
-from nas.searching.points import reference_points
+from nas.searching.references import reference_points
 from nas.searching.samplers import distributions, key_of
 from nas.searching.studies import journal
 from nas.searching.studies.study import SEARCH, Journal, Log

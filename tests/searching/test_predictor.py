@@ -8,10 +8,11 @@ import pytest
 
 from nas.core import registry
 from nas.interfaces import Choices, Space, Trial
+from nas.models.points import cost_metrics, decode
 from nas.searching.controllers import predictor
 from nas.searching.gp.features import plain_points
 from nas.searching.objective import Bound, Goal, make_objective
-from nas.searching.points import cost_metrics, decode, reference_points
+from nas.searching.references import reference_points
 from nas.searching.samplers import Past, Proposer, key_of, no_past
 from nas.searching.sampling.region import drawing
 

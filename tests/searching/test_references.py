@@ -11,9 +11,10 @@ from nas.interfaces import Choices, Space
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.models.load import baselines
+from nas.models.points import decode
 from nas.searching.feasibility import fitted, reachable
 from nas.searching.objective import Bound, Goal, Objective
-from nas.searching.points import decode, reference_points, references
+from nas.searching.references import reference_points, references
 
 SPACES: dict[str, Space] = {
     name: registry.export("spaces", name, "SPACE") for name in registry.names("spaces")

@@ -11,8 +11,8 @@ import pytest
 
 from nas.core import registry
 from nas.interfaces import Choices, Space, Trial
+from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Bound, Goal, make_objective
-from nas.searching.points import cost_metrics, decode
 from nas.searching.samplers import distributions, random_choices
 from nas.searching.sampling.region import BAND, Region, drawing
 from nas.searching.studies.study import SEARCH, Journal

@@ -24,7 +24,7 @@ from nas.core.errors import ArchError, EvaluatorError, OptionError, did_you_mean
 from nas.core.tables import Row, number, read_rows
 from nas.interfaces import RECORD, Choices, Metrics, Option, Space
 from nas.models.arch import Arch
-from nas.searching.points import decode
+from nas.models.points import decode
 
 MOST_POINTS = 2_000_000  # of a space that is looked through for what an incomplete table lacks
 ENOUGH = 1000  # missing points, after which no more are looked for

@@ -26,6 +26,7 @@ from functools import cached_property
 from optuna.samplers import BaseSampler
 
 from nas.interfaces import SCORED, Choices, Metrics, Space
+from nas.models.points import decode
 from nas.searching.gp.features import Features, plain_points
 from nas.searching.gp.surrogate import (
     Acquisition,
@@ -38,7 +39,7 @@ from nas.searching.gp.surrogate import (
     prior_mean,
 )
 from nas.searching.objective import Goal, Objective, broken_limit
-from nas.searching.points import decode, reference_points
+from nas.searching.references import reference_points
 from nas.searching.samplers import (
     Draw,
     Excess,

@@ -19,9 +19,10 @@ import numpy as np
 from nas.core.errors import ArchError
 from nas.interfaces import Choices, Metrics, Space
 from nas.models.cost import sections
+from nas.models.points import decode
+from nas.searching.constraints import excess
 from nas.searching.gp.gaussian import Array, Rows
 from nas.searching.objective import Objective
-from nas.searching.points import decode, excess
 from nas.searching.samplers import Key, Prior, allowed_choices, key_of, no_prior
 
 SAMPLE = 500  # random points that tell how large a feature is in a space

@@ -17,8 +17,8 @@ from functools import cached_property
 from nas.core.errors import ArchError
 from nas.interfaces import Choices, Metrics, Space
 from nas.models.arch import Arch
+from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Bound, Goal
-from nas.searching.points import cost_metrics, decode
 from nas.searching.samplers import Draw, lowered, mutate, random_choices
 from nas.searching.sampling.tilt import Tilt, fit
 

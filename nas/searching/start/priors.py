@@ -21,9 +21,10 @@ from nas.core import registry
 from nas.core.errors import OptionError
 from nas.interfaces import Choices, Option, Space
 from nas.models.arch import Arch
+from nas.models.points import decode
+from nas.searching.constraints import excess
 from nas.searching.gp.features import Features
 from nas.searching.gp.posterior import Shown, fitted, learnt
-from nas.searching.points import decode, excess
 from nas.searching.samplers import Prior, no_prior
 from nas.searching.setup import Setup
 from nas.searching.start import zero_cost

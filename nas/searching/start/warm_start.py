@@ -20,9 +20,9 @@ from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError, RunError, did_you_mean
 from nas.data.identity import unchanged
 from nas.interfaces import SCORED, Metrics, Rung, Space, Trial
+from nas.models.points import decode
 from nas.searching.evaluator_spec import work_of
 from nas.searching.objective import Goal, broken_limit, reward
-from nas.searching.points import decode
 from nas.searching.settings import Settings, settings_from
 from nas.searching.setup import Setup, Start
 from nas.searching.start.old_settings import search_args

@@ -12,7 +12,7 @@ from nas.core.errors import ArchError, NasError, OptionError
 from nas.core.ledger import Ledger
 from nas.interfaces import Choices, Space
 from nas.models.arch import Arch
-from nas.searching.points import decode
+from nas.models.points import decode
 from nas.searching.samplers import Excess, allowed_choices
 
 FILE = "naswot.csv"
