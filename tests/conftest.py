@@ -238,7 +238,7 @@ def parse(words: list[str]) -> dict[str, Any]:
     return dict(command.commands[words[1]].make_context(words[1], list(words[2:])).params)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 600.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come about"

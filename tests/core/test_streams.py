@@ -34,7 +34,7 @@ def shell(folder: Path, line: str) -> tuple[int, str]:
         f'exec {sys.executable} -c "{START[2]}" "$@"\n'  # its code, not that of the pipe's end
     )
     script = f"{{ sh nas.sh {left}; echo $? >code.txt; }} {pipe} {right}"
-    done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, timeout=300)
+    done = subprocess.run(["sh", "-c", script], cwd=folder, capture_output=True, timeout=600)
     errors = folder / "err.txt"
     said = errors.read_text() if errors.exists() else ""
     return int((folder / "code.txt").read_text()), done.stdout.decode() + said

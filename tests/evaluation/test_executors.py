@@ -146,10 +146,10 @@ def test_one_that_dies_as_its_time_runs_out_ends_once(folder: Path) -> None:
     executor = made("local", str(folder / "trainer.py"), 1, kills=1)
     assert isinstance(executor, Processes)
     try:
-        executor.submit(training(folder, 1, limit=60.0))
+        executor.submit(training(folder, 1, limit=600.0))
         (worker,) = executor._workers
         assert worker
-        worker.process.join(60)
+        worker.process.join(600)
         worker.deadline = time.monotonic() - 1
         assert [outcome.metrics for outcome in executor.wait()] == [{"accuracy": 30.0}]
         executor.submit(training(folder, 2))
@@ -239,7 +239,7 @@ def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
     limit = 4.0
     executors.append(made(name, sleepy(folder), 2, hang=IDS[0]))
     tasks = [
-        dataclasses.replace(task, limit=limit if i < 1 else 60.0) for i, task in enumerate(TASKS)
+        dataclasses.replace(task, limit=limit if i < 1 else 600.0) for i, task in enumerate(TASKS)
     ]
     found = work(executors[0], tasks)
     assert found[0].error == "stopped at its time limit" and found[0].seconds == limit

@@ -175,7 +175,7 @@ def test_a_training_that_hangs_is_stopped_at_its_time_limit(
     hung = TRAINER.replace("time.sleep(self.sleep)", "time.sleep(seed * 600)")
     (folder / "trainer.py").write_text(hung)
     executor = opened(Work(str(folder / "trainer.py")), through=through, folder=folder)
-    given = trainings(folder, 2, limit=20.0)
+    given = trainings(folder, 2, limit=300.0)
     given = [given[0], dataclasses.replace(given[1], limit=2.0)]
     found = done(executor, given)
     assert found[1].error == "stopped at its time limit"

@@ -161,7 +161,7 @@ def test_a_dead_local_raylet_is_a_lost_cluster_and_the_search_goes_on(
         raylet = raylet_of(driver.pid)
         assert raylet
         os.kill(raylet, signal.SIGKILL)
-        stdout, stderr = driver.communicate(timeout=300)
+        stdout, stderr = driver.communicate(timeout=600)
     errors = [line for line in stderr.splitlines() if line.startswith("nas: ")]
     assert (driver.returncode, stdout, len(errors)) == (2, "", 1), stderr
     assert "lost the Ray cluster" in errors[0] and "--resume" in errors[0]

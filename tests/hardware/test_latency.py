@@ -171,7 +171,7 @@ def test_processes_that_share_the_file_measure_each_arch_once(file: Path) -> Non
     workers = [
         subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, text=True) for _ in range(3)
     ]
-    counts = [int(worker.communicate(timeout=300)[0]) for worker in workers]
+    counts = [int(worker.communicate(timeout=600)[0]) for worker in workers]
     assert sum(counts) == 2 == len(lines(file))
 
 

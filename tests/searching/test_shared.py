@@ -118,7 +118,7 @@ def die(log: SharedLog) -> None:
 
 def inherited(log: SharedLog, room: int = 9) -> list[Any]:
     """Wait until a driver takes over what a dead one left."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
         if heirs := log.inherit(room):
             return heirs

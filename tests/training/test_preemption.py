@@ -446,7 +446,7 @@ def test_where_it_is_ignored_it_stays_so(data: Data, tmp_path: Path, steps: Step
 
 def wait_for(true: Callable[[], object]) -> None:
     """Wait for something that comes soon."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600
     while not true():
         assert time.monotonic() < end
         time.sleep(0.005)
