@@ -29,7 +29,7 @@ import os
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
@@ -39,6 +39,12 @@ from lib import controller_search, controller_tables, flags, landscapes
 from lib.controller_search import Job, tried
 from lib.controller_tables import Row
 from lib.landscapes import EMBEDDED, PARETO, SYNTHETIC, Landscape
+
+from nas.cli.flags import pairs
+from nas.core import registry
+from nas.core.errors import OptionError
+from nas.core.settings import whole
+from nas.core.units import parse_count
 
 POINTS = (10, 20, 30, 50, 100, 200, 300, 400, 1000, 2000, 4000, 8000)
 CAPS = {"gp": 100}  # trials: its proposals take longer and longer
@@ -131,11 +137,10 @@ def jobs_of(given: argparse.Namespace) -> Iterator[Job]:
     Raises:
         NasError: an unknown controller, option, landscape or reward, or no such table.
     """
-    from nas.core.settings import whole
 
     rewards = [PARETO] if given.objective == PARETO else given.rewards.split(",")
     options = options_of(given.option)
-    caps = CAPS | {name: whole("cap", most, 1) for name, most in map(split, given.cap)}
+    caps = CAPS | {name: whole("cap", str(most), 1) for name, most in pairs(given.cap).items()}
     counts = given.points.split(",") if given.points else POINTS
     points = [whole("points", count, 1) for count in counts]
     names = controllers(given, options, rewards)
@@ -164,8 +169,6 @@ def places_of(given: argparse.Namespace) -> list[Landscape]:
     Raises:
         OptionError: an unknown one, or no such table.
     """
-    from nas.core.errors import OptionError
-    from nas.core.units import parse_count
 
     found = []
     if given.table:
@@ -182,28 +185,12 @@ def places_of(given: argparse.Namespace) -> list[Landscape]:
     return found
 
 
-def split(text: str) -> tuple[str, str]:
-    """Return NAME and VALUE of NAME=VALUE.
-
-    Raises:
-        OptionError: it is no such text.
-    """
-    from nas.core.errors import OptionError
-
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise OptionError(f"{text!r} is no NAME=VALUE")
-    return name, value
-
-
-def options_of(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+def options_of(texts: list[str]) -> dict[str, dict[str, Any]]:
     """Return the options of each controller."""
-    import yaml
-
     found: dict[str, dict[str, Any]] = {}
-    for name, value in map(split, texts):
+    for name, value in pairs(texts).items():
         controller, _, option = name.rpartition(".")
-        found.setdefault(controller, {})[option] = yaml.safe_load(value)
+        found.setdefault(controller, {})[option] = value
     return found
 
 
@@ -215,8 +202,6 @@ def controllers(
     Raises:
         OptionError: an unknown controller or option, or one that cannot pursue it.
     """
-    from nas.core import registry
-    from nas.core.errors import OptionError
 
     objective = PARETO if rewards == [PARETO] else "reward"
     asked = given.controllers.split(",") if given.controllers else None
@@ -257,7 +242,6 @@ def read(path: Path) -> list[Row]:
     Raises:
         OptionError: the file is no such file.
     """
-    from nas.core.errors import OptionError
 
     if not path.exists():
         return []

@@ -22,6 +22,12 @@ from typing import Any
 
 from lib import flags
 
+from nas.core import registry
+from nas.evaluation.cluster.connection import Share, connect, disconnect
+from nas.interfaces import Task, Work
+from nas.searching.samplers import random_choices
+from nas.searching.search import search
+
 # takes as long as it is told, and no CPU
 SLEEPER = """
 import time
@@ -47,9 +53,6 @@ WORKERS = 8
 
 def tasks(count: int, first: int = 0) -> list[Any]:
     """Return random archs of the space mbconv as tasks."""
-    from nas.core import registry
-    from nas.interfaces import Task
-    from nas.searching.samplers import random_choices
 
     space, rng = registry.export("spaces", "mbconv", "SPACE"), random.Random(first)
     points = (space.decode(random_choices(space, rng)) for _ in range(count))
@@ -90,8 +93,6 @@ def bare(given: list[Any]) -> float:
 
 def through(way: str, folder: Path, address: str, given: list[Any], sleep: float) -> float:
     """Return the seconds of tasks through the executor, its workers having started."""
-    from nas.core import registry
-    from nas.interfaces import Work
 
     work = Work(str(folder / "sleeper.py"), {"sleep": sleep})
     options = {"address": address, "through": way}
@@ -107,7 +108,6 @@ def through(way: str, folder: Path, address: str, given: list[Any], sleep: float
 
 def searched(folder: Path, trials: int, name: str, **executor: Any) -> tuple[float, float]:
     """Return the seconds and the CPU seconds of this process for a random search of no-ops."""
-    from nas.searching.search import search
 
     start, cpu = time.perf_counter(), time.process_time()
     search(
@@ -134,7 +134,6 @@ def overheads(folder: Path, address: str, asked: Any) -> Iterator[str]:
     many, few = tasks(asked.tasks), tasks(asked.tuned)
 
     def reached() -> float:
-        from nas.evaluation.cluster.connection import Share, connect, disconnect
 
         connect(address, Share(1, 0), "")
         try:

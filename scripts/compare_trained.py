@@ -19,11 +19,11 @@ import argparse
 import csv
 import statistics
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import torch
 from lib import flags
+from lib.processes import mapped
 
 from nas.core import registry, run_folder
 from nas.data.dataset import open_dataset
@@ -60,10 +60,9 @@ def main(words: Sequence[str] | None) -> None:
         for name, arch in archs.items()
         if (name, arch.id, str(seed), str(asked.epochs)) not in done
     ]
-    with ProcessPoolExecutor(asked.workers) as pool:
-        for row in pool.map(_train, jobs):
-            _append(asked.out, row)
-            print(*row, flush=True)
+    for row in mapped(_train, jobs, asked.workers):
+        _append(asked.out, row)
+        print(*row, flush=True)
     mine = {(name, arch.id, str(asked.epochs)) for name, arch in archs.items()}
     rows = run_folder.read_csv(asked.out)
     _show([row for row in rows if (row["name"], row["arch_id"], row["epochs"]) in mine])

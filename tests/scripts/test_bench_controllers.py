@@ -137,7 +137,7 @@ def test_a_controller_that_fails_leaves_the_others(
         (["--controllers", "tpee"], "no controller named 'tpee'"),
         (["--option", "random.x=1"], "controller random has no option 'x'"),
         (["--option", "tpe.x=1"], "--option tpe.NAME=VALUE: no such controller is compared"),
-        (["--option", "x"], "'x' is no NAME=VALUE"),
+        (["--option", "x"], "an option is given as name=value, not 'x'"),
         (["--landscapes", "flat"], "--landscapes takes embedded,synthetic, not 'flat'"),
         (["--rewards", "hrd"], "did you mean 'hard'"),
         (["--points", "x"], "--points takes a whole number"),
