@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from nas.core import run_folder
 from nas.core.errors import NasError, RunError
 from nas.core.units import format_seconds
 from nas.data.identity import unchanged, way_back
-from nas.interfaces import Executor, Outcome, Task
+from nas.evaluation.run_all import run_all
+from nas.interfaces import Outcome, Task
 from nas.models.arch import Arch
 from nas.scaling.member_setup import (
     ARCH,
@@ -77,18 +79,23 @@ def train_members(
     twins = _twins(rows)
     for name, first in twins.items():
         screen.say(f"{name} is the same network as {first}: trained once")
-    due = [row for row in rows if row["name"] not in twins and not _kept(plan, row, screen)]
+    kept = _Members(plan, screen)
+    due = [row for row in rows if row["name"] not in twins and not kept.has(row)]
     due.sort(key=lambda row: -row["flops"])
-    missing: dict[str, str] = {}
     reason, error = "", None
     try:
-        reason = _train(plan, due, missing, screen, stop) if due else ""
+        reason = _train(plan, due, kept, stop) if due else ""
     except NasError as caught:
         reason, error = str(caught), caught
     found = [
         _with_training(plan, row, twins.get(str(row["name"]), str(row["name"]))) for row in rows
     ]
-    more = {"members": found, "missing": missing, "stopped": reason, "trained_on": _alike(plan)}
+    more = {
+        "members": found,
+        "missing": kept.missing,
+        "stopped": reason,
+        "trained_on": _alike(plan),
+    }
     return more, error
 
 
@@ -143,16 +150,29 @@ def _twins(rows: Sequence[Row]) -> dict[str, str]:
     return twins
 
 
-def _kept(plan: Plan, row: Row, screen: ScalingProgress) -> dict[str, Any]:
-    """Return what is on file of a member that is trained, {} if it is not."""
-    path = plan.folder / row["name"] / MEMBER
-    found = _object(path)
-    if not path.exists():
-        return {}
-    if not _valid(found):
-        screen.say(f"{path} is damaged: measured again; what was trained stays")
-        return {}
-    return found if found["arch_id"] == _id(row) else {}
+@dataclass(frozen=True)
+class _Members:
+    """The members on file, a member.json in each one's folder; `missing`: why others failed."""
+
+    plan: Plan
+    screen: ScalingProgress
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def has(self, row: Row) -> bool:
+        """Tell whether a member is trained and measured."""
+        found = _object(self.plan.folder / row["name"] / MEMBER)
+        return _valid(found) and found["arch_id"] == _id(row)
+
+    def __contains__(self, item: tuple[Row, Task]) -> bool:
+        return self.has(item[0])
+
+    def finish(self, row: Row, task: Task, outcome: Outcome) -> None:
+        """Keep what came of a member, and tell of it."""
+        if outcome.error:
+            self.missing[row["name"]] = outcome.error.removeprefix("NasError: ")
+        else:
+            _keep(self.plan, row, outcome)
+        self.screen.say(_ending(row["name"], outcome))
 
 
 def _valid(found: Row) -> bool:
@@ -178,41 +198,31 @@ def _with_training(plan: Plan, row: Row, name: str) -> dict[str, Any]:
     return {**row, "training": {**found["metrics"], **{key: found[key] for key in WHERE}}}
 
 
-def _train(
-    plan: Plan, due: Sequence[Row], missing: dict[str, str], screen: ScalingProgress, stop: Stop
-) -> str:
-    """Train members; put the reasons of those that failed into `missing`; return that of a stop."""
-    names = {number: row for number, row in enumerate(due)}
-    reason = stop()
-    if reason:
+def _train(plan: Plan, due: Sequence[Row], kept: _Members, stop: Stop) -> str:
+    """Train members; return why some are left undone, "" for none."""
+    screen = kept.screen
+    if reason := stop():
         return reason
     for row in due:
+        path = plan.folder / row["name"] / MEMBER
+        if path.exists() and not _valid(_object(path)):
+            screen.say(f"{path} is damaged: measured again; what was trained stays")
         if aside := put_aside(plan.folder / row["name"], _id(row)):
             screen.say(f"{row['name']} is another network than before, which is kept as {aside}")
         begin(plan, row)
-    screen.say(opening(plan, due))
-    for line in warnings(plan, due):
+    for line in (opening(plan, due), *warnings(plan, due)):
         screen.say(line)
+    tasks = [(row, _task(plan, number, row)) for number, row in enumerate(due)]
     executor = open_executor(plan.setup, work_of(plan), plan.folder)
     screen.patient = False  # a training keeps what it has done when it is told to end
     try:
         with Progress([plan.folder / row["name"] for row in due], plan.epochs, screen.say):
-            for number, row in names.items():
-                executor.submit(_task(plan, number, row))
-            while names and not reason:
-                for outcome in executor.wait():
-                    row = names.pop(outcome.number)
-                    if outcome.error:
-                        missing[row["name"]] = outcome.error.removeprefix("NasError: ")
-                    else:
-                        _keep(plan, row, outcome)
-                    screen.say(_ending(row["name"], outcome))
-                reason = stop() if names else ""
+            return run_all(tasks, executor, kept, stop, patient=False)
     except KeyboardInterrupt:
-        reason = INTERRUPTED
+        return INTERRUPTED
     finally:
-        _close(executor, screen)
-    return reason
+        executor.close()
+        screen.patient = True
 
 
 def put_aside(folder: Path, arch_id: str) -> str:
@@ -225,11 +235,6 @@ def put_aside(folder: Path, arch_id: str) -> str:
         other = other.with_name(f"{other.name}-2")
     folder.rename(other)
     return other.name
-
-
-def _close(executor: Executor, screen: ScalingProgress) -> None:
-    executor.close()
-    screen.patient = True
 
 
 def _task(plan: Plan, number: int, row: Row) -> Task:
