@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import parse
+from conftest import parse, run_here
 from digits import TINY
 
 from nas.cli.commands import member as command
 from nas.cli.flags import given
-from nas.cli.program import main
 from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError, RunError
 from nas.evaluation.evaluate import FATAL
@@ -155,24 +154,21 @@ def copied(
 
 
 def test_a_damaged_member_is_measured_again_and_lost_weights_end_in_one_line(
-    copied: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    copied: Path,
 ) -> None:
     (copied / "b1" / "member.json").write_text('{"schema": 1, "metrics": {"test_accuracy": 9}}')
     (copied / "b0.5" / "member.json").unlink()
     (copied / "b0.5" / "weights" / "best.safetensors").unlink()
     epochs = (copied / "b1" / "results.csv").read_text()
-    monkeypatch.setattr(sys, "argv", ["nas", "resume", str(copied), "--json"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr()
-    assert ended.value.code == 1, said.err
-    result = json.loads(said.out)
+    said = run_here("resume", str(copied), "--json")
+    assert said.returncode == 1, said.stderr
+    result = json.loads(said.stdout)
     assert list(result["missing"]) == ["b0.5"]
     assert "has lost its weights: delete the folder" in result["missing"]["b0.5"]
     assert "training" in result["members"][1] and "training" not in result["members"][0]
     assert (copied / "b1" / "results.csv").read_text() == epochs
-    assert "b1/member.json is damaged: measured again" in said.err
-    last = said.err.splitlines()[-1]
+    assert "b1/member.json is damaged: measured again" in said.stderr
+    last = said.stderr.splitlines()[-1]
     assert last.startswith("nas: 1 of 2 members are missing (b0.5: ")
     assert last.endswith(f"`nas resume {copied.resolve()}` tries them again")
 

@@ -2,9 +2,7 @@
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -13,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import run_here
 from PIL import Image
 from safetensors.torch import save_file
 
-from nas.cli.program import main
 from nas.core.errors import MissingError, OptionError, RunError
 from nas.core.run_folder import read_json
 from nas.models import cam
@@ -94,21 +92,10 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.fixture
-def nas(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., Answer]:
-    def call(*words: str) -> Answer:
-        kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        monkeypatch.setattr(sys, "argv", ["nas", "explain", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-        shown = capsys.readouterr()
-        return int(end.value.code or 0), shown.out, shown.err
-
-    return call
+def nas(*words: str) -> tuple[int, str, str]:
+    """Run `nas explain`; return its exit code and what it printed."""
+    done = run_here("explain", *words)
+    return done.returncode, done.stdout, done.stderr
 
 
 # --- the maps
@@ -142,8 +129,8 @@ def test_b0s_map_adds_up_too() -> None:
 
 def test_the_gradients_method_is_the_same_on_a_linear_head() -> None:
     model, x = lively(TINY), torch.randn(2, 3, 32, 32)
-    cam, grad = (cam.explain(model, x, method=method) for method in ("cam", "gradcam"))
-    torch.testing.assert_close(cam.maps, grad.maps)
+    plain, grad = (cam.explain(model, x, method=method) for method in ("cam", "gradcam"))
+    torch.testing.assert_close(plain.maps, grad.maps)
 
 
 def test_a_hidden_layer_needs_gradients() -> None:
@@ -328,7 +315,9 @@ def test_a_flat_map_shows_no_place() -> None:
     assert verb.heat(steep).max() == 1
 
 
-def test_explain_lists_what_cannot_be_read(home: Path, nas: Callable[..., Answer]) -> None:
+def test_explain_lists_what_cannot_be_read(
+    home: Path,
+) -> None:
     code, out, _ = nas("images/one.png", "lost.png", "--models", "runs/train/a", "runs/train/b")
     assert code == 0 and "lost.png: No such file or directory" in out
     assert "1 of 2 could not be read" in out and "picture  runs/explain/explain/explain.png" in out
@@ -354,9 +343,7 @@ def test_explain_lists_what_cannot_be_read(home: Path, nas: Callable[..., Answer
         ("runs/train/a runs", "holds no images"),
     ],
 )
-def test_explain_refuses_in_one_line(
-    home: Path, nas: Callable[..., Answer], words: str, message: str
-) -> None:
+def test_explain_refuses_in_one_line(home: Path, words: str, message: str) -> None:
     code, out, err = nas(*words.split())
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert message in err
@@ -384,9 +371,7 @@ def test_the_true_class_is_told_where_the_folder_tells_it(home: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"caf\xe9.png", b"\xff\xfe.png", "日本 $x_1$.png".encode()])
 @pytest.mark.parametrize("output", [None, "x.html", "x.png"])
-def test_a_name_that_is_no_utf8_is_drawn(
-    home: Path, nas: Callable[..., Answer], name: bytes, output: str | None
-) -> None:
+def test_a_name_that_is_no_utf8_is_drawn(home: Path, name: bytes, output: str | None) -> None:
     folder = home / "odd"
     folder.mkdir()
     with open(os.path.join(os.fsencode(folder), name), "wb") as file:

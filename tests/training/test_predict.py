@@ -3,18 +3,15 @@
 import json
 import re
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from conftest import run_here
 from PIL import Image
 
-from nas.cli.program import main
 from nas.core import run_folder
 from nas.core.errors import OptionError
 from nas.models.arch import Arch, Head, Stage, Stem
@@ -32,7 +29,6 @@ RECIPE = Recipe(
     schedule="one_cycle", norm_momentum=0.1, augment=Augment(flip=False),
 )
 """
-Done = subprocess.CompletedProcess[str]
 
 
 @pytest.fixture(scope="module")
@@ -62,26 +58,6 @@ def here(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(place)
     monkeypatch.setenv("NAS_CACHE", str(place / "cache"))
     return place
-
-
-@pytest.fixture
-def nas(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Done]]:
-    """Run `nas` in this process, which is faster."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def call(*words: str) -> Done:
-        monkeypatch.setattr(sys, "argv", ["nas", *words])
-        with pytest.raises(SystemExit) as end:
-            main()
-        shown = capsys.readouterr()
-        assert isinstance(end.value.code, int)
-        return subprocess.CompletedProcess(words, end.value.code, shown.out, shown.err)
-
-    yield call
-    for number, handler in kept.items():
-        signal.signal(number, handler)
 
 
 RUN = "runs/train/train"
@@ -132,9 +108,7 @@ def test_an_image_turned_by_exif_or_of_another_mode_is_the_same_image(
     assert all(row["top"] == rows[0]["top"] for row in rows[1:])
 
 
-def test_a_broken_image_is_a_row_with_its_reason(
-    nas: Callable[..., Done], here: Path, tmp_path: Path
-) -> None:
+def test_a_broken_image_is_a_row_with_its_reason(here: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mixed"
     (folder / "deep").mkdir(parents=True)
     good = (here / "colours/red/2.jpg").read_bytes()
@@ -143,7 +117,7 @@ def test_a_broken_image_is_a_row_with_its_reason(
     (folder / "empty.png").write_bytes(b"")
     (folder / "text.webp").write_text("no image")
     (folder / "notes.txt").write_text("not looked at")
-    done = nas("predict", RUN, str(folder), "missing.jpg", "--json")
+    done = run_here("predict", RUN, str(folder), "missing.jpg", "--json")
     found = json.loads(done.stdout)
     names = [Path(row["path"]).name for row in found["images"]]
     assert names == ["cut.jpg", "good.jpg", "empty.png", "text.webp", "missing.jpg"]
@@ -151,24 +125,24 @@ def test_a_broken_image_is_a_row_with_its_reason(
     assert errors["good.jpg"] is None and errors["missing.jpg"] == "No such file or directory"
     assert all(errors[name] for name in ("cut.jpg", "empty.png", "text.webp"))
     assert (done.returncode, found["failed"], found["schema"]) == (0, 4, 1)
-    told = nas("predict", RUN, str(folder / "empty.png"), "missing.jpg")
+    told = run_here("predict", RUN, str(folder / "empty.png"), "missing.jpg")
     assert told.returncode == 1 and "2 of 2 could not be read" in told.stdout
 
 
-def test_predict_shows_a_line_an_image(nas: Callable[..., Done]) -> None:
-    done = nas("predict", RUN, "colours/red/3.jpg", "colours/blue/3.jpg", "--top", "1")
+def test_predict_shows_a_line_an_image() -> None:
+    done = run_here("predict", RUN, "colours/red/3.jpg", "colours/blue/3.jpg", "--top", "1")
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and len(lines) == 2 and all("%" in line for line in lines)
     assert lines[0].startswith("colours/red/3.jpg  ")
 
 
-def test_val_counts_each_class(nas: Callable[..., Done]) -> None:
-    found = json.loads(nas("val", RUN, "--json").stdout)
+def test_val_counts_each_class() -> None:
+    found = json.loads(run_here("val", RUN, "--json").stdout)
     assert (found["schema"], found["split"], found["n"]) == (1, "test", 12)
     assert [row["n"] for row in found["per_class"]] == [4, 4, 4]
     hits = sum(found["confusion"][i][i] for i in range(3))
     assert found["top1"] == pytest.approx(100 * hits / 12)
-    shown = nas("val", RUN).stdout
+    shown = run_here("val", RUN).stdout
     assert (
         "test split of colours: 12 of 12 images, 3 of 3 classes" in shown
         and "hardest classes" in shown
@@ -234,33 +208,29 @@ def test_val_warns_when_the_images_have_changed(here: Path) -> None:
         ("proxy-check", "--data"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(
-    nas: Callable[..., Done], here: Path, words: str, message: str
-) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(here: Path, words: str, message: str) -> None:
     (here / "exported/export/e").mkdir(parents=True, exist_ok=True)
     (here / "exported/export/e/args.yaml").write_text("base: x\n")
-    done = nas(*words.split())
+    done = run_here(*words.split())
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("nas: ") and message in last
     assert [path.name for path in (here / "runs/train").iterdir()] == ["train"]
 
 
-def test_train_prints_one_object_and_resume_its_result_again(
-    nas: Callable[..., Done], tmp_path: Path
-) -> None:
+def test_train_prints_one_object_and_resume_its_result_again(tmp_path: Path) -> None:
     words = "train tiny.json --data colours --recipe proxy --epochs 1 --tracker none --json"
-    done = nas(*words.split(), "--project", str(tmp_path), "--recipe-option", "lr=0.01")
+    done = run_here(*words.split(), "--project", str(tmp_path), "--recipe-option", "lr=0.01")
     found = json.loads(done.stdout)
     assert done.returncode == 0 and found["schema"] == 1 and found["test"]["n"] == 12
     assert "epoch 1/1 loss" in done.stderr
     assert run_folder.read_args(Path(found["run"]))["recipe_options"] == {"lr": 0.01}
-    again = nas("resume", found["run"], "--json", "-q")
+    again = run_here("resume", found["run"], "--json", "-q")
     assert (again.returncode, again.stderr) == (0, "") and json.loads(again.stdout) == found
 
 
 def test_an_interrupted_training_prints_how_to_go_on(
-    nas: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nas.reporting.terminal import train as train_screen
 
@@ -273,48 +243,48 @@ def test_an_interrupted_training_prints_how_to_go_on(
     words = "train tiny.json --data colours --recipe proxy --epochs 2 --tracker none"
     with monkeypatch.context() as patch:
         patch.setattr(train_screen.TrainingScreen, "epoch", pressed)
-        done = nas(*words.split(), "--project", str(tmp_path))
+        done = run_here(*words.split(), "--project", str(tmp_path))
     assert done.returncode == 130 and "stopped after epoch 1 of 2" in done.stdout
     line = done.stderr.splitlines()[-1]
     assert line == f"resume with: nas {words} --project {tmp_path} --resume"
-    gone_on = nas(*line.removeprefix("resume with: nas ").split())
+    gone_on = run_here(*line.removeprefix("resume with: nas ").split())
     assert gone_on.returncode == 0 and "epoch 2/2" in gone_on.stderr
     assert "epoch 1/2" not in gone_on.stderr
 
 
 def test_ctrl_c_before_the_first_epoch_stops_at_once(
-    nas: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from nas.training import setup
 
     monkeypatch.setattr(setup, "open_asked", lambda *_, **__: signal.raise_signal(signal.SIGINT))
     words = f"train tiny.json --data colours --recipe proxy --project {tmp_path}"
-    done = nas(*words.split())
+    done = run_here(*words.split())
     assert done.returncode == 130 and not list(tmp_path.iterdir())
     assert done.stderr.splitlines()[-1] == f"resume with: nas {words} --resume"
 
 
-def test_resume_goes_on_with_a_search(nas: Callable[..., Done], tmp_path: Path) -> None:
+def test_resume_goes_on_with_a_search(tmp_path: Path) -> None:
     search = f"search --evaluator synthetic --target-flops 400M --trials 4 --project {tmp_path}"
-    first = json.loads(nas(*search.split(), "--json", "-q").stdout)
+    first = json.loads(run_here(*search.split(), "--json", "-q").stdout)
     arguments = run_folder.read_args(Path(first["run"]))
     run_folder.write_args(Path(first["run"]), {**arguments, "trials": 6})
-    again = json.loads(nas("resume", first["run"], "--json", "-q").stdout)
+    again = json.loads(run_here("resume", first["run"], "--json", "-q").stdout)
     assert (again["run"], again["trials"]) == (first["run"], 6)
 
 
-def test_doctor_shows_data_machine_and_advice(nas: Callable[..., Done]) -> None:
-    done = nas("doctor", "--data", "colours")
+def test_doctor_shows_data_machine_and_advice() -> None:
+    done = run_here("doctor", "--data", "colours")
     assert done.returncode == 0
     for text in ("colours: 60 images, 3 classes", "JPEG 60", "machine", "torch", "nas search"):
         assert text in done.stdout
-    refused = nas("doctor", "--data", "nowhere")
+    refused = run_here("doctor", "--data", "nowhere")
     assert refused.returncode == 1 and "no data 'nowhere'" in refused.stdout
-    alone = json.loads(nas("doctor", "--json").stdout)
+    alone = json.loads(run_here("doctor", "--json").stdout)
     assert alone["schema"] == 1 and alone["data"] is None
 
 
-def test_bench_shows_the_latency_of_a_run(nas: Callable[..., Done]) -> None:
-    done = nas("bench", RUN, "--device", "fake", "--batch-size", "2")
+def test_bench_shows_the_latency_of_a_run() -> None:
+    done = run_here("bench", RUN, "--device", "fake", "--batch-size", "2")
     assert done.returncode == 0, done.stderr
     assert "latency" in done.stdout and "images/s" in done.stdout and "tiny at 32" in done.stdout
