@@ -18,6 +18,7 @@ from nas.models.arch import Arch
 from nas.reporting import pictures
 from nas.reporting.html import data, family, scale, search, train
 from nas.reporting.html.markup import render
+from nas.searching.result import SearchResult
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
@@ -106,7 +107,9 @@ def write(folder: Path, say: Callable[[str], None] = lambda text: None) -> Path:
         elif "members" in result:
             page = scale.page(result, env, families_beside(folder, result))
         else:
-            page = search.page(data.read(folder, result, args, env), _family(folder, result))
+            found_search = SearchResult.from_dict(result)
+            family_made = _family(folder, found_search)
+            page = search.page(data.read(folder, found_search, args, env), family_made)
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
             f"{folder / RESULT} lacks what a report needs ({type(error).__name__}: {error}); "
@@ -158,9 +161,9 @@ def _json(path: Path) -> dict[str, Any]:
     return run_folder.read_object(path) if path.exists() else {}
 
 
-def _family(folder: Path, result: Mapping[str, Any]) -> dict[str, object] | None:
+def _family(folder: Path, result: SearchResult) -> dict[str, object] | None:
     """Return the section of the latest family of a search, if there is one."""
-    if not result.get("best"):
+    if not result.best:
         return None
     for other in reversed(run_folder.runs("scale", folder.resolve().parent.parent)):
         try:
@@ -168,8 +171,7 @@ def _family(folder: Path, result: Mapping[str, Any]) -> dict[str, object] | None
         except NasError:  # another run's damage is not this one's
             continue
         if "members" in made:
-            base, best = (entry["arch"] for entry in (made["baseline"], result["best"]))
-            same = Arch.from_dict(base).id == Arch.from_dict(best).id
+            same = Arch.from_dict(made["baseline"]["arch"]).id == result.best.arch.id
             return scale.in_search(made, same)
     return None
 

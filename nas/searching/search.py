@@ -28,6 +28,7 @@ from nas.searching.final_length import Length
 from nas.searching.outcome import finalists, finals, results, selection
 from nas.searching.plan import announced
 from nas.searching.progress import SearchProgress
+from nas.searching.result import SearchResult
 from nas.searching.samplers import distributions, guarded, trial_seed
 from nas.searching.settings import settings_from
 from nas.searching.setup import Setup, prepare
@@ -52,8 +53,10 @@ def search(
     screen: SearchProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     **settings: Any,
-) -> dict[str, Any]:
-    """Search a space; return what `nas search --json` prints (`best`, `trials`, `run`, ...).
+) -> SearchResult:
+    """Search a space; return what it found (`best`, `leaderboard`, `run`, ...).
+
+    `to_dict()` of it is what `nas search --json` prints.
 
     `settings` are the command's flags with underscores, as text or numbers:
     `nas.search(space="mbconv", target_flops="400M", trials=200)`. The run folder is
@@ -177,7 +180,7 @@ def _search(
     executor: Executor,
     screen: SearchProgress,
     interrupted: Callable[[], bool],
-) -> dict[str, Any]:
+) -> SearchResult:
     chosen = setup.settings
     try:
         if setup.start.trials and isinstance(journal, Journal):

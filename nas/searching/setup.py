@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from optuna.samplers import BaseSampler
 
@@ -26,6 +25,7 @@ from nas.searching.feasibility import COUNTED, check_reach, check_space, fitted,
 from nas.searching.final_length import Length, length_of
 from nas.searching.objective import Bound, Goal, make_objective
 from nas.searching.references import LATENCY, Reference, references
+from nas.searching.result import WarmStart
 from nas.searching.samplers import Draw, Prior, begins_late, no_excess, no_prior, random_choices
 from nas.searching.sampling.region import drawing
 from nas.searching.settings import Settings
@@ -48,11 +48,11 @@ class Start:
     trials: tuple[Trial, ...] = ()
     prior: Prior = no_prior
 
-    def told(self) -> dict[str, Any] | None:
+    def told(self) -> WarmStart | None:
         """Return what the result says of it."""
         if not self.source:
             return None
-        return {"source": self.source, "taken_over": len(self.trials), "line": self.line}
+        return WarmStart(source=self.source, taken_over=len(self.trials), line=self.line)
 
 
 @dataclass(frozen=True)

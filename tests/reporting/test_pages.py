@@ -8,6 +8,7 @@ import json
 import math
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -153,6 +154,6 @@ def test_a_cost_is_compared_in_words(ratio: float, words: str) -> None:
 
 
 def test_tiny_nets_are_counted_in_thousands() -> None:
-    entries = [{"metrics": {"params": 4390.0}}, {"metrics": {"params": 2e6}}]
+    entries: Any = [SimpleNamespace(metrics={"params": n}) for n in (4390.0, 2e6)]
     assert _unit(entries, "params") == ("k", 1e3) and _unit(entries[1:], "params") == ("M", 1e6)
     assert _unit(entries, "flops") == ("M", 1e6)

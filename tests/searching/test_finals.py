@@ -1,7 +1,9 @@
 """The finals: seeds that chose nobody, rows that are not repeated, the spread, the handing over."""
 
+import math
 import random
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,12 +17,12 @@ from nas.core.ledger import columns
 from nas.interfaces import Outcome, Rung, Task, Trial
 from nas.models.arch import Arch
 from nas.searching.engine import KEPT
+from nas.searching.objective import Objective
 from nas.searching.outcome import finalists, finals, results, selection
 from nas.searching.outcome.explanation import as_candidate
 from nas.searching.outcome.finals import (
     Finalist,
     Standing,
-    entry,
     hand_over,
     play,
     pooled_deviation,
@@ -201,12 +203,13 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_an_entry_tells_what_the_search_had_seen(tmp_path: Path) -> None:
+def test_a_final_result_tells_what_the_search_had_seen(tmp_path: Path) -> None:
     standing = played(tmp_path, Course())[1]
-    told = entry(standing)
-    assert (told["name"], told["arch_id"]) == ("search #1", ARCHS[1].id)
-    assert (told["searched"], told["accuracy"]) == (69.0, standing.mean)
-    assert (told["accuracy_std"], told["seed_deviation"]) == (standing.error, standing.deviation)
+    told = results.final_result(standing, Objective())
+    assert (told.name, told.arch_id) == ("search #1", ARCHS[1].id)
+    assert (told.searched, told.accuracy) == (69.0, standing.mean)
+    assert (told.searched_reward, told.reward) == (69.0, standing.mean)
+    assert (told.accuracy_std, told.seed_deviation) == (standing.error, standing.deviation)
 
 
 # its accuracy grows with the parameters, but for the seed of the search: there it is the reverse
@@ -318,18 +321,17 @@ def test_the_leaderboard_has_what_finalists_showed_as_candidates(folder: Path) -
     (folder / "lucky.py").write_text(LUCKY)
     settings: dict[str, Any] = {"space": "space.py", "evaluator": "lucky.py", "trials": 6}
     found = search(**settings, pruner="none", finalists=2, final_seeds=2)
-    random, best = found["random"], found["best"]
+    random, best = found.random, found.best
+    assert random and best
     ((was, reward),) = {
-        (row["searched"], row["searched_reward"])
-        for row in found["finals"]
-        if row["arch_id"] == random["arch_id"]
+        (row.searched, row.searched_reward) for row in found.finals if row.arch_id == random.arch_id
     }
     shown = as_candidate(found, random)
-    assert shown["metrics"]["accuracy"] == was == reward == shown["reward"]
-    assert shown["metrics"]["accuracy"] != random["metrics"]["accuracy"]
-    beside = {**found["finals"][0], "searched": None, "searched_reward": None, "searched_std": None}
-    blank = as_candidate({"finals": [beside]}, {**best, "arch_id": beside["arch_id"]})
-    assert "reward" not in blank and "accuracy" not in blank["metrics"] and blank["metrics"]
+    assert shown.metrics["accuracy"] == was == reward == shown.reward
+    assert shown.metrics["accuracy"] != random.metrics["accuracy"]
+    beside = replace(found.finals[0], searched=None, searched_reward=None, searched_std=None)
+    blank = as_candidate(replace(found, finals=(beside,)), replace(best, arch_id=beside.arch_id))
+    assert math.isnan(blank.reward) and not blank.known and blank.metrics
 
 
 @pytest.mark.parametrize(("seconds", "playing"), [(100.0, 3), (50.0, 2)])
@@ -361,7 +363,7 @@ def test_weights_of_what_both_studies_proposed_are_those_of_its_own_training(
     untold = SimpleNamespace(fingerprint="")
     setup: Any = SimpleNamespace(settings=chosen, evaluator=untold)
     # random search's, with the number that the search gave it
-    best = {"arch_id": "a", "number": 7, "origin": "random search", "metrics": {"epochs": 4.0}}
+    best: Any = SimpleNamespace(arch_id="a", metrics={"epochs": 4.0})
     told = results._weights(folder, setup, studies, best, {})
     assert told == "its training as a candidate, 4 epochs"
     assert (folder / "best" / "model.safetensors").read_text() == "right"

@@ -18,6 +18,7 @@ from nas.reporting.terminal.search import show_search
 from nas.searching.final_length import length_of
 from nas.searching.outcome.explanation import Contender, choose, explain, why
 from nas.searching.outcome.finals import Finalist, Standing
+from nas.searching.outcome.results import final_result
 from nas.searching.outcome.selection import (
     Judged,
     finalists,
@@ -28,6 +29,7 @@ from nas.searching.outcome.selection import (
     ranked,
     winner,
 )
+from nas.searching.result import BestArch, Candidate, EvaluatorInfo, SearchResult, SpaceInfo
 from nas.searching.samplers import random_choices
 from nas.searching.search import search
 from nas.searching.settings import settings_from
@@ -72,6 +74,27 @@ def trials_of(setup: Setup, accuracies: list[float]) -> list[Trial]:
     return found
 
 
+def result_of(best: Candidate | None, **more: Any) -> SearchResult:
+    """Return the result of a search of three trials that hands this network over."""
+    return SearchResult(
+        run=Path("runs/search/search"),
+        space=SpaceInfo(name="mbconv", size=1),
+        controller="random",
+        evaluator=EvaluatorInfo(name="synthetic", title=""),
+        objective="accuracy",
+        reward="hard",
+        trials=3,
+        proposals=3,
+        states={"done": 3},
+        seconds=0.0,
+        best=best and BestArch(**vars(best)),
+        leaders=(),
+        references=(),
+        gains=(),
+        **more,
+    )
+
+
 def test_the_best_expected_is_handed_over_and_the_best_observed_told(setup: Setup) -> None:
     trials = trials_of(setup, [60.0, 70.0, 66.0])
     study = Judged(trials, {0: (61.0, 0.5), 1: (65.0, 0.4), 2: (66.5, 0.3)})
@@ -83,7 +106,7 @@ def test_the_best_expected_is_handed_over_and_the_best_observed_told(setup: Setu
     other = observed_best(setup, study, best)
     assert (other["number"], other["reward"]) == (1, 70.0)
     assert other["posterior"]["accuracy"] == 65.0
-    said = why({"best": best, "observed_best": other})
+    said = why(result_of(best, observed_best=other))
     assert "trial 2 (reward 66.000, accuracy 66.00 observed, 66.50 ±0.30 posterior)" in said
     assert "trial 1 (reward 70.000, accuracy 70.00 observed, 65.00 ±0.40 posterior)" in said
     assert "winner's curse" in said
@@ -93,15 +116,15 @@ def test_where_the_two_are_one_it_is_told_so(setup: Setup) -> None:
     study = Judged(trials_of(setup, [60.0, 70.0]), {0: (61.0, 0.5), 1: (69.0, 0.4)})
     best = winner(setup, "best", study, {})
     assert best and best["number"] == 1 and observed_best(setup, study, best) is None
-    assert why({"best": best, "observed_best": None}).endswith("It was best observed too.")
+    assert why(result_of(best)).endswith("It was best observed too.")
 
 
 def test_without_beliefs_the_best_observed_is_handed_over(setup: Setup) -> None:
     study = Judged(trials_of(setup, [60.0, 70.0, 66.0]))
     best = winner(setup, "best", study, {})
     assert best and (best["number"], best["posterior"]) == (1, None)
-    assert observed_best(setup, study, best) is None and why({"best": best}) == ""
-    assert winner(setup, "best", Judged([]), {}) is None and why({"best": None}) == ""
+    assert observed_best(setup, study, best) is None and why(result_of(best)) == ""
+    assert winner(setup, "best", Judged([]), {}) is None and why(result_of(None)) == ""
 
 
 def test_the_reward_is_counted_at_the_believed_accuracy_and_the_known_cost() -> None:
@@ -136,10 +159,11 @@ def test_finalists_are_chosen_by_belief_and_the_finals_name_the_winner() -> None
     best = handed_over(setup, study, Judged([]), final)
     assert best
     row, verdict = best
+    finals = tuple(final_result(each, setup.goal.objective) for each in final.values())
     assert (row["number"], row["metrics"]["accuracy"], row["origin"]) == (2, 64.0, "search")
     assert row["posterior"]["accuracy"] == 66.5
     assert verdict.startswith("Handed over is search #2 (64.00 %, ")
-    assert "finalists were chosen by posterior mean" in why({"best": row, "finals": [{}]})
+    assert "finalists were chosen by posterior mean" in why(result_of(row, finals=finals))
 
 
 def test_a_model_is_asked_from_ten_trials_on_and_never_for_a_front(setup: Setup) -> None:
@@ -156,11 +180,11 @@ def test_a_model_is_asked_from_ten_trials_on_and_never_for_a_front(setup: Setup)
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def found(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
     return search(**NOISY, trials=40, project=tmp_path_factory.mktemp("runs"))
 
 
-def test_a_search_hands_over_by_its_own_posterior(found: dict[str, Any]) -> None:
+def test_a_search_hands_over_by_its_own_posterior(found: SearchResult) -> None:
     best, rival = found["best"], found["random"]
     every = [*found["leaders"], rival]
     assert best["posterior"]["reward"] == max(row["posterior"]["reward"] for row in every)
@@ -171,13 +195,13 @@ def test_a_search_hands_over_by_its_own_posterior(found: dict[str, Any]) -> None
         assert found["observed_best"]["posterior"]["reward"] <= best["posterior"]["reward"]
 
 
-def shown(result: dict[str, Any]) -> str:
+def shown(result: SearchResult) -> str:
     console = Console(width=2000, record=True, file=io.StringIO())
     show_search(result, console)
     return console.export_text()
 
 
-def test_screen_card_and_report_say_both(found: dict[str, Any]) -> None:
+def test_screen_card_and_report_say_both(found: SearchResult) -> None:
     text, run = why(found), Path(found["run"])
     assert text
     assert text in shown(found) and "posterior %" in shown(found)
@@ -186,7 +210,7 @@ def test_screen_card_and_report_say_both(found: dict[str, Any]) -> None:
     assert "best by posterior mean" in page and "posterior (%)" in page
 
 
-def test_a_run_of_an_older_version_still_shows_and_reports(found: dict[str, Any]) -> None:
+def test_a_run_of_an_older_version_still_shows_and_reports(found: SearchResult) -> None:
     run = Path(found["run"])
     kept = (run / "result.json").read_text()
     old = read_json(run / "result.json")
@@ -198,7 +222,7 @@ def test_a_run_of_an_older_version_still_shows_and_reports(found: dict[str, Any]
     del old["verdict"], old["search"], old["references_counted"]
     (run / "result.json").write_text(json.dumps(old))
     page = report.write(run).read_text()
-    assert "posterior" not in page and "posterior" not in shown(old)
+    assert "posterior" not in page and "posterior" not in shown(SearchResult.from_dict(old))
     (run / "result.json").write_text(kept)
 
 
@@ -220,7 +244,7 @@ def test_a_front_is_not_ranked_and_shows_what_is_handed_over(
     assert accuracies == sorted(accuracies, reverse=True)
     text = shown(found)
     assert f"★ trial {found['best']['number']} " in text and "1. trial" not in text
-    page = (Path(found["run"]) / "report.html").read_text()
+    page = report.write(found.run).read_text()
     assert "in bold what is handed over" in page and "1. trial" not in page
 
 

@@ -54,10 +54,10 @@ def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
     show(result, screen.show_search, as_json)
     if ending := screen.ending(result):
         say(ending)
-    if result["stopped"] == STOPPED:
+    if result.stopped == STOPPED:
         say_resume()
         return INTERRUPTED
-    return 0 if result["met"] else NOT_MET
+    return 0 if result.met else NOT_MET
 
 
 @with_settings(Settings)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 from nas.core import run_folder
 from nas.core.errors import RunError
 from nas.core.units import amount
-from nas.interfaces import SCORED, SPENT
+from nas.interfaces import SCORED, SPENT, Metrics
 from nas.reporting.html.axes import Axis
 from nas.reporting.html.charts import Point
 from nas.reporting.html.markup import escape
 from nas.searching.objective import hypervolume, pareto_front
 from nas.searching.outcome.explanation import as_candidate
+from nas.searching.result import BestArch, Candidate, SearchResult
 
 TITLES = {
     "efficientnet_b0": "EfficientNet-B0",
@@ -43,7 +44,7 @@ RANDOM = "random search"
 class Found:
     """A search as its files tell it; `cost` is the metric that accuracy was traded for."""
 
-    result: dict[str, Any]
+    result: SearchResult
     args: dict[str, Any]
     env: dict[str, Any]
     trials: list[dict[str, str]]
@@ -57,17 +58,24 @@ class Found:
         """Return the cost as an axis of a chart."""
         return AXES.get(self.cost, Axis(self.cost, "", 1.0))
 
+    @property
+    def best(self) -> BestArch:
+        """Return what is handed over, of a search that evaluated anything."""
+        if not self.result.best:
+            raise LookupError("best")
+        return self.result.best
 
-def read(folder: Path, result: dict[str, Any], args: dict[str, Any], env: dict[str, Any]) -> Found:
+
+def read(folder: Path, result: SearchResult, args: dict[str, Any], env: dict[str, Any]) -> Found:
     """Return a search with its tables; those that are not there are empty."""
     # a study that evaluated nothing has tables without a header
-    tables = TABLES if result.get("best") else ((name, ()) for name, _ in TABLES)
+    tables = TABLES if result.best else ((name, ()) for name, _ in TABLES)
     trials, rivals, front, shares = (
         _table(folder / f"{name}.csv", *columns) for name, columns in tables
     )
-    if not trials and result.get("trials"):
-        raise RunError(f"{folder}/trials.csv lacks the {result['trials']} trials: was it edited?")
-    cost = result.get("pareto") or next(iter(result.get("targets") or {}), "flops")
+    if not trials and result.trials:
+        raise RunError(f"{folder}/trials.csv lacks the {result.trials} trials: was it edited?")
+    cost = result.pareto or next(iter(result.targets), "flops")
     return Found(result, args, env, trials, rivals, front, shares, cost)
 
 
@@ -88,27 +96,31 @@ def title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def label(entry: dict[str, Any]) -> str:
+def label(entry: BestArch) -> str:
     """Return where a net came from: `search #3`, or the name of a reference."""
-    return title(entry["label"]) if "label" in entry else f"trial {entry['number']}"
+    return title(entry.label) if entry.label else f"trial {entry.number}"
 
 
-def accuracy(metrics: dict[str, float]) -> str:
+def accuracy(metrics: Metrics) -> str:
     """Return an accuracy with its standard deviation, a dash where there is none."""
     if "accuracy" not in metrics:
         return "–"
-    std = metrics.get("accuracy_std")
-    return f"{metrics['accuracy']:.2f}" + (f" ± {std:.2f}" if std else "")
+    return spread(metrics["accuracy"], metrics.get("accuracy_std"))
 
 
-def references(result: dict[str, Any]) -> list[dict[str, Any]]:
+def spread(mean: float, std: float | None) -> str:
+    """Return a mean with its deviation, where that is known."""
+    return f"{mean:.2f}" + (f" ± {std:.2f}" if std else "")
+
+
+def references(result: SearchResult) -> list[Candidate]:
     """Return the references that have an accuracy, with what they showed as candidates."""
-    return [as_candidate(result, entry) for entry in result["references"]]
+    return [as_candidate(result, entry) for entry in result.references]
 
 
-def compared(result: dict[str, Any]) -> list[dict[str, Any]]:
+def compared(result: SearchResult) -> list[Candidate]:
     """Return the entries that the winner is compared with, with what they showed as candidates."""
-    random = [as_candidate(result, result["random"])] if result.get("random") else []
+    random = [as_candidate(result, result.random)] if result.random else []
     return [*references(result), *random]
 
 
@@ -122,7 +134,7 @@ def number(text: object) -> float:
 
 def points(found: Found, rows: list[dict[str, str]]) -> list[Point]:
     """Return the evaluated trials of a table that have an accuracy and the cost."""
-    names = list(next(iter(found.result["leaders"]), found.result["best"])["choices"])
+    names = list(next(iter(found.result.leaders), found.best).choices)
     found_points = []
     for row in rows:
         accuracy, cost = number(row.get("accuracy")), number(row.get(found.cost))
@@ -134,21 +146,26 @@ def points(found: Found, rows: list[dict[str, str]]) -> list[Point]:
     return found_points
 
 
-def entry_point(found: Found, entry: dict[str, Any]) -> Point | None:
+def entry_point(found: Found, entry: Candidate) -> Point | None:
     """Return the winner or a reference as a point, None without the cost or an accuracy."""
-    metrics, name = entry["metrics"], title(entry["name"])
-    if name == "best":
+    metrics, name = entry.metrics, title(entry.name)
+    if isinstance(entry, BestArch):
         name = f"winner, {label(entry)}"
     if found.cost not in metrics or "accuracy" not in metrics:
         return None
     accuracy, cost = metrics["accuracy"], metrics[found.cost]
-    hover = _hover(found, name, accuracy, cost, entry["reward"], entry["choices"])
-    spread = metrics.get("accuracy_std", 0.0)
-    return Point(name, cost, accuracy, entry["reward"], spread, hover)
+    hover = _hover(found, name, accuracy, cost, entry.reward, entry.choices)
+    std = metrics.get("accuracy_std", 0.0)
+    return Point(name, cost, accuracy, entry.reward, std, hover)
 
 
 def _hover(
-    found: Found, name: str, accuracy: float, cost: float, reward: float, choices: dict[str, Any]
+    found: Found,
+    name: str,
+    accuracy: float,
+    cost: float,
+    reward: float,
+    choices: Mapping[str, object],
 ) -> str:
     lines = [
         f"<b>{escape(name)}</b>",

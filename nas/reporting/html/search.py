@@ -10,13 +10,13 @@ from typing import Any
 
 from nas.core import run_folder
 from nas.core.units import amount, format_count, format_seconds
-from nas.models.arch import Arch
 from nas.reporting.html import charts, data, leaders, training
 from nas.reporting.html.axes import plot
 from nas.reporting.html.charts import Point
 from nas.reporting.html.drawing import networks
 from nas.reporting.html.markup import Page, command, date, join, power, signed
 from nas.searching.outcome.explanation import as_candidate, why
+from nas.searching.result import Candidate, Gain, SearchResult
 
 # what an accuracy of this evaluator is, beyond its own title
 MEANING = {
@@ -35,14 +35,14 @@ def page(found: data.Found, family: Mapping[str, Any] | None) -> Page:
     """Return the page of a search; `family`: the members of `scale.in_search`, if there are any."""
     result = found.result
     context: dict[str, Any] = {
-        "run": result["run"],
+        "run": str(result.run),
         "headline": _headline(found),
         "facts": _facts(found),
-        "meaning": MEANING.get(result["evaluator"]["name"], ANY_MEANING),
+        "meaning": MEANING.get(result.evaluator.name, ANY_MEANING),
         "alerts": _alerts(found),
-        "best": bool(result.get("best")),
+        "best": bool(result.best),
     }
-    if result.get("best"):
+    if result.best:
         context |= {
             "figures": _figures(found),
             "gains": _gains(found),
@@ -53,45 +53,45 @@ def page(found: data.Found, family: Mapping[str, Any] | None) -> Page:
             "winner": _winner(found),
             "leaders": leaders.section(found),
             "family": family,
-            "next": command("nas", "scale", result["run"], "--phi", "1..7"),
+            "next": command("nas", "scale", str(result.run), "--phi", "1..7"),
         }
-    return Page("search.html", f"{result['space']['name']}: report of a search", context)
+    return Page("search.html", f"{result.space.name}: report of a search", context)
 
 
 def _facts(found: data.Found) -> list[tuple[str, object]]:
-    result, states = found.result, found.result["states"]
-    trials = [f"{result['trials']:,} evaluated of {result['proposals']:,} proposed"]
+    result, states = found.result, found.result.states
+    trials = [f"{result.trials:,} evaluated of {result.proposals:,} proposed"]
     trials += [
         f"{states[n]} {n}"
         for n in ("stopped", "duplicate", "rejected", "failed", "dropped", "earlier")
         if states.get(n)
     ]
-    size = power(result["space"]["size"])
-    goal = result["objective"]
-    if result.get("pareto"):
+    size = power(result.space.size)
+    goal = result.objective
+    if result.pareto:
         goal = f"Pareto front of accuracy against {found.axis.name}; best by {goal}"
     return [
-        ("Space", join([result["space"]["name"], ", ", size, " points"])),
+        ("Space", join([result.space.name, ", ", size, " points"])),
         ("Objective", goal),
-        ("Controller", f"{result['controller']}, seed {found.args.get('seed', 'unknown')}"),
-        ("Evaluator", result["evaluator"]["title"]),
+        ("Controller", f"{result.controller}, seed {found.args.get('seed', 'unknown')}"),
+        ("Evaluator", result.evaluator.title),
         ("Trials", ", ".join(trials)),
         *[
-            ("Warm start", warmed["line"].removeprefix("warm start: "))
-            for warmed in [result.get("warm_start")]
+            ("Warm start", warmed.line.removeprefix("warm start: "))
+            for warmed in [result.warm_start]
             if warmed
         ],
-        ("Evaluation", f"{format_seconds(result['seconds'])}, all trials added up"),
+        ("Evaluation", f"{format_seconds(result.seconds)}, all trials added up"),
         ("Started", date(found.env)),
-        ("Repeat", command("nas", "search", "--config", f"{result['run']}/{run_folder.ARGS}")),
+        ("Repeat", command("nas", "search", "--config", f"{result.run}/{run_folder.ARGS}")),
     ]
 
 
 def _headline(found: data.Found) -> str:
-    best, space = found.result.get("best"), found.result["space"]["name"]
+    best, space = found.result.best, found.result.space.name
     if not best:
         return f"Search of {space}: no net was evaluated"
-    metrics = best["metrics"]
+    metrics = best.metrics
     cost = amount(found.cost, metrics[found.cost])
     return f"Search of {space}: {metrics['accuracy']:.2f} % at {cost}"
 
@@ -99,9 +99,9 @@ def _headline(found: data.Found) -> str:
 def _alerts(found: data.Found) -> list[str]:
     """Return what a reader must know before believing the figures."""
     result, notes = found.result, []
-    if result.get("stopped"):
-        notes.append(f"The search ended early: {result['stopped']}.")
-    if result.get("best") and not result.get("met", True):
+    if result.stopped:
+        notes.append(f"The search ended early: {result.stopped}.")
+    if result.best and not result.met:
         notes.append("No evaluated net is within the budget; the best by reward is shown.")
     reasons = Counter(row["reason"] for row in found.trials if row.get("state") == "failed")
     if reasons:
@@ -113,7 +113,7 @@ def _alerts(found: data.Found) -> list[str]:
 
 
 def _figures(found: data.Found) -> list[tuple[str, str, str]]:
-    best, metrics = found.result["best"], found.result["best"]["metrics"]
+    best, metrics = found.best, found.best.metrics
     flops = metrics["flops"]
     figures = [
         ("accuracy", f"{data.accuracy(metrics)} %", _deviation(found)),
@@ -123,7 +123,7 @@ def _figures(found: data.Found) -> list[tuple[str, str, str]]:
             f"multiply-adds = {format_count(2 * flops)} FLOPs at 2 per MAC",
         ),
         ("parameters", format_count(metrics["params"]), "weights and biases"),
-        ("reward", f"{best['reward']:.2f}", data.label(best)),
+        ("reward", f"{best.reward:.2f}", data.label(best)),
     ]
     if not metrics.get("accuracy_std"):
         figures[0] = (*figures[0][:2], "no standard deviation from this evaluator")
@@ -133,7 +133,7 @@ def _figures(found: data.Found) -> list[tuple[str, str, str]]:
 
 
 def _deviation(found: data.Found) -> str:
-    if found.result.get("finals"):
+    if found.result.finals:
         return "on validation images, ± the standard error over the seeds of the finals"
     return "± one standard deviation"
 
@@ -145,16 +145,12 @@ def _device(found: data.Found) -> str:
 def _gains(found: data.Found) -> list[str]:
     """Return what the winner gains over the references and random search, in sentences."""
     result = found.result
-    beside = [entry for entry in (result.get("search"),) if entry]
-    others = {entry["name"]: entry for entry in [*data.compared(result), *beside]}
+    beside = [result.search] if result.search else []
+    others = {entry.name: entry for entry in [*data.compared(result), *beside]}
     reason = why(result)
     notes = [reason] if reason else []
-    notes += [
-        _gain(found, gain, others[gain["over"]])
-        for gain in result["gains"]
-        if gain["over"] in others
-    ]
-    if result["best"]["metrics"].get("accuracy_std") and not result.get("finals"):
+    notes += [_gain(found, gain, others[gain.over]) for gain in result.gains if gain.over in others]
+    if found.best.metrics.get("accuracy_std") and not result.finals:
         notes.append(
             f"As the best of {_known(result):,} uncertain values the winner's accuracy is likely "
             "too high: confirm it before quoting it."
@@ -162,15 +158,15 @@ def _gains(found: data.Found) -> list[str]:
     return notes
 
 
-def _gain(found: data.Found, gain: dict[str, Any], other: dict[str, Any]) -> str:
-    mine, theirs = found.result["best"]["metrics"], other["metrics"]
+def _gain(found: data.Found, gain: Gain, other: Candidate) -> str:
+    mine, theirs = found.best.metrics, other.metrics
     named = {data.RANDOM: _rival(found.result), "search": "the search's own best"}
-    name = named.get(other["name"], data.title(other["name"]))
-    text = f"{signed(gain['accuracy'])} points of accuracy over {name}, "
+    name = named.get(other.name, data.title(other.name))
+    text = f"{signed(gain.accuracy)} points of accuracy over {name}, "
     text += compared(found.axis.name, mine[found.cost] / theirs[found.cost])
-    spread = gain.get("accuracy_std", 0.0)
-    word = "gain" if gain["accuracy"] >= 0 else "difference"
-    if gain["within_noise"]:
+    spread = gain.accuracy_std or 0.0
+    word = "gain" if gain.accuracy >= 0 else "difference"
+    if gain.within_noise:
         text += f"; this {word} is smaller than the noise (two standard deviations of it are "
         return f"{text}{2 * spread:.2f} points): the two cannot be told apart."
     if spread:
@@ -185,13 +181,13 @@ def compared(name: str, ratio: float) -> str:
     return f"{name} {100 * abs(ratio - 1):.1f} % {'lower' if ratio <= 1 else 'higher'}"
 
 
-def _known(result: dict[str, Any]) -> int:
+def _known(result: SearchResult) -> int:
     """Return how many trials a search knows: its own and those that it took over."""
-    return int(result["trials"]) + int(result["states"].get("earlier", 0))
+    return result.trials + result.states.get("earlier", 0)
 
 
-def _rival(result: dict[str, Any]) -> str:
-    equal = "as many new evaluations" if result["states"].get("earlier") else "equal budget"
+def _rival(result: SearchResult) -> str:
+    equal = "as many new evaluations" if result.states.get("earlier") else "equal budget"
     return f"random search at {equal}"
 
 
@@ -203,11 +199,11 @@ def _front(found: data.Found) -> dict[str, object]:
     references = [data.entry_point(found, entry) for entry in data.references(result)]
     bounds = {
         f"{word} {amount(metric, value)}": value
-        for word, group in (("target", "targets"), ("limit", "limits"))
-        for metric, value in (result.get(group) or {}).items()
+        for word, group in (("target", result.targets), ("limit", result.limits))
+        for metric, value in group.items()
         if metric == found.cost
     }
-    best = result["best"]
+    best = found.best
     winner = data.entry_point(found, as_candidate(result, best)) or data.entry_point(found, best)
     chart = charts.front_chart(
         trials, front, rivals, [p for p in references if p], winner or trials[0], axis, bounds
@@ -223,7 +219,7 @@ def _front(found: data.Found) -> dict[str, object]:
 
 def _elasticity(found: data.Found, trials: list[Point]) -> list[str]:
     """Return what a looser and a tighter budget would do to the best accuracy seen."""
-    target = float((found.result.get("targets") or {}).get(found.cost, 0))
+    target = float(found.result.targets.get(found.cost, 0))
     within = {
         factor: max((p.accuracy for p in trials if p.cost <= factor * target), default=math.nan)
         for factor in (0.9, 1.0, 1.1)
@@ -249,14 +245,14 @@ def _change(points: float) -> str:
 
 def _progress(found: data.Found) -> dict[str, object] | None:
     """Return how the best reward grew, of a Pareto search the front; None if nothing is known."""
-    if found.result.get("pareto"):
+    if found.result.pareto:
         return _dominated(found)
     series = {"search": data.best_so_far(found.trials), data.RANDOM: data.best_so_far(found.rivals)}
     series = {name: values for name, values in series.items() if values}
     if not series:  # all that is known was taken over
         return None
-    known = [entry for entry in data.references(found.result) if "reward" in entry]
-    levels = {data.title(entry["name"]): entry["reward"] for entry in known}
+    known = [entry for entry in data.references(found.result) if entry.known]
+    levels = {data.title(entry.name): entry.reward for entry in known}
     compared = f", against {_rival(found.result)}" if len(series) > 1 else ""
     return {
         "title": f"Best reward after each evaluation{compared}",
@@ -291,7 +287,7 @@ def _importance(found: data.Found) -> dict[str, object] | None:
     count = _known(found.result)
     if not shares or count < FEWEST:
         return None
-    what = "accuracy" if found.result.get("pareto") else "the reward"
+    what = "accuracy" if found.result.pareto else "the reward"
     note = (
         f"PED-ANOVA: how differently the trials that are best in {what} spread over the options of "
         "a choice than all trials do. The shares add up to 100 %; they say that a choice matters, "
@@ -305,12 +301,12 @@ def _importance(found: data.Found) -> dict[str, object] | None:
 def _winner(found: data.Found) -> dict[str, object]:
     """Return the winner, beside the best reference that is another net."""
     result = found.result
-    mine = f"Winner, {data.label(result['best'])}"
-    nets = [(mine, Arch.from_dict(result["best"]["arch"]))]
+    mine = f"Winner, {data.label(found.best)}"
+    nets = [(mine, found.best.arch)]
     title, note = "The winner", ""
-    others = (r for r in result["references"] if r["arch_id"] != result["best"]["arch_id"])
+    others = (r for r in result.references if r.arch_id != found.best.arch_id)
     for entry in itertools.islice(others, 1):
-        nets.append((data.title(entry["name"]), Arch.from_dict(entry["arch"])))
+        nets.append((data.title(entry.name), entry.arch))
         title = f"The winner beside {nets[1][0]}"
         note = " In colour: what the winner does differently."
     return {"title": title, "net": networks(nets, note)}

@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from nas.core.units import format_count
 from nas.reporting.html import data
 from nas.reporting.html.markup import Table, code
+from nas.searching.result import SearchResult
 
 HEAD = ("net", "trained anew", "each seed", "in the search", "reward", "arch")
 
 
 def sections(found: data.Found) -> dict[str, object]:
     """Return what the template is told; `trained` is None where nothing was trained."""
-    if not found.result.get("training_flops"):
+    if not found.result.training_flops:
         return {"trained": None, "finals": None}
     return {"trained": _cost(found.result), "finals": _finals(found.result)}
 
 
-def _cost(result: dict[str, Any]) -> dict[str, object]:
+def _cost(result: SearchResult) -> dict[str, object]:
     """Return how much was trained and stopped, and what random search was given."""
-    rival = result.get("random")
+    rival = result.random
     return {
-        "stopped": result["states"].get("stopped", 0),
-        "trials": result["trials"],
-        "flops": format_count(result["training_flops"]),
-        "random": rival
-        and {"trials": rival["trials"], "flops": format_count(rival["training_flops"])},
+        "stopped": result.states.get("stopped", 0),
+        "trials": result.trials,
+        "flops": format_count(result.training_flops),
+        "random": {"trials": rival.trials, "flops": format_count(rival.training_flops)}
+        if rival
+        else None,
     }
 
 
-def _finals(result: dict[str, Any]) -> dict[str, object] | None:
+def _finals(result: SearchResult) -> dict[str, object] | None:
     """Return the table of the last round, and how far the seeds of one net lie apart."""
-    finals = sorted(result.get("finals") or [], key=lambda entry: -entry["accuracy"])
+    finals = sorted(result.finals, key=lambda entry: -entry.accuracy)
     if not finals:
         return None
     rows = [
         [
-            entry["name"],
-            _mean(entry),
-            ", ".join(f"{value:.2f}" for value in entry["accuracies"]),
-            "–" if entry["searched"] is None else f"{entry['searched']:.2f}",
-            f"{entry['reward']:.2f}",
-            code(entry["arch_id"]),
+            entry.name,
+            data.spread(entry.accuracy, entry.accuracy_std),
+            ", ".join(f"{value:.2f}" for value in entry.accuracies),
+            "–" if entry.searched is None else f"{entry.searched:.2f}",
+            f"{entry.reward:.2f}",
+            code(entry.arch_id),
         ]
         for entry in finals
     ]
-    deviation = finals[0]["seed_deviation"]
+    deviation = finals[0].seed_deviation
     spread = (
         f"one training's standard deviation over seeds is {deviation:.2f} points, pooled over all"
         if deviation
@@ -55,11 +55,6 @@ def _finals(result: dict[str, Any]) -> dict[str, object] | None:
     marked = {
         place
         for place, entry in enumerate(finals)
-        if result["best"] and entry["arch_id"] == result["best"]["arch_id"]
+        if result.best and entry.arch_id == result.best.arch_id
     }
     return {"spread": spread, "table": Table(HEAD, rows, marked=marked, label="Finals")}
-
-
-def _mean(entry: dict[str, Any]) -> str:
-    error = entry["accuracy_std"]
-    return f"{entry['accuracy']:.2f}" + (f" ± {error:.2f}" if error else "")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,15 +15,32 @@ from rich.table import Table
 from nas.core.quoting import command
 from nas.core.units import amount, format_count
 from nas.evaluation.durations import TIME_LIMIT
-from nas.interfaces import SCORED, SPENT, Fleet, Trial
+from nas.interfaces import SCORED, SPENT, Fleet, Metrics, Trial
 from nas.searching.objective import Goal, pareto_front
 from nas.searching.outcome.explanation import as_candidate, why
 from nas.searching.progress import SearchProgress
+from nas.searching.result import (
+    Candidate,
+    FinalResult,
+    Gain,
+    Leader,
+    Posterior,
+    SearchResult,
+)
 
 SHOWN = 5
 SAVED = ("report.html", "best/arch.json", "trials.csv")
 PAUSE = 1.0  # seconds between two lines where there is no terminal
-Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the leaderboard; `reward`: nan where it does not order them."""
+
+    name: str
+    metrics: Metrics
+    reward: float = math.nan
+    posterior: Posterior | None = None
 
 
 class SearchScreen(SearchProgress):
@@ -109,14 +125,14 @@ class SearchScreen(SearchProgress):
             self._rank(trial)
 
     def _rank(self, trial: Trial) -> None:
-        row: Row = {"name": self._title(trial), "metrics": trial.metrics}
+        name = self._title(trial)
         if cost := self._goal.pareto:
-            rows = [*self._best, row]
-            points = [(r["metrics"]["accuracy"], -r["metrics"].get(cost, math.inf)) for r in rows]
+            rows = [*self._best, Row(name, trial.metrics)]
+            points = [(r.metrics["accuracy"], -r.metrics.get(cost, math.inf)) for r in rows]
             self._best = [rows[index] for index in pareto_front(points)]
             return
-        row = {**row, "reward": self._goal.reward_of(trial)}
-        self._best = sorted([*self._best, row], key=lambda r: -r["reward"])[:SHOWN]
+        row = Row(name, trial.metrics, self._goal.reward_of(trial))
+        self._best = sorted([*self._best, row], key=lambda r: -r.reward)[:SHOWN]
 
     def _picture(self) -> Group:
         board = leaderboard(spread(self._best, SHOWN))
@@ -139,7 +155,7 @@ class SearchScreen(SearchProgress):
             own = "" if cost == "flops" else f" {amount(cost, metrics[cost])}"
             return f"{seen}{own} front of {len(self._best)}{tail}"
         worth = self._goal.reward_of(trial)
-        best = self._best[0]["reward"] if self._best else worth
+        best = self._best[0].reward if self._best else worth
         return f"{seen} reward {worth:.3f} best {best:.3f}{tail}"
 
 
@@ -171,63 +187,66 @@ def accuracy(metrics: Mapping[str, float]) -> str:
     """Return accuracy with its standard deviation, in percent; a dash where there is none."""
     if "accuracy" not in metrics:
         return "–"
-    deviation = metrics.get("accuracy_std")
-    shown = f"{metrics['accuracy']:.2f}"
-    return f"{shown} ±{deviation:.2f}" if deviation else shown
+    return _spread(metrics["accuracy"], metrics.get("accuracy_std"))
+
+
+def _spread(mean: float, deviation: float | None) -> str:
+    return f"{mean:.2f} ±{deviation:.2f}" if deviation else f"{mean:.2f}"
 
 
 def leaderboard(rows: Sequence[Row]) -> Table:
     """Return the table of the best archs and of what they are compared with."""
     table = Table(box=None, pad_edge=False)
     table.add_column("arch")
-    latency = any("latency_ms" in row["metrics"] for row in rows)
-    judged = any(row.get("posterior") for row in rows)
+    latency = any("latency_ms" in row.metrics for row in rows)
+    judged = any(row.posterior for row in rows)
     heads = ["accuracy %", *["posterior %"] * judged, "FLOPs (MACs)", "params"]
-    valued = any("reward" in row for row in rows)
+    valued = not all(math.isnan(row.reward) for row in rows)
     for title in (*heads, *["latency"] * latency, *["reward"] * valued):
         table.add_column(title, justify="right", no_wrap=True)
     for row in rows:
-        metrics = row["metrics"]
-        cells = [accuracy(row.get("posterior") or {})] if judged else []
+        metrics = row.metrics
+        cells = [_posterior(row.posterior)] if judged else []
         cells += [format_count(metrics["flops"]), format_count(metrics["params"])]
         if latency:
             cells.append(f"{metrics['latency_ms']:.3g} ms" if "latency_ms" in metrics else "–")
         if valued:
-            cells.append(f"{row['reward']:.3f}" if "reward" in row else "–")
-        table.add_row(row["name"], accuracy(metrics), *cells)
+            cells.append("–" if math.isnan(row.reward) else f"{row.reward:.3f}")
+        table.add_row(row.name, accuracy(metrics), *cells)
     return table
 
 
-def show_search(result: Row, console: Console) -> None:
+def _posterior(found: Posterior | None) -> str:
+    return _spread(found.accuracy, found.accuracy_std) if found else "–"
+
+
+def show_search(result: SearchResult, console: Console) -> None:
     """Print the end of a search: leaderboard, gains, where it is saved, what to do next."""
     rows = _rows(result)
-    states = ", ".join(f"{n} {name}" for name, n in result["states"].items() if n)
-    space = result["space"]
-    console.print(
-        f"space {space['name']}: {space['size']:,} archs; controller {result['controller']}"
-    )
-    console.print(f"{result['proposals']} proposals: {states}. {result['evaluator']['title']}")
-    if warmed := result.get("warm_start"):
-        console.print(warmed["line"])
-    if result["pareto"]:
-        chosen = f"the net of the front with the best reward, {result['objective']}"
-        console.print(f"objectives: accuracy up, {result['pareto']} down; handed over is {chosen}")
+    states = ", ".join(f"{n} {name}" for name, n in result.states.items() if n)
+    space = result.space
+    console.print(f"space {space.name}: {space.size:,} archs; controller {result.controller}")
+    console.print(f"{result.proposals} proposals: {states}. {result.evaluator.title}")
+    if result.warm_start:
+        console.print(result.warm_start.line)
+    if result.pareto:
+        chosen = f"the net of the front with the best reward, {result.objective}"
+        console.print(f"objectives: accuracy up, {result.pareto} down; handed over is {chosen}")
     else:
-        console.print(f"reward = {result['objective']}")
-    if result["reward"] == "soft" and result["targets"]:
+        console.print(f"reward = {result.objective}")
+    if result.reward == "soft" and result.targets:
         console.print(
             "soft reward: its optimum does not depend on the target T (see docs/search.md)"
         )
     if not rows:
         console.print(f"no arch was evaluated: {why_none(result)}")
     else:
-        hidden = {"reward"} if result["pareto"] else set()  # no order of a front
-        console.print(leaderboard([{k: row[k] for k in row if k not in hidden} for row in rows]))
+        console.print(leaderboard(rows))
         if reason := why(result):
             console.print(reason)
-    if result["finals"]:
-        console.print(finals_board(result))
-        deviation = result["finals"][0]["seed_deviation"]
+    if result.finals:
+        console.print(finals_board(result.finals))
+        deviation = result.finals[0].seed_deviation
         spread = (
             f"one training's deviation over seeds {deviation:.2f} points"
             if deviation
@@ -237,43 +256,36 @@ def show_search(result: Row, console: Console) -> None:
             f"finals: validation accuracy with new seeds, mean ± standard error; {spread}. The "
             "test images were not read"
         )
-        length = result.get("finals_length") or {}
-        if length.get("text") and length["enough"]:  # else it was said above
-            console.print(f"finals: {length['text']}", soft_wrap=True)
-    if result["hypervolume"]:
-        volumes = ", ".join(f"{name} {v:.3f}" for name, v in result["hypervolume"].items())
-        console.print(f"front of {result['front']} archs (pareto.csv); hypervolume: {volumes}")
-    for gain in result["gains"]:
+        length = result.finals_length
+        if length and length.text and length.enough:  # else it was said above
+            console.print(f"finals: {length.text}", soft_wrap=True)
+    if result.hypervolume:
+        volumes = ", ".join(f"{name} {v:.3f}" for name, v in result.hypervolume.items())
+        console.print(f"front of {result.front} archs (pareto.csv); hypervolume: {volumes}")
+    for gain in result.gains:
         console.print(_gain(gain))
     console.print("FLOPs are multiply-adds (MACs); tools that count both report twice as many")
-    saved = [name for name in SAVED if (Path(result["run"]) / name).is_file()]
-    console.print(f"saved   {result['run']}  ({', '.join(saved)})")
-    if result["best"] and result["training_flops"]:
+    saved = [name for name in SAVED if (result.run / name).is_file()]
+    console.print(f"saved   {result.run}  ({', '.join(saved)})")
+    if result.best and result.training_flops:
         print_training(result, console)
-    elif result["best"]:
-        console.print(f"next    {command('nas', 'scale', result['run'], '--phi', '1..7')}")
+    elif result.best:
+        console.print(f"next    {command('nas', 'scale', str(result.run), '--phi', '1..7')}")
 
 
-def ending(result: Row) -> str:
+def ending(result: SearchResult) -> str:
     """Return in a sentence why a search ended early, and how it goes on; "" where it did not."""
-    stopped, ends = result["stopped"], result.get("ends", {})
+    stopped, ends = result.stopped, result.ends
     if stopped != TIME_LIMIT:
         return f"stopped early: {stopped}" if stopped else ""
     resume = "`--resume --time-limit 20m` goes on"
-    if not result["leaders"]:
+    if not result.leaders:
         return f"the time limit passed before a candidate was evaluated; {resume}"
-    random, seeds = (
-        result["random"],
-        len((result["finals"] or [{"accuracies": ()}])[0]["accuracies"]),
-    )
+    random, seeds = result.random, len(result.finals[0].accuracies) if result.finals else 0
     reached = {
-        "search": f"the search after {_several(result['trials'], 'trial')}",
+        "search": f"the search after {_several(result.trials, 'trial')}",
         "random search": "random search "
-        + (
-            f"after {_several(random['trials'], 'trial')}"
-            if random
-            else "before it had an accuracy"
-        ),
+        + (f"after {_several(random.trials, 'trial')}" if random else "before it had an accuracy"),
         "finals": "the finals "
         + (f"after {_several(seeds, 'seed')}" if seeds else "before each net was trained"),
     }
@@ -281,78 +293,80 @@ def ending(result: Row) -> str:
     return f"the time limit ended {cut}; {resume}"
 
 
-def why_none(result: Row) -> str:
+def why_none(result: SearchResult) -> str:
     """Return why no arch has an accuracy."""
-    states = result["states"]
-    if result["stopped"]:
-        return str(result["stopped"])
+    states = result.states
+    if result.stopped:
+        return result.stopped
     for state, reason in (("failed", "every evaluation failed"), ("rejected", "none was allowed")):
         if states.get(state):
             return f"{reason} ({states[state]} {state}); the reasons are in trials.csv"
     return "none was proposed"
 
 
-def _place(result: Row, place: int) -> str:
+def _place(result: SearchResult, place: int) -> str:
     """Return the rank of a leader; the nets of a front have none, one of them is handed over."""
-    if not result["pareto"]:
+    if not result.pareto:
         return f"{place}. "
-    best = result["best"]
-    chosen = best and result["leaders"][place - 1]["arch_id"] == best["arch_id"]
+    best = result.best
+    chosen = best and result.leaders[place - 1].arch_id == best.arch_id
     return "★ " if chosen else "  "
 
 
-def _rows(result: Row) -> list[Row]:
+def _rows(result: SearchResult) -> list[Row]:
     """Return the rows of the leaderboard: the search's best, references, random search's best."""
     rows = [
-        {**row, "name": f"{_place(result, place)}trial {row['number']}{_note(row)}"}
-        for place, row in enumerate(result["leaders"], 1)
+        _row(result, each, f"{_place(result, place)}trial {each.number}{_note(each)}")
+        for place, each in enumerate(result.leaders, 1)
     ]
-    shown = {row["arch_id"] for row in result["leaders"]}
-    others = [row for row in result["references"] if row["arch_id"] not in shown]
-    if random := result["random"]:
-        others.append({**random, "name": f"{random['name']} ({random['trials']} trials)"})
-    rows += [as_candidate(result, row) for row in others]
-    counted = result.get("references_counted", ())
-    return rows + [{**row, "name": f"{row['name']}, {row['reason']}"} for row in counted]
+    shown = {each.arch_id for each in result.leaders}
+    others = [each for each in result.references if each.arch_id not in shown]
+    rows += [_row(result, as_candidate(result, each), each.name) for each in others]
+    if random := result.random:
+        name = f"{random.name} ({random.trials} trials)"
+        rows.append(_row(result, as_candidate(result, random), name))
+    counted = result.references_counted
+    return rows + [Row(f"{each.name}, {each.reason}", each.metrics) for each in counted]
 
 
-def _note(row: Row) -> str:
-    name = row.get("reference")
-    return f" ({name})" if name else _taken(row)
+def _row(result: SearchResult, each: Candidate, name: str) -> Row:
+    reward = math.nan if result.pareto else each.reward  # no order of a front
+    return Row(name, each.metrics, reward, each.posterior)
 
 
-def _taken(row: Row) -> str:
-    return " (earlier)" if row.get("state") == "earlier" else ""
+def _note(leader: Leader) -> str:
+    taken = " (earlier)" if leader.state == "earlier" else ""
+    return f" ({leader.reference})" if leader.reference else taken
 
 
-def print_training(result: Row, console: Console) -> None:
+def print_training(result: SearchResult, console: Console) -> None:
     """Print what the trainings cost and what to do with the winner."""
-    spent, rival = format_count(result["training_flops"]), result["random"]
-    other = f"; random search {format_count(rival['training_flops'])}" if rival else ""
+    spent, rival = format_count(result.training_flops), result.random
+    other = f"; random search {format_count(rival.training_flops)}" if rival else ""
     console.print(f"trained {spent} multiply-adds{other}")
-    if training := result.get("weights"):
-        console.print(f"weights {result['run']}/best/model.safetensors: of {training}")
-    train = command("nas", "train", result["run"], "--data", result["data"])
+    if training := result.weights:
+        console.print(f"weights {result.run}/best/model.safetensors: of {training}")
+    train = command("nas", "train", str(result.run), "--data", str(result.data))
     console.print(f"next    {train}")
 
 
-def finals_board(result: Row) -> Table:
+def finals_board(finals: Sequence[FinalResult]) -> Table:
     """Return the table of the last round, best first."""
     table = Table(box=None, pad_edge=False)
     for title in ("finalist", "accuracy %", "each seed", "in the search", "reward"):
         table.add_column(title, justify="left" if title == "finalist" else "right", no_wrap=True)
-    for row in sorted(result["finals"], key=lambda row: -row["reward"]):
-        seeds = " ".join(f"{value:.2f}" for value in row["accuracies"])
-        seen = "–" if row["searched"] is None else f"{row['searched']:.2f}"
-        cells = [accuracy(row), seeds, seen, f"{row['reward']:.3f}"]
-        table.add_row(row["name"], *cells)
+    for row in sorted(finals, key=lambda row: -row.reward):
+        seeds = " ".join(f"{value:.2f}" for value in row.accuracies)
+        seen = "–" if row.searched is None else f"{row.searched:.2f}"
+        cells = [_spread(row.accuracy, row.accuracy_std), seeds, seen, f"{row.reward:.3f}"]
+        table.add_row(row.name, *cells)
     return table
 
 
-def _gain(gain: Row) -> str:
-    over = "the search's best" if gain["over"] == "search" else gain["over"]
-    start = f"over {over}: reward {gain['reward']:+.3f}, accuracy {gain['accuracy']:+.2f}"
-    if gain["accuracy_std"] is None:
+def _gain(gain: Gain) -> str:
+    over = "the search's best" if gain.over == "search" else gain.over
+    start = f"over {over}: reward {gain.reward:+.3f}, accuracy {gain.accuracy:+.2f}"
+    if gain.accuracy_std is None:
         return f"{start} points (noise unknown)"
-    noise = ": smaller than the noise, no gain shown" if gain["within_noise"] else ""
-    return f"{start} ±{gain['accuracy_std']:.2f} points{noise}"
+    noise = ": smaller than the noise, no gain shown" if gain.within_noise else ""
+    return f"{start} ±{gain.accuracy_std:.2f} points{noise}"

@@ -10,12 +10,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from nas.core.errors import NasError
 from nas.core.quoting import command, visible
+from nas.core.records import plain
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 INTERRUPTED, NOT_MET, FAILED = 130, 3, 1
+Result = TypeVar("Result")
 
 
 class CannotPrint(Exception):
@@ -134,12 +139,12 @@ def _finite(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-def show(data: Any, screen: Callable[[Any, Any], None], as_json: bool) -> None:
+def show(result: Result, screen: Callable[[Result, Console], None], as_json: bool) -> None:
     """Print a result: as JSON, or by the function that shows it on a console."""
     if as_json:
-        return print_json(data)
+        return print_json(plain(result))
     try:
-        screen(data, console())
+        screen(result, console())
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise NasError(
             f"the result cannot be shown ({type(error).__name__}: {error}); was a file of the run "

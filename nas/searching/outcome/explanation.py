@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from nas.searching.result import Candidate, SearchResult
 
 CURSE = "the best of many observations is partly luck (the winner's curse)"
 SEARCH, RANDOM, REFERENCE = "search", "random search", "reference"
+Row = TypeVar("Row", bound=Candidate)
 
 
 @dataclass(frozen=True)
@@ -103,68 +106,64 @@ def _gap(ahead: Contender, behind: Contender, unit: str) -> str:
     return f"{gap:.2f} ±{error:.2f} {unit}" if error else f"{gap:.2f} {unit} (noise unknown)"
 
 
-def why(result: Mapping[str, Any]) -> str:
+def why(result: SearchResult) -> str:
     """Return why this network is handed over: the verdict, and what was luck; "" of none."""
-    best = result.get("best")
+    best = result.best
     if not best:
         return ""
-    verdict = result.get("verdict") or _older(best)
+    verdict = result.verdict or _older(best)
     return " ".join(part for part in (verdict, _luck(result, best), _short(result)) if part)
 
 
-def as_candidate(result: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
+def as_candidate(result: SearchResult, row: Row) -> Row:
     """Return a row with what its net showed as a candidate, to stand beside those of other trials.
 
     Of a finalist the row has what the finals found, which are longer; of one that was no trial
-    accuracy and reward are left out.
+    accuracy and reward are left out: the reward is nan.
     """
-    played: Mapping[str, Any] = next(
-        (f for f in result.get("finals") or () if f["arch_id"] == row["arch_id"]), {}
-    )
-    if "searched_reward" not in played:  # it was in no finals, or in those of an older version
-        return dict(row)
-    seen = {"accuracy": played["searched"], "accuracy_std": played["searched_std"]}
-    kept = {k: v for k, v in row["metrics"].items() if k not in seen}
+    played = next((each for each in result.finals if each.arch_id == row.arch_id), None)
+    worth = played.searched_reward if played else math.nan
+    if not played or (worth is not None and math.isnan(worth)):  # an older version's finals
+        return row
+    seen = {"accuracy": played.searched, "accuracy_std": played.searched_std}
+    kept = {k: v for k, v in row.metrics.items() if k not in seen}
     metrics = kept | {name: value for name, value in seen.items() if value is not None}
-    known = {**row, "metrics": metrics, "reward": played["searched_reward"]}
-    return {name: value for name, value in known.items() if value is not None}
+    return replace(row, metrics=metrics, reward=math.nan if worth is None else worth)
 
 
-def _short(result: Mapping[str, Any]) -> str:
+def _short(result: SearchResult) -> str:
     """Return that the finals were too short to tell what an arch gives, "" where they were not."""
-    length = result.get("finals_length")
-    if not length or length["enough"]:
-        return ""
-    return f"The finals were short: {length['text']}."
+    length = result.finals_length
+    return f"The finals were short: {length.text}." if length and not length.enough else ""
 
 
-def _older(best: Mapping[str, Any]) -> str:
+def _older(best: Candidate) -> str:
     """Return the verdict of a run that an older version left."""
-    return f"Handed over is {_told(best)}, best by posterior mean." if best.get("posterior") else ""
+    return f"Handed over is {_told(best)}, best by posterior mean." if best.posterior else ""
 
 
-def _luck(result: Mapping[str, Any], best: Mapping[str, Any]) -> str:
-    if result.get("pareto"):
+def _luck(result: SearchResult, best: Candidate) -> str:
+    if result.pareto:
         return (
             "The nets of the front are not ranked: none is better than another in both accuracy "
-            f"and {result['pareto']}. Their accuracies are as observed, no model was asked which "
+            f"and {result.pareto}. Their accuracies are as observed, no model was asked which "
             "are luck."
         )
-    if not best.get("posterior"):
+    if not best.posterior:
         return ""
-    if result.get("finals"):
+    if result.finals:
         return f"The finalists were chosen by posterior mean, since {CURSE}."
-    other = result.get("observed_best")
+    other = result.observed_best
     return f"Observed best was {_told(other)}: {CURSE}." if other else "It was best observed too."
 
 
-def _told(row: Mapping[str, Any]) -> str:
-    return f"trial {row['number']} ({figures(row)})"
+def _told(row: Candidate) -> str:
+    return f"trial {row.number} ({figures(row)})"
 
 
-def figures(row: Mapping[str, Any]) -> str:
-    """Return the figures of a trial as JSON data: observed, and of its posterior."""
-    seen = f"reward {row['reward']:.3f}, accuracy {row['metrics']['accuracy']:.2f}"
-    if not (known := row.get("posterior")):
+def figures(row: Candidate) -> str:
+    """Return the figures of a trial: observed, and of its posterior."""
+    seen = f"reward {row.reward:.3f}, accuracy {row.metrics['accuracy']:.2f}"
+    if not (known := row.posterior):
         return seen
-    return f"{seen} observed, {known['accuracy']:.2f} ±{known['accuracy_std']:.2f} posterior"
+    return f"{seen} observed, {known.accuracy:.2f} ±{known.accuracy_std:.2f} posterior"

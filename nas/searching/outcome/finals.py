@@ -207,21 +207,6 @@ def pooled_deviation(groups: list[list[float]]) -> float:
     return math.sqrt(squares / freedom) if freedom else 0.0
 
 
-def entry(standing: Standing) -> dict[str, Any]:
-    """Return a standing as JSON data."""
-    return {
-        "name": standing.finalist.name,
-        "origin": standing.finalist.origin,
-        "arch_id": standing.finalist.arch.id,
-        "accuracies": list(standing.accuracies),
-        "accuracy": standing.mean,
-        "accuracy_std": standing.error or None,
-        "seed_deviation": standing.deviation or None,
-        "searched": standing.finalist.metrics.get("accuracy"),
-        "searched_std": standing.finalist.metrics.get("accuracy_std"),
-    }
-
-
 def trained(folder: Path, arch_id: str) -> Path | None:
     """Return the folder of the best training that an arch has had for the finals of a run.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,15 +13,26 @@ from nas.core import run_folder
 from nas.core.errors import RunError
 from nas.core.quoting import command
 from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Fleet, Metrics, Trial
-from nas.models.arch import Arch
 from nas.searching.engine import training_folder
 from nas.searching.final_length import Length
-from nas.searching.objective import Goal, describe, hypervolume, pareto_front, reward
+from nas.searching.objective import Goal, Objective, describe, hypervolume, pareto_front, reward
 from nas.searching.outcome import selection
 from nas.searching.outcome.curves import write_rungs
 from nas.searching.outcome.explanation import why
-from nas.searching.outcome.finals import Standing, entry, hand_over, trained
+from nas.searching.outcome.finals import Standing, hand_over, trained
 from nas.searching.outcome.selection import Judged
+from nas.searching.result import (
+    BestArch,
+    Candidate,
+    CountedReference,
+    EvaluatorInfo,
+    FinalResult,
+    Gain,
+    Leader,
+    RandomSearch,
+    SearchResult,
+    SpaceInfo,
+)
 from nas.searching.setup import Setup
 from nas.searching.studies.study import RANDOM, SEARCH, Log
 
@@ -103,8 +113,8 @@ def conclude(
     fleet: Fleet,
     ends: Mapping[str, str],
     judged: selection.Studies | None = None,
-) -> dict[str, Any]:
-    """Write what is handed over, the Pareto front and the importances; return the result as JSON.
+) -> SearchResult:
+    """Write what is handed over, the Pareto front and the importances; return the result.
 
     `baseline` is the random search, `standings` the finals of a search that trains, and `length`
     that of their trainings; `reason` says why the search ended early, or is empty; `fleet` did the
@@ -117,32 +127,31 @@ def conclude(
     studies = {log.study.study_name: found.trials}
     if baseline:
         studies[baseline.study.study_name] = rival.trials
-    result = {
-        "schema": SCHEMA,
-        "run": str(folder),
+    result = SearchResult(
+        schema=SCHEMA,
+        run=folder,
         **_description(setup),
         **_effort(found.trials, rival.trials),
-        "fleet": dataclasses.asdict(fleet),
-        "stopped": reason,
-        "ends": dict(ends),
-        "met": best is not None and selection.within(best["metrics"], setup.goal),
-        "data": setup.settings.data,
-        "best": best,
-        "verdict": verdict,
-        "weights": _weights(folder, setup, studies, best, final),
-        "observed_best": selection.observed_best(setup, found, best),
+        fleet=fleet,
+        stopped=reason,
+        ends=dict(ends),
+        met=best is not None and selection.within(best.metrics, setup.goal),
+        data=setup.settings.data,
+        best=best,
+        verdict=verdict,
+        weights=_weights(folder, setup, studies, best, final),
+        observed_best=selection.observed_best(setup, found, best),
         **_compared(setup, found, rival, final, best),
-        "finals": [_standing(setup, standing) for standing in standings],
-        "finals_length": dataclasses.asdict(length) if length and standings else None,
-        "front": len(front),
-        "hypervolume": _volumes(found.trials, rival.trials, setup.goal),
-    }
+        finals=tuple(final_result(each, setup.goal.objective) for each in standings),
+        finals_length=length if standings else None,
+        front=len(front),
+        hypervolume=_volumes(found.trials, rival.trials, setup.goal),
+    )
     write_rungs(folder, {SEARCH: found.trials, RANDOM: rival.trials}, setup.goal)
     _write(folder, setup.goal, front, log, result)
     if best:
-        arch = Arch.from_dict(best["arch"])
-        run_folder.write_text(folder / "best" / "arch.json", arch.to_json() + "\n")
-        run_folder.write_text(folder / "best" / "README.md", _card(setup, result))
+        run_folder.write_text(folder / "best" / "arch.json", best.arch.to_json() + "\n")
+        run_folder.write_text(folder / "best" / "README.md", _card(setup, result, best))
     return result
 
 
@@ -150,7 +159,7 @@ def _weights(
     folder: Path,
     setup: Setup,
     studies: Mapping[str, Sequence[Trial]],
-    best: dict[str, Any] | None,
+    best: Candidate | None,
     final: Mapping[str, Standing],
 ) -> str | None:
     """Copy the weights of what is handed over to its folder; return of which training they are.
@@ -159,19 +168,19 @@ def _weights(
     """
     if not best:
         return None
-    standing, epochs = final.get(best["arch_id"]), best["metrics"].get("epochs")
+    standing, epochs = final.get(best.arch_id), best.metrics.get("epochs")
     played = folder / "finals" / standing.weights if standing else None
     length = f", {epochs:.0f} epoch{'' if epochs == 1 else 's'}" if epochs else ""
     trainings = [
         ("its best training in the finals", played),
-        ("a training for the finals", trained(folder, best["arch_id"])),
+        ("a training for the finals", trained(folder, best.arch_id)),
     ]
     # what both studies proposed was trained in one of them
     trainings += [
         (f"its training as a candidate{length}", training_folder(folder / "trials", name, t.number))
         for name, trials in studies.items()
         for t in trials
-        if t.arch_id == best["arch_id"] and t.state == "done"
+        if t.arch_id == best.arch_id and t.state == "done"
     ]
     facts, to = _images(setup), folder / "best"
     return next((text for text, place in trainings if hand_over(place, to, facts)), None)
@@ -189,7 +198,7 @@ def _compared(
     found: Judged,
     rival: Judged,
     final: Mapping[str, Standing],
-    best: dict[str, Any] | None,
+    best: BestArch | None,
 ) -> dict[str, Any]:
     """Return what is shown beside the network that is handed over, and its gains over each."""
     leaders = selection.leaders(found, setup.goal)
@@ -199,23 +208,20 @@ def _compared(
     own = selection.winner(setup, SEARCH, selection.without(found, named), final)
     random = selection.winner(setup, RANDOM, rival, final)
     others = [*rows, *(row for row in (own, random) if row)]
-    others = [row for row in others if best and row["arch_id"] != best["arch_id"]]
+    others = [row for row in others if best and row.arch_id != best.arch_id]
     if final:  # of the others the accuracy is that of a candidate's training
-        others = [row for row in others if row["arch_id"] in final]
-    effort = {"trials": spent(rival.trials), "training_flops": training_flops(rival.trials)}
+        others = [row for row in others if row.arch_id in final]
+    cost, trained = spent(rival.trials), training_flops(rival.trials)
+    entries = [selection.entry(setup, f"#{t.number}", t, found.beliefs) for t in shown]
     return {
-        "leaders": [
-            {
-                **selection.entry(setup, f"#{t.number}", t, found.beliefs),
-                "reference": named.get(t.arch_id),
-            }
-            for t in shown
-        ],
+        "leaders": tuple(Leader(**vars(e), reference=named.get(e.arch_id)) for e in entries),
         "search": own,
-        "references": rows,
-        "references_counted": counted,
-        "random": {**random, **effort} if random else None,
-        "gains": [_gain(best, other) for other in others] if best else [],
+        "references": tuple(rows),
+        "references_counted": tuple(counted),
+        "random": RandomSearch(**vars(random), trials=cost, training_flops=trained)
+        if random
+        else None,
+        "gains": tuple(_gain(best, other) for other in others) if best else (),
     }
 
 
@@ -231,11 +237,23 @@ def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
     }
 
 
-def _standing(setup: Setup, standing: Standing) -> dict[str, Any]:
-    before, objective = standing.finalist.metrics, setup.goal.objective
-    now = selection.fresh(before, standing)
-    searched = reward(before, objective) if "accuracy" in before else None
-    return {**entry(standing), "reward": reward(now, objective), "searched_reward": searched}
+def final_result(standing: Standing, objective: Objective) -> FinalResult:
+    """Return what the finals and, before them, the search showed of one network."""
+    finalist = standing.finalist
+    before, now = finalist.metrics, selection.fresh(finalist.metrics, standing)
+    return FinalResult(
+        name=finalist.name,
+        origin=finalist.origin,
+        arch_id=finalist.arch.id,
+        accuracies=standing.accuracies,
+        accuracy=standing.mean,
+        accuracy_std=standing.error or None,
+        seed_deviation=standing.deviation or None,
+        searched=before.get("accuracy"),
+        searched_std=before.get("accuracy_std"),
+        reward=reward(now, objective),
+        searched_reward=reward(before, objective) if "accuracy" in before else None,
+    )
 
 
 def training_flops(trials: Sequence[Trial]) -> float:
@@ -251,10 +269,10 @@ def spent(trials: Sequence[Trial]) -> int:
 def _description(setup: Setup) -> dict[str, Any]:
     objective = setup.goal.objective
     return {
-        "space": {"name": setup.space.name, "size": setup.space.size},
+        "space": SpaceInfo(name=setup.space.name, size=setup.space.size),
         "controller": setup.settings.controller,
         "warm_start": setup.start.told(),
-        "evaluator": {"name": setup.work.evaluator, "title": setup.evaluator.title},
+        "evaluator": EvaluatorInfo(name=setup.work.evaluator, title=setup.evaluator.title),
         "objective": describe(objective),
         "reward": objective.kind,
         "pareto": setup.goal.pareto,
@@ -275,18 +293,18 @@ def compare(mine: Metrics, other: Metrics) -> dict[str, Any]:
     return {"accuracy": gain, "accuracy_std": sd, "within_noise": within_noise}
 
 
-def _gain(best: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    accuracy = compare(best["metrics"], other["metrics"])
-    return {"over": other["name"], "reward": best["reward"] - other["reward"], **accuracy}
+def _gain(best: Candidate, other: Candidate) -> Gain:
+    ahead = best.reward - other.reward
+    return Gain(over=other.name, reward=ahead, **compare(best.metrics, other.metrics))
 
 
 def _references(
     setup: Setup, found: Judged, final: Mapping[str, Standing]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[Candidate], list[CountedReference]]:
     """Return the references that were trials or in the finals, and those that were counted only."""
     trials = {t.arch_id: t for t in found.trials if t.state in SCORED}
     others = {t.arch_id: t.reason or t.state for t in found.trials if t.state not in SCORED}
-    rows, counted = [], []
+    rows, counted = list[Candidate](), list[CountedReference]()
     for each in setup.references:
         trial = trials.get(each.arch.id)
         if trial or each.arch.id in final:
@@ -296,8 +314,12 @@ def _references(
             continue
         reason = "not trained" if each.fits else "above the target or a limit"
         reason = others.get(each.arch.id, reason)
-        named = {"name": each.name, "reason": reason, "metrics": each.cost}
-        counted.append({**named, "arch": each.arch.to_dict(), "arch_id": each.arch.id})
+        arch = each.arch
+        counted.append(
+            CountedReference(
+                name=each.name, reason=reason, metrics=each.cost, arch=arch, arch_id=arch.id
+            )
+        )
     return rows, counted
 
 
@@ -319,7 +341,9 @@ def _front(trials: list[Trial], goal: Goal) -> list[Trial]:
     return [trials[index] for index in pareto_front(_points(trials, goal))]
 
 
-def _shown(leaders: list[Trial], front: list[Trial], best: Any, goal: Goal) -> list[Trial]:
+def _shown(
+    leaders: list[Trial], front: list[Trial], best: Candidate | None, goal: Goal
+) -> list[Trial]:
     """Return the trials of the leaderboard: the best, or some of the front and what is handed over.
 
     Of a front as many are spread over it, most accurate first.
@@ -328,7 +352,7 @@ def _shown(leaders: list[Trial], front: list[Trial], best: Any, goal: Goal) -> l
         return leaders[:LEADERS]
     step = max(1.0, (len(front) - 1) / (LEADERS - 1))
     spread = {front[round(i * step)].number for i in range(min(LEADERS, len(front)))}
-    taken = best["arch_id"] if best else ""
+    taken = best.arch_id if best else ""
     chosen = [t for t in leaders if t.number in spread or t.arch_id == taken]
     return sorted(chosen, key=lambda trial: -trial.metrics["accuracy"])
 
@@ -352,38 +376,38 @@ def _volumes(found: list[Trial], rivals: list[Trial], goal: Goal) -> dict[str, f
     return {name: hypervolume(p, (low, dear)) / box for name, p in both if p}
 
 
-def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: dict[str, Any]) -> None:
+def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: SearchResult) -> None:
     cost = goal.cost
     rows = [[t.number, t.metrics["accuracy"], t.metrics[cost], t.arch_id] for t in front]
     run_folder.write_csv(folder / PARETO, ["number", "accuracy", cost, "arch_id"], rows)
     importances = list(log.importances().items())
     run_folder.write_csv(folder / IMPORTANCE, ["choice", "importance"], importances)
-    run_folder.write_json(folder / RESULT, result)
+    run_folder.write_json(folder / RESULT, result.to_dict())
 
 
-def _card(setup: Setup, result: dict[str, Any]) -> str:
+def _card(setup: Setup, result: SearchResult, best: BestArch) -> str:
     """Return the winner's card: what it is, how it was found, how to use it."""
-    best, settings = result["best"], setup.settings
+    settings = setup.settings
     # beside the accuracy of the finals these would be of another training
-    left = ("epochs", "images_per_second", TRAINING_FLOPS) if result["finals"] else ()
-    shown = {name: value for name, value in best["metrics"].items() if name not in left}
+    left = ("epochs", "images_per_second", TRAINING_FLOPS) if result.finals else ()
+    shown = {name: value for name, value in best.metrics.items() if name not in left}
     metrics = "\n".join(f"- {name}: {value:,.6g}" for name, value in shown.items())
-    taken = ", taken over from an earlier search" if best["state"] == "earlier" else ""
+    taken = ", taken over from an earlier search" if best.state == "earlier" else ""
     return f"""# What a search of {setup.space.name} hands over
 
-Arch {best["arch_id"]}: {best["label"]}{taken}; {result["proposals"]} proposals,
-{result["trials"]} evaluated by controller {settings.controller} with seed {settings.seed}.
+Arch {best.arch_id}: {best.label}{taken}; {result.proposals} proposals,
+{result.trials} evaluated by controller {settings.controller} with seed {settings.seed}.
 
-- objective: {result["objective"]}
-- reward: {best["reward"]:.4f}
+- objective: {result.objective}
+- reward: {best.reward:.4f}
 {metrics}
 
 {why(result)}
 
 FLOPs are multiply-adds. Accuracy comes from this evaluator: {setup.evaluator.title}.
 
-    {command("nas", "show", result["run"])}
-    {command("nas", "scale", result["run"], "--phi", "1..7")}
+    {command("nas", "show", str(result.run))}
+    {command("nas", "scale", str(result.run), "--phi", "1..7")}
 
     import nas
     model = nas.build_model(nas.load_arch("best/arch.json"))

@@ -12,7 +12,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from nas.core.units import amount
 from nas.interfaces import SCORED, Metrics, Trial
@@ -29,6 +29,7 @@ from nas.searching.outcome.explanation import (
     figures,
 )
 from nas.searching.outcome.finals import Finalist, Standing
+from nas.searching.result import BestArch, Candidate, Posterior
 from nas.searching.setup import Setup
 from nas.searching.studies.study import Log
 
@@ -168,7 +169,7 @@ def _origin(study: str, trial: Trial, named: Mapping[str, str]) -> tuple[str, st
 
 def winner(
     setup: Setup, name: str, study: Judged, final: Mapping[str, Standing]
-) -> dict[str, Any] | None:
+) -> Candidate | None:
     """Return the best of one study: by the finals among those that were in them."""
     first = leaders(study, setup.goal)
     played = [retold(trial, final) for trial in first if trial.arch_id in final]
@@ -178,8 +179,8 @@ def winner(
 
 def handed_over(
     setup: Setup, found: Judged, baseline: Judged, final: Mapping[str, Standing]
-) -> tuple[dict[str, Any], str] | None:
-    """Return as JSON data the network that is handed over, wherever it came from, and why.
+) -> tuple[BestArch, str] | None:
+    """Return the network that is handed over, wherever it came from, and why.
 
     It is what did best in the finals, the cheapest of those that are level; without finals the best
     by posterior mean of the search with its references and of random search. None: nothing was
@@ -193,18 +194,18 @@ def handed_over(
     cheaper = bool(final) and setup.goal.objective.kind != "absolute"
     choice = choose(contenders, cheaper=cheaper)
     chosen = entries[contenders.index(choice.chosen)]
-    plain = all(each["reward"] == each["metrics"]["accuracy"] for each in entries)
+    plain = all(each.reward == each.metrics["accuracy"] for each in entries)
     where = "in the finals" if final else "by posterior mean"
-    if not final and not any(each["posterior"] for each in entries):
+    if not final and not any(each.posterior for each in entries):
         where = "of those observed"
     sentence = explain(choice, where=where, unit="points" if plain else "of reward")
-    return {**chosen, "name": "best"}, sentence
+    return dataclasses.replace(chosen, name="best"), sentence
 
 
 def _in_finals(
     setup: Setup, found: Judged, baseline: Judged, final: Mapping[str, Standing]
-) -> list[dict[str, Any]]:
-    """Return each finalist as JSON data, with the accuracy that the finals found."""
+) -> list[BestArch]:
+    """Return each finalist with the accuracy that the finals found."""
     trials = {
         trial.arch_id: (trial, study.beliefs)
         for study in (baseline, found)  # what both proposed is the search's
@@ -219,41 +220,41 @@ def _in_finals(
         else:
             trial, beliefs = untried(finalist.arch, finalist.metrics), {}
         row = entry(setup, finalist.name, retold(trial, final), beliefs, finalist.arch)
-        entries.append({**row, "origin": finalist.origin, "label": finalist.name})
+        entries.append(BestArch(**vars(row), origin=finalist.origin, label=finalist.name))
     return entries
 
 
-def _by_posterior(setup: Setup, found: Judged, baseline: Judged) -> list[dict[str, Any]]:
-    """Return as JSON data the best of the search, of its references and of random search.
+def _by_posterior(setup: Setup, found: Judged, baseline: Judged) -> list[BestArch]:
+    """Return the best of the search, of its references and of random search.
 
     Of two objectives those of the search alone: what is handed over lies on its front.
     """
     named = {each.arch.id: each.name for each in setup.references}
     studies = [(SEARCH, found)] if setup.goal.pareto else [(SEARCH, found), (RANDOM, baseline)]
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, BestArch] = {}
     for name, study in studies:
         for trial in leaders(study, setup.goal):
             label, origin = _origin(name, trial, named)
             if origin not in entries:
                 row = entry(setup, label, trial, study.beliefs)
-                entries[origin] = {**row, "origin": origin, "label": label}
+                entries[origin] = BestArch(**vars(row), origin=origin, label=label)
     return list(entries.values())
 
 
-def _contender(setup: Setup, row: Mapping[str, Any], final: bool) -> Contender:
-    """Return a row of JSON data as what may be handed over."""
-    goal, metrics = setup.goal, row["metrics"]
-    known = None if final else row["posterior"]
-    accuracy = (known or metrics)["accuracy"]
-    error = (known or metrics).get("accuracy_std") or 0.0
-    worth = (known or row)["reward"]
+def _contender(setup: Setup, row: BestArch, final: bool) -> Contender:
+    """Return a network as what may be handed over."""
+    goal, metrics = setup.goal, row.metrics
+    known = None if final else row.posterior
+    accuracy = known.accuracy if known else metrics["accuracy"]
+    error = known.accuracy_std if known else metrics.get("accuracy_std") or 0.0
+    worth = known.reward if known else row.reward
     scale = 1.0 if goal.objective.kind == "absolute" or not accuracy else worth / accuracy
     spread = f" ±{error:.2f}" if error else ""
     in_finals = f"{accuracy:.2f}{spread} %, {amount(goal.cost, metrics[goal.cost])}"
     return Contender(
-        label=row["label"],
-        origin=row["origin"],
-        arch_id=row["arch_id"],
+        label=row.label,
+        origin=row.origin,
+        arch_id=row.arch_id,
         reward=worth,
         error=error * scale,
         cost=metrics[goal.cost],
@@ -267,10 +268,10 @@ def untried(arch: Arch, cost: Metrics) -> Trial:
     return Trial(-1, "done", {}, arch.id, cost)
 
 
-def observed_best(setup: Setup, study: Judged, best: Mapping[str, Any] | None) -> Any:
+def observed_best(setup: Setup, study: Judged, best: Candidate | None) -> Candidate | None:
     """Return the trial that looked best, where another one is handed over; else None."""
     first = ranked(study.trials, setup.goal)[:1]
-    if not study.beliefs or not best or not first or first[0].number == best["number"]:
+    if not study.beliefs or not best or not first or first[0].number == best.number:
         return None
     return entry(setup, f"#{first[0].number}", first[0], study.beliefs)
 
@@ -294,28 +295,28 @@ def entry(
     trial: Trial,
     beliefs: Beliefs = {},  # noqa: B006
     arch: Arch | None = None,
-) -> dict[str, Any]:
-    """Return a trial as JSON data: metrics as observed, and its posterior if there is one.
+) -> Candidate:
+    """Return a trial as the result tells it: metrics as observed, its posterior if there is one.
 
     `arch`: its network, where that is no point of the space.
     """
     arch = arch or setup.space.decode(trial.choices)
-    return {
-        "name": name,
-        "number": trial.number,
-        "state": trial.state,
-        "reward": setup.goal.reward_of(trial),
-        "metrics": trial.metrics,
-        "posterior": _posterior(trial, setup.goal, beliefs),
-        "choices": trial.choices,
-        "arch": arch.to_dict(),
-        "arch_id": arch.id,
-    }
+    return Candidate(
+        name=name,
+        number=trial.number,
+        state=trial.state,
+        reward=setup.goal.reward_of(trial),
+        metrics=trial.metrics,
+        posterior=_posterior(trial, setup.goal, beliefs),
+        choices=trial.choices,
+        arch=arch,
+        arch_id=arch.id,
+    )
 
 
-def _posterior(trial: Trial, goal: Goal, beliefs: Beliefs) -> dict[str, float] | None:
+def _posterior(trial: Trial, goal: Goal, beliefs: Beliefs) -> Posterior | None:
     if trial.number not in beliefs:
         return None
     mean, deviation = beliefs[trial.number]
     worth = goal.reward_of(_believed(trial, beliefs))
-    return {"accuracy": mean, "accuracy_std": deviation, "reward": worth}
+    return Posterior(accuracy=mean, accuracy_std=deviation, reward=worth)

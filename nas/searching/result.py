@@ -1,0 +1,224 @@
+"""What `nas.search` returns: the network that is handed over, and all that it was compared with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas.core.records import Record, Table, optional
+from nas.interfaces import Choices, Fleet, Metrics
+from nas.models.arch import Arch
+from nas.searching.final_length import Length
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Posterior(Record):
+    """What all trials together say of one network: accuracy in percent, and the reward there."""
+
+    accuracy: float
+    accuracy_std: float
+    reward: float
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Candidate(Record):
+    """One network of a search.
+
+    `number`: of its trial, -1 where it was none. `metrics`: as observed, or of the finals. `reward`
+    belongs to them; it is nan where they have no accuracy. `posterior`: None where no model was
+    fitted.
+    """
+
+    name: str
+    number: int
+    state: str = "done"
+    reward: float
+    metrics: Metrics
+    posterior: Posterior | None = None
+    choices: Choices
+    arch: Arch
+    arch_id: str
+
+    @property
+    def known(self) -> bool:
+        """Tell whether it has an accuracy."""
+        return "accuracy" in self.metrics
+
+    def _summary(self) -> dict[str, object]:
+        shown = {k: v for k, v in self.metrics.items() if k in ("accuracy", "flops", "params")}
+        return {"name": self.name, "reward": self.reward, **shown, "arch": self.arch_id}
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class BestArch(Candidate):
+    """The network that a search hands over; `origin`: search, random search or reference."""
+
+    origin: str = optional("")
+    label: str = optional("")
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Leader(Candidate):
+    """One of the best trials; `reference`: the name of the reference design that it is."""
+
+    reference: str | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class RandomSearch(Candidate):
+    """The best of random search, with the number of its trials and what they took to train."""
+
+    trials: int
+    training_flops: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class CountedReference(Record):
+    """A reference that was counted and not evaluated, with the reason."""
+
+    name: str
+    reason: str
+    metrics: Metrics
+    arch: Arch
+    arch_id: str
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Gain(Record):
+    """How far the network that is handed over is ahead of another one, `over`.
+
+    `accuracy` in points; `accuracy_std` and `within_noise` are None where the evaluator tells no
+    deviation.
+    """
+
+    over: str
+    reward: float
+    accuracy: float
+    accuracy_std: float | None
+    within_noise: bool | None
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class FinalResult(Record):
+    """What the finals showed of one network: mean accuracy, and that of each seed.
+
+    `searched`, `searched_std`, `searched_reward`: what it showed as a candidate; None of a
+    reference that was no trial.
+    """
+
+    name: str
+    origin: str = ""
+    arch_id: str
+    accuracies: tuple[float, ...]
+    accuracy: float
+    accuracy_std: float | None
+    seed_deviation: float | None
+    searched: float | None = None
+    searched_std: float | None = None
+    reward: float
+    searched_reward: float | None = optional(math.nan)  # files of older versions lack it
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SpaceInfo(Record):
+    """The space that was searched, and its number of points."""
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class EvaluatorInfo(Record):
+    """What evaluated, and in one line how well."""
+
+    name: str
+    title: str
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class WarmStart(Record):
+    """The search that this one began with, and how many of its trials were taken over."""
+
+    source: str
+    taken_over: int = 0
+    line: str
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class SearchResult(Record):
+    """A search: `best` is the network that it hands over, None where nothing was evaluated.
+
+    `trials`: evaluations, of `proposals`; `states` counts these by state. `met`: whether `best` is
+    within the targets. `stopped`: why the search ended early, "" where it did not; `ends` tells it
+    of each stage. `leaders`: the best trials; `references`: those that have an accuracy; `random`:
+    random search; `search`: the search's own best. `front`: the number of nets on the Pareto front.
+    """
+
+    schema: int = 1
+    run: Path
+    space: SpaceInfo
+    controller: str
+    warm_start: WarmStart | None = None
+    evaluator: EvaluatorInfo
+    objective: str
+    reward: str
+    pareto: str | None = None
+    targets: dict[str, float] = field(default_factory=dict)
+    limits: dict[str, float] = field(default_factory=dict)
+    trials: int
+    proposals: int
+    states: dict[str, int]
+    seconds: float
+    retries: int = 0
+    training_flops: float = 0.0
+    fleet: Fleet = field(default_factory=lambda: Fleet(1, 0))
+    stopped: str = ""
+    ends: dict[str, str] = field(default_factory=dict)
+    met: bool = True
+    data: str | None = None
+    best: BestArch | None
+    verdict: str = ""
+    weights: str | None = None
+    observed_best: Candidate | None = None
+    leaders: tuple[Leader, ...]
+    search: Candidate | None = None
+    references: tuple[Candidate, ...]
+    references_counted: tuple[CountedReference, ...] = ()
+    random: RandomSearch | None = None
+    gains: tuple[Gain, ...]
+    finals: tuple[FinalResult, ...] = ()
+    finals_length: Length | None = None
+    front: int = 0
+    hypervolume: dict[str, float] | None = None
+
+    @property
+    def baseline(self) -> RandomSearch | None:
+        """Return the random baseline of equal cost, None where there was none."""
+        return self.random
+
+    @property
+    def leaderboard(self) -> tuple[Candidate, ...]:
+        """Return the best trials, then the references and random search's best, none twice."""
+        shown = {each.arch_id for each in self.leaders}
+        others = tuple(each for each in self.references if each.arch_id not in shown)
+        return (*self.leaders, *others, *([self.random] if self.random else []))
+
+    def _summary(self) -> dict[str, object]:
+        told: dict[str, object] = {"space": self.space.name, "trials": self.trials}
+        told |= {"best": self.best, "met": self.met}
+        told |= {"stopped": self.stopped} if self.stopped else {}
+        return {**told, "run": self.run}
+
+    def _table(self) -> Table:
+        head = ("net", "reward", "accuracy", "FLOPs", "params", "arch")
+        return Table(head, [_cells(each) for each in self.leaderboard])
+
+
+def _cells(row: Candidate) -> Sequence[object]:
+    def told(name: str, form: str) -> str:
+        return format(row.metrics[name], form) if name in row.metrics else ""
+
+    costs = (told("flops", ",.0f"), told("params", ",.0f"))
+    return (row.name, f"{row.reward:.3f}", told("accuracy", ".2f"), *costs, row.arch_id)
