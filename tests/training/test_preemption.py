@@ -272,12 +272,12 @@ GROUP = """
 import os, signal, sys, torch
 from pathlib import Path
 from digits import job
-from nas.training import train
+from nas.training import loop
 from test_preemption import few
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    step, steps = train._step, []
+    step, steps = loop._step, []
 
     def watched(*given):
         steps.append(1)
@@ -285,8 +285,8 @@ if __name__ == "__main__":
             os.killpg(0, signal.SIGTERM)
         return step(*given)
 
-    train._step = watched
-    train.fit(job(2, 8, dropout=0.3), few(Path("cache"), 1), Path("broken"))
+    loop._step = watched
+    loop.fit(job(2, 8, dropout=0.3), few(Path("cache"), 1), Path("broken"))
 """
 
 
@@ -481,13 +481,13 @@ STRUCK = """
 import os, signal
 from pathlib import Path
 from nas.evaluation.evaluators import training
-from nas.training import train
+from nas.training import loop
 
 TRAINS = True
 
 def make(*, strikes: str = "", slow: float = 0.0):
     import time
-    step, steps = train._step, Path("steps.txt")
+    step, steps = loop._step, Path("steps.txt")
 
     def watched(*given):
         with steps.open("a") as file:
@@ -497,7 +497,7 @@ def make(*, strikes: str = "", slow: float = 0.0):
             os.kill(os.getpid(), signal.SIGTERM)
         return step(*given)
 
-    train._step = watched
+    loop._step = watched
     options = {"dropout": 0.3, "ema": 0.9}
     return training.make(
         data="digits", epochs=2, fraction=0.1, batch_size=16, recipe_options=options
@@ -584,9 +584,9 @@ def test_one_that_does_not_listen_is_killed(struck: Path) -> None:
 RECIPE = """
 import dataclasses, os, signal
 from nas.training.recipes import proxy
-from nas.training import train
+from nas.training import loop
 
-step, steps = train._step, []
+step, steps = loop._step, []
 
 def watched(*given):
     steps.append(1)
@@ -594,7 +594,7 @@ def watched(*given):
         os.kill(os.getpid(), signal.SIGTERM)
     return step(*given)
 
-train._step = watched
+loop._step = watched
 RECIPE = dataclasses.replace(proxy.RECIPE, name="struck", dropout=0.3, ema=0.9)
 """
 TRAIN = (

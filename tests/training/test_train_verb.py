@@ -21,6 +21,7 @@ from rich.console import Console
 from nas.core import run_folder
 from nas.core.errors import MissingError, NasError, OptionError, RunError
 from nas.models.arch import Arch, Head, Stage, Stem
+from nas.reporting import report
 from nas.reporting.terminal import train as train_screen
 from nas.training.checkpoint import load_weights
 from nas.training.train import go_on, train
@@ -126,6 +127,7 @@ def test_a_run_holds_everything_and_every_file_parses(images: Path, home: Path) 
     assert found["test"]["n"] == 12 and found["val"]["n"] == 9
     assert 0 <= found["test"]["top1"] <= 100 and found["val"]["top1_raw"] == found["val"]["top1"]
     assert [row["epoch"] for row in run_folder.read_csv(folder / "results.csv")] == ["1", "2"]
+    report.write(folder)
     for picture in ("results.png", "confusion_matrix.png"):
         with Image.open(folder / picture) as drawn:
             assert drawn.size[0] > 300
