@@ -19,6 +19,7 @@ from nas.cli.commands import member as command
 from nas.cli.flags import given
 from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError, RunError
+from nas.core.processes import expect_error, told_error
 from nas.evaluation.evaluate import FATAL
 from nas.evaluation.evaluators.member import _fail
 from nas.reporting import report
@@ -226,28 +227,29 @@ def test_a_training_that_fails_says_why_in_its_last_words(
     run_folder.write_args(
         place / "bad", {**asdict(train_settings_from({**given, "device": "cpu"})), **more}
     )
+    answer = place / "bad" / "error.json"
+    expect_error(answer)
     code = command._trained(place / "bad")
     said = capsys.readouterr().err
     assert code == 1 and said.splitlines()[-1].startswith("NasError: the loss is ")
     with pytest.raises(NasError, match=r"^the loss is "):
-        _fail(code, f"RuntimeError: of a library\nOptionError: of a rank\n{said}")
+        _fail(code, told_error(answer), "RuntimeError: of a library")
     with pytest.raises(OptionError, match=r"^no data"):
-        _fail(2, "Traceback\nValueError: x\nOptionError: no data\nChildFailedError: y\n")
+        _fail(2, OptionError("no data"), "Traceback\nChildFailedError: y\n")
     with pytest.raises(RunError, match="No space left"):
-        _fail(2, "RunError: cannot write: No space left on device\n")
+        _fail(2, RunError("cannot write: No space left on device"), "")
     with pytest.raises(NasError) as caught:
-        _fail(2, "RunError: the folder is damaged\n")
+        _fail(2, RunError("the folder is damaged"), "")
     assert not isinstance(caught.value, FATAL)
+    with pytest.raises(NasError, match=r"exit code 1: ImportError: no torch$"):
+        _fail(1, None, "Traceback\nImportError: no torch\n")
 
 
-@pytest.mark.parametrize(("code", "said"), [(-9, ""), (1, "exitcode  : -9 (pid: 7)")])
-def test_a_training_that_was_killed_ends_its_worker_alike(
-    monkeypatch: pytest.MonkeyPatch, code: int, said: str
-) -> None:
+def test_a_training_that_was_killed_ends_its_worker_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     killed = []
     monkeypatch.setattr("os.kill", lambda *given: killed.append(given))
-    with pytest.raises(NasError, match=f"exit code {code}"):  # not reached where a kill is one
-        _fail(code, said)
+    with pytest.raises(NasError, match="exit code -9"):  # not reached where a kill is one
+        _fail(-9, None, "")
     assert killed == [(os.getpid(), 9)]
 
 

@@ -4,7 +4,7 @@
 
 goes on with the training in FOLDER, which holds its args.yaml, as `nas resume` does. It ends when
 PARENT, the process that started it, ends. With several PROCESSES each gets its own GPU, as under
-torchrun. An error is the last line on stderr: its kind, a colon, its text.
+torchrun. An error is told in FOLDER/error.json, and on stderr for a person who looks there.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pathlib import Path
 
 from nas.core import run_folder
 from nas.core.errors import NasError
-from nas.core.processes import follow
+from nas.core.processes import follow, tell_error
 from nas.hardware.facts import memory_from_here, peak_memory
 from nas.reporting.report import reported
 from nas.reporting.terminal import tables
 from nas.reporting.terminal.train import TrainingScreen
 from nas.training.progress import Row, TrainingProgress
 
-MEMORY = "memory.json"
+MEMORY, ERROR = "memory.json", "error.json"
 STOPPED = 128 + signal.SIGTERM
 
 
@@ -43,10 +43,20 @@ def main() -> None:
 
 def _several(folder: str, processes: str) -> None:
     """Become torchrun for this many processes of this module."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main as torchrun
 
     each = ["--standalone", f"--nproc-per-node={processes}", "-m", "nas.cli.commands.member"]
-    torchrun([*each, folder, "0", "1"])
+    try:
+        torchrun([*each, folder, "0", "1"])
+    except ChildFailedError as error:
+        print(error, file=sys.stderr)
+        code = error.get_first_failure()[1].exitcode
+        if code < 0:  # it died of a signal: so does this process, for its parent to see
+            with contextlib.suppress(OSError):
+                signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        sys.exit(code)
 
 
 def _trained(folder: Path) -> int:
@@ -63,6 +73,7 @@ def _trained(folder: Path) -> int:
             lambda: go_on(folder, {}, screen=screen, interrupted=lambda: bool(asked)), screen.say
         )
     except NasError as error:
+        tell_error(folder / ERROR, error)
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
     return STOPPED if found.get("stopped") else 0

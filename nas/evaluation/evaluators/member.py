@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import errno
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -22,8 +21,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from nas.core import errors, locks, registry, run_folder
+from nas.core import locks, registry, run_folder
 from nas.core.errors import EvaluatorError, NasError, RunError
+from nas.core.processes import expect_error, told_error
 from nas.evaluation.evaluate import FATAL
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 TRAINS = True
 ARCH, RESULT, RESULTS = "arch.json", "result.json", "results.csv"
-LOG, MEMORY, LATENCY = "log.txt", "memory.json", "latency.json"
+LOG, MEMORY, LATENCY, ERROR = "log.txt", "memory.json", "latency.json", "error.json"
 WEIGHTS = "weights/best.safetensors"
 PROGRAM = "nas.cli.commands.member"
 LOOK_SECONDS = 0.1
@@ -185,6 +185,8 @@ def _trained(place: Path, processes: int) -> None:
     """
     from nas.training.preemption import Preempted, noticed
 
+    answer = place / ERROR
+    expect_error(answer)
     with (place / LOG).open("ab") as log, noticed() as notice:
         before = log.tell()
         process = _start(place, processes, log)
@@ -199,9 +201,11 @@ def _trained(place: Path, processes: int) -> None:
             process.wait()
         if notice.asked or process.returncode == 128 + signal.SIGTERM:
             raise Preempted(f"stopped by SIGTERM; saved in {place}")
+    told = told_error(answer)
+    answer.unlink()
     if process.returncode:
         said = (place / LOG).read_bytes()[before:].decode(errors="replace")
-        _fail(process.returncode, said)
+        _fail(process.returncode, told, said)
 
 
 def _start(place: Path, processes: int, log: Any) -> subprocess.Popen[bytes]:
@@ -218,23 +222,18 @@ def _start(place: Path, processes: int, log: Any) -> subprocess.Popen[bytes]:
     )
 
 
-def _fail(code: int, said: str) -> NoReturn:
-    """Raise what a training ended with, or end as it did.
+def _fail(code: int, told: NasError | None, said: str) -> NoReturn:
+    """Raise what a training told, or end as it did. `said`: its log, for what it did not tell.
 
     Raises:
-        NasError: what it said; of the kinds that no other training would escape either where the
+        NasError: what it told; of the kinds that no other training would escape either where the
             data, the device or the disk is at fault.
     """
-    lines = re.findall(r"^(\w*Error): (.+)$", said, re.MULTILINE)
-    ours = [(vars(errors)[kind], text) for kind, text in lines if kind in vars(errors)]
-    if ours:  # the last line is the process's own, earlier ones may be of a library
-        kind, text = ours[-1]
-        fatal = kind is not RunError or os.strerror(errno.ENOSPC) in text
-        raise (kind if fatal else NasError)(text)
-    died = re.search(r"exitcode\s*: -(\d+)", said)  # torchrun's words
-    number = -code if code < 0 else int(died[1]) if died else 0
-    if number:  # the executor tries again what lost its worker, and counts how often
-        os.kill(os.getpid(), number)
+    if told:
+        fatal = not isinstance(told, RunError) or os.strerror(errno.ENOSPC) in str(told)
+        raise told if fatal else NasError(str(told))
+    if code < 0:  # the executor tries again what lost its worker, and counts how often
+        os.kill(os.getpid(), -code)
         time.sleep(1)
     last = said.strip().splitlines()[-1:] or ["it said nothing"]
     raise NasError(f"the training ended with exit code {code}: {last[0][:200]}")
