@@ -261,7 +261,7 @@ def test_several_may_make_a_cache_at_once(tmp_path: Path) -> None:
 def test_what_a_kill_leaves_is_no_cache_and_swept(tmp_path: Path) -> None:
     code = f"""
 import os, sys, threading, time
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_pixels import FILES, split, gather, Split
 from pathlib import Path
 def read(i):
@@ -287,7 +287,7 @@ gather(Split(s.labels, s.names, read, "f"), 6, cache=Path({str(tmp_path)!r}), wo
 # writes down each image that it reads; `last` waits before it until a file is there
 GATHER = f"""
 import os, sys, time
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_pixels import FILES, split, gather, Split
 from pathlib import Path
 

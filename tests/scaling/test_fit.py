@@ -14,6 +14,7 @@ from nas.core.errors import NasError, OptionError, RunError
 from nas.core.units import parse_count
 from nas.models import compound
 from nas.models.arch import Arch, Head, Stage, Stem
+from nas.reporting import report
 from nas.reporting.terminal.scale import ScalingLines, show_family
 from nas.scaling.fit import setup
 from nas.scaling.fit.results import noise_said
@@ -131,7 +132,7 @@ def test_a_fit_on_digits_is_kept_used_and_shown(
     assert member.id == best["arch_id"]
 
     assert len(run_folder.read_csv(place / found["run"] / "fit.csv")) == 6
-    page = (place / found["run"] / "report.html").read_text()
+    page = report.write(place / found["run"]).read_text()
     assert "The fit of α, β and γ" in page and '"heatmap"' in page
     show_family(found, ScalingLines(console())._console)
     shown = capsys.readouterr().out

@@ -45,7 +45,7 @@ def test_a_member_says_what_it_is(folder: Path) -> None:
 
 
 def test_the_files_are_written(folder: Path) -> None:
-    found = scale("efficientnet_b0", phi="1..2", name="mine")
+    found = nas.scale("efficientnet_b0", phi="1..2", name="mine")
     place = folder / "runs" / "scale" / "mine"
     assert found["run"] == "runs/scale/mine"
     names = {str(p.relative_to(place)) for p in place.rglob("*") if p.is_file()}

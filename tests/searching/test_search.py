@@ -294,7 +294,7 @@ def test_resume_takes_the_run_of_these_settings_and_survives_foreign_damage(fold
 
 
 def test_the_folder_holds_what_the_conventions_say(folder: Path) -> None:
-    found = search(**SYNTHETIC, trials=5)
+    found = nas.search(**SYNTHETIC, trials=5)
     names = {path.name for path in (folder / found["run"]).iterdir()}
     assert {
         "args.yaml",

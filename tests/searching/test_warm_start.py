@@ -15,6 +15,7 @@ from conftest import Cli, parse
 from nas.core import registry, run_folder
 from nas.core.errors import OptionError, RunError
 from nas.interfaces import Space
+from nas.reporting import report
 from nas.searching.plan import plan
 from nas.searching.samplers import Prior, no_prior, random_choices
 from nas.searching.search import search
@@ -97,7 +98,7 @@ def test_what_was_evaluated_is_taken_over_and_not_evaluated_again(folder: Path) 
     assert re.fullmatch(r"trial \d+ of the (random )?search", table[0]["reason"])
     seconds = sum(float(row["seconds"]) for row in table if row["state"] == "done")
     assert found["seconds"] == pytest.approx(seconds, rel=0.01)
-    page = Path(found["run"], "report.html").read_text()
+    page = report.write(Path(found["run"])).read_text()
     assert "random search at as many new evaluations" in page and "equal budget" not in page
 
 
@@ -112,7 +113,7 @@ def test_rewards_are_counted_anew_and_a_winner_may_be_of_the_past(earlier: Path)
         assert float(row["reward"]) == pytest.approx(float(row["accuracy"]) / ratio)
     assert found["best"]["state"] == "earlier"
     assert "taken over from an earlier search" in Path(found["run"], "best/README.md").read_text()
-    page = Path(found["run"], "report.html").read_text()
+    page = report.write(Path(found["run"])).read_text()
     assert "earlier" in page and "From 43 trials" in page
 
 
@@ -378,6 +379,6 @@ def test_the_predictor_goes_on_from_its_prior(folder: Path) -> None:
 def test_ls_plan_and_the_report_tell_of_it(earlier: Path, cli: Cli) -> None:
     found = search(**SYNTHETIC, trials=2, name="b", warm_start="a", target_flops="300M")
     assert f"warm_start={Path('runs/search/a').resolve()}" in cli("ls", "runs").stdout
-    assert "taken over: 40 of 40" in Path(found["run"], "report.html").read_text()
+    assert "taken over: 40 of 40" in report.write(Path(found["run"])).read_text()
     told = plan(evaluator="synthetic", target_flops="300M", warm_start="a", trials=5)
     assert "taken over: 40 of 40" in told["warm_start"]
