@@ -140,9 +140,10 @@ def jobs_of(given: argparse.Namespace) -> Iterator[Job]:
 
     rewards = [PARETO] if given.objective == PARETO else given.rewards.split(",")
     options = options_of(given.option)
-    caps = CAPS | {name: whole("cap", str(most), 1) for name, most in pairs(given.cap).items()}
+    positive = whole(1).read
+    caps = CAPS | {name: positive(most, "--cap") for name, most in pairs(given.cap).items()}
     counts = given.points.split(",") if given.points else POINTS
-    points = [whole("points", count, 1) for count in counts]
+    points = [positive(count, "--points") for count in counts]
     names = controllers(given, options, rewards)
     places = places_of(given)
     tops = {

@@ -230,12 +230,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def parse(words: list[str]) -> dict[str, Any]:
     """Parse a nas command as the command line does, without running it; return its parameters."""
     assert words[0] == "nas", words
-    import typer
+    from nas.cli.program import command_of
 
-    from nas.cli.program import app
-
-    command: Any = typer.main.get_command(app)
-    return dict(command.commands[words[1]].make_context(words[1], list(words[2:])).params)
+    return dict(command_of(words[1]).make_context(words[1], list(words[2:])).params)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 600.0) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import importlib
 import inspect
+import typing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -12,8 +14,14 @@ import typer
 
 from nas.core.errors import OptionError
 
+if typing.TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
+
+    from nas.core.settings import Settings
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 RUN = "The run"
+MODEL = "settings_model"  # attribute of a command
 RUNS = Path("runs")
 Json = Annotated[
     bool,
@@ -37,70 +45,57 @@ ArchName = Annotated[
 ]
 
 
-def with_settings(settings: type[Any]) -> Callable[[Command], Command]:
-    """Give a command one flag for each field of a dataclass of settings, beside its own."""
+def with_settings(model: str) -> Callable[[Command], Command]:
+    """Let a command have one flag for each setting of a verb, beside its own.
 
-    def change(function: Command) -> Command:
-        own = inspect.signature(function, eval_str=True).parameters.values()
-        mine = [p for p in own if p.kind is not p.VAR_KEYWORD]
-        flags = [_flag(field) for field in dataclasses.fields(settings)]
-        first = [p for p in mine if p.default is p.empty]
-        rest = [p for p in mine if p.default is not p.empty]
-        signature = inspect.Signature([*first, *flags, *rest])
-        function.__signature__ = signature  # type: ignore[attr-defined]
+    `model`: the pydantic model as module:name, which is imported where flags are needed.
+    """
+
+    def mark(function: Command) -> Command:
+        vars(function)[MODEL] = model
         return function
 
-    return change
+    return mark
 
 
-def _flag(field: dataclasses.Field[Any]) -> inspect.Parameter:
-    kind, names = _KINDS[str(field.type)], [f"--{field.name.replace('_', '-')}"]
-    if kind is bool:
-        names = [f"{names[0]}/--no-{names[0][2:]}"]
-    names += _ALIASES.get(field.name, [])
-    plain = isinstance(field.default, str | int | float) and not isinstance(field.default, bool)
-    default = f" [default: {field.default}]" if plain else ""
-    if field.name.endswith("_options"):
-        names = [names[0].removesuffix("s")]
+def flagged(function: Command) -> Command:
+    """Return a command whose signature has the flags of its settings, if it has settings."""
+    if MODEL not in vars(function):
+        return function
+    module, name = vars(function)[MODEL].split(":")
+    settings: type[Settings] = getattr(importlib.import_module(module), name)
+    own = inspect.signature(function, eval_str=True).parameters.values()
+    mine = [p for p in own if p.kind is not p.VAR_KEYWORD]
+    flags = [_flag(key, field) for key, field in settings.model_fields.items()]
+    first = [p for p in mine if p.default is p.empty]
+    rest = [p for p in mine if p.default is not p.empty]
+
+    @functools.wraps(function)
+    def call(**given: Any) -> Any:
+        return function(**given)
+
+    vars(call)["__signature__"] = inspect.Signature([*first, *flags, *rest])
+    return typing.cast(Command, call)
+
+
+def _flag(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return the flag of a setting; its default is None, "not given", so that --config fills it."""
+    from nas.core.settings import flag_name, reader_of, shown
+
+    reader, flag, default = reader_of(field), flag_name(name), field.default
+    (group, text, also), switch = shown(field), reader.typed is bool
+    plain = isinstance(default, str | int | float) and not switch
+    text += f" [default: {default}]" if plain else ""
     option = typer.Option(
-        *names,
-        help=(field.metadata["help"] + default).replace("[", "\\["),  # no markup of rich's
-        metavar=_METAVARS.get(str(field.type)),
-        rich_help_panel=field.metadata["group"],
+        *(f"{flag}/--no-{flag[2:]}" if switch else flag, *also),
+        help=text.replace("[", "\\["),  # no markup of rich's
+        metavar=reader.metavar,
+        rich_help_panel=group,
         show_default=False,
     )
-    annotation = Annotated[kind | None, option]  # type: ignore[valid-type]
-    return inspect.Parameter(
-        field.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None, annotation=annotation
-    )
-
-
-# flags are read as text where a unit may follow; None means "not given", so --config can fill it
-_KINDS: dict[str, Any] = {
-    "str": str,
-    "str | None": str,
-    "int": int,
-    "int | None": str,
-    "float": str,
-    "float | None": str,
-    "bool": bool,
-    "bool | None": bool,
-    "dict[str, Any]": list[str],
-    "list[str]": list[str],
-}
-_METAVARS = {
-    "int | None": "<number>",
-    "float": "<number>",
-    "float | None": "<number>",
-    "dict[str, Any]": "<name=value>",
-    "list[str]": "<text>",
-}
-_ALIASES = {
-    "target_flops": ["--target-macs"],
-    "imgsz": ["--img-size"],
-    "batch_size": ["-b"],
-    "workers": ["-j"],
-}
+    annotation = Annotated[reader.typed | None, option]  # type: ignore[name-defined]
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(name, kind, default=None, annotation=annotation)
 
 
 def given(settings: dict[str, Any], config: Path | None) -> dict[str, Any]:

@@ -5,15 +5,19 @@ Results go to stdout, progress and errors to stderr; every expected error is one
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nas import __version__
 from nas.cli.commands import data, explain, export, look, resume, scale, search, train
+from nas.cli.flags import flagged
 from nas.core.errors import NasError
 from nas.core.quoting import visible
 from nas.core.registry import said
@@ -30,8 +34,49 @@ EXAMPLES = (
     "nas export runs/train/train --format onnx",
 )
 
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "search": search.search,
+    "plan": search.plan,
+    "resume": resume.resume,
+    "train": train.train,
+    "val": train.val,
+    "predict": train.predict,
+    "explain": explain.explain,
+    "scale": scale.scale,
+    "export": export.export,
+    "doctor": data.doctor,
+    "bench": data.bench,
+    "proxy-check": data.proxy_check,
+    "report": look.report,
+    "show": look.show,
+    "cost": look.cost,
+    "ls": look.list_parts,
+}
+
+
+class _Program(TyperGroup):
+    """Makes the flags of the command that is called, and of no other.
+
+    So `nas --help` imports no settings, and no command those of another.
+    """
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Return the name of the command that is called, the command and its arguments."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and command_of(str(command.name)), rest
+
+
+@functools.cache
+def command_of(name: str) -> Any:
+    """Return the command of a verb, with its flags."""
+    alone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    alone.command(name)(flagged(COMMANDS[name]))
+    return typer.main.get_command(alone)
+
+
 app = typer.Typer(
     name="nas",
+    cls=_Program,
     help="Search a baseline architecture, scale it to a family.",
     epilog="Examples:\n\n" + "\n\n".join(EXAMPLES),
     add_completion=True,
@@ -121,22 +166,5 @@ def root(
     """Search a baseline architecture, scale it to a family."""
 
 
-for _name, _command in (
-    ("search", search.search),
-    ("plan", search.plan),
-    ("resume", resume.resume),
-    ("train", train.train),
-    ("val", train.val),
-    ("predict", train.predict),
-    ("explain", explain.explain),
-    ("scale", scale.scale),
-    ("export", export.export),
-    ("doctor", data.doctor),
-    ("bench", data.bench),
-    ("proxy-check", data.proxy_check),
-    ("report", look.report),
-    ("show", look.show),
-    ("cost", look.cost),
-    ("ls", look.list_parts),
-):
-    app.command(_name)(_command)
+for _name, _command in COMMANDS.items():
+    app.command(_name, help=_command.__doc__)(lambda: None)

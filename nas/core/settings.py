@@ -1,21 +1,153 @@
-"""Settings as fields of a dataclass, each a flag of the command line, and the checks they share."""
+"""Settings of a verb: a pydantic model whose fields are the flags.
+
+A field's type says what a value may be and reads it as typed: `Count` takes 400M. `setting` holds
+the default, the group and the help. The flags (`nas.cli.flags`), what `--config` may hold, the
+signatures of the Python functions (`nas.core.signatures`) and every check follow from the model.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import Field, field
-from typing import Any
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+from nas.core import units
 from nas.core.errors import OptionError, did_you_mean
-from nas.core.units import parse_number
 
 
-def flag(default: Any, group: str, text: str) -> Any:
-    """Return a field that the command line offers as a flag with this help."""
-    metadata = {"group": group, "help": text}
-    if isinstance(default, dict | list):
-        return field(default_factory=type(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+@dataclass(frozen=True)
+class Reader:
+    """How a value is read: of a flag, of a file or of Python.
+
+    `read(value, flag)` returns the value as it is kept, or raises OptionError. `takes` is what
+    Python may pass, as an annotation; `typed` what the command line hands over.
+    """
+
+    read: Callable[[Any, str], Any]
+    takes: str
+    typed: Any = str
+    metavar: str | None = "<number>"
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Return pydantic's schema of what this reads."""
+        flag = flag_name(handler.field_name or "")
+
+        return core_schema.no_info_plain_validator_function(
+            lambda value: self.read(check_filled(value, flag), flag)
+        )
+
+
+def check_filled(value: Any, flag: str) -> Any:
+    """Return a value that is not empty; a variable of a shell that is not set gives an empty word.
+
+    Raises:
+        OptionError: it is empty.
+    """
+    if isinstance(value, str) and not value.strip():
+        raise OptionError(f"{flag} is empty, {value!r}: give a value, or leave it out")
+    return value
+
+
+def refuse(flag: str, wanted: str, value: object) -> OptionError:
+    """Return the refusal of a value."""
+    return OptionError(f"{flag} takes {wanted}, not {value!r}")
+
+
+def _word(value: Any, flag: str) -> str:
+    if not isinstance(value, str):
+        raise refuse(flag, "a word", value)
+    return value
+
+
+def _place(value: Any, flag: str) -> str:
+    return str(value) if isinstance(value, Path) else _word(value, flag)
+
+
+def _switch(value: Any, flag: str) -> bool:
+    if not isinstance(value, bool):
+        raise refuse(flag, "true or false", value)
+    return value
+
+
+def _share(value: Any, flag: str) -> float:
+    found = units.parse_number(value, flag)
+    if not 0 < found <= 1:
+        raise refuse(flag, "a share above 0 and up to 1", value)
+    return found
+
+
+def _options(value: Any, flag: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise refuse(flag, "a mapping of names to values", value)
+    return dict(value)
+
+
+def _words(value: Any, flag: str) -> list[str]:
+    if not isinstance(value, list | tuple) or not all(isinstance(word, str) for word in value):
+        raise refuse(flag, "a list of names", value)
+    return list(value)
+
+
+def whole(least: int) -> Reader:
+    """Return the reader of whole numbers from `least` on; they fit into 32 bits, as seeds must."""
+
+    def read(value: Any, flag: str) -> int:
+        text = str(value)
+        fits = text.isdecimal() and least <= int(text) < 2**32 - 1
+        if isinstance(value, bool) or not fits:
+            raise refuse(flag, f"a whole number of at least {least}", value)
+        return int(text)
+
+    return Reader(read, "int | str")
+
+
+Word = Annotated[str, Reader(_word, "str", metavar=None)]
+Place = Annotated[str, Reader(_place, "str | Path", metavar=None)]  # a name, or a path
+Switch = Annotated[bool, Reader(_switch, "bool", bool, None)]
+Number = Annotated[float, Reader(units.parse_number, "float | str")]
+Share = Annotated[float, Reader(_share, "float | str")]
+Count = Annotated[int, Reader(units.parse_count, "str | float")]  # 400M
+Milliseconds = Annotated[float, Reader(units.parse_milliseconds, "str | float")]  # 12ms
+Seconds = Annotated[float, Reader(units.parse_seconds, "str | float")]  # 20m
+Natural = Annotated[int, whole(0)]
+Positive = Annotated[int, whole(1)]
+Pixels = Annotated[int, whole(32)]  # at least 32 a side: the networks stride by 32
+Options = Annotated[
+    dict[str, Any], Reader(_options, "Mapping[str, Any]", list[str], "<name=value>")
+]
+Words = Annotated[list[str], Reader(_words, "Sequence[str]", list[str], "<text>")]
+
+
+def setting(default: Any, group: str, text: str, *also: str) -> Any:
+    """Return a field with the group it is shown in and its help; `also`: its flag's other names."""
+    return Field(default, description=text, json_schema_extra={"group": group, "also": [*also]})
+
+
+class Settings(BaseModel):
+    """What decides a run of a verb; `args.yaml` holds it. None of a value means the default."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    VERB: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        names = sorted(cls.model_fields)
+        for key in given:
+            if key not in names:
+                raise OptionError(
+                    f"{cls.VERB} has no setting {key!r}{did_you_mean(key, names)}; "
+                    f"it has {', '.join(names)}"
+                )
+        return {key: value for key, value in given.items() if value is not None}
 
 
 def flag_name(key: str) -> str:
@@ -23,75 +155,13 @@ def flag_name(key: str) -> str:
     return "--" + key.replace("_", "-").replace("-options", "-option")
 
 
-def check_known(verb: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Check that a verb has all the settings that are given.
-
-    Raises:
-        OptionError: it has not.
-    """
-    names = sorted(known)
-    for key in given:
-        if key not in names:
-            raise OptionError(
-                f"{verb} has no setting {key!r}{did_you_mean(key, names)}; "
-                f"it has {', '.join(names)}"
-            )
+def reader_of(field: FieldInfo) -> Reader:
+    """Return how a field's value is read."""
+    inner = (part for kind in typing.get_args(field.annotation) for part in typing.get_args(kind))
+    return next(part for part in (*field.metadata, *inner) if isinstance(part, Reader))
 
 
-# what a value must be, which may come from a file; sizes and times are parsed instead
-_KINDS: dict[str, tuple[type, str]] = {
-    "str": (str, "a word"),
-    "str | None": (str, "a word"),
-    "int": (int, "a whole number"),
-    "bool": (bool, "true or false"),
-    "dict[str, Any]": (dict, "a mapping of names to values"),
-}
-
-
-def check_empty(key: str, value: object) -> None:
-    """Refuse an empty word, which a variable of a shell that is not set gives.
-
-    Raises:
-        OptionError: it is one.
-    """
-    if isinstance(value, str) and not value.strip():
-        raise OptionError(f"{flag_name(key)} is empty, {value!r}: give a value, or leave it out")
-
-
-def check_kinds(values: Mapping[str, Any], known: Mapping[str, Field[Any]]) -> None:
-    """Check that each value is of its field's kind.
-
-    Raises:
-        OptionError: one is not.
-    """
-    for key, value in values.items():
-        check_empty(key, value)
-        kind, words = _KINDS.get(str(known[key].type), (object, ""))
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise OptionError(f"{flag_name(key)} takes {words}, not {value!r}")
-
-
-def share(key: str, value: str | float) -> float:
-    """Return a setting that is a share above 0 and up to 1, from text or a number.
-
-    Raises:
-        OptionError: it is none.
-    """
-    found = parse_number(value, flag_name(key))
-    if not 0 < found <= 1:
-        raise OptionError(f"{flag_name(key)} takes a share above 0 and up to 1, not {value!r}")
-    return found
-
-
-def whole(key: str, value: object, least: int) -> int:
-    """Return a setting that is a whole number, from text or a number.
-
-    Raises:
-        OptionError: it is none, or too small or too large.
-    """
-    text = str(value)
-    if isinstance(value, bool) or not text.isdecimal() or not least <= int(text) < 2**32 - 1:
-        raise OptionError(
-            f"{flag_name(key)} takes a whole number of at least {least}, not {value!r}"
-        )
-    return int(text)
+def shown(field: FieldInfo) -> tuple[str, str, list[str]]:
+    """Return the group of a setting, its help, and the other names of its flag."""
+    extra: Any = field.json_schema_extra
+    return extra["group"], field.description or "", extra["also"]

@@ -12,7 +12,6 @@ from typing import Any
 
 from nas.core import registry, run_folder
 from nas.core.errors import OptionError
-from nas.core.settings import whole
 from nas.core.units import format_bytes
 from nas.data.dataset import Dataset, open_asked
 from nas.data.splits import carve
@@ -24,7 +23,7 @@ from nas.scaling.setup import Setup
 from nas.training import auto
 from nas.training.auto import NAME
 from nas.training.recipe import Recipe, load_recipe
-from nas.training.settings import train_settings_from
+from nas.training.settings import TrainSettings
 from nas.training.setup import check_policy
 
 EVALUATOR, RECIPE, ARCH = "member", NAME, "arch.json"
@@ -89,10 +88,9 @@ def _check_gpus(settings: ScaleSettings) -> None:
     """Check the members' own GPUs.
 
     Raises:
-        OptionError: not a positive number, no GPUs are asked for at all, or more than there are.
+        OptionError: no GPUs are asked for at all, or more than there are.
     """
-    for name, value in settings.member_gpus.items():
-        gpus = whole(f"member-gpus {name}", value, 1)
+    for name, gpus in settings.member_gpus.items():
         if settings.accelerator in ("cpu", "mps"):
             raise OptionError(
                 f"--member-gpus {name}={gpus} needs CUDA devices, not --accelerator "
@@ -254,7 +252,7 @@ def work_of(plan: Plan) -> Work:
 def begin(plan: Plan, row: Row) -> None:
     """Make a member's folder one of `nas train`, which only has to be gone on with."""
     folder, chosen = (plan.folder / row["name"]).resolve(), plan.setup.settings
-    arguments = train_settings_from(
+    arguments = TrainSettings.model_validate(
         {
             "data": chosen.data or "",
             "image_column": chosen.image_column,
@@ -274,7 +272,7 @@ def begin(plan: Plan, row: Row) -> None:
             "device": chosen.accelerator,
         }
     )
-    run_folder.write_args(folder, {"arch": str(folder / ARCH), **dataclasses.asdict(arguments)})
+    run_folder.write_args(folder, {"arch": str(folder / ARCH), **arguments.model_dump()})
     run_folder.write_text(folder / ARCH, Arch.from_dict(row["arch"]).to_json() + "\n")
 
 

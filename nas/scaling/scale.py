@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,6 @@ from nas.scaling.settings import (
     SHAPED,
     ScaleSettings,
     changeable,
-    scale_settings_from,
 )
 from nas.scaling.setup import BASE, INTERRUPTED, ScalingProgress, Setup, executor_options
 from nas.searching.evaluator_spec import CLUSTER
@@ -75,12 +73,12 @@ def scale(
         OptionError: no such base, rule or phi, a coefficient below 1, or a wrong setting.
         RunError: the folder is in use, damaged or cannot be written.
     """
-    chosen, project = _anchored(scale_settings_from(settings)), Path(project)
+    chosen, project = _anchored(ScaleSettings.model_validate(settings)), Path(project)
     source = latest_search(project) if base is None else base
     arch = load_arch(source)
     base_name = named(source) if isinstance(source, str | Path) else arch.name
     setup = Setup(chosen, arch, base_name, project)
-    arguments = {"base": base_name, **dataclasses.asdict(chosen)}
+    arguments = {"base": base_name, **chosen.model_dump()}
     screen = screen or ScalingProgress()
     folder = _found(project, name, arguments, arch) if resume else None
     screen.say(opening(folder, resume))
@@ -114,7 +112,7 @@ def go_on(
     source = str(arguments.pop("base", ""))
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
-    setup = Setup(scale_settings_from(arguments), arch, source, folder.parent.parent)
+    setup = Setup(ScaleSettings.model_validate(arguments), arch, source, folder.parent.parent)
     plan = _check(setup)
     screen = screen or ScalingProgress()
     screen.run = str(folder)
@@ -133,11 +131,12 @@ def _elsewhere(before: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[st
 
 def _anchored(chosen: ScaleSettings) -> ScaleSettings:
     """Return the settings with absolute paths, so that the run goes on from any directory."""
-    return dataclasses.replace(
-        chosen,
-        data=chosen.data and anchored(chosen.data),
-        recipe=_recipe(chosen.recipe),
-        fit_recipe=_recipe(chosen.fit_recipe),
+    return chosen.model_copy(
+        update={
+            "data": chosen.data and anchored(chosen.data),
+            "recipe": _recipe(chosen.recipe),
+            "fit_recipe": _recipe(chosen.fit_recipe),
+        }
     )
 
 
@@ -151,7 +150,7 @@ def _found(project: Path, name: str | None, given: Mapping[str, Any], base: Arch
     Raises:
         RunError: the run of that name was started with other settings, or from another base.
     """
-    free = changeable(scale_settings_from({k: v for k, v in given.items() if k != "base"}))
+    free = changeable(ScaleSettings.model_validate({k: v for k, v in given.items() if k != "base"}))
 
     def foreign(folder: Path) -> str:
         if not (folder / BASE).exists() or load_arch(folder / BASE).id == base.id:

@@ -2,109 +2,197 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import model_validator
 
 from nas.core.errors import OptionError
-from nas.core.settings import check_kinds, check_known, flag, flag_name, share, whole
-from nas.core.units import parse_milliseconds, parse_number, parse_seconds
+from nas.core.settings import (
+    Milliseconds,
+    Natural,
+    Number,
+    Options,
+    Place,
+    Positive,
+    Reader,
+    Seconds,
+    Settings,
+    Share,
+    Switch,
+    Word,
+    check_filled,
+    flag_name,
+    refuse,
+    setting,
+    whole,
+)
+from nas.core.units import parse_number
 from nas.searching.settings import AUTO
 
 
-@dataclass(frozen=True)
-class ScaleSettings:
+def _phi(value: Any, flag: str) -> str:
+    """Return numbers as they are typed: one, or several in a list."""
+    if isinstance(value, list | tuple | range):
+        return str(check_filled(",".join(_phi(each, flag) for each in value), flag))
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise refuse(flag, "numbers and ranges such as 1..7 or 0.5,1,2", value)
+    return str(value)
+
+
+def _mebibytes(value: Any, flag: str) -> float:
+    found = parse_number(value, flag)
+    if found <= 0:
+        raise OptionError(f"{flag} must be positive, in MiB such as 200, not {found:g}")
+    return found
+
+
+def _gpus(value: Any, flag: str) -> dict[str, int]:
+    read = whole(1).read
+    if not isinstance(value, Mapping):
+        raise refuse(flag, "a mapping of members to numbers", value)
+    return {name: read(count, f"{flag} {name}") for name, count in value.items()}
+
+
+Phis = Annotated[str, Reader(_phi, "str | float | Sequence[float]", metavar=None)]
+Gpus = Annotated[dict[str, int], Reader(_gpus, "Mapping[str, int]", list[str], "<name=value>")]
+Mebibytes = Annotated[float, Reader(_mebibytes, "float | str")]
+
+
+class ScaleSettings(Settings):
     """Everything that decides a scaling; `args.yaml` of a run holds these beside the base."""
 
-    phi: str = flag("1..7", "Family", "Members: 1..7, 0.5,1,2 or -1..1.")
-    rule: str = flag(
+    VERB: ClassVar[str] = "scale"
+
+    phi: Phis = setting("1..7", "Family", "Members: 1..7, 0.5,1,2 or -1..1.")
+    rule: Word = setting(
         "formula",
         "Family",
         "formula, released, exact, width, depth, resolution or fast.",
     )
-    alpha: float | None = flag(
+    alpha: Number | None = setting(
         None, "Family", "Depth coefficient, >= 1; default as fitted to this base, else 1.2."
     )
-    beta: float | None = flag(None, "Family", "Width coefficient; default as fitted, else 1.1.")
-    gamma: float | None = flag(
+    beta: Number | None = setting(None, "Family", "Width coefficient; default as fitted, else 1.1.")
+    gamma: Number | None = setting(
         None, "Family", "Resolution coefficient; default as fitted, else 1.15."
     )
-    fixed_ends: bool = flag(False, "Family", "Keep stem, head and the end stages' layers.")
-    data: str | None = flag(
+    fixed_ends: Switch = setting(False, "Family", "Keep stem, head and the end stages' layers.")
+    data: Place | None = setting(
         None,
         "Data",
         "Images to fit and to train on: a folder of class folders, image parquet, digits, cifar10, "
         "...",
     )
-    image_column: str | None = flag(
+    image_column: Word | None = setting(
         None,
         "Data",
         "Parquet column that holds the images; default by its metadata or name.",
     )
-    label_column: str | None = flag(
+    label_column: Word | None = setting(
         None, "Data", "Parquet column that holds the labels; default likewise."
     )
-    download: bool = flag(False, "Data", "Let a data set that is not here be downloaded.")
-    fit: bool = flag(
+    download: Switch = setting(False, "Data", "Let a data set that is not here be downloaded.")
+    fit: Switch = setting(
         False,
         "Fit",
         "Fit alpha, beta, gamma to this base: train the candidates of a grid at twice its FLOPs.",
     )
-    candidates: int | None = flag(None, "Fit", "How many networks of the grid at most; default 12.")
-    fit_epochs: int | None = flag(
+    candidates: Annotated[int, whole(2)] | None = setting(
+        None, "Fit", "How many networks of the grid at most; default 12."
+    )
+    fit_epochs: Positive | None = setting(
         None, "Fit", "Epochs of a candidate's training; default as many as rank candidates."
     )
-    fit_fraction: float | None = flag(
+    fit_fraction: Share | None = setting(
         None, "Fit", "Share of the training images for a candidate; default 1."
     )
-    fit_recipe: str | None = flag(
+    fit_recipe: Place | None = setting(
         None, "Fit", "Recipe of a candidate (`nas ls recipes`); default auto."
     )
-    finalists: int | None = flag(
+    finalists: Positive | None = setting(
         None, "Fit", "How many of the best are trained again with new seeds; default 3."
     )
-    final_seeds: int | None = flag(None, "Fit", "Seeds of each finalist; default 3.")
-    target_latency: float | None = flag(
+    final_seeds: Positive | None = setting(None, "Fit", "Seeds of each finalist; default 3.")
+    target_latency: Milliseconds | None = setting(
         None,
         "Fit",
         "Choose by accuracy x (latency/T)^-0.07 on --device, with T such as 12ms.",
     )
-    target_memory: float | None = flag(
+    target_memory: Mebibytes | None = setting(
         None,
         "Fit",
         "Choose by accuracy x (memory/T)^-0.07 in training, with T in MiB at batch 1.",
     )
-    device: str | None = flag(
+    device: Word | None = setting(
         None,
         "Measurement",
         "Device of the latency (`nas ls devices`); default that of the worker.",
     )
-    train: bool = flag(False, "Train", "Train every member, and measure it where it was trained.")
-    epochs: int | None = flag(None, "Train", "Epochs of a member; default the recipe's.")
-    batch_size: int | None = flag(None, "Train", "Images a step; default the recipe's.")
-    recipe: str | None = flag(None, "Train", "Recipe of a member; default auto.")
-    recipe_options: dict[str, Any] = flag({}, "Train", "Option of that recipe, as name=value.")
-    member_gpus: dict[str, Any] = flag(
+    train: Switch = setting(
+        False, "Train", "Train every member, and measure it where it was trained."
+    )
+    epochs: Positive | None = setting(None, "Train", "Epochs of a member; default the recipe's.")
+    batch_size: Positive | None = setting(
+        None, "Train", "Images a step; default the recipe's.", "-b"
+    )
+    recipe: Place | None = setting(None, "Train", "Recipe of a member; default auto.")
+    recipe_options: Options = setting({}, "Train", "Option of that recipe, as name=value.")
+    member_gpus: Gpus = setting(
         {}, "Train", "GPUs of one member, as b7=4: it is trained by DDP; repeatable."
     )
-    accumulate: int | None = flag(
+    accumulate: Positive | None = setting(
         None, "Train", "Parts in which a step goes through the device; default 1."
     )
-    grad_checkpointing: bool = flag(
+    grad_checkpointing: Switch = setting(
         False, "Train", "Save memory: compute blocks again in the backward pass."
     )
-    accelerator: str = flag("auto", "How", "auto, cpu, cuda or mps.")
-    executor: str = flag("local", "How", "Who runs the trainings (`nas ls executors`).")
-    executor_options: dict[str, Any] = flag({}, "How", "Option of the executor, as name=value.")
-    workers: int | None = flag(None, "How", "Trainings at once; default 1, on a cluster its size.")
-    address: str | None = flag(None, "How", "Of --executor ray: auto, HOST:PORT or local.")
-    cpus_per_trial: float | None = flag(None, "How", "CPUs of each training; default 1.")
-    gpus_per_trial: float | None = flag(None, "How", "GPUs of each training; default 0.")
-    trial_time_limit: float | None = flag(
+    accelerator: Word = setting("auto", "How", "auto, cpu, cuda or mps.")
+    executor: Place = setting("local", "How", "Who runs the trainings (`nas ls executors`).")
+    executor_options: Options = setting({}, "How", "Option of the executor, as name=value.")
+    workers: Positive | None = setting(
+        None, "How", "Trainings at once; default 1, on a cluster its size.", "-j"
+    )
+    address: Word | None = setting(None, "How", "Of --executor ray: auto, HOST:PORT or local.")
+    cpus_per_trial: Number | None = setting(None, "How", "CPUs of each training; default 1.")
+    gpus_per_trial: Number | None = setting(None, "How", "GPUs of each training; default 0.")
+    trial_time_limit: Seconds | None = setting(
         None, "How", "Give a training up after this time, such as 10m."
     )
-    seed: int = flag(0, "How", "Seed of everything random.")
+    seed: Natural = setting(0, "How", "Seed of everything random.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _name_the_recipes(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Let args.yaml say by which recipes a run was trained."""
+        asked = [recipe for verb, recipe in _RECIPES.items() if given.get(verb)]
+        return {**given, **{recipe: AUTO for recipe in asked if given.get(recipe) is None}}
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse a flag that would do nothing; the message names what it belongs to."""
+        for lead, keys in (("fit", _FIT), ("train", _TRAIN)):
+            for key in keys:
+                if getattr(self, key) and not getattr(self, lead):
+                    raise OptionError(f"{flag_name(key)} belongs to --{lead}: give that too")
+        defaults = {key: field.default for key, field in type(self).model_fields.items()}
+        idle = [k for k in _WORK if getattr(self, k) and getattr(self, k) != defaults[k]]
+        works = self.fit or self.train
+        if idle and not works:
+            raise OptionError(
+                f"{flag_name(idle[0])} is for trainings: give --fit or --train, or leave it out"
+            )
+        if works and not self.data:
+            raise OptionError(
+                f"{'--fit' if self.fit else '--train'} needs --data: a folder of class folders, a "
+                "parquet file, digits, or a name such as cifar10"
+            )
+        if self.data and not works:
+            raise OptionError("--data is for --fit or --train: give one of them, or leave it out")
+        fitted = [flag_name(key) for key in COEFFICIENTS if getattr(self, key) is not None]
+        if self.fit and fitted:
+            raise OptionError(f"--fit finds {fitted[0]} itself: leave one of the two out")
+        return self
 
 
 # may differ between a run and its resumption: where and how much at once, not what comes out
@@ -124,20 +212,11 @@ FREE = {
 }
 COEFFICIENTS = ("alpha", "beta", "gamma")
 SHAPED = ("formula", "exact")  # the rules that read them
-_LEAST = {
-    "candidates": 2,
-    "fit_epochs": 1,
-    "finalists": 1,
-    "final_seeds": 1,
-    "epochs": 1,
-    "batch_size": 1,
-    "accumulate": 1,
-    "workers": 1,
-    "seed": 0,
-}
-_NUMBERS = (*COEFFICIENTS, "target_memory", "cpus_per_trial", "gpus_per_trial")
-_DEFAULTS = dataclasses.asdict(ScaleSettings())
-_FIT = ("candidates", "fit_epochs", "fit_fraction", "fit_recipe", "finalists", "final_seeds")
+_RECIPES = {"train": "recipe", "fit": "fit_recipe"}
+_FIT = (
+    *("candidates", "fit_epochs", "fit_fraction", "fit_recipe", "finalists", "final_seeds"),
+    *("target_latency", "target_memory"),
+)
 _WORK = (
     *("device", "accelerator", "executor", "executor_options", "workers", "address"),
     *("cpus_per_trial", "gpus_per_trial", "trial_time_limit", "seed", "download"),
@@ -152,75 +231,3 @@ _TRAIN = (
 def changeable(chosen: ScaleSettings) -> set[str]:
     """Return the names of FREE; the device too, where the fit does not choose by its latency."""
     return FREE if chosen.target_latency else FREE | {"device"}
-
-
-def scale_settings_from(given: Mapping[str, Any]) -> ScaleSettings:
-    """Return settings from flags as typed or a file; None means the default.
-
-    Raises:
-        OptionError: an unknown setting, a malformed value, or flags that do not fit together.
-    """
-    known = {f.name: f for f in dataclasses.fields(ScaleSettings)}
-    check_known("scale", given, known)
-    values = {key: value for key, value in given.items() if value is not None}
-    if "phi" in values:
-        values["phi"] = _phi(values["phi"])
-    check_kinds(values, known)
-    for key in _NUMBERS:
-        if key in values:
-            values[key] = parse_number(values[key], flag_name(key))
-    if values.get("target_memory", 1) <= 0:
-        raise OptionError(
-            f"--target-memory must be positive, in MiB such as 200, not {values['target_memory']:g}"
-        )
-    if "target_latency" in values:
-        values["target_latency"] = parse_milliseconds(values["target_latency"], "--target-latency")
-    if "trial_time_limit" in values:
-        values["trial_time_limit"] = parse_seconds(values["trial_time_limit"], "--trial-time-limit")
-    if "fit_fraction" in values:
-        values["fit_fraction"] = share("fit_fraction", values["fit_fraction"])
-    for key, least in _LEAST.items():
-        if key in values:
-            values[key] = whole(key, values[key], least)
-    _check_together(values)
-    for verb, recipe in (("train", "recipe"), ("fit", "fit_recipe")):
-        if values.get(verb):
-            values.setdefault(recipe, AUTO)  # so that args.yaml says by which a run was trained
-    return ScaleSettings(**values)
-
-
-def _phi(value: Any) -> Any:
-    """Return numbers as they are typed: one, or several in a list."""
-    if isinstance(value, list | tuple | range):
-        return ",".join(str(_phi(each)) for each in value)
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return str(value) if number else value
-
-
-def _check_together(values: Mapping[str, Any]) -> None:
-    """Refuse a flag that would do nothing.
-
-    Raises:
-        OptionError: there is one; the message names it and what it belongs to.
-    """
-    for lead, keys in (("fit", (*_FIT, "target_latency", "target_memory")), ("train", _TRAIN)):
-        for key in keys:
-            if values.get(key) and not values.get(lead):
-                raise OptionError(f"{flag_name(key)} belongs to --{lead}: give that too")
-    works = values.get("fit") or values.get("train")
-    idle = [key for key in _WORK if values.get(key) and values[key] != _DEFAULTS[key]]
-    if idle and not works:
-        raise OptionError(
-            f"{flag_name(idle[0])} is for trainings: give --fit or --train, or leave it out"
-        )
-    if works and not values.get("data"):
-        lead = "--fit" if values.get("fit") else "--train"
-        raise OptionError(
-            f"{lead} needs --data: a folder of class folders, a parquet file, digits, or a name "
-            "such as cifar10"
-        )
-    if values.get("data") and not works:
-        raise OptionError("--data is for --fit or --train: give one of them, or leave it out")
-    fitted = [flag_name(k) for k in COEFFICIENTS if k in values]
-    if values.get("fit") and fitted:
-        raise OptionError(f"--fit finds {fitted[0]} itself: leave one of the two out")

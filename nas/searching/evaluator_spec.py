@@ -7,7 +7,7 @@ from typing import Any
 from nas.core import registry
 from nas.core.errors import OptionError
 from nas.interfaces import Work
-from nas.searching.settings import Settings
+from nas.searching.settings import SearchSettings
 
 # settings that are options of an evaluator that trains
 TRAINING = (
@@ -29,13 +29,13 @@ CLUSTER = ("address", "cpus_per_trial", "gpus_per_trial")
 EXECUTORS = ("workers", "isolate", "folder", "seconds")
 
 
-def executor_options(settings: Settings) -> dict[str, Any]:
+def executor_options(settings: SearchSettings) -> dict[str, Any]:
     """Return the options of the executor: its own flags, and what --executor-option gives."""
     given = {name: getattr(settings, name) for name in CLUSTER}
     return {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
 
 
-def work_of(settings: Settings) -> Work:
+def work_of(settings: SearchSettings) -> Work:
     """Return what workers make: the evaluator with its options, and a device that measures."""
     name = settings.evaluator or ("training" if settings.data else "surrogate")
     options = {**settings.evaluator_options, **_data_options(settings, name)}
@@ -61,7 +61,7 @@ def work_of(settings: Settings) -> Work:
     )
 
 
-def _data_options(settings: Settings, evaluator: str) -> dict[str, Any]:
+def _data_options(settings: SearchSettings, evaluator: str) -> dict[str, Any]:
     """Return the settings of a training, as options of an evaluator that trains."""
     known = registry.option_defaults("evaluators", evaluator)
     given = {name: getattr(settings, name) for name in TRAINING}

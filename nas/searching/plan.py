@@ -30,7 +30,7 @@ from nas.searching.feasibility import (
 )
 from nas.searching.objective import Bound, describe, metric_of
 from nas.searching.samplers import distributions, guarded, random_choices
-from nas.searching.settings import settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start import warm_start
 from nas.searching.studies.study import SEARCH, Journal
@@ -55,7 +55,9 @@ def plan(
         OptionError: a setting or the price is wrong.
     """
     rate = _rate(price)
-    setup = prepare(settings_from(warm_start.anchored(given, Path(project))), strict=False)
+    setup = prepare(
+        SearchSettings.model_validate(warm_start.anchored(given, Path(project))), strict=False
+    )
     learnt = warm_start.learnt(setup)
     space, objective = setup.space, setup.goal.objective
     archs = _sample(space, setup.settings.seed)

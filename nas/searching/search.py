@@ -30,7 +30,7 @@ from nas.searching.plan import announced
 from nas.searching.progress import SearchProgress
 from nas.searching.result import SearchResult
 from nas.searching.samplers import distributions, guarded, trial_seed
-from nas.searching.settings import settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start import priors, resumption, warm_start
 from nas.searching.start.old_settings import search_args
@@ -75,15 +75,13 @@ def search(
             **resumption.kept(search_args(run_folder.read_args(folder)), settings),
             **settings,
         }
-    setup = prepare(settings_from(settings))
+    setup = prepare(SearchSettings.model_validate(settings))
     said = opening(folder, resume)
     fresh = folder is None
     learnt = warm_start.learnt(setup) if fresh else {}
     with opened(setup.settings.storage, password) as database:
         if folder is None:
-            folder = run_folder.create(
-                "search", name, Path(project), dataclasses.asdict(setup.settings)
-            )
+            folder = run_folder.create("search", name, Path(project), setup.settings.model_dump())
         with run_folder.lease(folder):
             check_sources(folder, setup)
             screen = screen or SearchProgress()
@@ -91,7 +89,7 @@ def search(
             setup = warm_start.begun(setup, place, learnt)
             journal = _journal(setup, folder, database)
             run_folder.write_environment(folder)
-            run_folder.write_args(folder, dataclasses.asdict(setup.settings))
+            run_folder.write_args(folder, setup.settings.model_dump())
             for line in (
                 said,
                 *setup.evaluator.notes,

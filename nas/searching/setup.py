@@ -28,7 +28,7 @@ from nas.searching.references import LATENCY, Reference, references
 from nas.searching.result import WarmStart
 from nas.searching.samplers import Draw, Prior, begins_late, no_excess, no_prior, random_choices
 from nas.searching.sampling.region import drawing
-from nas.searching.settings import Settings
+from nas.searching.settings import SearchSettings
 
 FINALISTS, FINAL_SEEDS = 3, 3
 # baselines that a search is compared with where they are points of its space
@@ -59,7 +59,7 @@ class Start:
 class Setup:
     """A search that has been checked and can start."""
 
-    settings: Settings
+    settings: SearchSettings
     space: Space
     goal: Goal
     evaluator: TrainingEvaluator
@@ -127,7 +127,7 @@ class Setup:
         return Budget(steps, self.settings.trial_time_limit or 0.0, folder, unit)
 
 
-def prepare(settings: Settings, *, strict: bool = True) -> Setup:
+def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
     """Check settings against the parts they name; nothing is written yet.
 
     `strict` also checks that the evaluator knows the space and that the targets can be reached.
@@ -189,7 +189,7 @@ def _knows(evaluator: TrainingEvaluator, arch: Arch) -> bool:
     return True
 
 
-def _check_storage(settings: Settings) -> None:
+def _check_storage(settings: SearchSettings) -> None:
     """Check where the study is to be kept; nothing is connected to yet.
 
     Raises:
@@ -204,7 +204,7 @@ def _check_storage(settings: Settings) -> None:
         raise OptionError("--study names a study of a database: give --storage postgresql://...")
 
 
-def _space(settings: Settings, evaluator: TrainingEvaluator) -> tuple[Space, tuple[str, ...]]:
+def _space(settings: SearchSettings, evaluator: TrainingEvaluator) -> tuple[Space, tuple[str, ...]]:
     """Return the space, fitted to the classes and the image size of the data; and what to say."""
     side = evaluator.image_side
     small = side is not None and side <= SMALL
@@ -232,7 +232,7 @@ def _check_evaluator(evaluator: TrainingEvaluator, name: str, arch: Arch) -> Non
         evaluator.check(arch)
 
 
-def _goal(settings: Settings) -> Goal:
+def _goal(settings: SearchSettings) -> Goal:
     wanted = {
         "flops": settings.target_flops,
         "params": settings.target_params,
@@ -255,7 +255,7 @@ def _goal(settings: Settings) -> Goal:
     return Goal(objective, targets[0].metric if targets else "flops")
 
 
-def _controller(settings: Settings, space: Space, goal: Goal) -> BaseSampler:
+def _controller(settings: SearchSettings, space: Space, goal: Goal) -> BaseSampler:
     """Return the controller, without the limits of the search.
 
     Raises:
@@ -284,7 +284,7 @@ def _controller(settings: Settings, space: Space, goal: Goal) -> BaseSampler:
 
 
 def _pruner(
-    settings: Settings, goal: Goal, evaluator: TrainingEvaluator, evaluator_name: str
+    settings: SearchSettings, goal: Goal, evaluator: TrainingEvaluator, evaluator_name: str
 ) -> str:
     """Return the name of what stops trainings early, checked with its options."""
     steps = evaluator.rungs
@@ -321,7 +321,7 @@ def _pruner(
     return name
 
 
-def _check_finals(settings: Settings, evaluator: str) -> None:
+def _check_finals(settings: SearchSettings, evaluator: str) -> None:
     """Refuse a length of the finals that the evaluator cannot be given.
 
     Raises:
@@ -336,7 +336,7 @@ def _check_finals(settings: Settings, evaluator: str) -> None:
             )
 
 
-def _check_untrained(settings: Settings) -> None:
+def _check_untrained(settings: SearchSettings) -> None:
     """Refuse what has an effect on trainings only.
 
     Raises:

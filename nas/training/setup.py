@@ -101,7 +101,7 @@ def _settled(
     batch = chosen.batch_size or max(world, found.amount.batch // world * world)
     if chosen.time_limit and not chosen.epochs and world == 1:
         job = _job(
-            dataclasses.replace(chosen, epochs=found.amount.epochs, batch_size=batch),
+            chosen.model_copy(update={"epochs": found.amount.epochs, "batch_size": batch}),
             arch,
             found.recipe,
             device,
@@ -116,9 +116,8 @@ def _settled(
     # what the rule itself takes for a small folder is not to be complained of
     if chosen.epochs and not (enough := worth(found.amount, FINAL)).ranks:
         say(enough.text)
-    return found.recipe, dataclasses.replace(
-        chosen, imgsz=data.size, epochs=found.amount.epochs, batch_size=batch
-    )
+    settled_on = {"imgsz": data.size, "epochs": found.amount.epochs, "batch_size": batch}
+    return found.recipe, chosen.model_copy(update=settled_on)
 
 
 def situation(chosen: TrainSettings, arch: Arch, data: Data, device: str) -> Situation:

@@ -24,7 +24,7 @@ from nas.training.loop import RESULTS, fit
 from nas.training.progress import TrainingProgress
 from nas.training.recipe import Augment, Recipe, recipe_from
 from nas.training.results import RESULT, conclude, described_data, earlier, partial, tested
-from nas.training.settings import FREE, TrainSettings, train_settings_from
+from nas.training.settings import FREE, TrainSettings
 from nas.training.setup import Ready, make_ready, together
 from nas.training.state import Row
 from nas.training.tracking import open_trackers
@@ -60,7 +60,7 @@ def train(
         Preempted: SIGTERM came while it trained: a SystemExit; `resume` goes on from there.
     """
     screen = screen or TrainingProgress()
-    chosen, source = _anchored(train_settings_from(settings), Path(project)), _source(arch)
+    chosen, source = _anchored(TrainSettings.model_validate(settings), Path(project)), _source(arch)
     if chosen.epochs and chosen.time_limit:
         raise OptionError("--time-limit sets the number of --epochs: give one of them")
     given = {"arch": source, **{key: getattr(chosen, key) for key in settings}}
@@ -72,7 +72,7 @@ def train(
     screen.say(opening(folder, resume))
     with together(chosen):
         ready = make_ready(chosen, load_arch(arch), screen.say)
-        arguments = {"arch": source, **dataclasses.asdict(ready.settings)}
+        arguments = {"arch": source, **ready.settings.model_dump()}
         folder = _shared(
             lambda: run_folder.create("train", name, Path(project), arguments), ready.job.device
         )
@@ -106,7 +106,7 @@ def go_on(
     source = arguments.pop("arch", None)
     if source is None:
         raise RunError(f"{folder} is no training: its {run_folder.ARGS} names no arch")
-    chosen = train_settings_from(arguments)
+    chosen = TrainSettings.model_validate(arguments)
     screen.say(f"going on with {folder}")
     with together(chosen):
         kept = folder / ARCH
@@ -131,12 +131,13 @@ def _recipe_of(folder: Path) -> Recipe | None:
 
 def _anchored(chosen: TrainSettings, project: Path) -> TrainSettings:
     """Return the settings with absolute paths, so that the run goes on from any directory."""
-    return dataclasses.replace(
-        chosen,
-        data=anchored(chosen.data or ""),
-        init=chosen.init and anchored(str(run_folder.find(chosen.init, VERBS, project))),
-        recipe=anchored(chosen.recipe) if chosen.recipe.endswith(".py") else chosen.recipe,
-    )
+    recipe, init = chosen.recipe, chosen.init
+    paths = {
+        "data": anchored(chosen.data or ""),
+        "init": init and anchored(str(run_folder.find(init, VERBS, project))),
+        "recipe": anchored(recipe) if recipe.endswith(".py") else recipe,
+    }
+    return chosen.model_copy(update=paths)
 
 
 def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]:
@@ -242,7 +243,7 @@ def _fitted(
     """Train to the end or to an interruption; return the result."""
     job, first = ready.job, distributed.rank() == 0
     names = ready.settings.tracker or None
-    asked = {"arch": job.arch.name, **dataclasses.asdict(ready.settings)}
+    asked = {"arch": job.arch.name, **ready.settings.model_dump()}
     trackers = open_trackers(names, folder, folder.name, asked, say=screen.say) if first else []
 
     def watch(row: Row) -> None:

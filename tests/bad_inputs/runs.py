@@ -179,7 +179,7 @@ SCALE = [
         {f"{F}/result.json": '{"schema": 1, "members": 3, "baseline": 4}'},
     ),
     (f"report {F}", "result.json is not JSON", {f"{F}/result.json": "\x00"}),
-    (f"resume {F}", "--phi takes a word", {f"{F}/args.yaml": "phi: {a: b}\n"}),
+    (f"resume {F}", "--phi takes numbers and ranges", {f"{F}/args.yaml": "phi: {a: b}\n"}),
     (f"cost {F}", "name one of its members: b1, b2"),
     (f"cost {F}/b1", "b1/arch.json", {f"{F}/b1/arch.json": "{}"}),
     (f"export {F}/b3", "b3"),

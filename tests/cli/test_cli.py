@@ -188,11 +188,13 @@ def test_a_time_limit_caps_the_bill(limit: float | None, hours: float, seconds: 
 
 def test_plan_counts_the_finals_of_a_search_that_trains() -> None:
     from nas.searching.plan import expected_work
-    from nas.searching.settings import settings_from
+    from nas.searching.settings import SearchSettings
     from nas.searching.setup import prepare
 
     def work(**more: object) -> tuple[int, int]:
-        found = expected_work(prepare(settings_from({"data": "digits", "trials": 10, **more})))
+        found = expected_work(
+            prepare(SearchSettings.model_validate({"data": "digits", "trials": 10, **more}))
+        )
         return found.trials, found.final_trainings
 
     assert work() == (20, (2 * 3 + 1) * 3)  # and the best reference
@@ -434,12 +436,14 @@ def test_to_list_parts_imports_nothing_heavy(folder: Path) -> None:
 @pytest.mark.parametrize("verb", ["search", "train", "proxy-check"])
 def test_every_flag_of_a_verb_is_in_its_help_with_its_default(cli: Cli, verb: str) -> None:
     from nas.searching.fidelity.settings import ProxySettings
-    from nas.searching.settings import Settings
+    from nas.searching.settings import SearchSettings
     from nas.training.settings import TrainSettings
 
-    settings = {"search": Settings, "train": TrainSettings, "proxy-check": ProxySettings}[verb]
+    settings = {"search": SearchSettings, "train": TrainSettings, "proxy-check": ProxySettings}[
+        verb
+    ]
     shown = cli(verb, "--help", COLUMNS="200").stdout
-    for name in settings.__dataclass_fields__:
+    for name in settings.model_fields:
         flag = "--" + name.replace("_", "-").removesuffix("s" if name.endswith("options") else "")
         assert flag in shown
     assert "[default: 0]" in shown  # of --seed

@@ -7,13 +7,11 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
 import nas
-from nas.cli.program import app
+from nas.cli.program import command_of
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
@@ -25,9 +23,11 @@ def blocks(page: str) -> list[str]:
 
 @functools.cache
 def flags(verb: str) -> set[str]:
-    command: Any = typer.main.get_command(app)
-    options = command.commands[verb].params
-    return {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+    return {
+        flag
+        for option in command_of(verb).params
+        for flag in (*option.opts, *option.secondary_opts)
+    }
 
 
 def test_extend_md_shows_a_space_and_an_evaluator_that_work(

@@ -8,8 +8,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = {
-    *("matplotlib", "numpy", "onnx", "optuna", "PIL", "plotly", "pyarrow", "ray", "safetensors"),
-    *("scipy", "sklearn", "sqlalchemy", "thop", "timm", "torch", "torchvision"),
+    *("matplotlib", "numpy", "onnx", "optuna", "PIL", "plotly", "pyarrow", "pydantic", "ray"),
+    *("safetensors", "scipy", "sklearn", "sqlalchemy", "thop", "timm", "torch", "torchvision"),
 }
 
 

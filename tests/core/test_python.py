@@ -19,7 +19,7 @@ from nas.core.errors import OptionError
 from nas.core.run_folder import find
 from nas.models.build import Features, Model
 from nas.training.checkpoint import save_weights
-from nas.training.settings import train_settings_from
+from nas.training.settings import TrainSettings
 from nas.training.train import _anchored
 from nas.training.trained import CONFIG
 
@@ -151,7 +151,7 @@ def test_a_run_is_found_by_its_name_where_it_is_used(trained: Path, tmp_path: Pa
     exported = nas.export("tiny2", format="pt2", output="a.pt2", batches=(1,))
     assert exported["trained"]
     assert nas.explain("a.png", models="tiny2", output="b.png")["models"][0]["name"] == "tiny2"
-    chosen = train_settings_from({"data": "digits", "init": "tiny2"})
+    chosen = TrainSettings.model_validate({"data": "digits", "init": "tiny2"})
     assert Path(_anchored(chosen, Path("runs")).init or "") == trained
     # a folder of that name which is no model hides none
     Path("tiny2").mkdir()

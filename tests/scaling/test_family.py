@@ -6,7 +6,6 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +26,9 @@ from nas.reporting.html import family as pages
 from nas.scaling import members
 from nas.scaling.member_setup import memory_needed, recipe_options
 from nas.scaling.scale import go_on, scale
-from nas.scaling.settings import scale_settings_from
+from nas.scaling.settings import ScaleSettings
 from nas.training.recipe import load_recipe
-from nas.training.settings import train_settings_from
+from nas.training.settings import TrainSettings
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -225,7 +224,8 @@ def test_a_training_that_fails_says_why_in_its_last_words(
     more = {"recipe_options": {"lr": 900}, "device": "cpu", "batch_size": 64, "arch": "tiny.json"}
     given = {k: v for k, v in DIGITS.items() if k != "accelerator"}
     run_folder.write_args(
-        place / "bad", {**asdict(train_settings_from({**given, "device": "cpu"})), **more}
+        place / "bad",
+        {**TrainSettings.model_validate({**given, "device": "cpu"}).model_dump(), **more},
     )
     answer = place / "bad" / "error.json"
     expect_error(answer)
@@ -287,7 +287,7 @@ def test_own_gpus_are_given_by_name() -> None:
     words = "nas scale b.json --phi 1 --train --data d --member-gpus b1=2 --member-gpus b2=4"
     typed = parse(words.split())
     chosen = given({k: v for k, v in typed.items() if k in ("train", "data", "member_gpus")}, None)
-    assert scale_settings_from(chosen).member_gpus == {"b1": 2, "b2": 4}
+    assert ScaleSettings.model_validate(chosen).member_gpus == {"b1": 2, "b2": 4}
 
 
 def test_the_augmentation_grows_with_the_member() -> None:

@@ -14,7 +14,7 @@ from nas.evaluation.executors.local import _share
 from nas.evaluation.workers import VISIBLE, Processes
 from nas.interfaces import Executor, Outcome, Task, Work
 from nas.scaling.member_setup import advice, plan_of
-from nas.scaling.settings import scale_settings_from
+from nas.scaling.settings import ScaleSettings
 from nas.scaling.setup import Setup
 
 # says which GPUs it sees, and writes down when it begins and ends
@@ -101,7 +101,7 @@ def test_the_images_that_a_device_has_at_a_time(
     more: dict[str, Any], batch: int, b1: int, b2: int
 ) -> None:
     given = {**DIGITS, "train": True, **more}
-    setup = Setup(scale_settings_from(given), TINY, "tiny.json", Path())
+    setup = Setup(ScaleSettings.model_validate(given), TINY, "tiny.json", Path())
     plan = plan_of(setup, Path(), ())
     assert (plan.batch, plan.per_step("b1"), plan.per_step("b2")) == (batch, b1, b2)
 

@@ -1,6 +1,5 @@
 """Scale: the verb: its JSON, its files, its default base, its errors (rules: test_compound)."""
 
-import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -15,7 +14,7 @@ from nas.core import run_folder
 from nas.core.errors import ArchError, OptionError, RunError
 from nas.reporting.terminal.scale import ScalingLines
 from nas.scaling.scale import COLUMNS, scale
-from nas.scaling.settings import ScaleSettings, scale_settings_from
+from nas.scaling.settings import ScaleSettings
 from nas.scaling.setup import Setup
 from nas.searching.search import search
 
@@ -114,7 +113,7 @@ def test_what_may_change_is_taken_by_resume_and_the_rest_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: dict[str, Any] = {"fit": True, "data": "digits", "executor": "ray", "address": "h:1"}
-    args = {"base": "resnet18", **dataclasses.asdict(scale_settings_from(began))}
+    args = {"base": "resnet18", **ScaleSettings.model_validate(began).model_dump()}
     place = run_folder.create("scale", "f", folder / "runs", args)
     began |= {"name": "f", "resume": True}
     seen: list[ScaleSettings] = []

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nas.scaling.settings import scale_settings_from
-from nas.searching.settings import settings_from
+from nas.scaling.settings import ScaleSettings
+from nas.searching.settings import SearchSettings
 from nas.searching.start.old_settings import scale_args, search_args
 
 
@@ -18,18 +18,18 @@ from nas.searching.start.old_settings import scale_args, search_args
     ],
 )
 def test_a_search(args: dict[str, object], recipe: str | None, epochs: int | None) -> None:
-    found = settings_from(search_args(args))
+    found = SearchSettings.model_validate(search_args(args))
     assert (found.recipe, found.epochs) == (recipe, epochs)
 
 
 def test_a_new_search_names_its_recipe() -> None:
-    assert settings_from({"data": "digits"}).recipe == "auto"
-    assert settings_from({}).recipe is None
+    assert SearchSettings.model_validate({"data": "digits"}).recipe == "auto"
+    assert SearchSettings.model_validate({}).recipe is None
 
 
 def test_a_family() -> None:
-    old = scale_settings_from(scale_args({"data": "digits", "fit": True, "train": True}))
+    old = ScaleSettings.model_validate(scale_args({"data": "digits", "fit": True, "train": True}))
     assert (old.recipe, old.fit_recipe, old.fit_epochs) == ("efficientnet", "proxy", 4)
-    new = scale_settings_from({"data": "digits", "fit": True, "train": True})
+    new = ScaleSettings.model_validate({"data": "digits", "fit": True, "train": True})
     assert (new.recipe, new.fit_recipe, new.fit_epochs) == ("auto", "auto", None)
-    assert scale_settings_from(scale_args({})) == scale_settings_from({})
+    assert ScaleSettings.model_validate(scale_args({})) == ScaleSettings.model_validate({})

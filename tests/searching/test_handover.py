@@ -32,7 +32,7 @@ from nas.searching.outcome.selection import (
 from nas.searching.result import BestArch, Candidate, EvaluatorInfo, SearchResult, SpaceInfo
 from nas.searching.samplers import random_choices
 from nas.searching.search import search
-from nas.searching.settings import settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.training.amount import Amount
 
@@ -40,7 +40,7 @@ NOISY = {"evaluator": "synthetic", "evaluator_options": {"noise": 0.5}, "target_
 
 
 def setup_of(**settings: Any) -> Setup:
-    return prepare(settings_from({"evaluator": "synthetic", **settings}))
+    return prepare(SearchSettings.model_validate({"evaluator": "synthetic", **settings}))
 
 
 @pytest.fixture(scope="module")

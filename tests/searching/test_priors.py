@@ -16,7 +16,7 @@ from nas.interfaces import Choices, Space
 from nas.searching.gp import features
 from nas.searching.gp.features import Features
 from nas.searching.search import search
-from nas.searching.settings import settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start import resumption
 from nas.searching.start.priors import MAKERS, Place, Source, prior_of_run
@@ -27,7 +27,7 @@ NARROW = SPACE.rstrip().removesuffix(")") + "    valid=lambda choices: RULE,\n)\
 
 
 def setup_of(**settings: Any) -> Setup:
-    return prepare(settings_from(anchored(settings, Path("runs"))), strict=False)
+    return prepare(SearchSettings.model_validate(anchored(settings, Path("runs"))), strict=False)
 
 
 def narrow(rule: str, name: str = "narrow.py") -> dict[str, Any]:
@@ -152,7 +152,9 @@ WAYS = [
 def test_a_way_out_that_would_be_refused_is_not_offered(
     folder: Path, theirs: dict[str, Any], asked: dict[str, Any], offered: bool
 ) -> None:
-    run_folder.create("search", "own", Path("runs"), dataclasses.asdict(settings_from(theirs)))
+    run_folder.create(
+        "search", "own", Path("runs"), SearchSettings.model_validate(theirs).model_dump()
+    )
     with pytest.raises(RunError) as error:
         resumption.found(Path("runs"), "own", {**theirs, **asked})
     assert ("--warm-start" in str(error.value)) == offered

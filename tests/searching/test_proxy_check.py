@@ -24,7 +24,7 @@ from nas.reporting.terminal.proxy import show_proxy_check
 from nas.searching.fidelity import study
 from nas.searching.fidelity.proxies import Budget, Trained, default_budgets, judge, parse_budget
 from nas.searching.fidelity.proxy_check import INTERRUPTED, proxy_check
-from nas.searching.fidelity.settings import proxy_settings_from
+from nas.searching.fidelity.settings import ProxySettings
 from nas.searching.fidelity.study import open_lab, spread_archs
 from nas.training.auto import Situation, settled
 from nas.training.loop import fit
@@ -129,7 +129,7 @@ def test_a_malformed_budget_is_refused(text: str) -> None:
 
 
 def test_settings_take_text_and_numbers() -> None:
-    found = proxy_settings_from(
+    found = ProxySettings.model_validate(
         {"data": "digits", "archs": "12", "fraction": "0.5", "max_flops": "20M", "budget": [2]}
     )
     assert (found.archs, found.fraction, found.max_flops) == (12, 0.5, 20_000_000)
@@ -154,7 +154,7 @@ def test_settings_take_text_and_numbers() -> None:
 )
 def test_a_wrong_setting_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
-        proxy_settings_from(given)
+        ProxySettings.model_validate(given)
 
 
 # -------------------------------------------------------------------------------- the sampling
@@ -192,7 +192,9 @@ def test_archs_are_seeded_and_all_different(folder: Path) -> None:
 
 def test_archs_are_of_about_the_size_that_is_searched_for(folder: Path) -> None:
     for given, middle in (({"target_flops": "300k"}, 300e3), ({}, None)):
-        lab = open_lab(proxy_settings_from({**GIVEN, "data": "digits", "min_flops": None, **given}))
+        lab = open_lab(
+            ProxySettings.model_validate({**GIVEN, "data": "digits", "min_flops": None, **given})
+        )
         sizes = [each.flops for each in lab.candidates]
         assert max(sizes) / min(sizes) <= 1.1 / 0.9
         assert middle is None or all(0.9 * middle <= size <= 1.1 * middle for size in sizes)

@@ -15,7 +15,7 @@ from nas.models.cost import count
 from nas.reporting.terminal.search import ending
 from nas.searching.plan import announced
 from nas.searching.search import search
-from nas.searching.settings import settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import prepare
 from nas.searching.studies.study import SEARCH
 from nas.training import loop
@@ -122,17 +122,19 @@ def test_finals_that_do_not_reach_every_net_decide_nothing(limited: Any) -> None
 
 def test_what_a_search_will_do_is_told_before() -> None:
     digits = {"data": "digits", "trials": 3}
-    told = "\n".join(announced(prepare(settings_from(digits))))
+    told = "\n".join(announced(prepare(SearchSettings.model_validate(digits))))
     assert "3 trials" in told and "finals of up to" in told and "--target-flops" in told
-    told = "\n".join(announced(prepare(settings_from({**digits, "time_limit": "1s"}))))
+    told = "\n".join(
+        announced(prepare(SearchSettings.model_validate({**digits, "time_limit": "1s"})))
+    )
     assert "less than one, and one is begun anyway" in told
-    assert announced(prepare(settings_from({"target_flops": "400M"}))) == ()
+    assert announced(prepare(SearchSettings.model_validate({"target_flops": "400M"}))) == ()
 
 
 def test_a_trial_time_that_is_too_short_to_rank_is_told_before() -> None:
     for seconds, enough in (("1s", False), ("4h", True)):
         settings = {"data": "digits", "trial_time": seconds, "max_flops": "3M"}
-        *_, told = announced(prepare(settings_from(settings)))
+        *_, told = announced(prepare(SearchSettings.model_validate(settings)))
         assert "a candidate of" in told and "optimiser steps" in told
         assert ("too few to rank" in told, "would do" in told) == (not enough, not enough)
 
@@ -148,9 +150,9 @@ def test_a_trial_time_that_is_too_short_to_rank_is_told_before() -> None:
 )
 def test_what_conflicts_with_a_trial_time_is_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(OptionError, match=says):
-        prepare(settings_from({"data": "digits", "trial_time": "5s", **settings}))
+        prepare(SearchSettings.model_validate({"data": "digits", "trial_time": "5s", **settings}))
     with pytest.raises(OptionError, match="--trial-time belongs to trainings"):
-        prepare(settings_from({"trial_time": "5s"}))
+        prepare(SearchSettings.model_validate({"trial_time": "5s"}))
 
 
 def test_a_trial_time_gives_a_quick_net_more_epochs_and_resumes_the_same(

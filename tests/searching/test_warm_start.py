@@ -19,7 +19,7 @@ from nas.reporting import report
 from nas.searching.plan import plan
 from nas.searching.samplers import Prior, no_prior, random_choices
 from nas.searching.search import search
-from nas.searching.settings import settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start.priors import prior_of_run, surrogate_prior
 from nas.searching.start.warm_start import FILE, anchored, learnt, start
@@ -53,7 +53,7 @@ def rows(found: dict[str, Any], name: str = "trials.csv") -> list[dict[str, str]
 
 
 def setup_of(**settings: Any) -> Setup:
-    return prepare(settings_from(anchored(settings, Path("runs"))), strict=False)
+    return prepare(SearchSettings.model_validate(anchored(settings, Path("runs"))), strict=False)
 
 
 def unclocked(found: dict[str, Any]) -> dict[str, Any]:

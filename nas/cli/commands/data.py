@@ -29,7 +29,6 @@ from nas.reporting.terminal.tables import (
     say_resume,
     show,
 )
-from nas.searching.fidelity.settings import ProxySettings
 
 
 def doctor(
@@ -88,7 +87,7 @@ def bench(
     show(result, data_screen.show_bench, as_json)
 
 
-@with_settings(ProxySettings)
+@with_settings("nas.searching.fidelity.settings:ProxySettings")
 def proxy_check(
     project: Project = RUNS,
     name: Name = None,

@@ -17,10 +17,9 @@ from nas.reporting.terminal.tables import (
     say_resume,
     show,
 )
-from nas.scaling.settings import ScaleSettings
 
 
-@with_settings(ScaleSettings)
+@with_settings("nas.scaling.settings:ScaleSettings")
 def scale(
     base: Annotated[
         str | None,

@@ -16,10 +16,9 @@ from nas.reporting.terminal.tables import (
     say_resume,
     show,
 )
-from nas.searching.settings import Settings
 
 
-@with_settings(Settings)
+@with_settings("nas.searching.settings:SearchSettings")
 def search(
     project: Project = RUNS,
     name: Name = None,
@@ -60,7 +59,7 @@ def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
     return 0 if result.met else NOT_MET
 
 
-@with_settings(Settings)
+@with_settings("nas.searching.settings:SearchSettings")
 def plan(
     price: Annotated[
         str | None,

@@ -31,7 +31,6 @@ from nas.reporting.terminal.tables import (
     say_resume,
     show,
 )
-from nas.training.settings import TrainSettings
 
 Trained = Annotated[
     Path,
@@ -42,7 +41,7 @@ Trained = Annotated[
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 
-@with_settings(TrainSettings)
+@with_settings("nas.training.settings:TrainSettings")
 def train(
     arch: ArchName,
     project: Project = RUNS,

@@ -29,7 +29,7 @@ from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.training.recipe import load_recipe
-from nas.training.settings import train_settings_from
+from nas.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from nas.hardware.latency import Cached
@@ -83,7 +83,7 @@ class Member:
     """See the module."""
 
     def __init__(self, asked: dict[str, Any], latency_on: str) -> None:
-        self._settings = dataclasses.asdict(train_settings_from(asked))
+        self._settings = TrainSettings.model_validate(asked).model_dump()
         self._latency_on = latency_on
         self.rungs: tuple[int, ...] = (asked["epochs"],)
         self.title = (

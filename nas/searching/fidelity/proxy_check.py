@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from nas.core.units import format_count, format_seconds
 from nas.evaluation.run_all import run_all
 from nas.interfaces import Fleet, Outcome, Task
 from nas.searching.fidelity.proxies import judge
-from nas.searching.fidelity.settings import FREE, proxy_settings_from
+from nas.searching.fidelity.settings import FREE, ProxySettings
 from nas.searching.fidelity.study import (
     Lab,
     Slot,
@@ -62,8 +61,8 @@ def proxy_check(
         RunError: the run folder is in use, damaged, or of other settings.
         NasError: every training failed.
     """
-    chosen = proxy_settings_from({"data": data, **settings})
-    given = dataclasses.asdict(chosen)
+    chosen = ProxySettings.model_validate({"data": data, **settings})
+    given = chosen.model_dump()
     asked = {key: value for key, value in given.items() if key not in FREE}
     folder = find_run("proxy-check", Path(project), name, asked) if resume else None
     lab = open_lab(chosen)

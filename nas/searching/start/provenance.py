@@ -8,13 +8,13 @@ from pathlib import Path
 from nas.core import run_folder
 from nas.core.errors import RunError
 from nas.data.identity import unchanged, way_back
-from nas.searching.settings import Settings
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup
 
 SOURCES, DATA = "sources.json", "the data"
 
 
-def sources(settings: Settings) -> dict[str, str]:
+def sources(settings: SearchSettings) -> dict[str, str]:
     """Return a hash of each part that is a file of the user's."""
     names = (
         *(settings.space, settings.evaluator, settings.controller, settings.executor),

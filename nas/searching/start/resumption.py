@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from nas.core import run_folder
 from nas.core.quoting import command
 from nas.core.resume import OWN, Stored, find_run
 from nas.core.settings import flag_name
-from nas.searching.settings import Settings, settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.start.old_settings import search_args
 
 # what is told to one executor, and means nothing to another
@@ -53,7 +52,7 @@ def found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | N
     Raises:
         RunError: the run of that name was started with other settings.
     """
-    mine = fixed(settings_from(given)) if given.keys() - FREE else {}
+    mine = fixed(SearchSettings.model_validate(given)) if given.keys() - FREE else {}
     # of several that differ, one that was typed is told
     asked = {key: mine[key] for key in sorted(mine, key=lambda key: key not in given)}
 
@@ -65,7 +64,7 @@ def found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | N
 
 def _fixed_of(folder: Path) -> dict[str, Any]:
     """Return the settings of a run that hold still."""
-    return fixed(settings_from(search_args(run_folder.read_args(folder))))
+    return fixed(SearchSettings.model_validate(search_args(run_folder.read_args(folder))))
 
 
 def _way_out(folder: Path, stored: Stored, typed: Mapping[str, Any]) -> str:
@@ -92,6 +91,6 @@ def _typed(key: str, value: Any) -> list[str]:
     return [flag_name(key), str(value)]
 
 
-def fixed(settings: Settings) -> dict[str, Any]:
+def fixed(settings: SearchSettings) -> dict[str, Any]:
     """Return the settings that a resumption must not change."""
-    return {key: v for key, v in dataclasses.asdict(settings).items() if key not in FREE}
+    return {key: v for key, v in settings.model_dump().items() if key not in FREE}

@@ -23,7 +23,7 @@ from nas.interfaces import SCORED, Metrics, Rung, Space, Trial
 from nas.models.points import decode
 from nas.searching.evaluator_spec import work_of
 from nas.searching.objective import Goal, broken_limit, reward
-from nas.searching.settings import Settings, settings_from
+from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, Start
 from nas.searching.start.old_settings import search_args
 from nas.searching.start.priors import MAKERS, Place, common, prior_of_run
@@ -163,7 +163,7 @@ def _check_controller(setup: Setup, what: str) -> None:
     )
 
 
-def _earlier(folder: Path, setup: Setup) -> tuple[Kept, Settings]:
+def _earlier(folder: Path, setup: Setup) -> tuple[Kept, SearchSettings]:
     """Return what an earlier run holds, and its settings.
 
     Raises:
@@ -186,7 +186,7 @@ def _earlier(folder: Path, setup: Setup) -> tuple[Kept, Settings]:
             "in a database, or it is no search): name another run"
         )
     try:
-        theirs = settings_from(search_args(run_folder.read_args(folder)))
+        theirs = SearchSettings.model_validate(search_args(run_folder.read_args(folder)))
     except OptionError as error:
         raise OptionError(f"{folder / run_folder.ARGS}: {error}") from error
     return read_journal(folder / JOURNAL), theirs
@@ -244,7 +244,7 @@ def _rung(row: Mapping[str, Any], goal: Goal) -> Rung:
 def _difference(
     folder: Path,
     kept: Kept,
-    theirs: Settings,
+    theirs: SearchSettings,
     scored: Sequence[tuple[str, Trial]],
     setup: Setup,
 ) -> str:
@@ -267,7 +267,7 @@ def _arch_id(space: Space, trial: Trial) -> str:
         return ""
 
 
-def _other_work(folder: Path, theirs: Settings, setup: Setup) -> str:
+def _other_work(folder: Path, theirs: SearchSettings, setup: Setup) -> str:
     """Return what differs in the evaluator, its options, its images or its device."""
     try:
         work = work_of(theirs)
