@@ -95,7 +95,7 @@ def left_by(project: Project) -> dict[str, Any]:
         for name in ("fit.csv", "finals.csv")
     }
     [fit] = timeless([run_folder.read_json(project.run / "fit.json")])
-    kept = run_folder.read_json(project.folder / "small.coefficients.json")
+    kept = run_folder.read_json(project.run / "coefficients.json")
     fit.pop("base")
     return {"fit": fit, **tables, "coefficients": kept, "epochs": epochs(project)}
 

@@ -1,6 +1,5 @@
 """The fit of alpha, beta, gamma: trained for real once, its logic on made-up accuracies."""
 
-import json
 import math
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from nas.models.arch import Arch, Head, Stage, Stem
 from nas.reporting import report
 from nas.reporting.terminal.scale import ScalingLines, show_family
 from nas.scaling.fit import setup
+from nas.scaling.fit.coefficients import PAPER
 from nas.scaling.fit.results import noise_said
 from nas.scaling.scale import go_on, scale
 
@@ -228,15 +228,15 @@ def test_a_run_goes_on_from_any_directory(
     found = go_on(folder, {"accelerator": "cpu"})
     assert run_folder.read_args(folder)["accelerator"] == "cpu"
     assert len(run_folder.read_json(folder / "env.json")["resumed"]) == 1
-    kept = json.loads((fake / "small.coefficients.json").read_text())
-    assert kept["alpha"] == found["alpha"] and kept["run"] == str(folder)
+    kept = run_folder.read_json(folder / "coefficients.json")
+    assert kept["alpha"] == found["alpha"] and kept["origin"] == found["coefficients"]["origin"]
+    assert scale(fake / "small.json", phi="1", project=fake / "runs")["alpha"] == found["alpha"]
 
 
 def test_an_arch_that_is_named_as_a_folder_leaves_nothing_there(fake: Path) -> None:
     (fake / "small").mkdir()
     scale(**{**FLAGS, "base": BASE})
-    assert not list((fake / "small").iterdir())
-    assert (fake / "runs" / "coefficients" / "small.json").exists()
+    assert not list((fake / "small").iterdir()) and not (fake / "runs" / "coefficients").exists()
 
 
 def test_flags_go_before_what_is_kept_and_some_rules_read_none(fake: Path) -> None:
@@ -297,7 +297,7 @@ def test_where_all_fail_one_line_says_so_and_mended_it_goes_on(fake: Path) -> No
     (fake / "fail").write_text("all")
     with pytest.raises(NasError, match="every candidate failed: ValueError: no luck today"):
         scale(**FLAGS, name="broken")
-    assert not (fake / "small.coefficients.json").exists()
+    assert scale("small.json", phi="1")["coefficients"]["origin"] == PAPER.origin
     (fake / "fail").unlink()
     assert scale(**FLAGS, name="broken", resume=True)["fit"]["chosen"]["role"] == "depth only"
 

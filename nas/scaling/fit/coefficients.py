@@ -1,10 +1,9 @@
-"""Fitted coefficients: kept beside the baseline they belong to, and found again."""
+"""Fitted coefficients: kept in the run of the fit, and found for its base by later runs."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ from nas.models.arch import Arch
 from nas.scaling.settings import COEFFICIENTS
 
 SCHEMA = 1
-FILE, FOLDER = "coefficients.json", "coefficients"
+FIT, FILE, FOLDER = "fit.json", "coefficients.json", "coefficients"
 
 
 class Coefficients(NamedTuple):
@@ -30,11 +29,35 @@ class Coefficients(NamedTuple):
 PAPER = Coefficients(1.2, 1.1, 1.15, "the paper's, fitted to EfficientNet-B0 on ImageNet")
 
 
-def place(path: Path | None, project: Path, name: str) -> Path:
-    """Return the file of a base's coefficients.
+def network(arch: Arch) -> str:
+    """Return the id of an arch, its number of classes aside: that is the data's."""
+    head = dataclasses.replace(arch.head, classes=1000)
+    return dataclasses.replace(arch, head=head).id
 
-    Of a search run it lies in best/, of an arch.json beside it; a base that is no file (`path` is
-    None or leads nowhere, `name` is its arch's) gets one under project/coefficients.
+
+def fitted(project: Path, arch: Arch) -> tuple[Coefficients | None, str]:
+    """Return the coefficients of the latest fit of a base under a project, and a line to say.
+
+    The line is of runs that cannot be read, which are passed over; "" for none.
+    """
+    note = ""
+    for folder in reversed(run_folder.runs("scale", project)):
+        if not ((folder / FIT).is_file() and (folder / FILE).is_file()):
+            continue
+        try:
+            fit = run_folder.read_json(folder / FIT)
+            if fit["chosen"] and fit["arch_id"] == network(arch):
+                return parsed(run_folder.read_json(folder / FILE)), note
+        except (RunError, KeyError, TypeError, ValueError):
+            note = f"{folder} holds no fit that can be read, and is passed over"
+    return None, note
+
+
+def former_place(path: Path | None, project: Path, name: str) -> Path:
+    """Return the file in which earlier versions kept the coefficients of a base.
+
+    Of a search run it lies in best/, of an arch.json beside it, of a base that is no file (`path`
+    is None or leads nowhere, `name` is its arch's) under project/coefficients.
     """
     if path is None or not path.exists():
         plain = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).lstrip(".")
@@ -46,25 +69,8 @@ def place(path: Path | None, project: Path, name: str) -> Path:
     return path.with_name(FILE if path.name == "arch.json" else f"{path.stem}.{FILE}")
 
 
-def network(arch: Arch) -> str:
-    """Return the id of an arch, its number of classes aside: that is the data's."""
-    head = dataclasses.replace(arch.head, classes=1000)
-    return dataclasses.replace(arch, head=head).id
-
-
-def store(path: Path, arch: Arch, found: Coefficients, about: Mapping[str, Any]) -> None:
-    """Write coefficients to the file of their base; `about` tells how they were fitted.
-
-    Raises:
-        RunError: the file cannot be written.
-    """
-    run_folder.write_json(
-        path, {"schema": SCHEMA, "arch_id": network(arch), **found._asdict(), **about}
-    )
-
-
 def find(path: Path, arch: Arch) -> tuple[Coefficients | None, str]:
-    """Return the coefficients that a file holds for a base, and a line if it is to be ignored."""
+    """Return the coefficients that a file of an earlier version holds for a base, and a line."""
     if not path.is_file():
         return None, ""
     try:

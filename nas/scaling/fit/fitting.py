@@ -18,7 +18,7 @@ from nas.data.identity import unchanged
 from nas.evaluation.run_all import run_all
 from nas.interfaces import TRAINING_FLOPS, Executor, Task
 from nas.scaling.fit import coefficients
-from nas.scaling.fit.coefficients import Coefficients
+from nas.scaling.fit.coefficients import FILE, FIT, Coefficients
 from nas.scaling.fit.grid import MISS, Candidate
 from nas.scaling.fit.results import WHOLE, conclude, label
 from nas.scaling.fit.setup import Plan
@@ -28,8 +28,7 @@ from nas.scaling.setup import ScalingProgress, Setup, Stop, open_executor
 from nas.searching.outcome import finals
 from nas.searching.outcome.finals import Finalist, Standing
 
-FIT, TRAININGS = "fit.json", "trainings"
-PINNED = "coefficients.json"  # those of this run, whatever is fitted later
+TRAININGS = "trainings"
 
 
 def settle(
@@ -37,14 +36,14 @@ def settle(
 ) -> tuple[Coefficients | None, str]:
     """Return the coefficients of a run, or None and why there are none yet.
 
-    Those that are on file in the run, else fitted if that is planned, else those that are kept with
-    the base, else the paper's. A flag goes before all but the first.
+    Those that are on file in the run, else fitted if that is planned, else those of the latest fit
+    of this base, else the paper's. A flag goes before all but the first.
 
     Raises:
         NasError: every candidate failed.
         RunError: the run's files are damaged or cannot be written.
     """
-    kept = folder / PINNED
+    kept = folder / FILE  # those of this run, whatever is fitted later
     if kept.is_file():
         return _pinned(kept), ""
     if plan:
@@ -53,8 +52,7 @@ def settle(
             return None, reason
         found = fresh
     elif setup.settings.rule in SHAPED:
-        stored, note = coefficients.find(_home(setup), setup.arch)
-        screen.say(note)
+        stored = _stored(setup, screen)
         found = given(setup, stored or coefficients.PAPER)
         screen.say(f"{label(found[:3])}, {found.origin}" if stored else "")
     else:
@@ -79,10 +77,18 @@ def _pinned(path: Path) -> Coefficients:
         ) from error
 
 
-def _home(setup: Setup) -> Path:
+def _stored(setup: Setup, screen: ScalingProgress) -> Coefficients | None:
+    """Return what was fitted to this base last, in the project or by an earlier version."""
+    found, note = coefficients.fitted(setup.project, setup.arch)
+    screen.say(note)
+    if found:
+        return found
     # a path is absolute; what is not is a name, whatever folder is called so
-    path = Path(setup.source)
-    return coefficients.place(path if path.is_absolute() else None, setup.project, setup.arch.name)
+    path = Path(setup.source) if Path(setup.source).is_absolute() else None
+    before = coefficients.former_place(path, setup.project, setup.arch.name)
+    found, note = coefficients.find(before, setup.arch)
+    screen.say(note)
+    return found
 
 
 def given(setup: Setup, others: Coefficients) -> Coefficients:
@@ -120,7 +126,7 @@ def _noted(path: Path) -> dict[str, Any]:
 def fit(
     plan: Plan, folder: Path, screen: ScalingProgress, stop: Stop
 ) -> tuple[Coefficients | None, str]:
-    """Train the candidates and return the best coefficients, kept with the base from now on.
+    """Train the candidates and return the best coefficients.
 
     Each finished training is a row of fit.csv or finals.csv in the folder at once, and is never
     repeated. `stop` gives the reason to end early; then None and the reason are returned, and a
@@ -148,10 +154,7 @@ def fit(
         return None, reason
     found = conclude(plan, table.seen, standings, _spent(table))
     run_folder.write_json(folder / FIT, found)
-    chosen = _coefficients(plan, found, folder)
-    about = {"run": str(folder), "data": plan.setup.settings.data, **found["chosen"]}
-    coefficients.store(_home(plan.setup), plan.setup.arch, chosen, {**about, **chosen._asdict()})
-    return chosen, ""
+    return _coefficients(plan, found, folder), ""
 
 
 def _coefficients(plan: Plan, found: dict[str, Any], folder: Path) -> Coefficients:
