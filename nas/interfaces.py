@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from nas.exporting.request import Subject
+    from nas.exporting.request import ExportRequest
     from nas.models.arch import Arch
     from nas.training.amount import Amount
 
@@ -225,14 +225,14 @@ class Tracker(Protocol):
 class Exporter(Protocol):
     """A file format of networks. A file of nas/exporting/formats has these names.
 
-    `subject`: the network, images at once, what is known.
+    `request`: the network, images at once, what is known.
     """
 
     @property
     def FILE(self) -> str:
         """Return the name of the file, as model.onnx, or of the folder."""
 
-    def check(self, subject: Subject) -> None:
+    def check(self, request: ExportRequest) -> None:
         """Do nothing, at once, if the format can hold it.
 
         Raises:
@@ -240,13 +240,13 @@ class Exporter(Protocol):
             MissingError: a package is not installed.
         """
 
-    def write(self, subject: Subject, path: Path) -> None:
+    def write(self, request: ExportRequest, path: Path) -> None:
         """Write it as a new file or folder."""
 
-    def run(self, path: Path, batches: Sequence[Any], subject: Subject) -> list[list[Any]]:
+    def run(self, path: Path, batches: Sequence[Any], request: ExportRequest) -> list[list[Any]]:
         """Return what the written file answers to batches of images, as another program has it."""
 
-    def hint(self, path: Path, subject: Subject) -> list[str]:
+    def hint(self, path: Path, request: ExportRequest) -> list[str]:
         """Return the lines that use the file."""
 
 
@@ -269,7 +269,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Work:
+class EvaluatorSpec:
     """What a worker must make before it can evaluate: names and options, plain JSON.
 
     With a `device`, that device measures the latency of every arch.
@@ -298,10 +298,10 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Fleet:
+class ExecutorStatus:
     """What an executor works with at this moment.
 
-    `link`: where more can be seen, as a URL. `note`: one line that must be known to read its
+    `dashboard_url`: where more can be seen. `message`: one line that must be known to read its
     figures, as that its seconds are virtual.
     """
 
@@ -310,8 +310,8 @@ class Fleet:
     nodes: int = 1
     gpus: float = 0.0
     retries: int = 0
-    link: str = ""
-    note: str = ""
+    dashboard_url: str = field(default="", metadata={"key": "link"})
+    message: str = field(default="", metadata={"key": "note"})
 
 
 class Executor(Protocol):
@@ -326,7 +326,7 @@ class Executor(Protocol):
     def slots(self) -> int:
         """Return how many tasks it works on at once, now; at least 1."""
 
-    def fleet(self) -> Fleet:
+    def status(self) -> ExecutorStatus:
         """Return what it works with."""
 
     def submit(self, task: Task) -> None:
@@ -375,3 +375,8 @@ class Trial:
     rungs: tuple[Rung, ...] = ()  # of a training: what it showed on the way
     place: str = ""  # of the last task, as its Outcome has it
     retries: int = 0
+
+
+# the names of before, which users' executors import
+Work = EvaluatorSpec
+Fleet = ExecutorStatus

@@ -26,7 +26,7 @@ from lib.processes import mapped
 from lib.tables import markdown
 
 from nas.core import registry, run_folder
-from nas.interfaces import Trial, Work
+from nas.interfaces import EvaluatorSpec, Trial
 from nas.searching.objective import Bound, Goal, make_objective
 
 TARGET = 400_000_000
@@ -111,7 +111,7 @@ def run(job: Job) -> Row:
     start = time.process_time()
     space = registry.export("spaces", "mbconv", "SPACE")
     goal = Goal(make_objective("hard", None, (Bound("flops", TARGET),), ()))
-    work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
+    work = EvaluatorSpec("surrogate", {"noise": job.noise, "seed": job.seed})
     options = {"seed": job.seed, **FORTUNES[job.fortune]}
     cluster = registry.make("executors", "simulated", work, options=options, workers=job.workers)
     sampler = registry.make(

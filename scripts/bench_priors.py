@@ -59,7 +59,7 @@ from nas.evaluation.naswot import (
     noise,
     score,
 )
-from nas.interfaces import Choices, Space, Trial, Work
+from nas.interfaces import Choices, EvaluatorSpec, Space, Trial
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.models.points import decode
@@ -252,7 +252,7 @@ def searched(job: Job) -> list[float]:
     goal = Goal(make_objective(job.reward, None, (Bound("flops", TARGET),), ()))
     fixed: dict[str, Any] = {"seed": job.seed, "goal": goal, "prior": prior_of(job, space)}
     sampler = registry.make("controllers", "predictor", space, options={}, **fixed)
-    work = Work("surrogate", {"noise": job.noise, "seed": job.seed})
+    work = EvaluatorSpec("surrogate", {"noise": job.noise, "seed": job.seed})
     executor = registry.make("executors", "local", work, options={})
     found: list[Trial] = []
     limits: dict[str, int] = {"seed": job.seed, "trials": job.trials}

@@ -24,7 +24,7 @@ from lib import flags
 
 from nas.core import registry
 from nas.evaluation.cluster.connection import Share, connect, disconnect
-from nas.interfaces import Task, Work
+from nas.interfaces import EvaluatorSpec, Task
 from nas.searching.samplers import random_choices
 from nas.searching.search import search
 
@@ -94,7 +94,7 @@ def bare(given: list[Any]) -> float:
 def through(way: str, folder: Path, address: str, given: list[Any], sleep: float) -> float:
     """Return the seconds of tasks through the executor, its workers having started."""
 
-    work = Work(str(folder / "sleeper.py"), {"sleep": sleep})
+    work = EvaluatorSpec(str(folder / "sleeper.py"), {"sleep": sleep})
     options = {"address": address, "through": way}
     fixed = {"workers": WORKERS, "folder": folder}
     executor = registry.make("executors", "ray", work, options=options, **fixed)

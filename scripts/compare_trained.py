@@ -28,7 +28,7 @@ from lib.processes import mapped
 from nas.core import registry, run_folder
 from nas.data.dataset import open_dataset
 from nas.data.loader import open_data
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.models.arch import Arch
 from nas.models.compound import family, scale_arch
 from nas.models.cost import count
@@ -139,7 +139,7 @@ def _train(job: tuple[str, dict, int, dict]) -> list[object]:  # type: ignore[ty
     arch = Arch.from_dict(described)
     recipe = load_recipe(asked["recipe"], {})
     data = open_data(
-        carve(open_dataset(asked["data"])), imgsz=arch.resolution, fraction=asked["fraction"]
+        make_splits(open_dataset(asked["data"])), imgsz=arch.resolution, fraction=asked["fraction"]
     )
     folder = asked["out"].with_suffix("") / "-".join(
         (name.replace(" ", "-"), arch.id, str(seed), str(asked["epochs"]))

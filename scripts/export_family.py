@@ -28,7 +28,7 @@ from lib.tables import line, markdown
 import nas
 from nas.core import registry
 from nas.core.units import format_bytes, format_count
-from nas.exporting.request import Subject, make_facts
+from nas.exporting.request import ExportRequest, make_facts
 from nas.models.arch import Arch
 from nas.models.build import Model
 from nas.models.load import load_arch
@@ -93,7 +93,7 @@ def settle(arch: Arch, imgsz: int | None, folder: Path) -> None:
     for norm in norms:
         norm.momentum = 1.0
         norm.train()
-    images = Subject(arch, model, facts).images(2, seed=1)
+    images = ExportRequest(arch, model, facts).images(2, seed=1)
     with torch.no_grad():
         model(images)
     save_weights(folder / "model.safetensors", model.state_dict())

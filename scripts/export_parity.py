@@ -27,7 +27,7 @@ from lib.tables import markdown
 
 from nas.core.errors import OptionError
 from nas.core.units import format_bytes
-from nas.exporting.request import Subject, make_facts
+from nas.exporting.request import ExportRequest, make_facts
 from nas.training.trained import load_finite
 
 BATCHES = (1, 2, 5)
@@ -80,9 +80,9 @@ def main(words: Sequence[str] | None) -> int:
     chosen = parser.parse_args(words)
     interpreters = dict(map(pair, chosen.interpreter))
     model, config = load_finite(chosen.run)
-    subject = Subject(model.arch, model, make_facts(model.arch, config))
-    images = {str(n): subject.images(n, seed=n) for n in BATCHES}
-    wanted = {name: subject.answer(x)[0].numpy() for name, x in images.items()}
+    request = ExportRequest(model.arch, model, make_facts(model.arch, config))
+    images = {str(n): request.images(n, seed=n) for n in BATCHES}
+    wanted = {name: request.answer(x)[0].numpy() for name, x in images.items()}
     heads = ("environment", "file", "largest logit", "differs by, batch 1 / 2 / 5", "class")
     print(markdown(["format", *heads]))
     bad = 0

@@ -24,7 +24,7 @@ from nas.cli.flags import pairs
 from nas.core import registry
 from nas.data.dataset import open_dataset
 from nas.data.loader import open_data
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.models.cost import count
 from nas.searching.feasibility import fitted
 from nas.searching.samplers import random_choices
@@ -38,7 +38,7 @@ def main(words: Sequence[str] | None) -> None:
     """Train every arch with every variant and print a line for each."""
     asked = _arguments(words)
     torch.set_num_threads(asked.threads)
-    dataset = carve(open_dataset(asked.data))
+    dataset = make_splits(open_dataset(asked.data))
     data = open_data(dataset, imgsz=asked.imgsz, fraction=asked.fraction)
     space = fitted(
         registry.export("spaces", "mbconv_small", "SPACE"), len(dataset.classes), asked.imgsz

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nas.data.dataset import open_dataset
 from nas.data.loader import Data, open_data
-from nas.data.splits import carve, fraction
+from nas.data.splits import fraction, make_splits
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.training import checkpoint
 from nas.training.checkpoint import load_weights
@@ -37,7 +37,7 @@ TINY = Arch(
 @functools.cache
 def digits(share: float = 0.1) -> Data:
     """Return this share of the digits: of 0.1, 115 to train on and 29 to validate."""
-    whole = carve(open_dataset("digits"))
+    whole = make_splits(open_dataset("digits"))
     splits = {name: fraction(split, share, 0) for name, split in whole.splits.items()}
     return open_data(dataclasses.replace(whole, splits=splits), imgsz=32, cache=False)
 

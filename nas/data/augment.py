@@ -90,7 +90,7 @@ def draw(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, DRAWS, generator=generator, dtype=torch.float64)
 
 
-def train_views(
+def train_crops(
     store: Store,
     index: Tensor,
     size: int,
@@ -99,16 +99,16 @@ def train_views(
     *,
     crop_pct: float = 1.0,
 ) -> Tensor:
-    """Return a randomly cropped or shifted, flipped view of each image: `views` of random boxes."""
+    """Return a randomly cropped or shifted, flipped view of each image: `crop` of random boxes."""
     draws = draw(len(index), generator)
     sides = store.heights[index], store.widths[index]
-    return views(store, index, train_boxes(*sides, size, augment, draws, crop_pct=crop_pct), size)
+    return crop(store, index, train_boxes(*sides, size, augment, draws, crop_pct=crop_pct), size)
 
 
-def plain_views(store: Store, index: Tensor, size: int, *, crop_pct: float = 1.0) -> Tensor:
-    """Return the middle of each image, as for evaluation: `views` of plain boxes."""
+def plain_crops(store: Store, index: Tensor, size: int, *, crop_pct: float = 1.0) -> Tensor:
+    """Return the middle of each image, as for evaluation: `crop` of plain boxes."""
     sides = store.heights[index], store.widths[index]
-    return views(store, index, plain_boxes(*sides, size, crop_pct=crop_pct), size)
+    return crop(store, index, plain_boxes(*sides, size, crop_pct=crop_pct), size)
 
 
 def plain_boxes(heights: Tensor, widths: Tensor, size: int, *, crop_pct: float = 1.0) -> Boxes:
@@ -171,7 +171,7 @@ def _at_most(side: Tensor, limit: Tensor) -> Tensor:
     return torch.minimum(side, limit.round().clamp(min=1))
 
 
-def views(store: Store, index: Tensor, boxes: Boxes, size: int) -> Tensor:
+def crop(store: Store, index: Tensor, boxes: Boxes, size: int) -> Tensor:
     """Return the boxes of the images as uint8 (B, 3, size, size), channels last, bilinear.
 
     Where every box is `size` pixels wide and high and lies on whole pixels, they are copied. There

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from nas.core.errors import NasError, OptionError, RunError, first_line
 from nas.core.processes import follow_parent
-from nas.data import augment as views
+from nas.data import augment as crops
 from nas.data import policies
 from nas.data.augment import Store
 from nas.data.augment_settings import Augment
@@ -55,9 +55,9 @@ class Input:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch of one rank: which images (B,), and the randomness of each of its views.
+    """One batch of one rank: which images (B,), and the randomness of each of its crops.
 
-    `draws` (B, views.DRAWS) float64; `seeds` (B,) int64.
+    `draws` (B, crops.DRAWS) float64; `seeds` (B,) int64.
     """
 
     index: Tensor
@@ -84,7 +84,7 @@ def plan(
     share = min(batch // world, -(-count // world))
     for step in range(first, steps(count, batch)):
         generator = _generator(seed, epoch, step + 1)
-        draws = views.draw(share * world, generator)
+        draws = crops.draw(share * world, generator)
         seeds = torch.randint(2**62, (share * world,), generator=generator)
         places = torch.arange(step * batch, step * batch + share * world) % count
         mine = slice(rank * share, (rank + 1) * share)
@@ -158,16 +158,16 @@ class Resident:
         self._check(step.index)
         sides = store.heights[step.index], store.widths[step.index]
         pct = self.input.crop_pct
-        boxes = views.train_boxes(*sides, size, augment, step.draws, crop_pct=pct)
-        seen = views.views(store, step.index, boxes, size)
+        boxes = crops.train_boxes(*sides, size, augment, step.draws, crop_pct=pct)
+        seen = crops.crop(store, step.index, boxes, size)
         if policy:
             seen = policies.apply_policy(policy, seen, step.seeds[:: policies.GROUP].tolist())
         return _finished(seen, step, augment, scale), self._labels(step.index)
 
     def _plain(self, index: Tensor, scale: tuple[Tensor, Tensor]) -> Batch:
         self._check(index)
-        plain = views.plain_views(self.store, index, self.input.size, crop_pct=self.input.crop_pct)
-        return views.finish(plain, *scale), self._labels(index)
+        plain = crops.plain_crops(self.store, index, self.input.size, crop_pct=self.input.crop_pct)
+        return crops.finish(plain, *scale), self._labels(index)
 
     def _check(self, index: Tensor) -> None:
         """Compare mapped images with their checksums; those on a GPU were on their way there."""
@@ -179,8 +179,8 @@ class Resident:
 
 
 def _finished(seen: Tensor, step: Step, augment: Augment, scale: tuple[Tensor, Tensor]) -> Tensor:
-    hole = views.holes(step.draws, seen.shape[-1], augment.cutout) if augment.cutout else None
-    return views.finish(seen, *scale, hole)
+    hole = crops.holes(step.draws, seen.shape[-1], augment.cutout) if augment.cutout else None
+    return crops.finish(seen, *scale, hole)
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +222,7 @@ class Streaming:
         scale = self.input.scale(self.device)
         positions = in_turn(len(self), batch, rank, world)
         made = self._made(((index, None) for index in positions), None)
-        return ((views.finish(seen, *scale), labels) for seen, labels in made)
+        return ((crops.finish(seen, *scale), labels) for seen, labels in made)
 
     def _made(self, requests: Iterable[Request], augment: Augment | None) -> Iterator[Batch]:
         """Yield what workers make of each request, on the device: uint8 views and labels.
@@ -327,7 +327,7 @@ class _Reader:
 
     @functools.cached_property
     def store(self) -> Store:
-        return views.make_store(self.pixels)
+        return crops.make_store(self.pixels)
 
     def __getitem__(self, request: Request) -> Batch:
         """Return uint8 views (B, S, S, 3) and labels."""
@@ -336,7 +336,7 @@ class _Reader:
         size, pct = self.input.size, self.input.crop_pct
         labels = self.store.labels[index]
         if seeds is None or self.augment is None:
-            plain = views.plain_views(self.store, index, size, crop_pct=pct)
+            plain = crops.plain_crops(self.store, index, size, crop_pct=pct)
             return plain.permute(0, 2, 3, 1), labels
         transform = policies.sample_transform(self.augment, size, pct)
         seen = torch.empty(len(index), size, size, 3, dtype=torch.uint8)

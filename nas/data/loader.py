@@ -20,13 +20,13 @@ import torch
 
 from nas.core.errors import OptionError
 from nas.core.system import cache_folder, free_memory, processors
-from nas.data import augment as views
+from nas.data import augment as crops
 from nas.data import policies
 from nas.data.augment_settings import Augment
 from nas.data.batches import Batch, Input, Resident, Streaming, Triple
 from nas.data.dataset import Dataset, Split
 from nas.data.depth import decoded_as
-from nas.data.pixels import Pixels, check_broken, gather
+from nas.data.pixels import Pixels, check_broken, decode_split
 from nas.data.splits import fraction as part_of
 
 MOST_WORKERS = 8
@@ -169,12 +169,12 @@ def open_split(
 
 def stored_side(imgsz: int) -> int:
     """Return the short side at which images are kept for views of this side."""
-    return views.short_side(imgsz, views.CROP_PCT)
+    return crops.short_side(imgsz, crops.CROP_PCT)
 
 
 def _read(split: Split, *, imgsz: int, cache: Path | bool, workers: int | None) -> Pixels:
     folder = cache_folder() if cache is True else cache or None
-    pixels = gather(split, stored_side(imgsz), cache=folder, workers=workers)
+    pixels = decode_split(split, stored_side(imgsz), cache=folder, workers=workers)
     check_broken(pixels)  # before anything is made of the rest
     return pixels
 
@@ -184,7 +184,7 @@ def _loader(
 ) -> Resident | Streaming:
     note = check_broken(pixels)
     if stay:
-        return Resident(pixels, views.make_store(pixels, device), input, note)
+        return Resident(pixels, crops.make_store(pixels, device), input, note)
     return Streaming(pixels, input, device, _workers(workers, pixels), note)
 
 
@@ -194,7 +194,7 @@ def input_for(pixels: Pixels, imgsz: int) -> Input:
     The whole short side is seen where most images are no larger than the view, else 0.875 of it.
     """
     short = np.median(np.minimum(pixels.heights, pixels.widths))
-    return Input(imgsz, views.CROP_PCT if short > imgsz else 1.0, *statistics(pixels))
+    return Input(imgsz, crops.CROP_PCT if short > imgsz else 1.0, *statistics(pixels))
 
 
 def statistics(pixels: Pixels) -> tuple[Triple, Triple]:

@@ -95,7 +95,7 @@ class Pixels:
             )
 
 
-def gather(
+def decode_split(
     split: Split, side: int | None, *, cache: Path | None = None, workers: int | None = None
 ) -> Pixels:
     """Return a split decoded, with the short side of each image reduced to `side`.

@@ -26,7 +26,7 @@ TEST_SHARE = 0.2
 VAL_SHARE, SMALL_VAL_SHARE, SMALL = 0.1, 0.2, 5000
 
 
-def carve(dataset: Dataset, *, seed: int = 0) -> Dataset:
+def make_splits(dataset: Dataset, *, seed: int = 0) -> Dataset:
     """Return the data set with exactly train, val and test, and notes on where they are from.
 
     The source's own test split stays the test split; with a val split only, that is kept as the

@@ -14,12 +14,12 @@ from nas.core.errors import MissingError, NasError, OptionError, RunError
 from nas.interfaces import (
     RECORD,
     Evaluator,
+    EvaluatorSpec,
     Metrics,
     Outcome,
     Task,
     Trainer,
     TrainingEvaluator,
-    Work,
 )
 from nas.models.arch import Arch
 
@@ -47,8 +47,8 @@ _UNTOLD: dict[str, Any] = {
 }
 
 
-def make_evaluator(work: Work) -> TrainingEvaluator:
-    """Return the evaluator of a Work, with measured latency where a device is named.
+def make_evaluator(work: EvaluatorSpec) -> TrainingEvaluator:
+    """Return the evaluator of a EvaluatorSpec, with measured latency where a device is named.
 
     `rungs` of an evaluator that does not train are ().
 

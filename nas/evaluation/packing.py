@@ -9,14 +9,16 @@ from pathlib import Path
 
 from nas.core import registry
 from nas.core.errors import NasError, OptionError
-from nas.interfaces import TRAINING_FLOPS, Executor, Task, Work
+from nas.interfaces import TRAINING_FLOPS, EvaluatorSpec, Executor, Task
 from nas.models.arch import Arch
 
 GAIN = 1.1  # what one more doubling must bring, to be worth its memory
 MOST = 16
 
 
-def trainings_at_once(asked: str, work: Work, arch: Arch, say: Callable[[str], None]) -> int:
+def trainings_at_once(
+    asked: str, work: EvaluatorSpec, arch: Arch, say: Callable[[str], None]
+) -> int:
     """Return the number of worker processes for a `--trials-per-device` of N or auto.
 
     auto trains `arch` for one epoch in 1, 2, 4, ... processes, and stops where twice as many
@@ -58,7 +60,7 @@ def check_asked(asked: str) -> None:
         raise OptionError(f"--trials-per-device takes a number from 1 or auto, not {asked!r}")
 
 
-def _speed(work: Work, arch: Arch, workers: int) -> float:
+def _speed(work: EvaluatorSpec, arch: Arch, workers: int) -> float:
     """Return the multiply-adds a second of `workers` trainings at once, after one to warm up."""
     executor = registry.make("executors", "local", work, options={}, workers=workers)
     with tempfile.TemporaryDirectory() as folder:

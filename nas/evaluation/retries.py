@@ -32,7 +32,7 @@ GONE = (
 )
 
 
-class Tries:
+class Retries:
     """Counts, for each task that is not done, the workers that died under it and the nodes.
 
     `folder`: of the run, where crashes are kept for its resumptions. A training that has written

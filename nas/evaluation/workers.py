@@ -22,14 +22,14 @@ from typing import Any
 from nas.core.errors import NasError, OptionError
 from nas.core.processes import follow_parent
 from nas.evaluation.evaluate import FATAL, make_evaluator, perform
-from nas.evaluation.retries import PREEMPTED, Tries
-from nas.interfaces import Evaluator, Fleet, Outcome, Task, Work
+from nas.evaluation.retries import PREEMPTED, Retries
+from nas.interfaces import Evaluator, EvaluatorSpec, ExecutorStatus, Outcome, Task
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PATIENCE = 10.0  # seconds for the running step of a training and its checkpoint
 
 
-class Died(Exception):
+class WorkerDied(Exception):
     """A worker process ended in the middle of a task; the message tells how."""
 
 
@@ -45,7 +45,7 @@ class Worker:
 
 
 class Processes:
-    """Worker processes; a task whose worker dies is tried again, as often as `tries` says.
+    """Worker processes; a task whose worker dies is tried again, as often as `retries` allows.
 
     A task that runs out of its time limit has its worker killed, and is not tried again. Each
     worker has a pipe of its own, so one that dies takes no neighbour with it. `shares`: for each
@@ -55,15 +55,15 @@ class Processes:
 
     def __init__(
         self,
-        work: Work,
+        work: EvaluatorSpec,
         shares: list[dict[str, str]],
         gpus: Sequence[str] = (),
-        tries: Tries | None = None,
+        retries: Retries | None = None,
     ) -> None:
         self.slots = len(shares)
         self._work, self._shares, self._gpus = work, shares, gpus
         self._queue: deque[Task] = deque()
-        self._tries = tries or Tries()
+        self._retries = retries or Retries()
         self._given_up: list[Outcome] = []  # tasks that were tried often enough before
         self._workers: list[Worker | None] = [None] * self.slots
         self._fatal: NasError | None = None
@@ -104,15 +104,15 @@ class Processes:
             if done := [outcome for outcome in outcomes if outcome]:
                 return done
 
-    def fleet(self) -> Fleet:
+    def status(self) -> ExecutorStatus:
         """Return the workers and how many are busy."""
         busy = sum(1 for worker in self._workers if worker and worker.task)
-        return Fleet(self.slots, busy, retries=self._tries.total)
+        return ExecutorStatus(self.slots, busy, retries=self._retries.total)
 
     def close(self) -> None:
         """End the workers; what is running is abandoned, but a training makes a checkpoint."""
         preempt([worker for worker in self._workers if worker], PATIENCE)
-        self._tries.leave()
+        self._retries.leave()
         self._workers = [None] * self.slots
         self._queue.clear()
 
@@ -132,10 +132,10 @@ class Processes:
             if worker is None or worker.gpus != gpus:
                 worker = self._opened(slot, gpus)
             task = self._queue.popleft()
-            if failure := self._tries.begin(task):
+            if failure := self._retries.begin(task):
                 self._given_up.append(failure)
             else:
-                give(worker, task)
+                send_task(worker, task)
 
     def _assigned(self, slot: int, count: int) -> tuple[str, ...] | None:
         """Return the GPUs for a task that asks for so many; None: they are not free yet."""
@@ -151,9 +151,9 @@ class Processes:
     def _opened(self, slot: int, gpus: tuple[str, ...]) -> Worker:
         """Return a new worker for a slot, which sees these GPUs."""
         if before := self._workers[slot]:
-            end(before)
+            kill(before)
         share = {**self._shares[slot], **({VISIBLE: ",".join(gpus)} if gpus else {})}
-        self._workers[slot] = worker = start(self._work, share)
+        self._workers[slot] = worker = start_worker(self._work, share)
         worker.gpus = gpus
         return worker
 
@@ -162,15 +162,15 @@ class Processes:
         task = worker.task
         assert task
         try:
-            outcome = read(take(worker))
-            return dataclasses.replace(outcome, retries=self._tries.done(task.number))
+            outcome = read(receive_result(worker))
+            return dataclasses.replace(outcome, retries=self._retries.done(task.number))
         except FATAL as error:
             self._fatal = error
             return None
-        except Died as death:
+        except WorkerDied as death:
             self._discard(worker)
-            if not self._tries.again(task.number, str(death)):
-                return self._tries.failed(task.number, str(death))
+            if not self._retries.again(task.number, str(death)):
+                return self._retries.failed(task.number, str(death))
             self._queue.appendleft(task)
             return None
 
@@ -178,11 +178,11 @@ class Processes:
         task = worker.task
         assert task
         self._discard(worker)
-        self._tries.done(task.number)
+        self._retries.done(task.number)
         return given_up(task)
 
     def _discard(self, worker: Worker) -> None:
-        end(worker)
+        kill(worker)
         worker.task = None
         self._workers[self._workers.index(worker)] = None
 
@@ -191,7 +191,7 @@ def _ids(share: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(gpu for gpu in share.get(VISIBLE, "").split(",") if gpu)
 
 
-def start(work: Work, share: Mapping[str, str]) -> Worker:
+def start_worker(work: EvaluatorSpec, share: Mapping[str, str]) -> Worker:
     """Return a new worker whose environment has `share` beyond this process's."""
     # spawn: a forked child would share the parent's torch threads and locks
     context = multiprocessing.get_context("spawn")
@@ -215,7 +215,7 @@ def _nameless_program() -> Iterator[None]:
         sys.modules["__main__"] = program
 
 
-def give(worker: Worker, task: Task) -> None:
+def send_task(worker: Worker, task: Task) -> None:
     """Have a task done by an idle worker."""
     worker.task = task
     worker.deadline = time.monotonic() + (task.limit or float("inf"))
@@ -223,22 +223,22 @@ def give(worker: Worker, task: Task) -> None:
         worker.pipe.send_bytes(json.dumps(dataclasses.asdict(task)).encode())
 
 
-def take(worker: Worker) -> dict[str, Any]:
+def receive_result(worker: Worker) -> dict[str, Any]:
     """Return the answer of a worker whose pipe is ready, which is idle then.
 
     Raises:
-        Died: it has none, as its process has ended.
+        WorkerDied: it has none, as its process has ended.
     """
     try:
         found: dict[str, Any] = json.loads(worker.pipe.recv_bytes())
     except (EOFError, OSError) as error:
         worker.process.join(1)  # it is about to end, by itself
-        raise Died(_cause(worker.process.exitcode)) from error
+        raise WorkerDied(_cause(worker.process.exitcode)) from error
     worker.task, worker.deadline = None, float("inf")
     return found
 
 
-def end(worker: Worker) -> None:
+def kill(worker: Worker) -> None:
     """Kill a worker."""
     worker.process.kill()
     worker.process.join()
@@ -255,7 +255,7 @@ def preempt(workers: Sequence[Worker], patience: float) -> None:
     deadline = time.monotonic() + patience
     for worker in workers:
         worker.process.join(max(0.0, deadline - time.monotonic()))
-        end(worker)
+        kill(worker)
 
 
 def _cause(exitcode: int | None) -> str:
@@ -307,7 +307,7 @@ def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:
         import torch
 
         torch.set_num_threads(int(threads))
-    evaluator = cache(lambda: make_evaluator(Work(**json.loads(data))))
+    evaluator = cache(lambda: make_evaluator(EvaluatorSpec(**json.loads(data))))
     while True:
         try:
             task = Task(**json.loads(pipe.recv_bytes()))

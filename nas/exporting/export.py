@@ -18,7 +18,7 @@ import torch
 
 from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError, RunError
-from nas.exporting.request import Subject, listed, make_facts
+from nas.exporting.request import ExportRequest, listed, make_facts
 from nas.models.arch import Arch
 from nas.models.build import Model, check_memory
 from nas.models.load import baselines, load_arch
@@ -71,29 +71,29 @@ def export(
     options = {"preprocessing": preprocessing, "features_only": features_only}
     _check(batch_size, batches, seed)
     run_folder.check_place(output, name)
-    subject = _subject(source, imgsz, batch_size, seed, options)
+    request = _subject(source, imgsz, batch_size, seed, options)
     with registry.guard(f"check of {format} fails"):
-        exporter.check(subject)
-    arguments = {"source": _named(source), "format": format, "imgsz": subject.arch.resolution}
+        exporter.check(request)
+    arguments = {"source": _named(source), "format": format, "imgsz": request.arch.resolution}
     arguments |= {"batch_size": batch_size, **options, "seed": seed}
     path, folder = _place(exporter, output, Path(project), name, arguments)
     say(f"writing {path}")
     with _kept_if_written(folder):
-        _write(exporter, subject, path)
+        _write(exporter, request, path)
     say("comparing it with the network")
     with registry.guard(f"{path} is written, but run of {format} fails", NasError):
-        rows = _compare(exporter, subject, path, [batch_size] if batch_size else batches)
+        rows = _compare(exporter, request, path, [batch_size] if batch_size else batches)
     result = {
         "schema": SCHEMA,
         "run": str(folder) if folder else None,
         **arguments,
         "output": str(path),
         "bytes": _size(path),
-        **_described(subject),
+        **_described(request),
         **_compared(rows),
         "seconds": time.monotonic() - started,
-        "notes": _notes(subject, rows),
-        "next": exporter.hint(path, subject),
+        "notes": _notes(request, rows),
+        "next": exporter.hint(path, request),
     }
     if folder:
         run_folder.write_json(folder / RESULT, result)
@@ -128,7 +128,7 @@ def _subject(
     batch: int,
     seed: int,
     options: Mapping[str, bool],
-) -> Subject:
+) -> ExportRequest:
     """Return what is exported: trained weights where the source has them, else fresh ones.
 
     Raises:
@@ -148,7 +148,7 @@ def _subject(
             f"--preprocessing takes RGB images; {arch.name} takes {arch.in_channels} channels"
         )
     check_memory(arch, images=max(batch, 1))
-    return Subject(arch, model, make_facts(arch, config), batch, **options)
+    return ExportRequest(arch, model, make_facts(arch, config), batch, **options)
 
 
 def _network(
@@ -215,7 +215,7 @@ def _kept_if_written(folder: Path | None) -> Iterator[None]:
         raise
 
 
-def _write(exporter: ModuleType, subject: Subject, path: Path) -> None:
+def _write(exporter: ModuleType, request: ExportRequest, path: Path) -> None:
     """Write the file beside its place and move it there when it is whole.
 
     Raises:
@@ -225,13 +225,13 @@ def _write(exporter: ModuleType, subject: Subject, path: Path) -> None:
     with _beside(path) as fresh:
         try:
             with registry.theirs():
-                exporter.write(subject, fresh)
+                exporter.write(request, fresh)
             fresh.replace(path)
         except (NasError, OSError):
             raise
         except (Exception, SystemExit) as error:  # of torch's exporters, or the user's
             first = " ".join(registry.said(error).split())[:240]
-            raise NasError(f"{subject.arch.name} cannot be exported: {first}") from error
+            raise NasError(f"{request.arch.name} cannot be exported: {first}") from error
 
 
 @contextlib.contextmanager
@@ -258,7 +258,7 @@ def _sweep(folder: Path) -> None:
 
 
 def _compare(
-    exporter: ModuleType, subject: Subject, path: Path, batches: Sequence[int]
+    exporter: ModuleType, request: ExportRequest, path: Path, batches: Sequence[int]
 ) -> list[dict[str, Any]]:
     """Return how far the file's answers are from the network's, a row for each batch.
 
@@ -267,10 +267,10 @@ def _compare(
     Raises:
         NasError: farther than the tolerance, or the file cannot be run.
     """
-    images = [subject.images(number, seed) for seed, number in enumerate(batches)]
-    wanted = [subject.answer(batch) for batch in images]
+    images = [request.images(number, seed) for seed, number in enumerate(batches)]
+    wanted = [request.answer(batch) for batch in images]
     try:
-        found = exporter.run(path, images, subject)
+        found = exporter.run(path, images, request)
     except NasError:
         raise
     except Exception as error:  # of the runtime
@@ -280,9 +280,9 @@ def _compare(
         ) from error
     gaps = [_gaps(*pair) for pair in zip(wanted, found, strict=True)]
     if TOLERANCE < max(gap["ratio"] for row in gaps for gap in row) <= MOST:
-        _allow_for_rounding(gaps, _rounding(subject, images, wanted))
+        _allow_for_rounding(gaps, _rounding(request, images, wanted))
     for row in gaps:
-        for name, gap in zip(subject.outputs, row, strict=True):
+        for name, gap in zip(request.outputs, row, strict=True):
             if not gap["ratio"] <= gap["tolerance"]:  # by nan, too
                 raise NasError(
                     f"{path} answers otherwise than the network: {name} is "
@@ -290,7 +290,7 @@ def _compare(
                     f"{gap['tolerance'] * gap['largest']:.3g} is allowed; the file is kept, do not "
                     "use it"
                 )
-    return [_row(*each, subject) for each in zip(wanted, found, gaps, strict=True)]
+    return [_row(*each, request) for each in zip(wanted, found, gaps, strict=True)]
 
 
 def _gaps(wanted: Answers, found: Answers) -> list[dict[str, Any]]:
@@ -323,27 +323,27 @@ def _allow_for_rounding(gaps: list[list[dict[str, Any]]], rounding: list[list[fl
 
 
 def _rounding(
-    subject: Subject, images: Sequence[torch.Tensor], wanted: Sequence[Answers]
+    request: ExportRequest, images: Sequence[torch.Tensor], wanted: Sequence[Answers]
 ) -> list[list[float]]:
     """Return how far the network's float32 is from its float64, for each batch and output.
 
     As a share of the output's largest number.
     """
-    exact = copy.deepcopy(subject.module).double()
+    exact = copy.deepcopy(request.module).double()
     with torch.inference_mode():
-        answers = [listed(exact(x if subject.preprocessing else x.double())) for x in images]
+        answers = [listed(exact(x if request.preprocessing else x.double())) for x in images]
     pairs = zip(wanted, answers, strict=True)
     return [[gap["ratio"] for gap in _gaps(answer, precise)] for answer, precise in pairs]
 
 
 def _row(
-    wanted: Answers, found: Answers, gaps: Sequence[dict[str, Any]], subject: Subject
+    wanted: Answers, found: Answers, gaps: Sequence[dict[str, Any]], request: ExportRequest
 ) -> dict[str, Any]:
     """Return what is told of a batch: the output that comes nearest to what it may differ by."""
-    pairs = zip(subject.outputs, gaps, strict=True)
+    pairs = zip(request.outputs, gaps, strict=True)
     output, worst = max(pairs, key=lambda pair: pair[1]["ratio"] / pair[1]["tolerance"])
     row: dict[str, Any] = {"batch": len(wanted[0]), "output": output, **worst}
-    if not subject.features_only:
+    if not request.features_only:
         row["argmax_equal"] = int((wanted[0].argmax(1) == found[0].argmax(1)).sum())
     return row
 
@@ -360,23 +360,23 @@ def _compared(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _described(subject: Subject) -> dict[str, Any]:
+def _described(request: ExportRequest) -> dict[str, Any]:
     """Return what is in the file."""
     keys = ("arch", "arch_id", "trained", "classes", "mean", "std", "params", "multiply_adds")
-    found = {key: subject.facts[key] for key in keys}
-    found["num_classes"] = subject.arch.head.classes
-    if subject.features_only:
-        infos = subject.model.feature_info
+    found = {key: request.facts[key] for key in keys}
+    found["num_classes"] = request.arch.head.classes
+    if request.features_only:
+        infos = request.model.feature_info
         found["channels"] = [info["num_chs"] for info in infos]
         found["strides"] = [info["reduction"] for info in infos]
     return found
 
 
-def _notes(subject: Subject, rows: Sequence[dict[str, Any]]) -> list[str]:
-    notes = [subject.facts[FIELD]] if FIELD in subject.facts else []
-    if not subject.facts["trained"]:
+def _notes(request: ExportRequest, rows: Sequence[dict[str, Any]]) -> list[str]:
+    notes = [request.facts[FIELD]] if FIELD in request.facts else []
+    if not request.facts["trained"]:
         notes = ["fresh weights: the source has no trained ones; the answers mean nothing"]
-        if subject.arch.in_channels == 3:
+        if request.arch.in_channels == 3:
             notes.append("mean and std are ImageNet's: no images were seen")
     wide = [row for row in rows if row["rounding"] is not None]
     if wide:

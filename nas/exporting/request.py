@@ -31,7 +31,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
-class Subject:
+class ExportRequest:
     """What an exported file must do: `module` in evaluation mode, on batches of images.
 
     Images are (N, C, S, S): normalised float32, or with `preprocessing` uint8 RGB. The answer is
@@ -112,14 +112,14 @@ def harmless(name: str) -> str:
     return re.sub(r"[^\w .,:+()-]", "_", name)
 
 
-def refuse(what: str, subject: Subject, **wanted: str) -> None:
+def refuse(what: str, request: ExportRequest, **wanted: str) -> None:
     """Refuse options that a format does not have; `wanted` names each with the way out.
 
     Raises:
         OptionError: one of them is set.
     """
     for option, advice in wanted.items():
-        if getattr(subject, option):
+        if getattr(request, option):
             flag = option.replace("_", "-").replace("batch", "batch-size")
             raise OptionError(f"--format {what} does not take --{flag}: {advice}")
 

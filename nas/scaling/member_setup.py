@@ -14,8 +14,8 @@ from nas.core import registry, run_folder
 from nas.core.errors import OptionError
 from nas.core.units import format_bytes
 from nas.data.dataset import Dataset, open_asked
-from nas.data.splits import carve
-from nas.interfaces import Work
+from nas.data.splits import make_splits
+from nas.interfaces import EvaluatorSpec
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.scaling.settings import ScaleSettings
@@ -233,10 +233,10 @@ def plan_of(setup: Setup, folder: Path, rows: Sequence[Row]) -> Plan:
         OptionError, MissingError: the data cannot be read.
     """
     dataset = open_asked(setup.settings)
-    return Plan(setup, folder, rows, carve(dataset))
+    return Plan(setup, folder, rows, make_splits(dataset))
 
 
-def work_of(plan: Plan) -> Work:
+def work_of(plan: Plan) -> EvaluatorSpec:
     chosen = plan.setup.settings
     options = {
         "data": chosen.data or "",
@@ -246,7 +246,7 @@ def work_of(plan: Plan) -> Work:
         "accelerator": chosen.accelerator,
         "latency_on": chosen.device or "",
     }
-    return Work(EVALUATOR, options)
+    return EvaluatorSpec(EVALUATOR, options)
 
 
 def begin(plan: Plan, row: Row) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.core import registry
-from nas.interfaces import Executor, Work
+from nas.interfaces import EvaluatorSpec, Executor
 from nas.models.arch import Arch
 from nas.scaling.settings import ScaleSettings
 from nas.searching.evaluator_spec import CLUSTER, EXECUTORS
@@ -54,7 +54,7 @@ def executor_options(settings: ScaleSettings) -> dict[str, Any]:
     return options
 
 
-def open_executor(setup: Setup, work: Work, folder: Path) -> Executor:
+def open_executor(setup: Setup, work: EvaluatorSpec, folder: Path) -> Executor:
     """Return who does this work, its files in a folder of the run; close it in the end."""
     chosen = setup.settings
     executor: Executor = registry.make(

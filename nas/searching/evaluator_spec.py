@@ -6,7 +6,7 @@ from typing import Any
 
 from nas.core import registry
 from nas.core.errors import OptionError
-from nas.interfaces import Work
+from nas.interfaces import EvaluatorSpec
 from nas.searching.settings import SearchSettings
 
 # settings that are options of an evaluator that trains
@@ -35,7 +35,7 @@ def executor_options(settings: SearchSettings) -> dict[str, Any]:
     return {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
 
 
-def work_of(settings: SearchSettings) -> Work:
+def work_of(settings: SearchSettings) -> EvaluatorSpec:
     """Return what workers make: the evaluator with its options, and a device that measures."""
     name = settings.evaluator or ("training" if settings.data else "surrogate")
     options = {**settings.evaluator_options, **_data_options(settings, name)}
@@ -50,11 +50,11 @@ def work_of(settings: SearchSettings) -> Work:
             + (", or one that the evaluator predicts" if takes_device else "")
         )
     if settings.device is None:
-        return Work(name, options)
+        return EvaluatorSpec(name, options)
     if settings.device in registry.names("devices"):
-        return Work(name, options, settings.device)
+        return EvaluatorSpec(name, options, settings.device)
     if takes_device:
-        return Work(name, {**options, "device": settings.device})
+        return EvaluatorSpec(name, {**options, "device": settings.device})
     raise OptionError(
         f"--device of evaluator {name} takes one of {', '.join(registry.names('devices'))}, "
         f"which measures the latency on this machine, not {settings.device!r}"

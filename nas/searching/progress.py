@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from nas.interfaces import Fleet, Trial
+from nas.interfaces import ExecutorStatus, Trial
 from nas.searching.objective import Goal
 
 
@@ -21,7 +21,7 @@ class SearchProgress:
         goal: Goal,
         references: Mapping[str, str],
         earlier: Sequence[Trial],
-        fleet: Callable[[], Fleet],
+        fleet: Callable[[], ExecutorStatus],
     ) -> None:
         """Start showing one study; `earlier` trials are those of before a resumption.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.core.records import Record, Table, optional
-from nas.interfaces import Choices, Fleet, Metrics
+from nas.interfaces import Choices, ExecutorStatus, Metrics
 from nas.models.arch import Arch
 from nas.searching.final_length import Length
 
@@ -173,7 +173,7 @@ class SearchResult(Record):
     seconds: float
     retries: int = 0
     training_flops: float = 0.0
-    fleet: Fleet = field(default_factory=lambda: Fleet(1, 0))
+    fleet: ExecutorStatus = field(default_factory=lambda: ExecutorStatus(1, 0))
     stopped: str = ""
     ends: dict[str, str] = field(default_factory=dict)
     met: bool = True

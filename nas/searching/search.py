@@ -212,8 +212,8 @@ def _search(
             if not finals.all_trained(folder, playing, length.label):
                 standings = []
         reason = stop() or next((end for end in reversed(ends.values()) if end), "")
-        fleet = executor.fleet()
-        screen.say(fleet.note)
+        fleet = executor.status()
+        screen.say(fleet.message)
     finally:
         executor.close()
     return results.conclude(
@@ -350,7 +350,7 @@ def _pursue(
         budget=setup.budget(active.folder / "trials"),
     )
     named = {each.arch.id: each.name for each in setup.references}
-    active.screen.begin(name, trials, setup.goal, named, earlier, active.executor.fleet)
+    active.screen.begin(name, trials, setup.goal, named, earlier, active.executor.status)
     try:
         reason = engine.run(trials)
         if log.shared:  # in order, and the same for every driver

@@ -15,7 +15,7 @@ from nas.core.errors import EvaluatorError, OptionError
 from nas.data.dataset import SMALL
 from nas.evaluation.evaluate import make_evaluator
 from nas.evaluation.packing import check_asked
-from nas.interfaces import Choices, Metrics, Space, TrainingEvaluator, Trial, Work
+from nas.interfaces import Choices, EvaluatorSpec, Metrics, Space, TrainingEvaluator, Trial
 from nas.models.arch import Arch
 from nas.models.load import baselines
 from nas.models.points import cost_metrics
@@ -63,7 +63,7 @@ class Setup:
     space: Space
     goal: Goal
     evaluator: TrainingEvaluator
-    work: Work
+    work: EvaluatorSpec
     pruner: str
     notes: tuple[str, ...]  # what was chosen for the user, and why
     start: Start = Start()

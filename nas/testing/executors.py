@@ -13,7 +13,7 @@ import pytest
 
 from nas.core import registry
 from nas.core.errors import MissingError, NasError, OptionError, RunError
-from nas.interfaces import Executor, Outcome, Task, Work
+from nas.interfaces import EvaluatorSpec, Executor, Outcome, Task
 from nas.models.arch import Arch
 from nas.testing.contract import Contract, draw, space_of
 
@@ -85,7 +85,7 @@ class _Tasks(Contract):
     def start(self, evaluator: str | Path, workers: int = 2, **options: Any) -> Executor:
         """Return an executor of the evaluator, by name or file."""
         executor: Executor = registry.make(
-            *(self.room, self.named(), Work(str(evaluator), options)),
+            *(self.room, self.named(), EvaluatorSpec(str(evaluator), options)),
             options=self.options,
             workers=workers,
         )

@@ -8,7 +8,7 @@ import pytest
 
 from nas.core import registry
 from nas.exporting.export import export
-from nas.exporting.request import Subject, make_facts
+from nas.exporting.request import ExportRequest, make_facts
 from nas.models.build import Model
 from nas.testing.contract import SMALL, Contract
 
@@ -19,8 +19,8 @@ class ExporterContract(Contract):
     room = "exporters"
 
     @pytest.fixture
-    def subject(self) -> Subject:
-        return Subject(SMALL, Model(SMALL).eval(), make_facts(SMALL, None))
+    def asked(self) -> ExportRequest:
+        return ExportRequest(SMALL, Model(SMALL).eval(), make_facts(SMALL, None))
 
     def test_its_file_answers_as_the_network_does(self, tmp_path: Path) -> None:
         found = export(SMALL, format=self.named(), project=tmp_path)
@@ -31,14 +31,14 @@ class ExporterContract(Contract):
         assert output.exists() and found["bytes"] > 4 * found["params"]
 
     def test_it_writes_what_it_is_told_to_and_says_how_to_use_it(
-        self, subject: Subject, tmp_path: Path
+        self, asked: ExportRequest, tmp_path: Path
     ) -> None:
         module = registry.load(self.room, self.named())
         assert module.FILE and Path(module.FILE).name == module.FILE
-        module.check(subject)
+        module.check(asked)
         path = tmp_path / "there" / module.FILE
         path.parent.mkdir()
-        module.write(subject, path)
+        module.write(asked, path)
         assert [found.name for found in path.parent.iterdir()] == [module.FILE]
-        lines = module.hint(path, subject)
+        lines = module.hint(path, asked)
         assert lines and all(line and "\n" not in line for line in lines)

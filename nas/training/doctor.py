@@ -22,7 +22,7 @@ from nas.data.images import SUFFIXES, Decoding, Header, decode, fitting_side, he
 from nas.data.loader import stored_side
 from nas.data.pixels import in_order, reason_of
 from nas.data.policies import vision
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.hardware import facts as computer
 from nas.training.amount import candidate
 from nas.training.auto import Situation, plan
@@ -106,7 +106,7 @@ def _examine(data: str, **options: Any) -> tuple[dict[str, Any] | None, list[Fin
     except NasError as error:
         return None, [Finding("error", f"{data} cannot be used", str(error))]
     try:
-        carved, problems = carve(dataset), []
+        carved, problems = make_splits(dataset), []
     except NasError as error:
         carved, problems = dataset, [Finding("error", "the data cannot be split", str(error))]
     start = time.perf_counter()

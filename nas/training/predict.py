@@ -90,7 +90,7 @@ def _answers(
 def views_of(images: Sequence[Array], taken: Input) -> Tensor:
     """Return the part of each image that a net sees, as uint8 (N, 3, S, S)."""
     store, every = augment.store_images(images), torch.arange(len(images))
-    return augment.plain_views(store, every, taken.size, crop_pct=taken.crop_pct)
+    return augment.plain_crops(store, every, taken.size, crop_pct=taken.crop_pct)
 
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:

@@ -12,7 +12,7 @@ from nas.core.errors import MissingError, OptionError
 from nas.data import policies
 from nas.data.dataset import Dataset, open_asked
 from nas.data.loader import Data, open_data
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.hardware.processors import torch_device
 from nas.models.arch import Arch
 from nas.models.cost import count
@@ -72,7 +72,7 @@ def make_ready(
         check_batch(chosen.batch_size, distributed.world())
     check_policy(named, arch.resolution)
     say(f"reading {chosen.data}")
-    dataset = carve(open_asked(chosen))
+    dataset = make_splits(open_asked(chosen))
     normal = (begun and normal_of(begun)) or (normal_of(Path(chosen.init)) if chosen.init else None)
     data = _in_turn(
         lambda: open_data(

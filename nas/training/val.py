@@ -20,7 +20,7 @@ from nas.data.dataset import Dataset, Split, open_dataset, open_labelled, some, 
 from nas.data.identity import unchanged
 from nas.data.loader import open_split
 from nas.data.split_names import alike
-from nas.data.splits import carve, joined
+from nas.data.splits import joined, make_splits
 from nas.hardware.processors import torch_device
 from nas.training.diagnosis import FIELD
 from nas.training.trained import load_trained, trained_input
@@ -109,7 +109,7 @@ def _images(
         other = open_labelled(data, config["classes"], **how)
         if not _is_own(config, other):
             return _of_other(other, split, config["classes"], _overlap(data, own))
-    dataset = carve(open_dataset(data or own, **how))
+    dataset = make_splits(open_dataset(data or own, **how))
     chosen = split or "test"
     whole = joined(dataset.splits.values()) if chosen == "all" else dataset.splits[chosen]
     part, unknown = _of_classes(dataset, whole, config["classes"])

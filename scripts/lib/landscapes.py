@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from nas.core import registry
 from nas.core.errors import ArchError
-from nas.interfaces import Choices, Metrics, Space, Work
+from nas.interfaces import Choices, EvaluatorSpec, Metrics, Space
 from nas.models.arch import Arch
 from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Bound, Objective, hypervolume, make_objective, reward
@@ -100,10 +100,12 @@ def space_of(name: str) -> Space:
     return space
 
 
-def work_of(landscape: Landscape, seed: int) -> Work:
+def work_of(landscape: Landscape, seed: int) -> EvaluatorSpec:
     """Return what a search with that seed evaluates with."""
     options = dict(landscape.options)
-    return Work(landscape.evaluator, options | ({"seed": seed} if "noise" in options else {}))
+    return EvaluatorSpec(
+        landscape.evaluator, options | ({"seed": seed} if "noise" in options else {})
+    )
 
 
 def objective_of(landscape: Landscape, name: str) -> Objective:

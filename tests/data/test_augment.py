@@ -46,7 +46,7 @@ def everything(store: Store) -> Tensor:
 
 def test_an_image_of_the_size_of_the_view_is_the_view() -> None:
     images, store = ragged((32, 32), (32, 32), (32, 32))
-    views = augment.plain_views(store, torch.tensor([2, 0, 2]), 32)
+    views = augment.plain_crops(store, torch.tensor([2, 0, 2]), 32)
     assert views.dtype == torch.uint8
     assert views.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(views, torch.stack([tensor(images[i]) for i in (2, 0, 2)]))
@@ -55,14 +55,14 @@ def test_an_image_of_the_size_of_the_view_is_the_view() -> None:
 @pytest.mark.parametrize("size", [(64, 64), (64, 90), (101, 64), (64, 64 * 7)])
 def test_an_image_stored_at_the_right_side_is_only_cut(size: tuple[int, int]) -> None:
     images, store = ragged(size)
-    views = augment.plain_views(store, everything(store), 56, crop_pct=0.875)
+    views = augment.plain_crops(store, everything(store), 56, crop_pct=0.875)
     top, left = (size[0] - 56) // 2, (size[1] - 56) // 2
     assert torch.equal(views[0], tensor(images[0][top : top + 56, left : left + 56]))
 
 
 def test_smaller_images_are_enlarged_to_the_whole_view() -> None:
     images, store = ragged((8, 8), (20, 20), (31, 31), (1, 1))
-    views = augment.plain_views(store, everything(store), 32)
+    views = augment.plain_crops(store, everything(store), 32)
     for view, image in zip(views, images, strict=True):
         assert (view.float() - resized(image, 32, 32)).abs().max() <= 0.5 + 1e-3
 
@@ -74,7 +74,7 @@ def test_resize_and_middle_crop_as_a_whole_image_resized(
     size: tuple[int, int], crop_pct: float, target: int
 ) -> None:
     images, store = ragged(size)
-    views = augment.plain_views(store, everything(store), 32, crop_pct=crop_pct)
+    views = augment.plain_crops(store, everything(store), 32, crop_pct=crop_pct)
     height, width = (side * target // min(size) for side in size)
     top, left = (height - 32) // 2, (width - 32) // 2
     whole = resized(images[0], height, width)[:, top : top + 32, left : left + 32]
@@ -84,8 +84,8 @@ def test_resize_and_middle_crop_as_a_whole_image_resized(
 def test_a_batch_of_many_sizes_is_what_each_image_gives_alone() -> None:
     sizes = ((8, 8), (64, 90), (1, 50), (33, 32), (300, 20), (32, 32), (37, 37))
     _, store = ragged(*sizes)
-    together = augment.plain_views(store, everything(store), 32, crop_pct=0.875)
-    alone = [augment.plain_views(store, torch.tensor([i]), 32, crop_pct=0.875)[0] for i in range(7)]
+    together = augment.plain_crops(store, everything(store), 32, crop_pct=0.875)
+    alone = [augment.plain_crops(store, torch.tensor([i]), 32, crop_pct=0.875)[0] for i in range(7)]
     assert torch.equal(together, torch.stack(alone))
 
 
@@ -93,7 +93,7 @@ def test_shift_moves_by_whole_pixels_with_black_around() -> None:
     images, store = ragged(*[(32, 32)] * 64)
     recipe, draws = Augment(crop="shift", shift=0.125, flip=False), drawn(64)
     boxes = augment.train_boxes(store.heights, store.widths, 32, recipe, draws)
-    views = augment.views(store, everything(store), boxes, 32)
+    views = augment.crop(store, everything(store), boxes, 32)
     for view, image, top, left in zip(views, images, boxes.top, boxes.left, strict=True):
         padded = np.pad(image, ((4, 4), (4, 4), (0, 0)))
         row, column = 4 + int(top), 4 + int(left)
@@ -112,7 +112,7 @@ def test_shift_of_an_enlarged_image_moves_the_enlarged_one() -> None:
     images, store = ragged(*[(8, 8)] * 32)
     recipe = Augment(crop="shift", shift=0.125, flip=False)
     boxes = augment.train_boxes(store.heights, store.widths, 32, recipe, drawn(32))
-    views = augment.views(store, everything(store), boxes, 32)
+    views = augment.crop(store, everything(store), boxes, 32)
     assert len({(float(t), float(s)) for t, s in zip(boxes.top, boxes.left, strict=True)}) > 20
     for view, image, top, left in zip(views, images, boxes.top, boxes.left, strict=True):
         padded = functional.pad(resized(image, 32, 32), (4, 4, 4, 4))
@@ -127,7 +127,7 @@ def test_shift_of_a_larger_image_shows_more_of_it() -> None:
     boxes = augment.train_boxes(
         store.heights, store.widths, 64, recipe, drawn(16), crop_pct=augment.CROP_PCT
     )
-    views = augment.views(store, everything(store), boxes, 64)
+    views = augment.crop(store, everything(store), boxes, 64)
     for view, image, top, left in zip(views, images, boxes.top, boxes.left, strict=True):
         row, column = int(top), int(left)
         assert torch.equal(view, tensor(image[row : row + 64, column : column + 64]))
@@ -138,13 +138,13 @@ def test_flip_is_exact_and_of_half_the_images(size: tuple[int, int]) -> None:
     _, store = ragged(size)
     index = torch.zeros(400, dtype=torch.long)
     generator = torch.Generator().manual_seed(1)
-    views = augment.train_views(store, index, 32, Augment(crop="none"), generator)
-    plain = augment.plain_views(store, index[:1], 32)[0]
+    views = augment.train_crops(store, index, 32, Augment(crop="none"), generator)
+    plain = augment.plain_crops(store, index[:1], 32)[0]
     same = [torch.equal(view, plain) for view in views]
     mirrored = [torch.equal(view, plain.flip(-1)) for view in views]
     assert all(a != b for a, b in zip(same, mirrored, strict=True))
     assert 160 < sum(mirrored) < 240
-    still = augment.train_views(store, index, 32, Augment(crop="none", flip=False), generator)
+    still = augment.train_crops(store, index, 32, Augment(crop="none", flip=False), generator)
     assert all(torch.equal(view, plain) for view in still)
 
 
@@ -153,7 +153,7 @@ def test_random_parts_are_cut_out_then_resized() -> None:
     images, store = ragged(*sizes)
     recipe = Augment(crop="resized")
     boxes = augment.train_boxes(store.heights, store.widths, 32, recipe, drawn(32, seed=3))
-    views = augment.views(store, everything(store), boxes, 32)
+    views = augment.crop(store, everything(store), boxes, 32)
     assert 0 < int(boxes.flip.sum()) < 32
     for i, (view, image) in enumerate(zip(views, images, strict=True)):
         top, left = int(boxes.top[i]), int(boxes.left[i])
@@ -207,7 +207,7 @@ def test_parts_of_odd_images_lie_inside(height: int, width: int) -> None:
     assert (boxes.width >= 1).all() and (boxes.left + boxes.width <= width).all()
     assert (boxes.top >= 0).all() and (boxes.left >= 0).all()
     _, store = ragged((height, width))
-    views = augment.views(store, torch.zeros(200, dtype=torch.long), boxes, 8)
+    views = augment.crop(store, torch.zeros(200, dtype=torch.long), boxes, 8)
     assert views.shape == (200, 3, 8, 8)
 
 
@@ -224,14 +224,14 @@ def test_each_view_of_one_image_is_its_own(crop: str) -> None:
     _, store = ragged((40, 40))
     index = torch.zeros(64, dtype=torch.long)
     generator = torch.Generator().manual_seed(0)
-    views = augment.train_views(store, index, 40, Augment(crop=crop), generator)
+    views = augment.train_crops(store, index, 40, Augment(crop=crop), generator)
     assert len({view.numpy().tobytes() for view in views}) > 45
 
 
 def test_equal_generators_give_equal_views() -> None:
     _, store = ragged(*[(20, 30)] * 8)
     made = [
-        augment.train_views(
+        augment.train_crops(
             store, everything(store), 16, Augment(crop="resized"), torch.Generator().manual_seed(5)
         )
         for _ in range(2)
@@ -242,9 +242,9 @@ def test_equal_generators_give_equal_views() -> None:
 def test_the_size_of_a_piece_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     _, store = ragged(*[(20, 30), (64, 40), (8, 8)] * 5)
     boxes = augment.train_boxes(store.heights, store.widths, 24, Augment(crop="resized"), drawn(15))
-    whole = augment.views(store, everything(store), boxes, 24)
+    whole = augment.crop(store, everything(store), boxes, 24)
     monkeypatch.setattr(augment, "PIECE", {"cpu": 1})
-    assert torch.equal(augment.views(store, everything(store), boxes, 24), whole)
+    assert torch.equal(augment.crop(store, everything(store), boxes, 24), whole)
 
 
 def test_what_lies_wholly_outside_is_black() -> None:
@@ -255,7 +255,7 @@ def test_what_lies_wholly_outside_is_black() -> None:
         torch.tensor([True]),
     )
     for top in (far, -far):
-        views = augment.views(store, torch.tensor([0]), Boxes(top, far, side, side, flip), 8)
+        views = augment.crop(store, torch.tensor([0]), Boxes(top, far, side, side, flip), 8)
         assert not views.any()
 
 
@@ -274,7 +274,7 @@ def test_holes_have_the_side_asked_for_and_may_reach_over_the_edge() -> None:
 
 def test_finish_scales_and_sets_holes_to_the_mean() -> None:
     _, store = ragged(*[(16, 16)] * 4)
-    views = augment.plain_views(store, everything(store), 16)
+    views = augment.plain_crops(store, everything(store), 16)
     mean, std = torch.tensor([0.1, 0.5, 0.9]), torch.tensor([0.2, 0.3, 0.4])
     wanted = (views.double() / 255 - mean[:, None, None]) / std[:, None, None]
     rows, columns = augment.holes(drawn(4), 16, 0.5)
@@ -292,7 +292,7 @@ def test_finish_scales_and_sets_holes_to_the_mean() -> None:
 def test_views_leave_the_images_as_they_were() -> None:
     images, store = ragged((16, 16), (16, 16))
     generator = torch.Generator().manual_seed(0)
-    augment.train_views(store, everything(store), 16, Augment(cutout=0.5), generator)
+    augment.train_crops(store, everything(store), 16, Augment(cutout=0.5), generator)
     assert np.array_equal(store.values.numpy(), np.concatenate([i.reshape(-1, 3) for i in images]))
 
 
@@ -311,7 +311,7 @@ def test_a_gpu_makes_the_same_views(crop: str) -> None:
     _, store = ragged(*[(40, 50), (20, 20), (64, 33)] * 4)
     there = Store(store.values.cuda(), store.starts, store.heights, store.widths, store.labels)
     made = [
-        augment.train_views(
+        augment.train_crops(
             each, everything(store), 32, Augment(crop=crop), torch.Generator().manual_seed(2)
         )
         for each in (store, there)

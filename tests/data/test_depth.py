@@ -13,7 +13,7 @@ from nas.core.errors import RunError
 from nas.data.dataset import Dataset, Split, open_dataset
 from nas.data.depth import measured
 from nas.data.images import PLAIN, Decoding, decode
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.exporting import plain
 from nas.training.doctor import doctor
 from nas.training.predict import predict, read_image
@@ -160,7 +160,7 @@ def test_a_standalone_export_decodes_alike(kind: str) -> None:
 
 def test_all_splits_are_decoded_as_train_asks_for(tmp_path: Path) -> None:
     root = folder(tmp_path, ".png", lo=noise(240, 360), hi=noise(300, 420))
-    found: Dataset = carve(open_dataset(str(root)))
+    found: Dataset = make_splits(open_dataset(str(root)))
     one = found.splits["train"].decoding
     assert one.whole is not None and 235 < one.whole[0] < 250 and 410 < one.whole[1] < 425
     assert all(split.decoding == one for split in found.splits.values())

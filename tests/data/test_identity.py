@@ -13,7 +13,7 @@ from nas.data import identity
 from nas.data.dataset import Dataset, open_dataset
 from nas.data.identity import File, of_files, unchanged, way_back
 from nas.data.loader import open_data
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 
 
 def folder(root: Path, shade: int = 0) -> Path:
@@ -69,7 +69,7 @@ def test_content_tells_data_apart_and_place_and_time_do_not(tmp_path: Path, kind
 def test_data_of_equal_names_sizes_and_times_shares_no_cache(tmp_path: Path, kind: str) -> None:
     make = KINDS[kind]
     for name, shade in (("x", 0), ("y", 200)):
-        dataset = carve(open_dataset(str(make(tmp_path / name, shade))))
+        dataset = make_splits(open_dataset(str(make(tmp_path / name, shade))))
         data = open_data(dataset, imgsz=32, cache=tmp_path / "cache", workers=1)
         assert round(255 * data.mean[0]) == shade
 

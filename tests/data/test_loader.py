@@ -18,7 +18,7 @@ from torch import Tensor
 
 from nas.core import system
 from nas.core.errors import MissingError, NasError, OptionError, RunError
-from nas.data import augment as views
+from nas.data import augment as crops
 from nas.data import batches, loader, pixels, policies
 from nas.data.batches import Batch, Resident, Streaming
 from nas.data.dataset import Dataset, Split
@@ -73,7 +73,7 @@ def data() -> Data:
 def mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pixels:
     """The training images in a cache on disk that is mapped, as that of a large data set is."""
     monkeypatch.setattr(pixels, "RESIDENT", 0)
-    found = pixels.gather(dataset().splits["train"], 37, cache=tmp_path / "cache")
+    found = pixels.decode_split(dataset().splits["train"], 37, cache=tmp_path / "cache")
     assert isinstance(found.values, np.memmap)
     return found
 
@@ -138,8 +138,8 @@ def test_the_rest_of_an_epoch_is_that_of_the_whole(
     data: Data, monkeypatch: pytest.MonkeyPatch, world: int
 ) -> None:
     whole = list(data.train.train(1, 5, 8, Augment(crop="resized", cutout=0.3), 0, world))
-    made, views = list[int](), loader.views.views
-    monkeypatch.setattr(loader.views, "views", lambda *given: (made.append(1), views(*given))[1])
+    made, crop = list[int](), loader.crops.crop
+    monkeypatch.setattr(loader.crops, "crop", lambda *given: (made.append(1), crop(*given))[1])
     rest = list(data.train.train(1, 5, 8, Augment(crop="resized", cutout=0.3), 0, world, 4))
     assert len(whole) == 6 and len(rest) == len(made) == 2
     assert all(torch.equal(*pair) for pair in zip(rest[0], whole[4], strict=True))
@@ -266,7 +266,7 @@ def test_mean_and_deviation_are_those_of_the_training_images() -> None:
 
 
 def test_statistics_of_many_large_images_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = pixels.gather(split("x", [image(i % 100, (90, 20)) for i in range(300)]), None)
+    many = pixels.decode_split(split("x", [image(i % 100, (90, 20)) for i in range(300)]), None)
     mean, std = loader.statistics(many)
     monkeypatch.setattr(loader, "SAMPLED_IMAGES", 100)
     sampled = loader.statistics(many)
@@ -276,8 +276,8 @@ def test_statistics_of_many_large_images_are_sampled(monkeypatch: pytest.MonkeyP
 
 
 def test_a_channel_of_one_value_does_not_divide_by_nothing() -> None:
-    flat = pixels.gather(split("x", [np.full((8, 8, 3), 7, np.uint8)] * 4), None)
-    made = Resident(flat, loader.views.make_store(flat), loader.input_for(flat, 8))
+    flat = pixels.decode_split(split("x", [np.full((8, 8, 3), 7, np.uint8)] * 4), None)
+    made = Resident(flat, loader.crops.make_store(flat), loader.input_for(flat, 8))
     x, _ = joined(made.ordered(4))
     assert x.isfinite().all() and x.abs().max() < 1e-3
 
@@ -299,7 +299,7 @@ def test_one_split_for_a_network_that_is_there(data: Data) -> None:
 def test_images_that_take_over_half_of_the_memory_are_not_kept(
     mapped: Pixels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    small = pixels.gather(dataset().splits["train"], 37)
+    small = pixels.decode_split(dataset().splits["train"], 37)
     for free, fits in ((2 * mapped.values.nbytes, True), (2 * mapped.values.nbytes - 1, False)):
         monkeypatch.setattr(loader, "free_memory", lambda free=free: free)
         assert loader._fits([mapped], "cpu") is fits
@@ -329,7 +329,7 @@ def test_streaming_needs_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("side", [32, 48])
 def test_streamed_plain_views_are_the_resident_ones(mapped: Pixels, side: int) -> None:
     seen = loader.input_for(mapped, side)
-    kept = Resident(mapped, loader.views.make_store(mapped), seen)
+    kept = Resident(mapped, loader.crops.make_store(mapped), seen)
     streamed = Streaming(mapped, seen, "cpu", 0)
     wanted, made = joined(kept.ordered(16)), joined(streamed.ordered(16))
     assert torch.equal(wanted[0], made[0]) and torch.equal(wanted[1], made[1])
@@ -351,7 +351,7 @@ def test_workers_are_sent_the_place_of_the_images_not_the_images(mapped: Pixels)
 
 
 def test_images_in_memory_are_read_in_this_process(mapped: Pixels) -> None:
-    small = pixels.gather(dataset().splits["train"], 37)
+    small = pixels.decode_split(dataset().splits["train"], 37)
     assert loader._workers(4, small) == 0
     assert loader._workers(4, mapped) == 4 and loader._workers(0, mapped) == 0
     assert 1 <= loader._workers(None, mapped) <= loader.MOST_WORKERS
@@ -398,7 +398,7 @@ def test_streamed_training_is_a_function_of_seed_and_epoch_not_of_workers(mapped
 @with_torchvision
 def test_streamed_training_views_are_of_the_same_images_as_resident_ones(mapped: Pixels) -> None:
     seen = loader.input_for(mapped, 32)
-    kept = Resident(mapped, loader.views.make_store(mapped), seen)
+    kept = Resident(mapped, loader.crops.make_store(mapped), seen)
     streamed = Streaming(mapped, seen, "cpu", 0)
     for recipe in (STILL, Augment(crop="shift"), Augment(crop="resized", cutout=0.25)):
         (x, y), (u, v) = (joined(each.train(0, 0, 16, recipe)) for each in (kept, streamed))
@@ -457,7 +457,7 @@ def test_a_changed_bit_of_mapped_images_is_told_and_they_are_decoded_anew(
 ) -> None:
     """`workers` None: of images that are kept in memory, mapped all the same."""
     seen = loader.input_for(mapped, 32)
-    store = views.make_store(mapped)
+    store = crops.make_store(mapped)
     made: Resident | Streaming = Resident(mapped, store, seen)
     if workers is not None:
         made = Streaming(mapped, seen, "cpu", workers)
@@ -469,7 +469,7 @@ def test_a_changed_bit_of_mapped_images_is_told_and_they_are_decoded_anew(
         assert "\n" not in said and "--resume" in said
     with pytest.raises(RunError, match="are damaged"):
         loader.statistics(mapped)
-    again = pixels.gather(dataset().splits["train"], 37, cache=folder.parent)
+    again = pixels.decode_split(dataset().splits["train"], 37, cache=folder.parent)
     same = joined(Streaming(again, seen, "cpu", 0).ordered(16))
     assert torch.equal(same[0], whole[0]) and torch.equal(same[1], whole[1])
 
@@ -479,6 +479,6 @@ def test_a_cache_of_before_that_has_no_checksums_of_images_is_used(mapped: Pixel
     folder = Path(str(mapped.values.filename)).parent
     facts = json.loads((folder / "pixels.json").read_text())
     (folder / "pixels.json").write_text(json.dumps({**facts, "checksums": facts["checksums"][:2]}))
-    again = pixels.gather(dataset().splits["train"], 37, cache=folder.parent)
+    again = pixels.decode_split(dataset().splits["train"], 37, cache=folder.parent)
     assert again.checks is None and mapped.checks is not None
     assert isinstance(again.values, np.memmap) and (again.values == mapped.values).all()

@@ -28,7 +28,7 @@ from nas.core.system import cache_folder
 from nas.data import pixels as module
 from nas.data.dataset import Split, open_dataset
 from nas.data.images import decode, shrink
-from nas.data.pixels import Pixels, check_broken, gather, typical_side
+from nas.data.pixels import Pixels, check_broken, decode_split, typical_side
 
 Image = pytest.importorskip("PIL.Image")
 ROOT = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def counted(source: Split) -> tuple[Split, list[int]]:
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("side", [None, 6])
 def test_images_lie_one_after_the_other(side: int | None, threads: int, tmp_path: Path) -> None:
-    found = gather(split(FILES), side, cache=tmp_path, workers=threads)
+    found = decode_split(split(FILES), side, cache=tmp_path, workers=threads)
     assert len(found) == 40 and not found.uniform and found.broken == ()
     for i, data in enumerate(FILES):
         image = decode(data)
@@ -88,24 +88,24 @@ def test_images_lie_one_after_the_other(side: int | None, threads: int, tmp_path
 
 
 def test_one_size_is_uniform() -> None:
-    assert gather(split(FILES[:1] * 3), None).uniform
-    assert not gather(split(FILES[:2]), None).uniform
-    assert gather(split([b""]), None).uniform
+    assert decode_split(split(FILES[:1] * 3), None).uniform
+    assert not decode_split(split(FILES[:2]), None).uniform
+    assert decode_split(split([b""]), None).uniform
 
 
 def test_arrays_are_read_as_images_are() -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 9, 7), dtype=np.uint8)
-    found = gather(Split(np.zeros(5, np.int64), list("abcde"), lambda i: images[i]), None)
+    found = decode_split(Split(np.zeros(5, np.int64), list("abcde"), lambda i: images[i]), None)
     assert (found.values.reshape(5, 9, 7, 3) == images[..., None]).all()
 
 
 def test_a_cache_gives_the_same_and_reads_nothing(tmp_path: Path) -> None:
     source, seen = counted(split(FILES))
-    plain = gather(source, 6)
+    plain = decode_split(source, 6)
     assert sorted(seen) == list(range(40))
-    first = gather(source, 6, cache=tmp_path / "new" / "cache")
+    first = decode_split(source, 6, cache=tmp_path / "new" / "cache")
     seen.clear()
-    again = gather(source, 6, cache=tmp_path / "new" / "cache")
+    again = decode_split(source, 6, cache=tmp_path / "new" / "cache")
     assert seen == [] and same(plain, first) and same(plain, again)
     assert not [p for p in (tmp_path / "new" / "cache").iterdir() if p.name.startswith(".")]
 
@@ -115,24 +115,24 @@ def test_a_large_cache_is_mapped_and_may_be_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resident: int
 ) -> None:
     monkeypatch.setattr(module, "RESIDENT", resident)
-    found = gather(split(FILES), None, cache=tmp_path)
+    found = decode_split(split(FILES), None, cache=tmp_path)
     assert isinstance(found.values, np.memmap) == (resident == 0)
     before = found.values.copy()
     found.values[:] = 7  # torch warns of arrays that are read-only
-    assert (gather(split(FILES), None, cache=tmp_path).values == before).all()
+    assert (decode_split(split(FILES), None, cache=tmp_path).values == before).all()
 
 
 def test_a_cache_is_for_one_fingerprint_and_one_side(tmp_path: Path) -> None:
-    gather(split(FILES), 6, cache=tmp_path)
+    decode_split(split(FILES), 6, cache=tmp_path)
     for other, side in ((split(FILES, "g"), 6), (split(FILES), 5), (split(FILES), None)):
         source, seen = counted(other)
-        found = gather(source, side, cache=tmp_path)
-        assert len(seen) == 40 and same(found, gather(source, side))
+        found = decode_split(source, side, cache=tmp_path)
+        assert len(seen) == 40 and same(found, decode_split(source, side))
     assert len(list(tmp_path.iterdir())) == 4
 
 
 def test_a_split_of_unknown_fingerprint_is_not_cached(tmp_path: Path) -> None:
-    gather(split(FILES, ""), 6, cache=tmp_path)
+    decode_split(split(FILES, ""), 6, cache=tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -176,13 +176,13 @@ def damage(folder: Path, how: str) -> None:
     ],
 )
 def test_a_damaged_or_foreign_cache_is_made_again(tmp_path: Path, how: str) -> None:
-    first = gather(split(FILES), 6, cache=tmp_path)
+    first = decode_split(split(FILES), 6, cache=tmp_path)
     damage(next(tmp_path.iterdir()), how)
     source, seen = counted(split(FILES))
-    assert same(gather(source, 6, cache=tmp_path), first)
+    assert same(decode_split(source, 6, cache=tmp_path), first)
     assert len(set(seen)) == 40
     seen.clear()
-    assert same(gather(source, 6, cache=tmp_path), first)
+    assert same(decode_split(source, 6, cache=tmp_path), first)
     assert seen == [] and len(list(tmp_path.iterdir())) == 1
 
 
@@ -204,16 +204,16 @@ def test_a_full_disk_is_survived(
 
     if where == "write":
         with limited(4000):
-            found = gather(split(FILES), None, cache=tmp_path)
+            found = decode_split(split(FILES), None, cache=tmp_path)
         assert "File too large" in warned(caplog)
     else:
         target = {"open": (module.tempfile, "mkdtemp"), "save": (np, "save")}
         monkeypatch.setattr(*target.get(where, (os, "replace")), full)
-        found = gather(split(FILES), None, cache=tmp_path)
+        found = decode_split(split(FILES), None, cache=tmp_path)
         assert (
             warned(caplog) == f"no cache in {tmp_path}: No space left on device; going on without"
         )
-    assert same(found, gather(split(FILES), None))
+    assert same(found, decode_split(split(FILES), None))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -232,16 +232,16 @@ def test_a_cache_that_cannot_be_made_is_survived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "file").write_text("")
-    found = gather(split(FILES), 6, cache=tmp_path / "file")
-    assert same(found, gather(split(FILES), 6)) and "no cache in" in warned(caplog)
+    found = decode_split(split(FILES), 6, cache=tmp_path / "file")
+    assert same(found, decode_split(split(FILES), 6)) and "no cache in" in warned(caplog)
 
 
 def test_a_file_in_place_of_a_cache_is_survived(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    first = gather(split(FILES), 6, cache=tmp_path)
+    first = decode_split(split(FILES), 6, cache=tmp_path)
     damage(next(tmp_path.iterdir()), "file")
-    assert same(gather(split(FILES), 6, cache=tmp_path), first)
+    assert same(decode_split(split(FILES), 6, cache=tmp_path), first)
     assert "no cache in" in warned(caplog)
 
 
@@ -250,7 +250,7 @@ def test_several_may_make_a_cache_at_once(tmp_path: Path) -> None:
 
     def one(_: int) -> Pixels:
         meet.wait()
-        return gather(split(FILES), 6, cache=tmp_path, workers=1)
+        return decode_split(split(FILES), 6, cache=tmp_path, workers=1)
 
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(one, range(4)))
@@ -262,25 +262,25 @@ def test_what_a_kill_leaves_is_no_cache_and_swept(tmp_path: Path) -> None:
     code = f"""
 import os, sys, threading, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_pixels import FILES, split, gather, Split
+from test_pixels import FILES, split, decode_split, Split
 from pathlib import Path
 def read(i):
     if i == 30:
         os.kill(os.getpid(), 9)
     return FILES[i]
 s = split(FILES)
-gather(Split(s.labels, s.names, read, "f"), 6, cache=Path({str(tmp_path)!r}), workers=1)
+decode_split(Split(s.labels, s.names, read, "f"), 6, cache=Path({str(tmp_path)!r}), workers=1)
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=600)
     assert done.returncode == -signal.SIGKILL
     left, lock = sorted(tmp_path.iterdir(), key=lambda path: path.suffix)
     assert left.name.startswith(".new-") and lock.suffix == ".lock"
     source, seen = counted(split(FILES))
-    gather(source, 6, cache=tmp_path)
+    decode_split(source, 6, cache=tmp_path)
     assert len(seen) == 40 and left.exists()  # it might be another's, at work
     assert not lock.exists()  # it was nobody's any more
     os.utime(left, (time.time() - 90_000,) * 2)
-    gather(split(FILES, "g"), 6, cache=tmp_path)
+    decode_split(split(FILES, "g"), 6, cache=tmp_path)
     assert not left.exists() and len(list(tmp_path.iterdir())) == 2
 
 
@@ -288,7 +288,7 @@ gather(Split(s.labels, s.names, read, "f"), 6, cache=Path({str(tmp_path)!r}), wo
 GATHER = f"""
 import os, sys, time
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from test_pixels import FILES, split, gather, Split
+from test_pixels import FILES, split, decode_split, Split
 from pathlib import Path
 
 def read(i):
@@ -300,7 +300,7 @@ def read(i):
 
 Path(f"{{os.getpid()}}.started").touch()
 s = split(FILES)
-found = gather(Split(s.labels, s.names, read, "f"), 6, cache=Path("cache"), workers=1)
+found = decode_split(Split(s.labels, s.names, read, "f"), 6, cache=Path("cache"), workers=1)
 print(len(found))
 """
 
@@ -381,7 +381,7 @@ def test_a_wait_is_told_of_once(
     caplog.set_level(logging.INFO, "nas")
     logging.getLogger("nas").addHandler(go := Going(tmp_path / "go"))
     source, seen = counted(split(FILES))
-    gather(source, 6, cache=tmp_path / "cache")
+    decode_split(source, 6, cache=tmp_path / "cache")
     logging.getLogger("nas").removeHandler(go)
     (record,) = caplog.records
     assert record.getMessage().startswith("waiting for another process that decodes") and not seen
@@ -395,14 +395,14 @@ def test_where_nothing_can_be_locked_nobody_waits(
 
     monkeypatch.setattr("nas.core.locks.lock", no)
     source, seen = counted(split(FILES))
-    gather(source, 6, cache=tmp_path)
+    decode_split(source, 6, cache=tmp_path)
     assert len(seen) == 40 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_broken_images_are_left_out_and_named(tmp_path: Path) -> None:
     files = [b"", FILES[1][:60], *FILES[2:], b"GIF89a"]
     for cache in (None, tmp_path, tmp_path):
-        found = gather(split(files), 6, cache=cache)
+        found = decode_split(split(files), 6, cache=cache)
         assert len(found) == 38 and found.names[0] == "2.png" and found.labels[0] == 2
         assert (found.image(0) == shrink(decode(FILES[2]), 6)).all()
         assert [line.partition(": ")[0] for line in found.broken] == ["0.png", "1.png", "40.png"]
@@ -413,7 +413,7 @@ def test_a_reader_that_fails_has_a_broken_image() -> None:
     def read(i: int) -> bytes:
         raise (PermissionError(13, "Permission denied", "x"), KeyError("no such row"))[i]
 
-    found = gather(Split(np.zeros(2, np.int64), ["a", "b"], read), 6)
+    found = decode_split(Split(np.zeros(2, np.int64), ["a", "b"], read), 6)
     assert found.broken == ("a: Permission denied", "b: KeyError: 'no such row'")
     assert len(found) == 0 and found.values.shape == (0, 3)
 
@@ -421,9 +421,9 @@ def test_a_reader_that_fails_has_a_broken_image() -> None:
 def test_an_image_that_can_be_read_again_comes_back(tmp_path: Path) -> None:
     files = [*FILES]
     files[3] = b""
-    assert len(gather(split(files), 6, cache=tmp_path)) == 39
+    assert len(decode_split(split(files), 6, cache=tmp_path)) == 39
     # the fingerprint is the same: permissions, or a share that was away
-    assert len(gather(split(FILES), 6, cache=tmp_path)) == 40
+    assert len(decode_split(split(FILES), 6, cache=tmp_path)) == 40
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -505,7 +505,7 @@ def test_an_interrupt_does_not_decode_the_rest() -> None:
         return source.read(i)  # type: ignore[return-value]
 
     with pytest.raises(KeyboardInterrupt):
-        gather(Split(source.labels, source.names, read), 6, workers=2)
+        decode_split(Split(source.labels, source.names, read), 6, workers=2)
     assert len(seen) < 400
 
 
@@ -515,8 +515,8 @@ def test_real_images_have_the_published_mean(tmp_path: Path) -> None:
         pytest.skip(f"{CIFAR} is not here")
     test = open_dataset(str(CIFAR)).splits["test"]
     part = Split(test.labels[:2000], test.names[:2000], test.read, "part")
-    found = gather(part, 32, cache=tmp_path)
+    found = decode_split(part, 32, cache=tmp_path)
     assert found.uniform and found.broken == () and len(found) == 2000
     mean = found.values.mean(axis=0) / 255
     assert np.abs(mean - (0.4913, 0.4821, 0.4465)).max() < 0.02  # its README, of train
-    assert same(found, gather(part, 32, cache=tmp_path))
+    assert same(found, decode_split(part, 32, cache=tmp_path))

@@ -164,7 +164,7 @@ def test_without_variation_a_sample_is_the_plain_view(
         image = image[:stored, :stored]
     still = policies.sample_transform(Augment(crop="none", flip=False), 64, crop_pct)
     store = augment.store_images([image])
-    plain = augment.plain_views(store, torch.tensor([0]), 64, crop_pct=crop_pct)[0]
+    plain = augment.plain_crops(store, torch.tensor([0]), 64, crop_pct=crop_pct)[0]
     view = still(torch.from_numpy(image).permute(2, 0, 1))
     # only where the image is enlarged is a pixel anything but copied
     assert (view.int() - plain.int()).abs().max() <= (0 if min(image.shape[:2]) == stored else 2)
@@ -181,7 +181,7 @@ def test_shifted_samples_are_the_batched_ones() -> None:
         }
     index = torch.zeros(400, dtype=torch.long)
     generator = torch.Generator().manual_seed(0)
-    views = augment.train_views(augment.store_images([image]), index, 32, recipe, generator)
+    views = augment.train_crops(augment.store_images([image]), index, 32, recipe, generator)
     batched = {view.contiguous().numpy().tobytes() for view in views}
     assert alone == batched and len(alone) == 2 * 25
 

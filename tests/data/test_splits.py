@@ -5,7 +5,7 @@ import pytest
 
 from nas.core.errors import OptionError
 from nas.data.dataset import Dataset, Split
-from nas.data.splits import carve, fraction
+from nas.data.splits import fraction, make_splits
 
 
 def split(counts: list[int], word: str = "train") -> Split:
@@ -24,7 +24,7 @@ def per_class(found: Split) -> list[int]:
 
 
 def test_one_tree_gives_20_percent_test_then_20_percent_val() -> None:
-    found = carve(dataset(train=[100, 50, 10]))
+    found = make_splits(dataset(train=[100, 50, 10]))
     assert list(found.splits) == ["train", "val", "test"]
     assert [per_class(s) for s in found.splits.values()] == [[64, 32, 6], [16, 8, 2], [20, 10, 2]]
     everything = [name for s in found.splits.values() for name in s.names]
@@ -36,14 +36,14 @@ def test_one_tree_gives_20_percent_test_then_20_percent_val() -> None:
 def test_labels_names_and_bytes_stay_together() -> None:
     source = split([40, 20, 10])
     label_of = dict(zip(source.names, source.labels.tolist(), strict=True))
-    for found in carve(dataset(train=[40, 20, 10])).splits.values():
+    for found in make_splits(dataset(train=[40, 20, 10])).splits.values():
         assert [label_of[name] for name in found.names] == found.labels.tolist()
         assert [found.read(i).decode() for i in range(len(found))] == found.names
 
 
 @pytest.mark.parametrize("images, share", [(2400, 0.2), (2500, 0.1)])
 def test_a_large_split_gives_a_tenth_to_val(images: int, share: float) -> None:
-    found = carve(dataset(train=[images, images], test=[5, 5]))
+    found = make_splits(dataset(train=[images, images], test=[5, 5]))
     assert per_class(found.splits["val"]) == [images * share, images * share, 0]
     assert found.splits["test"].names == split([5, 5], "test").names
     assert "test: the source's own" in found.notes
@@ -51,21 +51,21 @@ def test_a_large_split_gives_a_tenth_to_val(images: int, share: float) -> None:
 
 def test_a_source_with_all_three_is_left_alone() -> None:
     source = dataset(train=[9, 9, 9], val=[3, 3, 3], test=[2, 2, 2])
-    found = carve(source)
+    found = make_splits(source)
     assert found.splits == source.splits
     assert "as the source has them (27, 9, 6)" in found.notes[-1]
 
 
 def test_a_val_split_alone_is_kept_for_the_final_number() -> None:
     source = dataset(train=[50, 50, 50], val=[5, 5, 5])
-    found = carve(source)
+    found = make_splits(source)
     assert found.splits["test"] is source.splits["val"]
     assert per_class(found.splits["val"]) == [10, 10, 10]
     assert any("kept for the final number" in note for note in found.notes)
 
 
 def test_small_classes_keep_one_for_training() -> None:
-    found = carve(dataset(train=[1, 2, 3]))
+    found = make_splits(dataset(train=[1, 2, 3]))
     assert [per_class(s) for s in found.splits.values()] == [[1, 1, 1], [0, 0, 1], [0, 1, 1]]
     assert any("none of a, b" in note for note in found.notes)
 
@@ -73,17 +73,17 @@ def test_small_classes_keep_one_for_training() -> None:
 @pytest.mark.parametrize("counts", [[1, 1, 1], [2, 2, 0]])
 def test_too_few_images_are_refused(counts: list[int]) -> None:
     with pytest.raises(OptionError, match=r"none can be held out for (test|val)"):
-        carve(dataset(train=counts))
+        make_splits(dataset(train=counts))
 
 
 def test_an_empty_split_of_the_source_is_refused() -> None:
     with pytest.raises(OptionError, match="split test holds no images"):
-        carve(dataset(train=[9, 9], test=[]))
+        make_splits(dataset(train=[9, 9], test=[]))
 
 
 def test_the_split_is_a_function_of_seed_and_names() -> None:
     source = dataset(train=[100, 50, 10])
-    first, again, other = carve(source), carve(source), carve(source, seed=1)
+    first, again, other = make_splits(source), make_splits(source), make_splits(source, seed=1)
     assert first.splits["val"].names == again.splits["val"].names
     assert first.splits["val"].names != other.splits["val"].names
     assert first.splits["val"].fingerprint == again.splits["val"].fingerprint
@@ -93,7 +93,7 @@ def test_the_split_is_a_function_of_seed_and_names() -> None:
 
 def test_golden_split() -> None:
     # a change here moves the test images of every user
-    assert carve(dataset(train=[6, 6, 6])).splits["test"].names == GOLDEN
+    assert make_splits(dataset(train=[6, 6, 6])).splits["test"].names == GOLDEN
 
 
 GOLDEN = ["train/1", "train/7", "train/14"]
@@ -101,8 +101,10 @@ GOLDEN = ["train/1", "train/7", "train/14"]
 
 def test_one_more_image_moves_no_other() -> None:
     small, large = split([100, 50, 10]), split([100, 50, 11])
-    before = set(carve(Dataset("d", tuple("abc"), {"train": small}, "f")).splits["test"].names)
-    after = set(carve(Dataset("d", tuple("abc"), {"train": large}, "f")).splits["test"].names)
+    before = set(
+        make_splits(Dataset("d", tuple("abc"), {"train": small}, "f")).splits["test"].names
+    )
+    after = set(make_splits(Dataset("d", tuple("abc"), {"train": large}, "f")).splits["test"].names)
     assert len(before ^ after) <= 2
 
 

@@ -19,7 +19,7 @@ from nas.core import registry
 from nas.core.errors import OptionError
 from nas.core.system import processors
 from nas.evaluation.workers import Processes
-from nas.interfaces import Executor, Task, Work
+from nas.interfaces import EvaluatorSpec, Executor, Task
 from nas.models.arch import Arch
 from nas.searching.samplers import random_choices
 from nas.testing import ExecutorContract, ProcessContract, each
@@ -61,7 +61,7 @@ def executors() -> Iterator[list[Executor]]:
 
 def made(name: str, evaluator: str, workers: int, **options: object) -> Executor:
     executor: Executor = registry.make(
-        "executors", name, Work(evaluator, options), options={}, workers=workers
+        "executors", name, EvaluatorSpec(evaluator, options), options={}, workers=workers
     )
     return executor
 
@@ -261,7 +261,12 @@ def test_one_worker_too_goes_on_after_a_limit(
 ) -> None:
     options = {"hang": IDS[0]}
     executor: Executor = registry.make(
-        "executors", name, Work(sleepy(folder), options), options={}, workers=1, isolate=True
+        "executors",
+        name,
+        EvaluatorSpec(sleepy(folder), options),
+        options={},
+        workers=1,
+        isolate=True,
     )
     executors.append(executor)
     found = work(executor, [dataclasses.replace(TASKS[0], limit=3.0), *TASKS[1:3]])

@@ -9,11 +9,11 @@ from nas.core import registry
 from nas.core.errors import NasError, OptionError
 from nas.evaluation import packing
 from nas.evaluation.packing import trainings_at_once
-from nas.interfaces import TRAINING_FLOPS, Outcome, Task, Work
+from nas.interfaces import TRAINING_FLOPS, EvaluatorSpec, Outcome, Task
 from nas.searching.feasibility import check_space
 
 ARCH = check_space(registry.export("spaces", "mbconv", "SPACE"))
-WORK = Work("synthetic", {"epochs": 2})
+WORK = EvaluatorSpec("synthetic", {"epochs": 2})
 
 
 def silent(text: str) -> None:

@@ -19,7 +19,7 @@ from nas.core import registry
 from nas.core.errors import MissingError, OptionError, RunError, install
 from nas.evaluation.cluster.connection import Share
 from nas.evaluation.executors.ray import LONG, LONG_GPU, _located, _Parts
-from nas.interfaces import Executor, Outcome, Task, Work
+from nas.interfaces import EvaluatorSpec, Executor, Outcome, Task
 from nas.searching.samplers import random_choices
 from nas.searching.search import search
 
@@ -31,7 +31,7 @@ def opened(cluster: Nodes) -> Iterator[Callable[..., Executor]]:
     """Return what opens an executor on the cluster, and closes it after the test."""
     found: list[Executor] = []
 
-    def open_(work: Work, *, workers: int = 0, **options: Any) -> Executor:
+    def open_(work: EvaluatorSpec, *, workers: int = 0, **options: Any) -> Executor:
         fixed = {"workers": workers, "isolate": False, "folder": options.pop("folder", None)}
         options = {"address": cluster.address, "patience": 0.0, **options}
         found.append(registry.make("executors", "ray", work, options=options, **fixed))
@@ -77,10 +77,10 @@ def epochs(folder: Path) -> list[list[str]]:
 def test_both_ways_give_what_this_process_does(
     opened: Callable[..., Executor], through: str
 ) -> None:
-    executor = opened(Work("synthetic", {"noise": 0.5}), through=through)
+    executor = opened(EvaluatorSpec("synthetic", {"noise": 0.5}), through=through)
     given, here = (
         tasks(12),
-        registry.make("executors", "local", Work("synthetic", {"noise": 0.5}), options={}),
+        registry.make("executors", "local", EvaluatorSpec("synthetic", {"noise": 0.5}), options={}),
     )
     found = done(executor, given)
     for task in given:
@@ -88,7 +88,7 @@ def test_both_ways_give_what_this_process_does(
         (expected,) = here.wait()
         assert found[task.number].metrics == expected.metrics
         assert found[task.number].place.count("/") == 1
-    fleet = executor.fleet()
+    fleet = executor.status()
     assert (fleet.busy, fleet.retries) == (0, 0)
 
 
@@ -139,7 +139,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(
     opened: Callable[..., Executor], folder: Path, through: str
 ) -> None:
     (folder / "trainer.py").write_text(TRAINER)
-    executor = opened(Work(str(folder / "trainer.py")), through=through, folder=folder)
+    executor = opened(EvaluatorSpec(str(folder / "trainer.py")), through=through, folder=folder)
     (task,) = trainings(folder, 1)
     executor.submit(task)
     path = Path(task.folder, "epochs.txt")
@@ -151,7 +151,7 @@ def test_a_training_whose_worker_is_killed_goes_on_from_its_checkpoint(
     assert outcome.error == "" and outcome.retries == 1
     (workers,) = epochs(folder)
     assert len(workers) == 4 and len(set(workers)) == 2  # none was trained twice
-    assert executor.fleet().retries == 1
+    assert executor.status().retries == 1
 
 
 @pytest.mark.parametrize("through", ["tasks", "tune"])
@@ -160,7 +160,7 @@ def test_who_kills_every_worker_fails_with_the_reason(
 ) -> None:
     bad = TRAINER.replace("time.sleep(self.sleep)", "os.kill(os.getpid(), 9)")
     (folder / "trainer.py").write_text(bad)
-    work, options = Work(str(folder / "trainer.py")), {"through": through, "retries": 2}
+    work, options = EvaluatorSpec(str(folder / "trainer.py")), {"through": through, "retries": 2}
     executor = opened(work, **options, folder=folder)
     (outcome,) = done(executor, trainings(folder, 1)).values()
     assert outcome.retries == 1
@@ -174,7 +174,7 @@ def test_a_training_that_hangs_is_stopped_at_its_time_limit(
 ) -> None:
     hung = TRAINER.replace("time.sleep(self.sleep)", "time.sleep(seed * 600)")
     (folder / "trainer.py").write_text(hung)
-    executor = opened(Work(str(folder / "trainer.py")), through=through, folder=folder)
+    executor = opened(EvaluatorSpec(str(folder / "trainer.py")), through=through, folder=folder)
     given = trainings(folder, 2, limit=300.0)
     given = [given[0], dataclasses.replace(given[1], limit=2.0)]
     found = done(executor, given)
@@ -191,7 +191,7 @@ def test_trainings_go_on_when_their_node_is_lost_and_follow_a_new_one(
     (folder / "trainer.py").write_text(TRAINER.replace("time.sleep(self.sleep)", gated))
     node = cluster.add()
     options = {"through": through, "retries": 1, "cpus_per_trial": 2.0}
-    executor = opened(Work(str(folder / "trainer.py")), folder=folder, **options)
+    executor = opened(EvaluatorSpec(str(folder / "trainer.py")), folder=folder, **options)
     assert executor.slots == 5  # one on each node
     given = trainings(folder, 5)
     for task in given:
@@ -250,7 +250,7 @@ def test_a_checkpoint_lies_where_the_driver_says(
     opened: Callable[..., Executor], folder: Path, through: str
 ) -> None:
     (folder / "trainer.py").write_text(TRAINER)
-    executor = opened(Work("trainer.py"), through=through, folder=folder)
+    executor = opened(EvaluatorSpec("trainer.py"), through=through, folder=folder)
     (task,) = trainings(folder, 1)
     found = done(executor, [dataclasses.replace(task, folder="t/0")])
     assert found[0].error == ""
@@ -263,7 +263,9 @@ def test_code_reaches_workers_by_a_runtime_env(
 ) -> None:
     (folder / "sent.py").write_text(TRAINER)
     (folder / "env.yaml").write_text("working_dir: .\n")
-    executor = opened(Work("sent.py"), through=through, folder=folder, runtime_env="env.yaml")
+    executor = opened(
+        EvaluatorSpec("sent.py"), through=through, folder=folder, runtime_env="env.yaml"
+    )
     (outcome,) = done(executor, trainings(folder, 1)).values()
     assert (outcome.error, outcome.metrics["accuracy"]) == ("", 50.0)
 
@@ -274,7 +276,7 @@ def test_a_worker_that_is_told_to_end_is_no_crash(
 ) -> None:
     parent = TRAINER.replace("os.getpid()}", "os.getppid()}").replace("self.sleep)", "0.5)")
     (folder / "trainer.py").write_text(parent)
-    work, options = Work(str(folder / "trainer.py")), {"through": through, "retries": 1}
+    work, options = EvaluatorSpec(str(folder / "trainer.py")), {"through": through, "retries": 1}
     executor = opened(work, folder=folder, **options)
     (task,) = trainings(folder, 1)
     executor.submit(task)
@@ -291,7 +293,7 @@ def test_a_worker_that_is_told_to_end_is_no_crash(
 def test_a_node_that_joins_is_checked(
     cluster: Nodes, opened: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    executor = opened(Work("synthetic"))
+    executor = opened(EvaluatorSpec("synthetic"))
     assert len(done(executor, tasks(4))) == 4
     monkeypatch.setattr("nas.__version__", "9.9")
     assert len(done(executor, tasks(4))) == 4  # known nodes are not asked again
@@ -350,7 +352,7 @@ def test_short_tasks_go_as_ray_tasks_and_long_ones_through_tune() -> None:
 
 def test_paths_are_made_absolute_for_other_nodes(folder: Path) -> None:
     (folder / "images").mkdir()
-    work = Work("ledger.py", {"data": "./images", "ledger": "x.txt", "recipe": "proxy"})
+    work = EvaluatorSpec("ledger.py", {"data": "./images", "ledger": "x.txt", "recipe": "proxy"})
     moved, paths = _located(work, ships_code=False)
     assert moved.evaluator == str(folder / "ledger.py")
     assert moved.options == {**work.options, "data": str(folder / "images")}

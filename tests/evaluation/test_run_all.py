@@ -7,7 +7,7 @@ from collections import deque
 import pytest
 
 from nas.evaluation.run_all import run_all
-from nas.interfaces import Fleet, Outcome, Task
+from nas.interfaces import ExecutorStatus, Outcome, Task
 
 TASKS = [(f"net {number}", Task(number, {}, seed=number % 3)) for number in range(7)]
 
@@ -40,8 +40,8 @@ class Desk:
         self._turn += 1
         return [] if self._turn % 3 == 0 else [Outcome(self._queue.pop().number, {})]
 
-    def fleet(self) -> Fleet:
-        return Fleet(self.slots, len(self._queue))
+    def status(self) -> ExecutorStatus:
+        return ExecutorStatus(self.slots, len(self._queue))
 
     def close(self) -> None:
         self._queue.clear()

@@ -17,7 +17,7 @@ from nas.core import registry
 from nas.core.errors import MissingError, OptionError
 from nas.evaluation.durations import SPREAD, arch_of, estimate, features, observed, read_times
 from nas.evaluation.executors.simulated import Cluster
-from nas.interfaces import Outcome, Task, Trial, Work
+from nas.interfaces import EvaluatorSpec, Outcome, Task, Trial
 from nas.models.arch import Arch
 from nas.searching.engine import Engine
 from nas.searching.objective import Bound, Goal, make_objective
@@ -40,7 +40,7 @@ TASKS = [Task(number, arch.to_dict(), 0) for number, arch in enumerate(ARCHS)]
 
 def cluster(workers: int, evaluator: str = "synthetic", **options: Any) -> Cluster:
     made = registry.make(
-        "executors", "simulated", Work(evaluator), options=options, workers=workers
+        "executors", "simulated", EvaluatorSpec(evaluator), options=options, workers=workers
     )
     assert isinstance(made, Cluster)
     return made
@@ -71,7 +71,7 @@ def test_the_clock_of_two_workers_by_hand(times: str) -> None:
     executor = cluster(2, times=times)
     for task in TASKS[:5]:
         executor.submit(task)
-    assert (executor.slots, executor.fleet().busy, executor.now) == (2, 2, 0.0)
+    assert (executor.slots, executor.status().busy, executor.now) == (2, 2, 0.0)
     # worker 0: task 0 to 10, task 2 to 15, task 3 to 20, task 4 to 40; worker 1: task 1 to 30
     ends = [(10, 0, 0), (15, 2, 0), (20, 3, 0), (30, 1, 1), (40, 4, 0)]
     for now, number, worker in ends:
@@ -79,7 +79,7 @@ def test_the_clock_of_two_workers_by_hand(times: str) -> None:
         assert (executor.now, outcome.number) == (now, number)
         assert outcome.place == f"virtual worker {worker}" and not outcome.error
     assert executor.busy_seconds == 70 and executor.utilisation == 70 / (2 * 40)
-    assert executor.fleet().busy == 0
+    assert executor.status().busy == 0
 
 
 def test_what_ends_at_one_moment_comes_back_together(times: str) -> None:
@@ -87,7 +87,7 @@ def test_what_ends_at_one_moment_comes_back_together(times: str) -> None:
     for number in (2, 3, 0):
         executor.submit(TASKS[number])
     assert [outcome.number for outcome in executor.wait()] == [2, 3]
-    assert executor.now == 5 and executor.fleet().busy == 1
+    assert executor.now == 5 and executor.status().busy == 1
 
 
 def test_dispatches_queue_up_on_the_driver(times: str) -> None:
@@ -118,7 +118,7 @@ def test_a_try_that_dies_is_made_again_three_times_in_all(times: str) -> None:
     for outcome in found:
         assert outcome.error == "its virtual worker died 3 times"
         assert outcome.retries == 2 and outcome.metrics == {}
-    assert executor.fleet().retries == 6
+    assert executor.status().retries == 6
     assert sum(o.seconds for o in found) == pytest.approx(executor.busy_seconds)
     assert 0 < executor.busy_seconds < 3 * 45
 
@@ -128,7 +128,7 @@ def test_failures_are_counted_and_cost_time_but_change_no_result() -> None:
     wanted = {o.number: o for o in work(calm, TASKS)}
     found = {o.number: o for o in work(broken, TASKS)}
     died = sum(o.retries + bool(o.error) for o in found.values())
-    assert 4 <= died <= 40 and broken.fleet().retries == sum(o.retries for o in found.values())
+    assert 4 <= died <= 40 and broken.status().retries == sum(o.retries for o in found.values())
     for number, outcome in found.items():
         assert outcome.error or outcome.metrics == wanted[number].metrics
         assert outcome.retries or outcome.seconds == wanted[number].seconds
@@ -155,7 +155,7 @@ def test_utilisation_is_a_share_at_every_moment() -> None:
     while left:
         left -= len(executor.wait())
         assert 0 < executor.utilisation <= 1
-    assert f"a simulation: {executor.now / 3600:.2f} virtual hours" in executor.fleet().note
+    assert f"a simulation: {executor.now / 3600:.2f} virtual hours" in executor.status().message
 
 
 def test_a_time_limit_is_kept_on_the_virtual_clock(times: str) -> None:

@@ -1,4 +1,4 @@
-"""Tries of what crashes its process: counted over resumptions, on file before each begins."""
+"""Retries of what crashes its process: counted over resumptions, on file before each begins."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.core import run_folder
-from nas.evaluation.retries import FILE, Tries
+from nas.evaluation.retries import FILE, Retries
 from nas.interfaces import Task
 
 TASK = Task(0, {"name": "one"}, 0)
@@ -37,7 +37,7 @@ def make():
 
 def crash(folder: Path, *tasks: Task) -> list[str]:
     """Begin tasks in a process that ends over them; return why each was not begun, if it was not"""
-    tries = Tries(folder=folder)
+    tries = Retries(folder=folder)
     failures = [tries.begin(task) for task in tasks]
     return [failure.error if failure else "" for failure in failures]
 
@@ -52,18 +52,18 @@ def test_three_processes_may_end_over_an_arch(tmp_path: Path) -> None:
 
 
 def test_tries_within_a_process_and_over_resumptions_add_up(tmp_path: Path) -> None:
-    tries = Tries(folder=tmp_path)
+    tries = Retries(folder=tmp_path)
     assert tries.begin(TASK) is None
     assert tries.again(TASK.number, "SIGSEGV")
     assert crash(tmp_path, TASK) == [""]
-    second = Tries(folder=tmp_path)
+    second = Retries(folder=tmp_path)
     failure = second.begin(TASK)
     assert failure and "died 3 times" in failure.error
 
 
 def test_what_ends_in_order_is_no_crash(tmp_path: Path) -> None:
     for _ in range(5):
-        tries = Tries(folder=tmp_path)
+        tries = Retries(folder=tmp_path)
         assert tries.begin(TASK) is None and tries.begin(OTHER) is None
         tries.done(OTHER.number)
         tries.leave()
@@ -72,7 +72,7 @@ def test_what_ends_in_order_is_no_crash(tmp_path: Path) -> None:
 
 def test_one_that_is_done_is_not_blamed_for_the_next(tmp_path: Path) -> None:
     for _ in range(3):
-        tries = Tries(folder=tmp_path)
+        tries = Retries(folder=tmp_path)
         assert tries.begin(OTHER) is None
         tries.done(OTHER.number)
         assert tries.begin(TASK) is None

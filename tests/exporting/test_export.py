@@ -27,7 +27,7 @@ from nas.data.images import shrink
 from nas.data.loader import stored_side
 from nas.exporting import export as verb
 from nas.exporting import plain
-from nas.exporting.request import Subject, make_facts
+from nas.exporting.request import ExportRequest, make_facts
 from nas.models.arch import Arch, Stage
 from nas.models.build import Model
 from nas.models.cost import count
@@ -148,7 +148,7 @@ def test_a_copied_reader_sees_what_predict_sees(
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "photo.png")
     store = augment.store_images([shrink(noise, stored_side(32))])
-    wanted = augment.plain_views(store, torch.tensor([0]), 32, crop_pct=crop_pct)
+    wanted = augment.plain_crops(store, torch.tensor([0]), 32, crop_pct=crop_pct)
     found = plain.read_image(tmp_path / "photo.png", 32, crop_pct)
     assert found.shape == (1, 3, 32, 32) and found.dtype == torch.uint8
     assert (found.int() - wanted.int()).abs().max() <= 1  # of 255, by rounding
@@ -166,7 +166,7 @@ def test_standalone_tells_a_photo_as_predict_does(run: Path, tmp_path: Path) -> 
     model, config = load_trained(tmp_path / "net")
     facts = make_facts(model.arch, config)
     standalone = registry.load("exporters", "standalone")
-    standalone.write(Subject(model.arch, model, facts, preprocessing=True), folder)
+    standalone.write(ExportRequest(model.arch, model, facts, preprocessing=True), folder)
     done = subprocess.run(
         [sys.executable, "-I", folder / "model.py", "no.png", photo],
         capture_output=True, text=True, cwd="/",
@@ -293,19 +293,19 @@ import torch
 
 FILE = "net.txt"
 
-def check(subject):
+def check(request):
     pass
 
-def write(subject, path):
+def write(request, path):
     {write}
 
-def run(path, batches, subject):
+def run(path, batches, request):
     return {run}
 
-def hint(path, subject):
+def hint(path, request):
     return ["cat " + str(path)]
 """
-RIGHT = "[subject.answer(batch) for batch in batches]"
+RIGHT = "[request.answer(batch) for batch in batches]"
 
 
 @pytest.mark.parametrize(
@@ -337,7 +337,7 @@ def test_rounding_is_judged_by_float64(
     (tmp_path / "mine.py").write_text(
         MINE.format(
             write="path.write_text('x')",
-            run=f"[[a + {error} * a.abs().max()] for b in batches for a in subject.answer(b)]",
+            run=f"[[a + {error} * a.abs().max()] for b in batches for a in request.answer(b)]",
         )
     )
     options: dict[str, Any] = {"format": str(tmp_path / "mine.py"), "project": tmp_path}
@@ -357,10 +357,12 @@ def test_each_output_is_held_against_its_own_largest_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A small map that is wrong does not hide behind a large one."""
-    monkeypatch.setattr(Subject, "answer", lambda _, x: [torch.ones(len(x), 2), x.new_ones(9) * 99])
+    monkeypatch.setattr(
+        ExportRequest, "answer", lambda _, x: [torch.ones(len(x), 2), x.new_ones(9) * 99]
+    )
     monkeypatch.setattr(verb, "_rounding", lambda *_: [[0.0, 1.0]])
     mine = tmp_path / "mine.py"
-    run = "[[a + d for a, d in zip(subject.answer(b), ({}))] for b in batches]"
+    run = "[[a + d for a, d in zip(request.answer(b), ({}))] for b in batches]"
     options: dict[str, Any] = {"features_only": True, "project": tmp_path, "batches": (1,)}
     mine.write_text(MINE.format(write="path.write_text('x')", run=run.format("5e-3, 0")))
     with pytest.raises(NasError, match=r"map2 is 0\.005 apart where 0\.0001 is allowed"):
@@ -381,7 +383,7 @@ def test_nothing_but_zeros_differs_by_a_share() -> None:
 def test_float32_is_near_float64_for_a_small_net() -> None:
     model = Model(TINY).eval()
     for options in ({}, {"preprocessing": True}, {"features_only": True}):
-        this = Subject(TINY, model, make_facts(TINY, None), **options)
+        this = ExportRequest(TINY, model, make_facts(TINY, None), **options)
         images = [this.images(2)]
         answers = [this.answer(images[0])]
         [shares] = verb._rounding(this, images, answers)

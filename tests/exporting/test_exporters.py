@@ -16,7 +16,7 @@ import nas
 from nas.core import registry
 from nas.core.errors import ArchError, NasError
 from nas.exporting import request
-from nas.exporting.request import Subject, answers_apart, make_facts
+from nas.exporting.request import ExportRequest, answers_apart, make_facts
 from nas.models.arch import Arch, Head, Norm, Squeeze, Stage, Stem
 from nas.models.build import Model
 from nas.models.cost import count
@@ -40,8 +40,8 @@ def shaken(arch: Arch) -> Model:
     return model
 
 
-def subject(arch: Arch, **options: Any) -> Subject:
-    return Subject(arch, shaken(arch), make_facts(arch, None), **options)
+def request_of(arch: Arch, **options: Any) -> ExportRequest:
+    return ExportRequest(arch, shaken(arch), make_facts(arch, None), **options)
 
 
 def built(source: str) -> Any:
@@ -53,7 +53,7 @@ def built(source: str) -> Any:
 
 
 def test_a_standalone_folder_imports_torch_and_safetensors_alone(tmp_path: Path) -> None:
-    standalone.write(subject(TINY), tmp_path / "net")
+    standalone.write(request_of(TINY), tmp_path / "net")
     files = sorted(file.name for file in (tmp_path / "net").iterdir())
     assert files == ["README.md", "model.py", "model.safetensors"]
     text = (tmp_path / "net/model.py").read_text()
@@ -63,7 +63,7 @@ def test_a_standalone_folder_imports_torch_and_safetensors_alone(tmp_path: Path)
 
 
 def test_a_net_of_other_channels_reads_no_images(tmp_path: Path) -> None:
-    grey = subject(replace(TINY, in_channels=1))
+    grey = request_of(replace(TINY, in_channels=1))
     text = standalone.source(grey)
     assert "read_image" not in text and "def main" not in text and "import sys" not in text
     assert built(text)
@@ -73,7 +73,7 @@ def test_a_net_of_other_channels_reads_no_images(tmp_path: Path) -> None:
     compile("\n".join(lines), "hint", "exec")
     standalone.write(grey, folder)
     assert "IMAGE" not in (folder / "README.md").read_text()
-    [line] = standalone.hint(folder, subject(TINY))
+    [line] = standalone.hint(folder, request_of(TINY))
     assert shlex.split(line) == ["python", str(folder / "model.py"), "IMAGE"]
 
 
@@ -116,7 +116,7 @@ CHEAP = [baselines()[name] for name in ("mobilenet_v3_small", "resnet18", "mnasn
 
 @pytest.mark.parametrize("arch", [*OPS.values(), ODD, *CHEAP], ids=lambda arch: arch.name)
 def test_standalone_equals_the_network_to_the_bit(arch: Arch) -> None:
-    this = subject(replace(arch, resolution=64))
+    this = request_of(replace(arch, resolution=64))
     network = built(standalone.source(this))
     network.load_state_dict(this.model.state_dict())
     images = this.images(2)
@@ -134,7 +134,7 @@ def test_standalone_equals_the_network_to_the_bit(arch: Arch) -> None:
 def test_standalone_of_every_baseline_has_its_weights(name: str) -> None:
     arch = baselines()[name]
     with torch.device("meta"):
-        this = Subject(arch, Model(arch), make_facts(arch, None))
+        this = ExportRequest(arch, Model(arch), make_facts(arch, None))
         network = built(standalone.source(this))
     shapes = [{k: v.shape for k, v in net.state_dict().items()} for net in (network, this.model)]
     assert shapes[0] == shapes[1]
@@ -143,7 +143,7 @@ def test_standalone_of_every_baseline_has_its_weights(name: str) -> None:
 
 def test_a_name_from_a_stranger_stays_text() -> None:
     name = 'x"""\nraise SystemExit(7)\n"""'
-    this = subject(replace(TINY, name=name))
+    this = request_of(replace(TINY, name=name))
     this.facts["classes"] = ['"]; raise SystemExit(8); ["'] * 10
     assert built(standalone.source(this))
 
@@ -218,7 +218,7 @@ SMALL = Arch(
 @pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")
 @pytest.mark.parametrize("arch", [SMALL, *CHEAP], ids=lambda arch: arch.name)
 def test_timms_net_answers_the_same(arch: Arch) -> None:
-    this = subject(replace(arch, resolution=32))
+    this = request_of(replace(arch, resolution=32))
     found = to_timm.plan(arch)
     network = to_timm._built(this, found, to_timm._config(this, found))
     network.load_state_dict(to_timm._renamed(this, found))

@@ -12,7 +12,7 @@ from nas.core import registry, run_folder
 from nas.core.errors import OptionError
 from nas.evaluation.executors.local import _share
 from nas.evaluation.workers import VISIBLE, Processes
-from nas.interfaces import Executor, Outcome, Task, Work
+from nas.interfaces import EvaluatorSpec, Executor, Outcome, Task
 from nas.scaling.member_setup import advice, plan_of
 from nas.scaling.settings import ScaleSettings
 from nas.scaling.setup import Setup
@@ -121,7 +121,7 @@ def seen_tasks(*gpus: int) -> list[Task]:
 
 def test_a_task_gets_its_own_gpus_and_waits_for_them(place: Path) -> None:
     shares = [{VISIBLE: gpu} for gpu in "01"]
-    executor = Processes(Work(str(place / "seen.py")), shares, ["0", "1", "2"])
+    executor = Processes(EvaluatorSpec(str(place / "seen.py")), shares, ["0", "1", "2"])
     try:
         found = done(executor, seen_tasks(2, 3, 1, 0))
     finally:
@@ -136,11 +136,11 @@ def test_a_task_gets_its_own_gpus_and_waits_for_them(place: Path) -> None:
 
 def test_a_free_gpu_is_not_kept_waiting_by_one_that_is_taken(place: Path) -> None:
     shares = [{VISIBLE: gpu} for gpu in "012"]
-    executor = Processes(Work(str(place / "seen.py")), shares, ["0", "1", "2"])
+    executor = Processes(EvaluatorSpec(str(place / "seen.py")), shares, ["0", "1", "2"])
     try:
         for task in seen_tasks(2, 0, 0):
             executor.submit(task)
-        assert executor.fleet().busy == 2
+        assert executor.status().busy == 2
         assert [worker and worker.gpus for worker in executor._workers] == [
             ("0", "1"),
             None,
@@ -152,7 +152,7 @@ def test_a_free_gpu_is_not_kept_waiting_by_one_that_is_taken(place: Path) -> Non
 
 def test_what_is_ready_comes_before_a_fatal_error(place: Path) -> None:
     (place / "fatally.py").write_text(FATALLY)
-    executor = Processes(Work(str(place / "fatally.py")), [{}, {}])
+    executor = Processes(EvaluatorSpec(str(place / "fatally.py")), [{}, {}])
     try:
         for number in (0, 1):
             executor.submit(Task(number, TINY.to_dict(), number))
@@ -178,7 +178,7 @@ def test_a_task_gets_its_own_gpus_on_a_cluster(place: Path, cluster: Nodes) -> N
     try:
         for through, gpus in (("tasks", (2, 0)), ("tune", (2,))):
             options = {"address": cluster.address, "patience": 1.0, "through": through}
-            work = Work(str(place / "seen.py"))
+            work = EvaluatorSpec(str(place / "seen.py"))
             executor = registry.make("executors", "ray", work, options=options, folder=place)
             try:
                 found = done(executor, seen_tasks(*gpus))

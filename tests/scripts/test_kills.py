@@ -112,7 +112,7 @@ if __name__ == "__main__":
     names = [f"{i}.png" for i in range(8)]
     split = Split(np.arange(8) % 2, names, lambda i: images[i], fingerprint="eight")
     pixels.RESIDENT = 0
-    found = pixels.gather(split, 32, cache=Path("cache"))
+    found = pixels.decode_split(split, 32, cache=Path("cache"))
     seen = Input(32, 1.0, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     while True:
         for x, _ in Streaming(found, seen, "cpu", 2).ordered(2):

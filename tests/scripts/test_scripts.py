@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from nas.data.dataset import open_dataset
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.models.arch import Arch, Head, Stage, Stem
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -248,7 +248,7 @@ def test_a_search_that_was_killed_still_counts_its_trials(tmp_path: Path) -> Non
 
 def test_the_stand_in_has_the_shape_of_cifar10_and_says_what_it_is(tmp_path: Path) -> None:
     data, label = gpu_suite.choose_data(None, gpu_suite.SMOKE, tmp_path)
-    dataset = carve(open_dataset(data))
+    dataset = make_splits(open_dataset(data))
     sizes = {name: len(split) for name, split in dataset.splits.items()}
     assert sum(sizes.values()) == 200 and sizes["test"] == 40
     image = dataset.splits["test"].read(3)

@@ -77,7 +77,7 @@ CLOCK = """
 from collections import deque
 from dataclasses import replace
 from nas.evaluation.evaluate import make_evaluator, perform
-from nas.interfaces import Fleet, Outcome
+from nas.interfaces import ExecutorStatus, Outcome
 
 def make(work, *, workers=1):
     return Clock(make_evaluator(work))
@@ -100,8 +100,8 @@ class Clock:
             return [Outcome(task.number, {}, "stopped at its time limit", task.limit)]
         return [replace(perform(self.evaluator, task), seconds=seconds)]
 
-    def fleet(self):
-        return Fleet(1, 0)
+    def status(self):
+        return ExecutorStatus(1, 0)
 
     def close(self):
         pass

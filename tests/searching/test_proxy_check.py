@@ -343,7 +343,7 @@ def test_the_test_split_is_never_read(folder: Path, monkeypatch: pytest.MonkeyPa
         parts["test"] = dataclasses.replace(parts["test"], read=read)
         return dataclasses.replace(dataset, splits=parts)
 
-    monkeypatch.setattr(study, "carve", poisoned)
+    monkeypatch.setattr(study, "make_splits", poisoned)
     proxy_check("digits", **{**GIVEN, "seeds": 1})
 
 

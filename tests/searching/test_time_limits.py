@@ -25,7 +25,7 @@ FINALISTS = {**SMALL, "finalists": 2, "final_seeds": 2, "pruner": "none"}
 TICKING = """
 from collections import deque
 from nas.evaluation.evaluate import make_evaluator, perform
-from nas.interfaces import Fleet
+from nas.interfaces import ExecutorStatus
 
 def make(work, *, workers=1):
     return Ticking(make_evaluator(work))
@@ -44,8 +44,8 @@ class Ticking:
             file.write("tick\\n")
         return [perform(self.evaluator, self.queue.popleft())]
 
-    def fleet(self):
-        return Fleet(1, 0)
+    def status(self):
+        return ExecutorStatus(1, 0)
 
     def close(self):
         pass

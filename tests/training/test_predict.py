@@ -76,11 +76,11 @@ def test_predict_says_of_files_what_val_counts(here: Path) -> None:
     right = sum(likeliest(row) == Path(row["path"]).parent.name for row in said["images"])
     # the files of each split, by the train split's own count
     from nas.data.dataset import open_dataset
-    from nas.data.splits import carve
+    from nas.data.splits import make_splits
 
     by_path = {Path(row["path"]).relative_to("colours").as_posix(): row for row in said["images"]}
     for split, score in scores.items():
-        names = carve(open_dataset("colours")).splits[split].names
+        names = make_splits(open_dataset("colours")).splits[split].names
         hits = sum(likeliest(by_path[name]) == name.split("/")[0] for name in names)
         assert 100 * hits / len(names) == pytest.approx(score["top1"])
     assert right >= 36

@@ -24,10 +24,10 @@ from nas.core.errors import RunError
 from nas.data.batches import Batch
 from nas.data.dataset import open_dataset
 from nas.data.loader import Data, Loader, open_data
-from nas.data.splits import carve, fraction
+from nas.data.splits import fraction, make_splits
 from nas.evaluation import workers
 from nas.evaluation.workers import Processes
-from nas.interfaces import Task, Work
+from nas.interfaces import EvaluatorSpec, Task
 from nas.training import checkpoint, loop
 from nas.training.checkpoint import load_weights
 from nas.training.loop import fit
@@ -292,7 +292,7 @@ if __name__ == "__main__":
 
 def few(cache: Path, readers: int) -> Data:
     """Return some of the digits, read by so many processes."""
-    whole = carve(open_dataset("digits"))
+    whole = make_splits(open_dataset("digits"))
     splits = {name: fraction(split, 0.05, 0) for name, split in whole.splits.items()}
     chosen = dataclasses.replace(whole, splits=splits, fingerprint="few")
     return open_data(chosen, imgsz=32, cache=cache, resident=False, workers=readers)
@@ -521,7 +521,9 @@ def test_a_worker_that_is_told_to_end_loses_no_step(struck: Path) -> None:
     for name, strikes in (("calm", ""), ("broken", "2 9")):
         (struck / "steps.txt").unlink(missing_ok=True)
         task = Task(0, TINY.to_dict(), 5, 2, str(struck / name))
-        executor = Processes(Work(str(struck / "struck.py"), {"strikes": strikes}), [SHARE])
+        executor = Processes(
+            EvaluatorSpec(str(struck / "struck.py"), {"strikes": strikes}), [SHARE]
+        )
         try:
             executor.submit(task)
             (found[name],) = executor.wait()
@@ -541,7 +543,7 @@ def test_a_worker_that_is_told_to_end_loses_no_step(struck: Path) -> None:
 def test_what_an_executor_abandons_loses_no_step(struck: Path) -> None:
     task = Task(0, TINY.to_dict(), 5, 2, str(struck / "place"))
     for again in (False, True):
-        executor = Processes(Work(str(struck / "struck.py"), {"slow": 0.05}), [SHARE])
+        executor = Processes(EvaluatorSpec(str(struck / "struck.py"), {"slow": 0.05}), [SHARE])
         executor.submit(task)
         if again:
             assert [outcome.error for outcome in executor.wait()] == [""]
@@ -552,7 +554,7 @@ def test_what_an_executor_abandons_loses_no_step(struck: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_is_preempted_with_patience(struck: Path) -> None:
-    worker = workers.start(Work(str(struck / "struck.py"), {"slow": 0.05}), SHARE)
+    worker = workers.start(EvaluatorSpec(str(struck / "struck.py"), {"slow": 0.05}), SHARE)
     workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
     wait_for(lambda: (struck / "steps.txt").exists())
     workers.preempt([worker], 60)
@@ -562,7 +564,7 @@ def test_a_worker_is_preempted_with_patience(struck: Path) -> None:
 
 
 def test_a_worker_that_trains_nothing_ends_at_once() -> None:
-    worker = workers.start(Work("synthetic", {}), {})
+    worker = workers.start(EvaluatorSpec("synthetic", {}), {})
     workers.give(worker, Task(0, TINY.to_dict(), 0))
     assert worker.pipe.poll(60) and not workers.read(workers.take(worker)).error
     workers.preempt([worker], 60)
@@ -571,7 +573,7 @@ def test_a_worker_that_trains_nothing_ends_at_once() -> None:
 
 @pytest.mark.slow
 def test_one_that_does_not_listen_is_killed(struck: Path) -> None:
-    worker = workers.start(Work(str(struck / "struck.py"), {"slow": 600.0}), SHARE)
+    worker = workers.start(EvaluatorSpec(str(struck / "struck.py"), {"slow": 600.0}), SHARE)
     workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
     wait_for(lambda: (struck / "steps.txt").exists())
     workers.preempt([worker], 0.1)

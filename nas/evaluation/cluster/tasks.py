@@ -12,17 +12,17 @@ from ray.exceptions import LocalRayletDiedError, RayError, RayTaskError
 from nas.core.errors import first_line
 from nas.evaluation.cluster.connection import LONGEST, Cluster, Share
 from nas.evaluation.cluster.worker import perform_task
-from nas.evaluation.retries import Tries
-from nas.evaluation.workers import Died, read
+from nas.evaluation.retries import Retries
+from nas.evaluation.workers import WorkerDied, read
 from nas.interfaces import Outcome, Task
 
 
 class Tasks:
     """One Ray task an evaluation; Ray retries nothing by itself, so that tries can be counted."""
 
-    def __init__(self, cluster: Cluster, work: str, isolate: bool, tries: Tries) -> None:
+    def __init__(self, cluster: Cluster, work: str, isolate: bool, retries: Retries) -> None:
         self._cluster = cluster
-        self._work, self._isolate, self._tries = work, isolate, tries
+        self._work, self._isolate, self._retries = work, isolate, retries
         self._live: dict[Any, Task] = {}
 
     def __len__(self) -> int:
@@ -61,16 +61,16 @@ class Tasks:
             raise  # the cluster is lost: no try of any task can succeed
         except RayError as error:
             cause = _cause(error)
-            if not self._tries.again(task.number, cause):
-                return self._tries.failed(task.number, cause)
+            if not self._retries.again(task.number, cause):
+                return self._retries.failed(task.number, cause)
             self.submit(task)
             return None
-        return dataclasses.replace(outcome, retries=self._tries.done(task.number))
+        return dataclasses.replace(outcome, retries=self._retries.done(task.number))
 
 
 def _cause(error: RayError) -> str:
     """Return in one line what ended a task."""
     if isinstance(error, RayTaskError):
         own = error.cause
-        return str(own) if isinstance(own, Died) else f"{type(own).__name__}: {own}"
+        return str(own) if isinstance(own, WorkerDied) else f"{type(own).__name__}: {own}"
     return f"{type(error).__name__}: {first_line(error)}"

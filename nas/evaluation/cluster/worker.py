@@ -17,15 +17,25 @@ import ray
 import nas
 from nas.evaluation.evaluate import make_evaluator
 from nas.evaluation.retries import PREEMPTED
-from nas.evaluation.workers import Died, Worker, answer, end, give, given_up, preempt, start, take
-from nas.interfaces import Evaluator, Task, Work
+from nas.evaluation.workers import (
+    Worker,
+    WorkerDied,
+    answer,
+    given_up,
+    kill,
+    preempt,
+    receive_result,
+    send_task,
+    start_worker,
+)
+from nas.interfaces import Evaluator, EvaluatorSpec, Task
 
 # seconds that a training gets for its checkpoint; clouds give 30 before they take a machine
 GRACE = 25.0
 TOKEN = ".shared"  # a file of the run folder that every node must see
 
 
-class Guard:
+class IsolatedWorker:
     """Does one task after another.
 
     With `isolate` in a process of its own, which can be killed at a time limit, and whose death is
@@ -33,7 +43,7 @@ class Guard:
     """
 
     def __init__(self, work: str, isolate: bool) -> None:
-        self._text, self._work = work, Work(**json.loads(work))
+        self._text, self._work = work, EvaluatorSpec(**json.loads(work))
         self._isolate = isolate
         self._worker: Worker | None = None
         self._gpus: str | None = None
@@ -42,7 +52,7 @@ class Guard:
         """Return the answer to a task.
 
         Raises:
-            Died: the process of its own died; the message tells how.
+            WorkerDied: the process of its own died; the message tells how.
         """
         task = Task(**json.loads(text))
         found = self._do_apart(task) if self._isolate else answer(lambda: _made(self._text), task)
@@ -51,22 +61,22 @@ class Guard:
     def close(self) -> None:
         """Kill the process of its own."""
         if self._worker:
-            end(self._worker)
+            kill(self._worker)
         self._worker = None
 
     def _do_apart(self, task: Task) -> dict[str, Any]:
         worker = self._started()
         try:
-            give(worker, task)
+            send_task(worker, task)
             if wait([worker.pipe], task.limit or None):
-                return take(worker)
-        except Died:
+                return receive_result(worker)
+        except WorkerDied:
             self.close()
             raise
         except SystemExit as notice:  # how Ray tells of a SIGTERM
             preempt([worker], GRACE)
             self._worker = None
-            raise Died(PREEMPTED) from notice
+            raise WorkerDied(PREEMPTED) from notice
         self.close()
         return dataclasses.asdict(given_up(task))
 
@@ -76,24 +86,24 @@ class Guard:
         if self._worker and gpus != self._gpus:
             self.close()
         self._gpus = gpus
-        self._worker = self._worker or start(self._work, {"OMP_WAIT_POLICY": "PASSIVE"})
+        self._worker = self._worker or start_worker(self._work, {"OMP_WAIT_POLICY": "PASSIVE"})
         return self._worker
 
 
 @cache
-def guard(work: str, isolate: bool) -> Guard:
-    """Return the one guard of this process for a Work."""
-    return Guard(work, isolate)
+def isolated_worker(work: str, isolate: bool) -> IsolatedWorker:
+    """Return the one worker of this process for a EvaluatorSpec."""
+    return IsolatedWorker(work, isolate)
 
 
 def perform_task(work: str, isolate: bool, task: str) -> str:
     """Return the answer to a task: the body of a plain Ray task."""
-    return guard(work, isolate).do(task)
+    return isolated_worker(work, isolate).do(task)
 
 
 @cache
 def _made(work: str) -> Evaluator:
-    return make_evaluator(Work(**json.loads(work)))
+    return make_evaluator(EvaluatorSpec(**json.loads(work)))
 
 
 def place() -> str:

@@ -20,7 +20,7 @@ from nas.core.errors import EvaluatorError, OptionError
 from nas.core.locks import alone
 from nas.core.units import format_seconds
 from nas.data.dataset import Dataset, open_dataset
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
 from nas.models.cost import count
@@ -71,7 +71,7 @@ def make(
         raise OptionError("--trial-time sets each candidate's epochs: leave --epochs out, or it")
     budget = Budget(epochs, fraction, train_imgsz, batch_size, trial_time)
     columns = {"image_column": image_column or None, "label_column": label_column or None}
-    dataset = carve(open_dataset(data, download=download, **columns))
+    dataset = make_splits(open_dataset(data, download=download, **columns))
     return Training(dataset, (recipe, recipe_options), budget, accelerator)
 
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from nas.core import registry
 from nas.evaluation.evaluate import make_evaluator, perform
-from nas.evaluation.retries import Tries
+from nas.evaluation.retries import Retries
 from nas.evaluation.workers import VISIBLE, Processes
-from nas.interfaces import Evaluator, Executor, Fleet, Outcome, Task, Work
+from nas.interfaces import Evaluator, EvaluatorSpec, Executor, ExecutorStatus, Outcome, Task
 
 
 def make(
-    work: Work, *, workers: int = 0, isolate: bool = False, folder: Path | None = None
+    work: EvaluatorSpec, *, workers: int = 0, isolate: bool = False, folder: Path | None = None
 ) -> Executor:
     """Return the executor.
 
@@ -25,11 +25,11 @@ def make(
     """
     trains = getattr(registry.load("evaluators", work.evaluator), "TRAINS", False)
     if workers <= 1 and not isolate and not trains:
-        return InProcess(work, Tries(folder=folder))
+        return InProcess(work, Retries(folder=folder))
     slots = max(1, workers)
     gpus = _gpus() if trains else []
     shares = [_share(slot, slots, gpus) if trains else {} for slot in range(slots)]
-    return Processes(work, shares, gpus, Tries(folder=folder))
+    return Processes(work, shares, gpus, Retries(folder=folder))
 
 
 class InProcess:
@@ -37,28 +37,28 @@ class InProcess:
 
     slots = 1
 
-    def __init__(self, work: Work, tries: Tries) -> None:
+    def __init__(self, work: EvaluatorSpec, retries: Retries) -> None:
         self._evaluator: Evaluator = make_evaluator(work)
         self._queue: deque[Task] = deque()
-        self._tries = tries
+        self._retries = retries
 
     def submit(self, task: Task) -> None:
         self._queue.append(task)
 
     def wait(self) -> list[Outcome]:
         task = self._queue.popleft()
-        if failure := self._tries.begin(task):
+        if failure := self._retries.begin(task):
             return [failure]
         outcome = perform(self._evaluator, task)
-        self._tries.done(task.number)
+        self._retries.done(task.number)
         return [outcome]
 
-    def fleet(self) -> Fleet:
-        return Fleet(1, len(self._queue))
+    def status(self) -> ExecutorStatus:
+        return ExecutorStatus(1, len(self._queue))
 
     def close(self) -> None:
         self._queue.clear()
-        self._tries.leave()
+        self._retries.leave()
 
 
 def _share(slot: int, slots: int, gpus: list[str]) -> dict[str, str]:

@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 
 from nas.core import registry
 from nas.core.errors import MissingError, OptionError, install
-from nas.interfaces import Executor, Fleet, Outcome, Task, Work
+from nas.interfaces import EvaluatorSpec, Executor, ExecutorStatus, Outcome, Task
 
 if TYPE_CHECKING:
     from nas.evaluation.cluster.connection import Cluster
     from nas.evaluation.cluster.tasks import Tasks
-    from nas.evaluation.cluster.tuned import Tuned
-    from nas.evaluation.retries import Tries
+    from nas.evaluation.cluster.tune_trials import TuneTrials
+    from nas.evaluation.retries import Retries
 
 # seconds of a task from which it goes through Tune, which starts a worker anew (some 2 s) where
 # several end at once. A plain task starts one for each GPU task, so there Tune pays sooner
@@ -35,7 +35,7 @@ REMEMBERED = 50  # tasks, whose seconds tell how long the next ones will take
 
 
 def make(
-    work: Work,
+    work: EvaluatorSpec,
     *,
     workers: int = 0,
     isolate: bool = False,
@@ -74,7 +74,7 @@ def make(
             connect,
             disconnect,
         )
-        from nas.evaluation.retries import Tries
+        from nas.evaluation.retries import Retries
     except ImportError as error:
         raise MissingError(
             f"--executor ray needs Ray with Tune ({error}): {install('ray')}"
@@ -91,7 +91,7 @@ def make(
         data = json.dumps(dataclasses.asdict(work))
         apart = isolate or trains
         parts = _Parts(
-            cluster, data, apart, folder, Tries(retries, folder), through, check, patience
+            cluster, data, apart, folder, Retries(retries, folder), through, check, patience
         )
         return Ray(parts, workers, seconds or (LONG if trains else 0.0))
     except BaseException:
@@ -107,7 +107,7 @@ class _Parts:
     work: str
     isolate: bool
     folder: Path | None
-    tries: Tries
+    retries: Retries
     through: str
     check: Callable[[], None]  # of nodes that have joined
     patience: float = 0.0
@@ -119,16 +119,16 @@ class _Parts:
         limit = LONG_GPU if self.cluster.share.gpus else LONG
         return expected < limit if self.through == "auto" else self.through == "tasks"
 
-    def open(self, short: bool) -> Tasks | Tuned:
+    def open(self, short: bool) -> Tasks | TuneTrials:
         """Return one of the two ways."""
-        common = (self.cluster, self.work, self.isolate, self.tries)
+        common = (self.cluster, self.work, self.isolate, self.retries)
         if short:
             from nas.evaluation.cluster.tasks import Tasks
 
             return Tasks(*common)
-        from nas.evaluation.cluster.tuned import Tuned
+        from nas.evaluation.cluster.tune_trials import TuneTrials
 
-        return Tuned(*common, self.folder)
+        return TuneTrials(*common, self.folder)
 
 
 class Ray:
@@ -165,7 +165,7 @@ class Ray:
                 await_room(self._cluster, self._cluster.needs(task), self._parts.patience)
         if task.folder:  # workers run in folders of their own
             task = dataclasses.replace(task, folder=str(Path(task.folder).absolute()))
-        if failure := self._parts.tries.begin(task):
+        if failure := self._parts.retries.begin(task):
             self._given_up.append(failure)
             return
         with self._telling_loss():
@@ -184,13 +184,13 @@ class Ray:
         self._seconds.extend(outcome.seconds for outcome in found if not outcome.error)
         return found
 
-    def fleet(self) -> Fleet:
+    def status(self) -> ExecutorStatus:
         """Return the nodes and what they do."""
         cluster = self._cluster
         with self._telling_loss():
             workers, nodes = min(self.slots, cluster.room()), len(cluster.nodes())
-            gpus, retries = cluster.gpus(), self._parts.tries.total
-        return Fleet(workers, len(self._way), nodes, gpus, retries, cluster.link)
+            gpus, retries = cluster.gpus(), self._parts.retries.total
+        return ExecutorStatus(workers, len(self._way), nodes, gpus, retries, cluster.link)
 
     def close(self) -> None:
         """Kill what is running and leave the cluster; one that was started here ends."""
@@ -198,7 +198,7 @@ class Ray:
 
         with contextlib.suppress(Exception):  # the cluster may be gone
             self._way.close()
-        self._parts.tries.leave()
+        self._parts.retries.leave()
         disconnect()
 
     def _choose(self) -> None:
@@ -227,7 +227,7 @@ def _check(cpus: float, gpus: float, retries: int, patience: float, through: str
         raise OptionError(f"executor option through takes {', '.join(THROUGH)}, not {through!r}")
 
 
-def _located(work: Work, *, ships_code: bool) -> tuple[Work, list[str]]:
+def _located(work: EvaluatorSpec, *, ships_code: bool) -> tuple[EvaluatorSpec, list[str]]:
     """Return the work with the user's paths made absolute, and those that every node must have.
 
     A runtime_env may bring code along, so with one the paths of .py files stay as typed.

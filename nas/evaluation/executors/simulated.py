@@ -19,7 +19,7 @@ from nas.core.errors import OptionError
 from nas.evaluation.durations import observed, read_times
 from nas.evaluation.evaluate import make_evaluator, perform
 from nas.interfaces import VIRTUAL as VIRTUAL_PLACE
-from nas.interfaces import Executor, Fleet, Outcome, Task, TrainingEvaluator, Work
+from nas.interfaces import EvaluatorSpec, Executor, ExecutorStatus, Outcome, Task, TrainingEvaluator
 from nas.models.arch import Arch
 
 VIRTUAL = True  # no processes and no waiting: what is tested about these passes it by
@@ -27,7 +27,7 @@ TRIES = 3
 
 
 def make(
-    work: Work,
+    work: EvaluatorSpec,
     *,
     workers: int = 0,
     seed: int = 0,
@@ -140,11 +140,11 @@ class Cluster:
         """Return the share of the workers' virtual time in which they were held by a task."""
         return self.busy_seconds / (self.slots * self.now) if self.now else 0.0
 
-    def fleet(self) -> Fleet:
+    def status(self) -> ExecutorStatus:
         busy = self.slots - len(self._free)
         hours, share = f"{self.now / 3600:.2f}", f"{self.utilisation:.0%}"
         note = f"a simulation: {hours} virtual hours until now, {share} of them busy"
-        return Fleet(self.slots, busy, retries=self._retries, note=note)
+        return ExecutorStatus(self.slots, busy, retries=self._retries, message=note)
 
     def submit(self, task: Task) -> None:
         """Start a task at this moment, or queue it."""

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nas.core.errors import OptionError
 from nas.core.units import format_bytes
-from nas.exporting.request import Subject
+from nas.exporting.request import ExportRequest
 from nas.models.cost import FLOAT_BYTES, count
 from nas.models.onnx_graph import MOST_BYTES, graph, need, session
 
@@ -24,7 +24,7 @@ FILE = "model.onnx"
 _ROOM = 50_000_000
 
 
-def check(subject: Subject) -> None:
+def check(request: ExportRequest) -> None:
     """Refuse what cannot be written.
 
     Raises:
@@ -32,7 +32,7 @@ def check(subject: Subject) -> None:
         OptionError: the weights are too large for one ONNX file.
     """
     need("--format onnx")
-    cost = count(subject.arch)
+    cost = count(request.arch)
     size = FLOAT_BYTES * (cost.params + cost.buffers)
     if size > MOST_BYTES - _ROOM:
         raise OptionError(
@@ -41,17 +41,17 @@ def check(subject: Subject) -> None:
         )
 
 
-def write(subject: Subject, path: Path) -> None:
+def write(request: ExportRequest, path: Path) -> None:
     """Write the file."""
     # two images: a batch of one would be taken for a constant
-    images = subject.images(subject.batch or 2)
-    facts = {key: _text(value) for key, value in subject.facts.items()}
-    any_batch = not subject.batch
-    data = graph(subject.module, images, any_batch=any_batch, outputs=subject.outputs, facts=facts)
+    images = request.images(request.batch or 2)
+    facts = {key: _text(value) for key, value in request.facts.items()}
+    any_batch = not request.batch
+    data = graph(request.module, images, any_batch=any_batch, outputs=request.outputs, facts=facts)
     path.write_bytes(data)
 
 
-def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Tensor]]:
+def run(path: Path, batches: Sequence[Tensor], request: ExportRequest) -> list[list[Tensor]]:
     """Return what onnxruntime answers."""
     ready = session(str(path), torch.get_num_threads())
     return [
@@ -60,7 +60,7 @@ def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Te
     ]
 
 
-def hint(path: Path, subject: Subject) -> list[str]:
+def hint(path: Path, request: ExportRequest) -> list[str]:
     """Return the lines that use the file from Python."""
     return [
         "import onnxruntime",

@@ -18,7 +18,7 @@ from nas.core.errors import ArchError
 from nas.core.quoting import command
 from nas.core.units import format_count
 from nas.exporting import plain
-from nas.exporting.request import Subject, answers_apart, harmless
+from nas.exporting.request import ExportRequest, answers_apart, harmless
 from nas.models import cost, modules
 from nas.models.arch import Arch, Block
 from nas.models.build import feature_info
@@ -30,49 +30,49 @@ MODEL, WEIGHTS, README = "model.py", "model.safetensors", "README.md"
 _NOT_COPIED = {"norm", "initialise", "initialise_classifier"}
 
 
-def check(subject: Subject) -> None:
+def check(request: ExportRequest) -> None:
     """Refuse what cannot be written out.
 
     Raises:
         ArchError: a layer is not of nas.models.layers, but by an op of the user's own.
     """
-    _build(subject)
+    _build(request)
 
 
-def write(subject: Subject, path: Path) -> None:
+def write(request: ExportRequest, path: Path) -> None:
     """Write the folder: model.py, model.safetensors and README.md."""
     path.mkdir()
-    (path / MODEL).write_text(source(subject), encoding="utf-8")
-    weights = subject.model.state_dict()
-    if subject.features_only:
+    (path / MODEL).write_text(source(request), encoding="utf-8")
+    weights = request.model.state_dict()
+    if request.features_only:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
     save_weights(path / WEIGHTS, weights)
-    (path / README).write_text(_readme(subject), encoding="utf-8")
+    (path / README).write_text(_readme(request), encoding="utf-8")
 
 
-def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Tensor]]:
+def run(path: Path, batches: Sequence[Tensor], request: ExportRequest) -> list[list[Tensor]]:
     """Return what the folder answers in a fresh interpreter without nas."""
     return answers_apart(path, "from model import load\nmodel = load()", batches)
 
 
-def hint(path: Path, subject: Subject) -> list[str]:
+def hint(path: Path, request: ExportRequest) -> list[str]:
     """Return the lines that use the folder."""
-    if _sees(subject):
+    if _sees(request):
         return [f"{command('python', path / MODEL)} IMAGE"]
     return ["import sys", f"sys.path.insert(0, {str(path)!r})", *_LOAD]
 
 
-def _sees(subject: Subject) -> bool:
+def _sees(request: ExportRequest) -> bool:
     """Tell whether the network takes what is in an image file."""
-    return subject.arch.in_channels == 3
+    return request.arch.in_channels == 3
 
 
-def source(subject: Subject) -> str:
+def source(request: ExportRequest) -> str:
     """Return model.py."""
-    facts = subject.facts
+    facts = request.facts
     title = (
-        f"{harmless(subject.arch.name)}: {format_count(facts['params'])} params, "
-        f"{format_count(facts['multiply_adds'])} multiply-adds at {subject.arch.resolution} pixels."
+        f"{harmless(request.arch.name)}: {format_count(facts['params'])} params, "
+        f"{format_count(facts['multiply_adds'])} multiply-adds at {request.arch.resolution} pixels."
     )
     constants = {
         "CLASSES": [str(name) for name in facts["classes"]],
@@ -83,15 +83,15 @@ def source(subject: Subject) -> str:
         "DECODING": facts.get("decoding") or {},
     }
     parts = [
-        f'"""{title}\n\nNeeds torch and safetensors. {_takes(subject)}\n"""',
-        _imports(subject),
+        f'"""{title}\n\nNeeds torch and safetensors. {_takes(request)}\n"""',
+        _imports(request),
         "\n".join(f"{name} = {value!r}" for name, value in constants.items()),
         *_copied(modules),
-        *_copied(plain, set() if _sees(subject) else {"read_image", "to_rgb"}),
-        _norm(subject.arch),
-        _build(subject),
+        *_copied(plain, set() if _sees(request) else {"read_image", "to_rgb"}),
+        _norm(request.arch),
+        _build(request),
         _LOADS,
-        *([_MAIN] if _sees(subject) else []),
+        *([_MAIN] if _sees(request) else []),
     ]
     return "\n\n\n".join(parts) + "\n"
 
@@ -99,11 +99,11 @@ def source(subject: Subject) -> str:
 _LOAD = ["from model import load", "model = load()"]
 
 
-def _imports(subject: Subject) -> str:
-    used = ["math"] * (subject.arch.norm.kind == "group") + ["sys"] * _sees(subject)
+def _imports(request: ExportRequest) -> str:
+    used = ["math"] * (request.arch.norm.kind == "group") + ["sys"] * _sees(request)
     return _IMPORTS.format(
         used="".join(f"import {name}\n" for name in used),
-        typed="from typing import Any\n" * _sees(subject),
+        typed="from typing import Any\n" * _sees(request),
     )
 
 
@@ -170,9 +170,9 @@ def _norm(arch: Arch) -> str:
     return f"def norm(channels: int) -> nn.Module:\n    return {made}"
 
 
-def _build(subject: Subject) -> str:
+def _build(request: ExportRequest) -> str:
     """Return the function that builds the network, one line a layer."""
-    arch = subject.arch
+    arch = request.arch
     style = (arch.norm, arch.activation)
     stem = _chain(cost.stem_layers(arch.stem, arch.in_channels, *style), 1)
     head = _chain(cost.head_layers(arch.head, arch.stages[-1].channels, *style), 1)
@@ -184,9 +184,9 @@ def _build(subject: Subject) -> str:
         "    stages = [",
         *_stages(arch),
         "    ]",
-        f"    head = {'None' if subject.features_only else head}",
+        f"    head = {'None' if request.features_only else head}",
         f"    taps = {[info['stage'] for info in infos]}",
-        f"    normalise = {'Normalise(MEAN, STD)' if subject.preprocessing else 'None'}",
+        f"    normalise = {'Normalise(MEAN, STD)' if request.preprocessing else 'None'}",
         "    return Network(stem, stages, head, taps, normalise)",
     ]
     return "\n".join(lines)
@@ -278,25 +278,25 @@ def _maps(infos: Sequence[dict[str, Any]]) -> str:
     return ", ".join(f"{info['num_chs']} channels at 1/{info['reduction']}" for info in infos)
 
 
-def _takes(subject: Subject) -> str:
-    kind = "uint8 RGB" if subject.preprocessing else "normalised by MEAN and STD"
-    shape = ", ".join(map(str, ["N", *subject.facts["input_size"]]))
-    gives = "a list of maps" if subject.features_only else "logits"
+def _takes(request: ExportRequest) -> str:
+    kind = "uint8 RGB" if request.preprocessing else "normalised by MEAN and STD"
+    shape = ", ".join(map(str, ["N", *request.facts["input_size"]]))
+    gives = "a list of maps" if request.features_only else "logits"
     return f"Images ({shape}), {kind}, give {gives}."
 
 
-def _start(subject: Subject) -> str:
-    if _sees(subject):
+def _start(request: ExportRequest) -> str:
+    if _sees(request):
         return "    pip install torch safetensors pillow\n    python model.py IMAGE"
     return "    pip install torch safetensors"
 
 
-def _readme(subject: Subject) -> str:
-    facts = subject.facts
+def _readme(request: ExportRequest) -> str:
+    facts = request.facts
     first = "Trained weights" if facts["trained"] else "Fresh, untrained weights"
     return (
-        f"# {harmless(subject.arch.name)}\n\n{first}. {_takes(subject)}\n\n"
-        f"{_start(subject)}\n\n"
+        f"# {harmless(request.arch.name)}\n\n{first}. {_takes(request)}\n\n"
+        f"{_start(request)}\n\n"
         "```python\nfrom model import load\n\nmodel = load()  # a plain torch module\n"
         "maps = model.features(images)\n```\n\n"
         f"Written by nas {facts['nas']}. Of it, in JSON:\n\n"

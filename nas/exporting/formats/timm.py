@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nas.core import registry
 from nas.core.errors import ArchError, MissingError, NasError, OptionError, install
-from nas.exporting.request import Subject, answers_apart, harmless, refuse
+from nas.exporting.request import ExportRequest, answers_apart, harmless, refuse
 from nas.models import cost
 from nas.models.arch import Arch, Block
 from nas.models.layers import Conv, SqueezeExcite
@@ -64,7 +64,7 @@ class Plan(NamedTuple):
     last: str = "classifier"
 
 
-def check(subject: Subject) -> None:
+def check(request: ExportRequest) -> None:
     """Refuse what timm cannot build.
 
     Raises:
@@ -72,9 +72,9 @@ def check(subject: Subject) -> None:
         OptionError: the preprocessing is wanted in the file.
         ArchError: timm has no such blocks; the message names the first.
     """
-    refuse("timm", subject, preprocessing="timm's own transforms read it from config.json")
-    plan(subject.arch)
-    if subject.features_only and subject.arch.head.hidden:
+    refuse("timm", request, preprocessing="timm's own transforms read it from config.json")
+    plan(request.arch)
+    if request.features_only and request.arch.head.hidden:
         raise OptionError(
             "--format timm: the last map of timm's MobileNetV3 is that of its head; leave out "
             "--features-only, or export with --format onnx, pt2 or standalone"
@@ -82,33 +82,33 @@ def check(subject: Subject) -> None:
     _timm()
 
 
-def write(subject: Subject, path: Path) -> None:
+def write(request: ExportRequest, path: Path) -> None:
     """Write the folder: config.json, model.safetensors, README.md and, if needed, the code."""
-    found = plan(subject.arch)
+    found = plan(request.arch)
     path.mkdir()
-    config = _config(subject, found)
-    save_weights(path / "model.safetensors", _renamed(subject, found))
+    config = _config(request, found)
+    save_weights(path / "model.safetensors", _renamed(request, found))
     (path / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     if found.architecture == CODE:
         code = Path(__file__).with_name("_effnet.py").read_text(encoding="utf-8")
         (path / f"{CODE}.py").write_text(code, encoding="utf-8")
-    text = "\n".join(_lines("FOLDER", found.architecture == CODE, subject.features_only))
+    text = "\n".join(_lines("FOLDER", found.architecture == CODE, request.features_only))
     (path / "README.md").write_text(
-        f"# {harmless(subject.arch.name)}\n\n```python\n{text}\n```\n", encoding="utf-8"
+        f"# {harmless(request.arch.name)}\n\n```python\n{text}\n```\n", encoding="utf-8"
     )
 
 
-def run(path: Path, batches: Sequence[Tensor], subject: Subject) -> list[list[Tensor]]:
+def run(path: Path, batches: Sequence[Tensor], request: ExportRequest) -> list[list[Tensor]]:
     """Return what timm answers in a fresh interpreter without nas."""
-    more = ", features_only=True" if subject.features_only else ""
+    more = ", features_only=True" if request.features_only else ""
     made = f"timm.create_model('local-dir:' + folder, pretrained=True{more}).eval()"
     code = f"import {CODE}\n" if (path / f"{CODE}.py").exists() else ""
     return answers_apart(path, f"import timm\n{code}model = {made}", batches)
 
 
-def hint(path: Path, subject: Subject) -> list[str]:
+def hint(path: Path, request: ExportRequest) -> list[str]:
     """Return the lines that use the folder from Python."""
-    return _lines(str(path), (path / f"{CODE}.py").exists(), subject.features_only)
+    return _lines(str(path), (path / f"{CODE}.py").exists(), request.features_only)
 
 
 def _lines(folder: str, own: bool, features_only: bool) -> list[str]:
@@ -261,23 +261,23 @@ def _timm() -> Any:
     return timm
 
 
-def _built(subject: Subject, found: Plan, config: dict[str, Any]) -> Any:
+def _built(request: ExportRequest, found: Plan, config: dict[str, Any]) -> Any:
     """Return timm's module with fresh weights."""
     make = _timm().create_model
-    shape = {"num_classes": subject.arch.head.classes, "in_chans": subject.arch.in_channels}
+    shape = {"num_classes": request.arch.head.classes, "in_chans": request.arch.in_channels}
     arguments = {**found.arguments, **shape, "pretrained_cfg": config["pretrained_cfg"]}
     if found.architecture == CODE:
         return import_module("nas.exporting.formats._effnet").nas_effnet(**arguments)
     return make(found.architecture, **arguments)
 
 
-def _renamed(subject: Subject, found: Plan) -> dict[str, Tensor]:
+def _renamed(request: ExportRequest, found: Plan) -> dict[str, Tensor]:
     """Return the weights with timm's names: both lists are in the order of the network."""
-    theirs = _built(subject, found, _config(subject, found)).state_dict()
-    ours = subject.model.state_dict()
+    theirs = _built(request, found, _config(request, found)).state_dict()
+    ours = request.model.state_dict()
     if [v.numel() for v in theirs.values()] != [v.numel() for v in ours.values()]:
         raise NasError(
-            f"{subject.arch.name} differs from timm's {found.architecture} in its weights: "
+            f"{request.arch.name} differs from timm's {found.architecture} in its weights: "
             "export with --format onnx, pt2 or standalone"
         )
     pairs = zip(theirs.items(), ours.values(), strict=True)
@@ -285,9 +285,9 @@ def _renamed(subject: Subject, found: Plan) -> dict[str, Tensor]:
     return {name: value.reshape(their.shape) for (name, their), value in pairs}
 
 
-def _config(subject: Subject, found: Plan) -> dict[str, Any]:
+def _config(request: ExportRequest, found: Plan) -> dict[str, Any]:
     """Return config.json as timm reads it."""
-    facts, classes = subject.facts, subject.arch.head.classes
+    facts, classes = request.facts, request.arch.head.classes
     return {
         "architecture": found.architecture,
         "num_classes": classes,

@@ -15,7 +15,7 @@ from rich.table import Table
 from nas.core.quoting import command
 from nas.core.units import amount, format_count
 from nas.evaluation.durations import TIME_LIMIT
-from nas.interfaces import SCORED, SPENT, Fleet, Metrics, Trial
+from nas.interfaces import SCORED, SPENT, ExecutorStatus, Metrics, Trial
 from nas.searching.objective import Goal, pareto_front
 from nas.searching.outcome.explanation import as_candidate, why
 from nas.searching.progress import SearchProgress
@@ -64,7 +64,7 @@ class SearchScreen(SearchProgress):
         goal: Goal,
         references: Mapping[str, str],
         earlier: Sequence[Trial],
-        fleet: Callable[[], Fleet] = lambda: Fleet(1, 0),
+        fleet: Callable[[], ExecutorStatus] = lambda: ExecutorStatus(1, 0),
     ) -> None:
         """Start showing one study; `earlier` trials are those of before a resumption.
 
@@ -165,15 +165,15 @@ def spread(rows: Sequence[Row], count: int) -> list[Row]:
     return [rows[round(i * last / steps)] for i in range(min(count, len(rows)))]
 
 
-def fleet_line(fleet: Fleet) -> str:
+def fleet_line(fleet: ExecutorStatus) -> str:
     """Return in one line what works, or "" for one worker on this machine."""
-    if fleet.workers == fleet.nodes == 1 and not (fleet.link or fleet.note):
+    if fleet.workers == fleet.nodes == 1 and not (fleet.dashboard_url or fleet.message):
         return ""
     gpus = f", {fleet.gpus:g} GPUs" if fleet.gpus else ""
     where = f" on {_several(fleet.nodes, 'node')}{gpus}" if fleet.nodes > 1 or gpus else ""
     retries = f"; {_several(fleet.retries, 'retry')}" if fleet.retries else ""
-    link = f"; dashboard {fleet.link}" if fleet.link else ""
-    note = f"; {fleet.note}" if fleet.note else ""
+    link = f"; dashboard {fleet.dashboard_url}" if fleet.dashboard_url else ""
+    note = f"; {fleet.message}" if fleet.message else ""
     return f"{_several(fleet.workers, 'worker')}, {fleet.busy} busy{where}{retries}{link}{note}"
 
 

@@ -147,7 +147,7 @@ def fit(
         standings = list[Standing]()
         if not reason:
             standings, reason = _play(plan, table, last, executor, stop)
-        screen.say(executor.fleet().note)
+        screen.say(executor.status().message)
     finally:
         executor.close()
     if reason:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from nas.core import registry
 from nas.core.errors import OptionError
 from nas.evaluation.evaluate import make_evaluator
-from nas.interfaces import Metrics, TrainingEvaluator, Work
+from nas.interfaces import EvaluatorSpec, Metrics, TrainingEvaluator
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.scaling.fit.grid import GROWTH, MISS, MOST, Candidate, Grid, candidates
@@ -31,7 +31,7 @@ class Plan:
     arch: Arch
     grid: Grid
     evaluator: TrainingEvaluator
-    work: Work
+    work: EvaluatorSpec
     objective: Objective
 
     @property
@@ -129,7 +129,7 @@ def _check(chosen: ScaleSettings) -> None:
         )
 
 
-def _work(chosen: ScaleSettings) -> Work:
+def _work(chosen: ScaleSettings) -> EvaluatorSpec:
     """Return what workers make: trainings of candidates."""
     given = {
         "data": chosen.data,
@@ -141,7 +141,7 @@ def _work(chosen: ScaleSettings) -> Work:
         "fraction": chosen.fit_fraction,
         "accelerator": chosen.accelerator,
     }
-    return Work(EVALUATOR, {name: value for name, value in given.items() if value})
+    return EvaluatorSpec(EVALUATOR, {name: value for name, value in given.items() if value})
 
 
 def _device(chosen: ScaleSettings) -> str:

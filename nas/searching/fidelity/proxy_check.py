@@ -15,7 +15,7 @@ from nas.core.ledger import Ledger
 from nas.core.resume import find_run, opening
 from nas.core.units import format_count, format_seconds
 from nas.evaluation.run_all import run_all
-from nas.interfaces import Fleet, Outcome, Task
+from nas.interfaces import ExecutorStatus, Outcome, Task
 from nas.searching.fidelity.proxies import judge
 from nas.searching.fidelity.settings import FREE, ProxySettings
 from nas.searching.fidelity.study import (
@@ -127,8 +127,8 @@ class _Here:
         task, self.task = self.task, None
         return [self.train(self.trainings[task.number], task)] if task else []
 
-    def fleet(self) -> Fleet:
-        return Fleet(1, int(self.task is not None))
+    def status(self) -> ExecutorStatus:
+        return ExecutorStatus(1, int(self.task is not None))
 
     def close(self) -> None:
         self.task = None

@@ -22,7 +22,7 @@ from nas.core.units import format_count
 from nas.data.dataset import SMALL, Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.pixels import typical_side
-from nas.data.splits import carve
+from nas.data.splits import make_splits
 from nas.hardware.processors import torch_device
 from nas.interfaces import TRAINING_FLOPS, Choices, Outcome, Space, Task
 from nas.models.arch import Arch
@@ -161,7 +161,7 @@ def open_lab(chosen: ProxySettings) -> Lab:
     """
     load_recipe(chosen.recipe, chosen.recipe_options)  # refused before the images are read
     device = torch_device(chosen.device)
-    dataset = carve(open_asked(chosen))
+    dataset = make_splits(open_asked(chosen))
     space, notes = _space(chosen, dataset)
     imgsz = chosen.imgsz or check_space(space).resolution
     long = Budget(chosen.long_epochs or _long_epochs(chosen, dataset), 1.0, imgsz)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.core import registry, run_folder
-from nas.interfaces import Trial, Work
+from nas.interfaces import EvaluatorSpec, Trial
 from nas.searching.final_length import Length
 from nas.searching.outcome import selection
 from nas.searching.outcome.finals import Finalist
@@ -61,7 +61,7 @@ def seconds(setup: Setup, log: Log, chosen: Length) -> float:
     return _candidate_seconds(setup, log.trials()) * chosen.ratio
 
 
-def lengthened(setup: Setup, chosen: Length) -> Work:
+def lengthened(setup: Setup, chosen: Length) -> EvaluatorSpec:
     """Return the work of the finals: the search's, with trainings of another length."""
     known = registry.option_defaults("evaluators", setup.work.evaluator)
     options = {"epochs": chosen.epochs, "fraction": chosen.fraction}

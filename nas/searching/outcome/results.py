@@ -12,7 +12,7 @@ from typing import Any
 from nas.core import run_folder
 from nas.core.errors import RunError
 from nas.core.quoting import command
-from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, Fleet, Metrics, Trial
+from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, ExecutorStatus, Metrics, Trial
 from nas.searching.engine import training_folder
 from nas.searching.final_length import Length
 from nas.searching.objective import Goal, Objective, describe, hypervolume, pareto_front, reward
@@ -110,7 +110,7 @@ def conclude(
     standings: list[Standing],
     length: Length | None,
     reason: str,
-    fleet: Fleet,
+    fleet: ExecutorStatus,
     ends: Mapping[str, str],
     judged: selection.Studies | None = None,
 ) -> SearchResult:

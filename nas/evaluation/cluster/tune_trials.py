@@ -26,36 +26,36 @@ from ray.tune.search import Searcher
 
 from nas.core.errors import RunError
 from nas.evaluation.cluster.connection import LONGEST, Cluster
-from nas.evaluation.cluster.worker import Guard
-from nas.evaluation.retries import Tries
-from nas.evaluation.workers import Died, read
+from nas.evaluation.cluster.worker import IsolatedWorker
+from nas.evaluation.retries import Retries
+from nas.evaluation.workers import WorkerDied, read
 from nas.interfaces import Outcome, Task
 
 ANSWER = "answer"
 SCRATCH = ".tune-"
-DIED = f"{Died.__module__}.{Died.__name__}: "
+DIED = f"{WorkerDied.__module__}.{WorkerDied.__name__}: "
 END_SECONDS = 20.0
 IDLE_SECONDS = 1.0
 
 
-class Hand(tune.Trainable):
+class TaskTrainable(tune.Trainable):
     """A worker as Tune knows it: each trial is one task; the process goes on to the next."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._guard = Guard(config["work"], config["isolate"])
+        self._worker = IsolatedWorker(config["work"], config["isolate"])
 
     def step(self) -> dict[str, Any]:
-        return {ANSWER: self._guard.do(self.config["task"]), "done": True}
+        return {ANSWER: self._worker.do(self.config["task"]), "done": True}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.config = new_config
         return True
 
     def cleanup(self) -> None:
-        self._guard.close()
+        self._worker.close()
 
 
-class Feed(Searcher):
+class QueueSearcher(Searcher):
     """Tune's way to ask what to run next: the next task of a queue."""
 
     def __init__(self, work: str, isolate: bool) -> None:
@@ -83,7 +83,7 @@ class Feed(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Count; Ear hears it, with the reason of an error."""
+        """Count; ResultCallback is told, with the reason of an error."""
         self._running -= 1
 
     def __getstate__(self) -> dict[str, Any]:
@@ -98,7 +98,7 @@ class Feed(Searcher):
 
 
 @dataclasses.dataclass(frozen=True)
-class Heard:
+class TaskResult:
     """What Tune tells of one trial: an answer, or why there is none. Neither: Tune has ended."""
 
     task: Task | None
@@ -106,41 +106,41 @@ class Heard:
     error: str = ""
 
 
-class Ear(tune.Callback):
+class ResultCallback(tune.Callback):
     """Tune's way to tell what came of a trial."""
 
     def __init__(self) -> None:
-        self.heard: queue.SimpleQueue[Heard] | None = queue.SimpleQueue()
+        self.results: queue.SimpleQueue[TaskResult] | None = queue.SimpleQueue()
 
-    def put(self, heard: Heard) -> None:
-        """Queue what was heard."""
-        assert self.heard
-        self.heard.put(heard)
+    def put(self, result: TaskResult) -> None:
+        """Queue what became of a trial."""
+        assert self.results
+        self.results.put(result)
 
     def on_trial_complete(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
-        self.put(Heard(_task(trial), trial.last_result[ANSWER]))
+        self.put(TaskResult(_task(trial), trial.last_result[ANSWER]))
 
     def on_trial_error(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any
     ) -> None:
         # the file on this machine: the copy in the run folder comes later
         text = Path(trial.error_file or "").read_text(encoding="utf-8")
-        self.put(Heard(_task(trial), error=text))
+        self.put(TaskResult(_task(trial), error=text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
 
 
-class Tuned:
+class TuneTrials:
     """Tasks as trials of one Tune experiment, which runs in a thread and ends when it is closed."""
 
     def __init__(
-        self, cluster: Cluster, work: str, isolate: bool, tries: Tries, folder: Path | None
+        self, cluster: Cluster, work: str, isolate: bool, retries: Retries, folder: Path | None
     ) -> None:
-        self._tries = tries
-        self._feed, self._ear = Feed(work, isolate), Ear()
+        self._retries = retries
+        self._searcher, self._callback = QueueSearcher(work, isolate), ResultCallback()
         self._live = 0
         self._stopper = _Stop()
         for left in folder.glob(f"{SCRATCH}*") if folder else ():  # of a driver that was killed
@@ -156,7 +156,7 @@ class Tuned:
     def submit(self, task: Task) -> None:
         """Give a task to Tune."""
         self._live += 1
-        self._feed.put(task)
+        self._searcher.put(task)
 
     def wait(self) -> list[Outcome]:
         """Return the outcomes that are ready; block until there is one, but not for long.
@@ -167,32 +167,32 @@ class Tuned:
         outcomes, patience = [], LONGEST
         with contextlib.suppress(queue.Empty):
             while True:
-                assert self._ear.heard
-                outcomes.append(self._collect(self._ear.heard.get(timeout=patience)))
+                assert self._callback.results
+                outcomes.append(self._collect(self._callback.results.get(timeout=patience)))
                 patience = 0.0
         return [outcome for outcome in outcomes if outcome]
 
     def close(self) -> None:
         """Kill what is running, end Tune and remove what it wrote."""
-        self._feed.closed = self._stopper.asked = True
+        self._searcher.closed = self._stopper.asked = True
         self._thread.join(END_SECONDS)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _collect(self, heard: Heard) -> Outcome | None:
-        task = heard.task
+    def _collect(self, result: TaskResult) -> Outcome | None:
+        task = result.task
         if task is None:
-            raise RunError(f"Ray Tune has ended: {heard.error}; go on with --resume")
-        if heard.answer:
+            raise RunError(f"Ray Tune has ended: {result.error}; go on with --resume")
+        if result.answer:
             self._live -= 1
-            outcome = read(json.loads(heard.answer))
-            return dataclasses.replace(outcome, retries=self._tries.done(task.number))
-        if "LocalRayletDiedError" in heard.error:  # no try of any task can succeed
-            raise LocalRayletDiedError(_cause(heard.error))
-        if self._tries.again(task.number, heard.error):
-            self._feed.put(task)
+            outcome = read(json.loads(result.answer))
+            return dataclasses.replace(outcome, retries=self._retries.done(task.number))
+        if "LocalRayletDiedError" in result.error:  # no try of any task can succeed
+            raise LocalRayletDiedError(_cause(result.error))
+        if self._retries.again(task.number, result.error):
+            self._searcher.put(task)
             return None
         self._live -= 1
-        return self._tries.failed(task.number, _cause(heard.error))
+        return self._retries.failed(task.number, _cause(result.error))
 
     def _fit(self, cluster: Cluster) -> None:
         """Run the experiment. The body of the thread."""
@@ -201,12 +201,12 @@ class Tuned:
             share = cluster.needs(Task(**json.loads(config["task"])))
             return tune.PlacementGroupFactory([{"CPU": share.cpus, "GPU": share.gpus}])
 
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # Ear tells what fails
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # ResultCallback tells what fails
         try:
             tune.Tuner(
-                tune.with_resources(Hand, needs),
+                tune.with_resources(TaskTrainable, needs),
                 tune_config=tune.TuneConfig(
-                    search_alg=self._feed,
+                    search_alg=self._searcher,
                     num_samples=-1,
                     reuse_actors=True,
                     trial_dirname_creator=lambda trial: trial.trial_id,
@@ -216,7 +216,7 @@ class Tuned:
                     storage_path=str(self._scratch),
                     verbose=0,
                     stop=self._stopper,
-                    callbacks=[self._ear],
+                    callbacks=[self._callback],
                     # checkpoints are the trainings' own, in the run folder
                     checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                     failure_config=tune.FailureConfig(max_failures=0),
@@ -224,7 +224,7 @@ class Tuned:
             ).fit()
         except BaseException as error:  # the other thread has to learn of it
             with contextlib.suppress(Exception):
-                self._ear.put(Heard(None, error=f"{type(error).__name__}: {error}"))
+                self._callback.put(TaskResult(None, error=f"{type(error).__name__}: {error}"))
 
 
 class _Stop(tune.Stopper):
