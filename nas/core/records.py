@@ -99,7 +99,7 @@ def plain(value: Any) -> Any:
     if hasattr(value, "to_dict"):
         return value.to_dict()
     if dataclasses.is_dataclass(value):
-        return {key: plain(getattr(value, f.name)) for key, f in _fields(type(value)).items()}
+        return {key: plain(getattr(value, f.name)) for key, f in _fields(value.__class__).items()}
     if hasattr(value, "_asdict"):
         return plain(value._asdict())
     if isinstance(value, Path):

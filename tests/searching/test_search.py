@@ -44,7 +44,7 @@ def test_the_result_has_the_keys_that_are_promised(folder: Path) -> None:
     assert {"accuracy", "flops", "params"} <= set(best["metrics"])
     assert isinstance(best["metrics"]["flops"], int) and isinstance(best["metrics"]["params"], int)
     saved = run_folder.read_json(folder / found["run"] / "result.json")
-    assert saved == json.loads(json.dumps(found))
+    assert saved == json.loads(json.dumps(found.to_dict()))
 
 
 def test_the_winner_loads_from_its_file_its_folder_and_its_data(folder: Path) -> None:
