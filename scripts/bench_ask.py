@@ -34,7 +34,7 @@ from nas.models.points import cost_metrics
 from nas.searching.objective import Bound, Goal, make_objective
 from nas.searching.samplers import distributions
 from nas.searching.studies.database import opened, split
-from nas.searching.studies.shared import Shared
+from nas.searching.studies.shared import Shared, requeue
 from nas.searching.studies.study import SEARCH, Journal, Log
 
 Clock = Callable[[], float]
@@ -106,7 +106,7 @@ def measure(controller: str, bench: Bench) -> Iterator[list[float]]:
     """Yield the times of steps in ms at each number of finished trials; [] if one is too long."""
     space: Space = registry.export("spaces", "mbconv", "SPACE")
     place = split(bench.storage) if bench.storage else (None, None)
-    with tempfile.TemporaryDirectory() as name, opened(*place) as there:
+    with tempfile.TemporaryDirectory() as name, opened(*place, requeue) as there:
         kept: Journal | Shared = Journal(Path(name) / "journal.log", distributions(space))
         if there:
             study = f"bench {time.time_ns()}"

@@ -162,7 +162,7 @@ class Engine:
             while not reason and self._has_room():
                 number, choices = self._log.ask(self._distributions)
                 self._look()
-                self._screen(number, choices)
+                self._screen(number, choices, self._taken_over(number))
                 reason = self._ended()
             if self._pending:
                 for outcome in self._executor.wait():
@@ -175,15 +175,11 @@ class Engine:
                 return reason
 
     def _catch_up(self) -> None:
-        """Take over what dead drivers left, learn what others found, try again what waits.
+        """Learn what others found, and try again what waits.
 
         When the search ends, what waits is left to a resumption as the trials it waits for are.
         """
         ends = bool(self._over())
-        room = 0 if ends else self._executor.slots - len(self._pending)
-        for heir in self._log.inherit(room) if room > 0 else []:
-            self._copy_checkpoints(heir)
-            self._held.append(_Held(heir.trial.number, heir.trial.choices, heir.trial.rungs))
         self._look()
         held, self._held = ([] if ends else self._held), []
         flying = {pending.arch.id for pending in self._pending.values()}
@@ -201,6 +197,8 @@ class Engine:
             own = self._failed, self._reason
             self._count(trial)
             self._failed, self._reason = own  # this driver's evaluator is not broken by others'
+            if trial.state == "dropped":  # it may be in the queue now
+                self._idle = 0
             self._watch(trial)
 
     def _has_room(self) -> bool:
@@ -285,6 +283,13 @@ class Engine:
 
     def _checkpoints(self, number: int) -> Path:
         return training_folder(self._budget.folder, self._log.study.study_name, number)
+
+    def _taken_over(self, number: int) -> tuple[Rung, ...]:
+        """Return what a proposal has shown at a driver that died, and copy its checkpoints."""
+        if not (heir := self._log.origin(number)):
+            return ()
+        self._copy_checkpoints(heir)
+        return heir.trial.rungs
 
     def _copy_checkpoints(self, heir: Heir) -> None:
         """Go on from the checkpoints of a dead driver, where this machine can read them."""

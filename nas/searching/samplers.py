@@ -45,7 +45,6 @@ def no_prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
 
 
 LEAST_POPULATION = 6  # of the controllers that keep one
-_PARTS = ("_random_sampler", "_independent_sampler")
 Key = tuple[Option, ...]
 
 
@@ -104,13 +103,14 @@ class _Reader:
     """Reads what a proposal may depend on from a study, each trial once."""
 
     def __init__(self) -> None:
+        self.whole: Study | None = None
         self._past, self._known = no_past(), set[int]()
         self._last = datetime.min, -1
 
     def read(self, study: Study, number: int) -> Past:
         """Return the past of a trial: read what is new, or all again if one came in between."""
-        # the study's own list is under Hyperband that of one bracket, of another at each proposal
-        every = study._storage.get_all_trials(study._study_id, deepcopy=False)
+        # under Hyperband the study given is that of one bracket, of another at each proposal
+        every = (self.whole or study).get_trials(deepcopy=False)
         fresh = [t for t in every if t.number not in self._known and t.number != number]
         finished = sorted((t for t in fresh if t.state.is_finished()), key=_when)
         if finished and self._known and _when(finished[0]) < self._last:
@@ -179,6 +179,10 @@ class Reseeded(BaseSampler):
         self.startup = startup
         self._distributions, self._reader = distributions(space), _Reader()
 
+    def observe(self, study: Study) -> None:
+        """Learn from all trials of a study, even where Hyperband shows those of one bracket."""
+        self._reader.whole = study
+
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
@@ -216,13 +220,19 @@ def _copies(sampler: BaseSampler) -> MakeSampler:
 
     def make(seed: int, finished: int) -> BaseSampler:
         copied = copy.deepcopy(sampler)
-        for owner in (copied, *(getattr(copied, part, None) for part in _PARTS)):
-            # private to Optuna 5, which has no way of seeding a sampler that is made already
-            if getattr(owner, "_rng", None) is not None:
-                owner._rng.rng.seed(seed)  # type: ignore[union-attr]
+        _seed(copied, seed)
         return copied
 
     return make
+
+
+def _seed(sampler: BaseSampler, seed: int) -> None:
+    """Seed every generator that a sampler or a sampler in it draws from; Optuna has no way to."""
+    for part in vars(sampler).values():
+        if isinstance(part, BaseSampler):
+            _seed(part, seed)
+        elif isinstance(rng := getattr(part, "rng", part), np.random.RandomState):
+            rng.seed(seed)
 
 
 class Proposer(BaseSampler):
@@ -234,6 +244,10 @@ class Proposer(BaseSampler):
     def __init__(self, space: Space, propose: Propose, seed: int, *, startup: int = 0) -> None:
         self._propose, self._seed, self.startup = propose, seed, startup
         self._distributions, self._reader = distributions(space), _Reader()
+
+    def observe(self, study: Study) -> None:
+        """Learn from all trials of a study, even where Hyperband shows those of one bracket."""
+        self._reader.whole = study
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial

@@ -36,7 +36,7 @@ from nas.searching.start import priors, resumption, warm_start
 from nas.searching.start.old_settings import search_args
 from nas.searching.start.provenance import check_sources, sources
 from nas.searching.studies.database import opened, split
-from nas.searching.studies.shared import Shared
+from nas.searching.studies.shared import Shared, requeue
 from nas.searching.studies.study import RANDOM, SEARCH, Journal, Log
 
 INTERRUPTED, EQUAL_COST = "interrupted", "random search has cost what the search has"
@@ -79,7 +79,7 @@ def search(
     said = opening(folder, resume)
     fresh = folder is None
     learnt = warm_start.learnt(setup) if fresh else {}
-    with opened(setup.settings.storage, password) as database:
+    with opened(setup.settings.storage, password, requeue) as database:
         if folder is None:
             folder = run_folder.create("search", name, Path(project), setup.settings.model_dump())
         with run_folder.lease(folder):

@@ -23,6 +23,8 @@ import optuna
 from targets.project import EVALUATOR, Found, Project
 
 from nas.searching.studies.database import opened, split
+from nas.searching.studies.shared import TAKES
+from nas.searching.studies.study import trial_of
 
 # 1296 points, 576 networks: at one layer a second kernel is a dead gene, so proposals collide
 SPACE = """
@@ -143,9 +145,9 @@ def disturb(given: argparse.Namespace, base: Path) -> Found:
     again = len(evaluations) - len({evaluation.arch for evaluation in evaluations})
     shown: dict[str, object] = {
         "proposals": len(trials),
-        **Counter(trial.user_attrs.get("state", "none") for trial in trials),
+        **Counter(trial_of(trial).state for trial in trials),
         "kills and suspensions": len(crowd.cuts),
-        "trials taken over": sum("taken over as" in reason(trial) for trial in trials),
+        "trials taken over": sum(TAKES in trial.system_attrs for trial in trials),
         "evaluations": len(evaluations),
         "begun again after a cut": again,
     }
@@ -191,20 +193,19 @@ def overlaps(evaluations: list[Evaluation]) -> int:
     )
 
 
-def reason(trial: optuna.trial.FrozenTrial) -> str:
-    return str(trial.user_attrs.get("reason", ""))
-
-
 def faults(trials: list[optuna.trial.FrozenTrial], wanted: int) -> dict[str, object]:
     """Return what must not be in the study of the drivers, counted."""
-    done = [t.user_attrs["arch_id"] for t in trials if t.user_attrs.get("state") == "done"]
+    done = [trial.arch_id for trial in map(trial_of, trials) if trial.state == "done"]
     number = {trial.number: trial for trial in trials}
-    heirs = [(t, int(reason(t).split()[-1])) for t in trials if "taken over as trial" in reason(t)]
+    heirs = [(t, t.system_attrs[TAKES][0]) for t in trials if TAKES in t.system_attrs]
+    running = optuna.trial.TrialState.RUNNING  # what waits may be begun by a search of more trials
     return {
-        "trials without an end": sum(not trial.state.is_finished() for trial in trials),
+        "trials without an end": sum(trial.state is running for trial in trials),
         "trials missing or too many": abs(len(done) - wanted),
         "archs counted twice": sum(n > 1 for n in Counter(done).values()),
         "numbers missing": len(trials) - len(number) + max(number) + 1 - len(number),
         "trials taken over twice": len(heirs) - len({heir for _, heir in heirs}),
-        "heirs with other choices": sum(number[heir].params != t.params for t, heir in heirs),
+        "heirs with other choices": sum(
+            not number[heir].params.items() <= t.params.items() for t, heir in heirs
+        ),
     }

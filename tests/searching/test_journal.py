@@ -265,7 +265,7 @@ def test_nothing_is_written_before_a_flush_and_all_at_once_then(path: Path) -> N
     sizes = [path.stat().st_size]
     log.study.ask(distributions(SPACE))
     sizes.append(path.stat().st_size)
-    log._backend.flush()
+    log._flush()
     assert sizes[0] == sizes[1] < path.stat().st_size
 
 

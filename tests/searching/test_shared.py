@@ -9,8 +9,10 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,11 @@ from nas.core import run_folder
 from nas.core.errors import MissingError, NasError, OptionError, RunError, install
 from nas.interfaces import Rung, Trial
 from nas.searching.search import search
-from nas.searching.studies.database import LOST, connect, split, telling_loss
-from nas.searching.studies.drivers import GRACE
+from nas.searching.studies import shared
+from nas.searching.studies.database import GRACE, connect, heartbeats_allowed, split, telling_loss
+from nas.searching.studies.shared import DRIVER, Shared, SharedLog, requeue
 from nas.searching.studies.shared import SETTINGS as KEPT
-from nas.searching.studies.shared import Shared, SharedLog
-from nas.searching.studies.study import SEARCH
+from nas.searching.studies.study import SEARCH, attributes_of
 
 SERVER = os.environ.get("NAS_TEST_POSTGRES", "")
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -90,15 +92,15 @@ Join = Callable[..., SharedLog]
 
 @pytest.fixture
 def join(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Join]:
-    """Join the study as the driver of a run folder; a sign of life is missed after 0.6 s."""
-    monkeypatch.setenv(GRACE, "0.6")
+    """Join the study as the driver of a run folder; heartbeats are missed after 2 s."""
+    monkeypatch.setenv(GRACE, "2")
     logs: list[SharedLog] = []
     backends = []
 
     def open_log(name: str, settings: dict[str, Any] | None = None) -> SharedLog:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        backends.append(backend := connect(*split(database)))
+        backends.append(backend := connect(*split(database), requeue))
         shared = Shared(backend, "mine", dict(DISTRIBUTIONS), folder, settings or {"seed": 0})
         logs.append(shared.log(SEARCH, ["maximize"], optuna.samplers.RandomSampler(seed=0)))
         return logs[-1]
@@ -111,19 +113,26 @@ def join(database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def die(log: SharedLog) -> None:
-    """Have a driver give no sign of life any more, as if it was killed."""
-    log._presence._left.set()
-    log._presence._thread.join()
+    """Have a driver give no heartbeats any more, as if it was killed."""
+    log._heartbeat.close()
 
 
-def inherited(log: SharedLog, room: int = 9) -> list[Any]:
-    """Wait until a driver takes over what a dead one left."""
+def begun(log: SharedLog) -> optuna.Trial:
+    """Have a driver take a number, and no more."""
+    with heartbeats_allowed():
+        return log.study.ask()
+
+
+def queued(log: SharedLog, count: int) -> int:
+    """Wait until so many trials of dead drivers are in the queue again; return how many are."""
     deadline = time.monotonic() + 600
     while time.monotonic() < deadline:
-        if heirs := log.inherit(room):
-            return heirs
+        log.look()
+        found = sum(t.state.name == "WAITING" for t in log.study.get_trials(deepcopy=False))
+        if found >= count:
+            return found
         time.sleep(0.05)
-    return []
+    return 0
 
 
 def done(number: int, choices: dict[str, Any], arch: str = "0a") -> Trial:
@@ -144,30 +153,33 @@ def test_drivers_see_each_others_trials(join: Join) -> None:
     assert [trial.number for trial in one.trials()] == [0]
 
 
-def test_a_driver_that_leaves_hands_on_its_trials_with_what_they_showed(join: Join) -> None:
+def test_what_a_driver_leaves_is_gone_on_with_from_what_it_showed(join: Join) -> None:
     one, other = join("one"), join("other")
     number, choices = one.ask(DISTRIBUTIONS)
     rung = Rung(2, 41.0, {"accuracy": 41.0}, 3.0)
     assert one.report(number, rung) is False
     one.close()
-    (heir,) = inherited(other)
-    assert (heir.trial.number, heir.of) == (1, 0)
-    assert heir.trial.choices == choices and heir.trial.rungs == (rung,)
-    assert heir.folder == Path(one._presence._record["folder"])  # type: ignore[arg-type]
-    (dropped,), _ = other.look()
-    assert dropped.state == "dropped" and dropped.reason.endswith("taken over as trial 1")
+    assert queued(other, 1) == 1
+    assert other.ask(DISTRIBUTIONS) == (1, choices)
+    heir = other.origin(1)
+    assert heir and heir.of == number and heir.trial.rungs == (rung,)
+    assert heir.folder and heir.folder.name == "one"
+    assert other.trials()[0].state == "dropped" and "heartbeats" in other.trials()[0].reason
     assert other.tell(done(1, choices))
     frozen = other.study.get_trials()[1]
     assert frozen.intermediate_values == {2: 41.0} and frozen.params == choices
 
 
-def test_a_dead_driver_is_inherited_once_and_its_late_result_dropped(join: Join) -> None:
+def test_trials_of_a_dead_driver_are_queued_once_and_its_late_result_dropped(join: Join) -> None:
     one, other, third = join("one"), join("other"), join("third")
     asked = [one.ask(DISTRIBUTIONS) for _ in range(4)]
     die(one)
-    heirs = inherited(other, 2) + inherited(third, 9) + other.inherit(9)
-    assert sorted(heir.of for heir in heirs) == [0, 1, 2, 3]
-    assert sorted(heir.trial.number for heir in heirs) == [4, 5, 6, 7]
+    assert queued(other, 4) == queued(third, 4) == 4
+    begun = [log.ask(DISTRIBUTIONS) for log in (other, third, third, other)]
+    assert [number for number, _ in begun] == [4, 5, 6, 7]
+    assert sorted(str(c) for _, c in begun) == sorted(str(c) for _, c in asked)
+    heirs = [log.origin(n) for n, log in zip(range(4, 8), (other, third) * 2, strict=True)]
+    assert sorted(heir.of for heir in heirs if heir) == [0, 1, 2, 3]
     number, choices = asked[0]
     assert not one.tell(done(number, choices))  # it lived, and was only slow
     assert one.report(1, Rung(1, 1.0, {"accuracy": 1.0}, 1.0)) is True  # it need not go on
@@ -175,27 +187,21 @@ def test_a_dead_driver_is_inherited_once_and_its_late_result_dropped(join: Join)
     assert [trial.state for trial in news] == ["dropped"] * 4
 
 
-def test_a_live_driver_is_not_inherited(join: Join) -> None:
+def test_a_live_drivers_trials_are_left_to_it(join: Join) -> None:
     one, other = join("one"), join("other")
     one.ask(DISTRIBUTIONS)
-    time.sleep(1.5)  # more than twice the grace
-    assert other.inherit(9) == [] and other.look()[1].keys() == {0}
-    # what was seen to be dead has shown life since: nothing is taken from it
-    (record,) = [
-        (key, value)
-        for key, value in other.study.user_attrs.items()
-        if key.endswith(one._presence.driver)
-    ]
-    one._presence._write("fresh")
-    (frozen,) = other.study.get_trials()
-    assert other._replace(frozen, record) is None
-    assert [trial.state.name for trial in other.study.get_trials()] == ["RUNNING"]
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        assert other.look()[1].keys() == {0}
+        time.sleep(0.1)
 
 
 def test_a_driver_that_comes_back_adopts_its_trials_under_their_numbers(join: Join) -> None:
     one = join("one")
     number, choices = one.ask(DISTRIBUTIONS)
-    one._storage.create_new_trial(one._id, one._running())  # killed before it was proposed
+    half = begun(one)  # killed before it had all of its choices
+    one._storage.set_trial_system_attr(one._log.trial_id(half.number), DRIVER, one._driver)
+    half.suggest_categorical("a", CHOICES["a"])
     die(one)
     again = join("one")
     (trial,) = again.unfinished()
@@ -205,16 +211,55 @@ def test_a_driver_that_comes_back_adopts_its_trials_under_their_numbers(join: Jo
     assert again.unfinished() == []
 
 
-def test_a_trial_is_whole_or_absent(join: Join) -> None:
-    log = join("one")
-    number, choices = log.ask(DISTRIBUTIONS)
-    with pytest.raises(KeyError):  # in the middle of a transaction
-        log._tables.decide(log._trial_id(number), {"c": 1}, DISTRIBUTIONS)
-    told = Trial(number, "done", choices, "0a", {"accuracy": float("1e400")}, ("bad",))  # type: ignore[arg-type]
-    with pytest.raises((*LOST, TypeError)):
-        log.tell(told)
-    (frozen,) = log.study.get_trials()
-    assert frozen.state.name == "RUNNING" and not frozen.user_attrs and frozen.params == choices
+@pytest.mark.parametrize("choices", [0, 1])
+def test_a_proposal_that_a_kill_cut_off_is_dropped(join: Join, choices: int) -> None:
+    """Before its first heartbeat; with half of its choices it comes from the queue again."""
+    one = join("one")
+    half = begun(one)
+    if choices:
+        half.suggest_categorical("a", CHOICES["a"])
+    die(one)
+    other = join("other")
+    _, rivals = other.look()
+    assert rivals == {0: {}}  # it may be the same arch as any
+    deadline = time.monotonic() + 600
+    while other.look()[1] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert other.trials()[0].state == "dropped"
+    number, found = other.ask(DISTRIBUTIONS)
+    assert number == 1 and found.items() >= half.params.items() and len(found) == 2
+
+
+def test_a_result_that_a_kill_cut_off_is_no_result(join: Join) -> None:
+    one = join("one")
+    number, choices = one.ask(DISTRIBUTIONS)
+    for name, value in attributes_of(done(number, choices)).items():
+        one._storage.set_trial_user_attr(one._log.trial_id(number), name, value)
+    die(one)  # all attributes are written, but no end
+    (trial,) = join("one").unfinished()
+    assert (trial.number, trial.choices, trial.values) == (number, choices, ())
+    other = join("other")
+    one._storage.set_trial_state_values(one._log.trial_id(number), optuna.trial.TrialState.FAIL)
+    assert [trial.state for trial in other.trials()] == ["dropped"]
+
+
+def test_of_two_drivers_that_end_a_trial_one_does(join: Join) -> None:
+    """At the same moment, as threads with connections of their own: Optuna's tell in both."""
+    logs = [join("one"), join("other")]
+    ended: list[list[bool]] = []
+    for _ in range(20):
+        number, _ = logs[0].ask(DISTRIBUTIONS)
+        barrier = threading.Barrier(2)
+
+        def end(log: SharedLog, state: str, barrier=barrier, number=number) -> bool:  # type: ignore[no-untyped-def]
+            barrier.wait()
+            return log.tell(Trial(number, state, {}, "", {}, (1.0,) if state == "done" else ()))
+
+        with ThreadPoolExecutor(2) as pool:
+            ended.append(list(pool.map(end, logs, ("done", "rejected"))))
+    assert [sorted(pair) for pair in ended] == [[False, True]] * 20
+    states = [t.state.name for t in logs[0].study.get_trials()]
+    assert states == ["COMPLETE" if first else "PRUNED" for first, _ in ended]
 
 
 @pytest.mark.parametrize(
@@ -377,7 +422,7 @@ def test_a_training_goes_on_at_another_driver_from_its_checkpoint(
     subprocess.run(command, cwd=homes[1], env=environment, check=True, timeout=600)
     rows = run_folder.read_csv(homes[1] / "runs/search/mine/trials.csv")
     assert sorted(row["state"] for row in rows) == ["done", "done", "dropped"]
-    assert rows[0]["state"] == "dropped" and "taken over as trial" in rows[0]["reason"]
+    assert rows[0]["state"] == "dropped" and "heartbeats" in rows[0]["reason"]
     lines = trained.read_text().splitlines()
     # at most the epoch in which it was killed is trained again
     assert len(set(lines)) == 12 and len(lines) <= 13
@@ -473,13 +518,16 @@ def test_a_url_that_cannot_be_shared_is_refused_and_not_shown(url: str) -> None:
     assert not any(part in str(caught.value) for part in ("pw", "p@ss", "ss@"))
 
 
-def test_the_settings_of_the_first_driver_hold(join: Join) -> None:
-    log = join("a")
-    other = log._tables
-    assert not other.put_once(KEPT, {"seed": 1})
-    assert log.study.user_attrs[KEPT] == {"seed": 0}
-    assert other.put_once("new", [1]) and not other.put_once("new", [2])
-    assert log.study.user_attrs["new"] == [1]
+def test_the_settings_are_those_of_the_driver_that_made_the_study(
+    database: str, join: Join, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "SETTINGS_SECONDS", 0.3)
+    backend = connect(*split(database))
+    made = optuna.create_study(storage=backend, study_name="mine search", direction="maximize")
+    assert KEPT not in made.user_attrs  # it was killed before it told them
+    join("a")
+    assert made.user_attrs[KEPT] == {"seed": 0}
+    backend.engine.dispose()
 
 
 def test_the_password_leaves_the_url() -> None:
@@ -552,8 +600,9 @@ def test_a_point_of_the_queue_that_a_dead_driver_began_is_taken_over(join: Join)
     number, choices = one.ask(DISTRIBUTIONS)
     assert choices == POINTS[0]
     die(one)
-    (heir,) = inherited(other)
-    assert (heir.of, heir.trial.choices) == (number, POINTS[0])
-    assert other.tell(done(heir.trial.number, choices))
+    assert queued(other, 1) == 1
+    again, choices = other.ask(DISTRIBUTIONS)
+    assert (again, choices) == (number + 1, POINTS[0])
+    assert other.tell(done(again, choices))
     other.enqueue(POINTS[:1])
-    assert other.ask(DISTRIBUTIONS)[0] == heir.trial.number + 1
+    assert other.ask(DISTRIBUTIONS)[0] == again + 1

@@ -1,33 +1,23 @@
-"""A database that several drivers share a study in: its URL, its errors, writes in one piece.
-
-The tables are Optuna's (RDBStorage), so optuna-dashboard opens them. What belongs together (all
-choices of a proposal; all results of a trial) is written in one transaction, which asks first
-whether the trial still runs: of several drivers that would end a trial, one does. That needs
-Optuna 5's models of its tables, which are private: tests/searching/test_shared.py proves that
-they work.
-"""
+"""The database of a shared study: Optuna's RDBStorage with its heartbeats; its URL, its errors."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
+import math
+import os
 import random
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
+import warnings
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
-from optuna.storages._rdb import models
-from optuna.storages._rdb.storage import _create_scoped_session
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import exc, update
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.orm import Session
+from optuna.trial import FrozenTrial
+from sqlalchemy import event, exc
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from nas.core.errors import MissingError, OptionError, RunError, install
 
@@ -37,6 +27,34 @@ _POSTGRES = ("postgresql", "postgres", "postgresql+psycopg")
 LOST = (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)
 SECRETS = ("password", "sslpassword")
 _OPENINGS, _CONNECT_SECONDS = 5, 10
+GRACE = "NAS_DRIVER_GRACE"  # seconds without a heartbeat after which a trial is taken over
+SECONDS, BEATS = 60.0, 6  # the default of it; heartbeats within it
+# What is done with a trial whose heartbeats ended, once it is failed.
+OnStale = Callable[[optuna.Study, FrozenTrial], None]
+
+
+def grace() -> float:
+    """Return the seconds without a heartbeat after which a trial is taken over.
+
+    Raises:
+        OptionError: the variable is no positive number.
+    """
+    text = os.environ.get(GRACE, str(SECONDS))
+    try:
+        if 0 < float(text) < float("inf"):
+            return float(text)
+    except ValueError:
+        pass
+    raise OptionError(f"the variable {GRACE} takes seconds above 0, not {text!r}")
+
+
+@contextlib.contextmanager
+def heartbeats_allowed() -> Iterator[None]:
+    """Silence Optuna, which warns of heartbeats: they are experimental, and made for `optimize`."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.filterwarnings("ignore", "Heartbeat of storage")
+        yield
 
 
 def split(url: str) -> tuple[str, str | None]:
@@ -83,10 +101,11 @@ def check(url: str) -> None:
         raise MissingError("--storage postgresql:// needs psycopg: " + install("postgres"))
 
 
-def connect(url: str, password: str | None = None) -> RDBStorage:
+def connect(url: str, password: str | None = None, on_stale: OnStale | None = None) -> RDBStorage:
     """Return the storage behind a URL without a password, its tables made if absent.
 
-    Without a password libpq looks for one, in PGPASSWORD and ~/.pgpass.
+    Without a password libpq looks for one, in PGPASSWORD and ~/.pgpass. `on_stale` is called by
+    the one driver that fails a trial without heartbeats.
 
     Raises:
         OptionError: the server cannot be reached, or refuses the user, password or database.
@@ -100,8 +119,7 @@ def connect(url: str, password: str | None = None) -> RDBStorage:
     own = own.replace("{", "{{").replace("}", "}}")  # Optuna takes it for a template
     for opening in range(1, _OPENINGS + 1):
         try:
-            # a connection that was cut while a long training ran is made anew
-            return RDBStorage(own, {"pool_pre_ping": True, "connect_args": dict(given)})
+            return _storage(own, given, on_stale)
         except ImportError as error:  # psycopg without libpq
             raise MissingError(f"psycopg does not work: {error}: {install('postgres')}") from error
         except (*LOST, RuntimeError) as error:
@@ -116,8 +134,48 @@ def connect(url: str, password: str | None = None) -> RDBStorage:
     raise AssertionError("the last opening returns or raises")
 
 
+def _storage(url: str, given: dict[str, Any], on_stale: OnStale | None) -> RDBStorage:
+    seconds = grace()
+    with heartbeats_allowed():
+        storage = RDBStorage(
+            url,
+            # a connection that was cut while a long training ran is made anew
+            {"pool_pre_ping": True, "connect_args": dict(given)},
+            heartbeat_interval=math.ceil(seconds / BEATS),
+            grace_period=math.ceil(seconds),
+            heartbeat_stale_trial_callback=on_stale,
+        )
+    if url.startswith("sqlite"):
+        _lock_before_reading(storage.engine)
+    return storage
+
+
+def _lock_before_reading(engine: Engine) -> None:
+    """Have a transaction of SQLite hold its lock from the start, as SELECT FOR UPDATE does.
+
+    Python begins one at the first write: of two drivers that end the same trial both would have
+    read before that it runs. This is SQLAlchemy's own recipe for it. With a write-ahead log a
+    commit waits for no disk: there are some 50 a trial.
+    """
+
+    @event.listens_for(engine, "connect")
+    def connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # Python is to begin none by itself
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begun(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    engine.dispose()  # what was connected before
+    engine.connect().close()
+
+
 @contextlib.contextmanager
-def opened(url: str | None, password: str | None) -> Iterator[RDBStorage | None]:
+def opened(
+    url: str | None, password: str | None, on_stale: OnStale | None = None
+) -> Iterator[RDBStorage | None]:
     """Hold a storage open, as `connect` returns it; None without a URL.
 
     Raises:
@@ -126,7 +184,7 @@ def opened(url: str | None, password: str | None) -> Iterator[RDBStorage | None]
     if not url:
         yield None
         return
-    storage = connect(url, password)
+    storage = connect(url, password, on_stale)
     try:
         with telling_loss(url):
             yield storage
@@ -159,168 +217,3 @@ def cause(error: BaseException) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     # of several addresses of a host psycopg tells each, the last one first
     return re.sub(r"\s+", " ", lines[0]) if lines else type(error).__name__
-
-
-class Tables:
-    """The trials of one study, written in one piece each. All methods return whether they wrote."""
-
-    def __init__(self, storage: RDBStorage, study: int) -> None:
-        self._storage, self._study = storage, study
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[Session]:
-        with _create_scoped_session(self._storage.scoped_session) as db:
-            yield db
-
-    def put_once(self, name: str, value: Any) -> bool:
-        """Write an attribute of the study, unless it has one of that name."""
-        row = models.StudyUserAttributeModel(
-            study_id=self._study, key=name, value_json=json.dumps(value)
-        )
-        try:
-            with self._transaction() as db:
-                db.add(row)
-        except LOST as error:
-            if not any(isinstance(e, exc.IntegrityError) for e in (error, error.__cause__)):
-                raise
-            return False
-        return True
-
-    def decide(
-        self, trial: int, params: Mapping[str, Any], distributions: Mapping[str, Any]
-    ) -> bool:
-        """Write all choices of a trial."""
-        with self._transaction() as db:
-            if not _hold(db, trial, TrialState.RUNNING):
-                return False
-            db.add_all(_choices(trial, params, distributions))
-        return True
-
-    def claim(
-        self,
-        trial: int,
-        driver: tuple[str, str],
-        params: Mapping[str, Any],
-        distributions: Mapping[str, Any],
-    ) -> bool:
-        """Begin a trial that waits in the queue, with all its choices, for one driver.
-
-        `driver`: a system attribute of the trial and its value.
-        """
-        found, (key, value) = models.TrialModel, driver
-        waiting = update(found).where(found.trial_id == trial, found.state == TrialState.WAITING)
-        now = datetime.now(UTC).replace(tzinfo=None)
-        values = {"state": TrialState.RUNNING, "_datetime_start_utc": now}
-        with self._transaction() as db:
-            held = db.execute(waiting.values(values), execution_options=_PLAIN)
-            if not held.rowcount:  # type: ignore[attr-defined]
-                return False
-            db.add_all(_choices(trial, params, distributions))
-            attribute = models.TrialSystemAttributeModel
-            db.add(attribute(trial_id=trial, key=key, value_json=json.dumps(value)))
-        return True
-
-    def report(self, trial: int, step: int, value: float, attributes: Mapping[str, Any]) -> bool:
-        """Write what a trial shows at a step."""
-        with self._transaction() as db:
-            if not _hold(db, trial, TrialState.RUNNING):
-                return False
-            self._storage._set_trial_intermediate_value_without_commit(db, trial, step, value)
-            _attributes(db, trial, attributes)
-        return True
-
-    def finish(
-        self,
-        trial: int,
-        state: TrialState,
-        values: Sequence[float] | None,
-        attributes: Mapping[str, Any],
-    ) -> bool:
-        """End a trial with all that is known of it."""
-        with self._transaction() as db:
-            if not _hold(db, trial, state):
-                return False
-            _attributes(db, trial, attributes)
-            for objective, value in enumerate(values or ()):
-                stored, kind = models.TrialValueModel.value_to_stored_repr(value)
-                db.add(
-                    models.TrialValueModel(
-                        trial_id=trial, objective=objective, value=stored, value_type=kind
-                    )
-                )
-        return True
-
-    def replace(
-        self,
-        trial: int,
-        attributes: Mapping[str, Any],
-        heir: FrozenTrial | None,
-        unless: tuple[str, Any],
-    ) -> int | None:
-        """Fail a trial and begin its heir; return the heir's number, -1 if it needs none.
-
-        `unless`: an attribute of the study and its value; if it is another by now, or the trial
-        has ended, nothing is done and None returned. `heir`: a running trial. `attributes`: of
-        the failed one; "{}" in its reason becomes the heir's number.
-        """
-        key, value = unless
-        attribute = models.StudyUserAttributeModel
-        with self._transaction() as db:
-            # in the order in which all take their locks: the study, its attribute, the trial
-            models.StudyModel.find_or_raise_by_id(self._study, db, for_update=True)
-            same = (attribute.key == key, attribute.value_json == json.dumps(value))
-            mine = update(attribute).where(attribute.study_id == self._study, *same)
-            held = db.execute(mine.values(key=key), execution_options=_PLAIN)
-            if not held.rowcount or not _hold(db, trial, TrialState.FAIL):  # type: ignore[attr-defined]
-                return None
-            number = -1
-            if heir:
-                begun = self._storage._get_prepared_new_trial(self._study, heir, db)
-                number = int(begun.number)
-            reason = attributes["reason"].format(number)
-            _attributes(db, trial, {**attributes, "reason": reason})
-        return number
-
-
-def _choices(
-    trial: int, params: Mapping[str, Any], distributions: Mapping[str, Any]
-) -> list[models.TrialParamModel]:
-    """Return the rows of a trial's choices."""
-    return [
-        models.TrialParamModel(
-            trial_id=trial,
-            param_name=name,
-            param_value=distributions[name].to_internal_repr(value),
-            distribution_json=distribution_to_json(distributions[name]),
-        )
-        for name, value in params.items()
-    ]
-
-
-_PLAIN = {"synchronize_session": False}
-
-
-def _hold(db: Session, trial: int, state: TrialState) -> bool:
-    """Set the state of a running trial, and keep others from it up to the end of the transaction.
-
-    Return False if it runs no more: another driver has ended it.
-    """
-    found = models.TrialModel
-    running = update(found).where(found.trial_id == trial, found.state == TrialState.RUNNING)
-    values: dict[str, Any] = {"state": state}
-    if state.is_finished():
-        values["_datetime_complete_utc"] = datetime.now(UTC).replace(tzinfo=None)
-    done = db.execute(running.values(values), execution_options=_PLAIN)
-    return bool(done.rowcount)  # type: ignore[attr-defined]
-
-
-def _attributes(db: Session, trial: int, attributes: Mapping[str, Any]) -> None:
-    """Write attributes of a trial, new or changed."""
-    model = models.TrialUserAttributeModel
-    there = {str(row.key): row for row in model.where_trial_id(trial, db)}
-    for key, value in attributes.items():
-        text = json.dumps(value)
-        if key in there:
-            there[key].value_json = text
-        else:
-            db.add(model(trial_id=trial, key=key, value_json=text))

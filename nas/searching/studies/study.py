@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
@@ -16,13 +16,13 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
-from optuna.storages import JournalStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.core.errors import RunError
 from nas.core.registry import guard
 from nas.interfaces import RECORD, SCORED, VIRTUAL, Choices, Metrics, Option, Rung, Trial
-from nas.searching.studies.journal import GroupedFile, open_journal, read_only
+from nas.searching.studies.journal import open_journal, read_only
 
 Direction = Literal["maximize", "minimize"]
 SEARCH, RANDOM = "search", "random search"
@@ -37,6 +37,7 @@ STATES = {
     "failed": TrialState.FAIL,
     "dropped": TrialState.FAIL,
 }
+UNTOLD = "its driver left, or gave no heartbeats"
 # Optuna's NSGA-II breeds from trials with a generation only (tests/searching/test_warm_start.py)
 FIRST_GENERATION = {"NSGAIISampler:generation": 0}
 
@@ -80,8 +81,8 @@ class Log(Protocol):
         Both are of one moment. The choices are empty while a proposal is being made.
         """
 
-    def inherit(self, room: int) -> list[Heir]:
-        """Take over up to so many trials of drivers that died; each is taken over once."""
+    def origin(self, number: int) -> Heir | None:
+        """Return what a proposal from the queue goes on with, if it was a dead driver's."""
 
     def importances(self) -> dict[str, float]:
         """Return how much each choice matters to the first objective, most first, summing to 1."""
@@ -113,9 +114,8 @@ class Journal:
         return task_seconds(self._complete())
 
     def _complete(self) -> list[Trial]:
-        studies = [study._study_id for study in self.storage.get_all_studies()]
-        frozen = [t for s in studies for t in self.storage.get_all_trials(s, deepcopy=False)]
-        return [trial_of(t) for t in frozen if t.state is TrialState.COMPLETE]
+        found = [t for trials in _trials_by_study(self.storage).values() for t in trials]
+        return [trial_of(t) for t in found if t.state is TrialState.COMPLETE]
 
     def log(
         self,
@@ -141,12 +141,12 @@ class Journal:
                     "space was changed, or the journal is another run's: name another run"
                 )
         self.backend.flush()
-        return JournalLog(study, self.storage, self.backend)
+        return StudyLog(study, self.storage, self.backend.flush)
 
     def _study(self, name: str, directions: Sequence[Direction], **parts: Any) -> optuna.Study:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         parts = {**parts, "storage": self.storage, "study_name": name}
-        if any(name == study.study_name for study in self.storage.get_all_studies()):
+        if name in optuna.get_all_study_names(self.storage):
             return optuna.load_study(**parts)
         return optuna.create_study(**parts, directions=directions)
 
@@ -197,61 +197,81 @@ def read_journal(path: Path) -> Kept:
     storage = read_only(path)
     choices: dict[str, tuple[Option, ...]] = {}
     studies: dict[str, list[Trial]] = {}
-    for study in storage.get_all_studies():
-        trials = storage.get_all_trials(study._study_id, deepcopy=False)
+    for name, trials in _trials_by_study(storage).items():
         finished = [t for t in trials if t.state.is_finished() and t.datetime_complete]
         finished.sort(key=lambda t: (t.datetime_complete, t.number))
-        studies[study.study_name] = [trial_of(trial) for trial in finished]
+        studies[name] = [trial_of(trial) for trial in finished]
         for trial in finished:
             found = trial.distributions.items()
             choices = choices or {name: tuple(getattr(d, "choices", ())) for name, d in found}
     return Kept(choices, studies)
 
 
-class JournalLog:
-    """A study of a journal, of this process alone."""
+def _trials_by_study(storage: BaseStorage) -> dict[str, list[FrozenTrial]]:
+    """Return the trials of each study of a storage."""
+    names = optuna.get_all_study_names(storage)
+    studies = {name: optuna.load_study(study_name=name, storage=storage) for name in names}
+    return {name: study.get_trials(deepcopy=False) for name, study in studies.items()}
+
+
+class StudyLog:
+    """A study that nobody else writes, in any storage; `flush` is called once a write is whole."""
 
     shared = False
 
-    def __init__(self, study: optuna.Study, storage: JournalStorage, backend: GroupedFile) -> None:
-        self.study, self._storage, self._backend = study, storage, backend
+    def __init__(
+        self, study: optuna.Study, storage: BaseStorage, flush: Callable[[], None] = lambda: None
+    ) -> None:
+        self.study, self._storage, self._flush = study, storage, flush
         self._id = storage.get_study_id_from_name(study.study_name)
+        if observe := getattr(study.sampler, "observe", None):
+            observe(study)  # nas.searching.samplers
+
+    def trial_id(self, number: int) -> int:
+        """Return what the storage calls a trial."""
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def ask(self, distributions: dict[str, BaseDistribution]) -> tuple[int, Choices]:
         """Return the number and choices of a new proposal, on file before it is evaluated."""
+        trial = self.study.ask()
+        return trial.number, self.suggest(trial, distributions)
+
+    def suggest(self, trial: optuna.Trial, distributions: dict[str, BaseDistribution]) -> Choices:
+        """Return the choices of a trial that was begun, on file."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            trial = self.study.ask()
             # Samplers are not asked for the choices of one from the queue, but mark here what they
             # learn from. Before the choices: what comes after them is cut after a kill.
-            _ = trial.relative_params
+            if not trial.params:
+                _ = trial.relative_params
             for name, kind in distributions.items():
                 trial.suggest_categorical(name, cast(CategoricalDistribution, kind).choices)
-        self._backend.flush()
-        return trial.number, trial.params
+        self._flush()
+        return trial.params
 
     def enqueue(self, points: Sequence[Choices]) -> None:
         """Have these points proposed next, in this order; none that was proposed before."""
-        enqueue(self.study, points)
-        self._backend.flush()
+        for choices in points:
+            self.study.enqueue_trial(choices, skip_if_exists=True)
+        self._flush()
 
     def tell(self, trial: Trial) -> bool:
-        """Record what came of a proposal."""
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
-        for name, value in attributes_of(trial).items():
-            self._storage.set_trial_user_attr(trial_id, name, value)
+        """Record what came of a proposal; False if it has ended otherwise already."""
+        trial_id, told = self.trial_id(trial.number), attributes_of(trial)
+        for name in sorted(told, key="state".__eq__):  # at last what says that the rest is there
+            self._storage.set_trial_user_attr(trial_id, name, told[name])
         state = STATES[trial.state]
         values = list(trial.values) if state is TrialState.COMPLETE else None
-        self.study.tell(trial.number, values, state=state)
-        self._backend.flush()
-        return True
+        ended = self.study.tell(trial.number, values, state=state, skip_if_finished=True)
+        self._flush()
+        return ended.state is state
 
     def report(self, number: int, rung: Rung) -> bool:
         """Record what a training shows after some epochs; tell whether the pruner stops it.
 
-        The decision is on file together with the report, or neither is.
+        In a journal the decision is on file together with the report, or neither is.
         """
-        trial_id = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        trial_id = self.trial_id(number)
         before = self._storage.get_trial(trial_id).user_attrs.get("rungs", [])
         self._storage.set_trial_user_attr(trial_id, "rungs", [*before, dataclasses.asdict(rung)])
         self._storage.set_trial_intermediate_value(trial_id, rung.epochs, rung.reward)
@@ -269,12 +289,12 @@ class JournalLog:
         return [trial_of(t) for t in frozen if t.state.is_finished()]
 
     def look(self) -> tuple[list[Trial], dict[int, Choices]]:
-        """Return nothing: nobody else writes a journal."""
+        """Return nothing."""
         return [], {}
 
-    def inherit(self, room: int) -> list[Heir]:
-        """Return nothing: nobody else writes a journal."""
-        return []
+    def origin(self, number: int) -> Heir | None:
+        """Return None."""
+        return None
 
     def importances(self) -> dict[str, float]:
         """Return how much each choice matters to the first objective, most first, summing to 1."""
@@ -282,12 +302,6 @@ class JournalLog:
 
     def close(self) -> None:
         """Do nothing: all is on file."""
-
-
-def enqueue(study: optuna.Study, points: Sequence[Choices]) -> None:
-    """Have these points proposed next, in this order; none that was proposed before."""
-    for choices in points:
-        study.enqueue_trial(choices, skip_if_exists=True)
 
 
 def importances(study: optuna.Study) -> dict[str, float]:
@@ -316,15 +330,19 @@ def attributes_of(trial: Trial) -> dict[str, Any]:
 def trial_of(frozen: FrozenTrial) -> Trial:
     """Return a trial as the rest of the house knows it."""
     attributes = frozen.user_attrs
+    died = frozen.state is TrialState.FAIL  # but for what was told
+    state = attributes.get("state", "dropped" if died else "failed")
+    if died and STATES.get(state) is not frozen.state:
+        state = "dropped"  # its driver died in the middle of telling
     return Trial(
         number=frozen.number,
-        state=attributes.get("state", "failed"),
+        state=state,
         choices=dict(frozen.params),
         arch_id=attributes.get("arch_id", ""),
         metrics={k: v for k, v in attributes.items() if k not in RECORD},
         # of a pruned trial optuna makes the last report its value
         values=tuple(frozen.values) if frozen.state is TrialState.COMPLETE else (),
-        reason=attributes.get("reason", ""),
+        reason=attributes.get("reason", UNTOLD if state == "dropped" else ""),
         seconds=attributes.get("seconds", 0.0),
         rungs=tuple(Rung(**rung) for rung in attributes.get("rungs", ())),
         place=attributes.get("place", ""),
