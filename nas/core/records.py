@@ -7,7 +7,7 @@ import functools
 import html
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, Union
 
@@ -35,16 +35,20 @@ class Table(typing.NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Record(Mapping[str, Any]):
+class Record(dict[str, Any]):
     """A result: attributes that are called as the keys of its JSON.
 
-    It reads as the mapping that verbs returned before, too, for one version more: `result["best"]`
-    is `result.to_dict()["best"]`.
+    For one version more it is the dictionary that verbs returned before, too, so that scripts which
+    read `result["best"]` or write `json.dumps(result)` still run.
     """
+
+    def __post_init__(self) -> None:
+        super().update(self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON data, as `--json` prints it."""
-        return {key: self[key] for key in self}
+        known = {key: (f, getattr(self, f.name)) for key, f in _fields(type(self)).items()}
+        return {key: plain(value) for key, (f, value) in known.items() if not _left_out(f, value)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -54,20 +58,6 @@ class Record(Mapping[str, Any]):
             LookupError, TypeError, ValueError: it is not of this kind.
         """
         return typing.cast(Self, _record(cls, data))
-
-    def __getitem__(self, key: str) -> Any:
-        field = _fields(type(self))[key]
-        value = getattr(self, field.name)
-        if _left_out(field, value):
-            raise KeyError(key)
-        return plain(value)
-
-    def __iter__(self) -> Iterator[str]:
-        fields = _fields(type(self)).items()
-        return (key for key, field in fields if not _left_out(field, getattr(self, field.name)))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
 
     def __repr__(self) -> str:
         told = ", ".join(f"{name}={_short(value)}" for name, value in self._summary().items())

@@ -14,16 +14,18 @@ import nas
 from nas.core import run_folder
 from nas.core.errors import MissingError, NasError, RunError
 from nas.core.quoting import command
-from nas.models.arch import Arch
 from nas.reporting import pictures
 from nas.reporting.html import data, family, scale, search, train
 from nas.reporting.html.markup import render
+from nas.scaling.result import ScaleResult
 from nas.searching.result import SearchResult
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
 CURVES, MATRIX = "results.png", "confusion_matrix.png"
 TABLES = ("trials.csv", "random.csv", "pareto.csv", "importance.csv", "family.csv")
+# what a result that was edited raises where it is read
+WRONG = (LookupError, TypeError, ValueError, AttributeError)
 FILES = (
     *TABLES,
     "results.csv",
@@ -71,8 +73,13 @@ def _write_beside(folder: Path) -> None:
     result = _json(folder / RESULT)
     if "members" not in result:
         return
-    others = [folder.parent / Path(o["run"]).name for o in families_beside(folder, result)]
-    base = Path(str(result.get("base")))
+    with contextlib.suppress(*WRONG):
+        _write_around(folder, ScaleResult.from_dict(result))
+
+
+def _write_around(folder: Path, result: ScaleResult) -> None:
+    others = [folder.parent / other.run.name for other in families_beside(folder, result)]
+    base = Path(result.base)
     if base.is_absolute() and (base / "best").is_dir():
         others.append(base)
     for other in others:
@@ -105,12 +112,13 @@ def write(folder: Path, say: Callable[[str], None] = lambda text: None) -> Path:
                 _draw(found, say)
             page = train.page(found)
         elif "members" in result:
-            page = scale.page(result, env, families_beside(folder, result))
+            made = ScaleResult.from_dict(result)
+            page = scale.page(made, env, families_beside(folder, made))
         else:
             found_search = SearchResult.from_dict(result)
             family_made = _family(folder, found_search)
             page = search.page(data.read(folder, found_search, args, env), family_made)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except WRONG as error:
         raise RunError(
             f"{folder / RESULT} lacks what a report needs ({type(error).__name__}: {error}); "
             "was it edited?"
@@ -171,21 +179,22 @@ def _family(folder: Path, result: SearchResult) -> dict[str, object] | None:
         except NasError:  # another run's damage is not this one's
             continue
         if "members" in made:
-            same = Arch.from_dict(made["baseline"]["arch"]).id == result.best.arch.id
-            return scale.in_search(made, same)
+            found = ScaleResult.from_dict(made)
+            return scale.in_search(found, found.baseline.arch.id == result.best.arch.id)
     return None
 
 
-def families_beside(folder: Path, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+def families_beside(folder: Path, result: ScaleResult) -> list[ScaleResult]:
     """Return the other trained families of a run's base, of each rule the latest."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, ScaleResult] = {}
     for other in run_folder.runs("scale", folder.resolve().parent.parent):
         try:
             made = _result(other) if other.resolve() != folder.resolve() else {}
-        except NasError:  # another run's damage is not this one's
+            theirs = ScaleResult.from_dict(made) if "members" in made else None
+        except (NasError, *WRONG):  # another run's damage is not this one's
             continue
-        if "members" in made and family.comparable(result, made):
-            found[made["rule"]] = made
+        if theirs and family.comparable(result, theirs):
+            found[theirs.rule] = theirs
     return list(found.values())
 
 

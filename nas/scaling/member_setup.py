@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +16,8 @@ from nas.core.units import format_bytes
 from nas.data.dataset import Dataset, open_asked
 from nas.data.splits import make_splits
 from nas.interfaces import EvaluatorSpec
-from nas.models.arch import Arch
 from nas.models.cost import count
+from nas.scaling.result import Member
 from nas.scaling.settings import ScaleSettings
 from nas.scaling.setup import Setup
 from nas.training import auto
@@ -27,7 +27,6 @@ from nas.training.settings import TrainSettings
 from nas.training.setup import check_policy
 
 EVALUATOR, RECIPE, ARCH = "member", NAME, "arch.json"
-Row = Mapping[str, Any]
 
 
 def fitted_to_data(setup: Setup) -> Setup:
@@ -142,12 +141,12 @@ def recipe_options(phi: float, recipe: Recipe) -> dict[str, Any]:
     return {"magnitude": min(30, max(0, round(y0 + (phi - x0) / (x1 - x0) * (y1 - y0))))}
 
 
-def memory_needed(member: Row, images: int) -> int:
+def memory_needed(member: Member, images: int) -> int:
     """Return the estimated bytes of training on so many images at a time, in float32."""
-    return int(member["training_bytes"] + images * member["training_bytes_per_image"])
+    return member.training_bytes + images * member.training_bytes_per_image
 
 
-def advice(member: Row, images: int, memory: float, parts: int = 1) -> str:
+def advice(member: Member, images: int, memory: float, parts: int = 1) -> str:
     """Return in one line what makes a member fit into so much memory; "" if it fits.
 
     `parts`: in which a step goes through the device already.
@@ -155,10 +154,10 @@ def advice(member: Row, images: int, memory: float, parts: int = 1) -> str:
     need = memory_needed(member, images)
     if need <= memory:
         return ""
-    left = memory - member["training_bytes"]
-    fit = int(left // member["training_bytes_per_image"]) if left > 0 else 0
+    left = memory - member.training_bytes
+    fit = int(left // member.training_bytes_per_image) if left > 0 else 0
     start = (
-        f"{member['name']}: by estimate {format_bytes(need)} for {images} images at a time, and "
+        f"{member.name}: by estimate {format_bytes(need)} for {images} images at a time, and "
         f"there are {format_bytes(memory)}"
     )
     if fit >= 1:
@@ -179,7 +178,7 @@ class Plan:
 
     setup: Setup
     folder: Path
-    rows: Sequence[Row]
+    rows: Sequence[Member]
     dataset: Dataset
 
     @cached_property
@@ -226,7 +225,7 @@ class Plan:
         return math.ceil(self.batch / parts)
 
 
-def plan_of(setup: Setup, folder: Path, rows: Sequence[Row]) -> Plan:
+def plan_of(setup: Setup, folder: Path, rows: Sequence[Member]) -> Plan:
     """Return the plan of a setup, its data opened.
 
     Raises:
@@ -249,19 +248,19 @@ def work_of(plan: Plan) -> EvaluatorSpec:
     return EvaluatorSpec(EVALUATOR, options)
 
 
-def begin(plan: Plan, row: Row) -> None:
+def begin(plan: Plan, row: Member) -> None:
     """Make a member's folder one of `nas train`, which only has to be gone on with."""
-    folder, chosen = (plan.folder / row["name"]).resolve(), plan.setup.settings
+    folder, chosen = (plan.folder / row.name).resolve(), plan.setup.settings
     arguments = TrainSettings.model_validate(
         {
             "data": chosen.data or "",
             "image_column": chosen.image_column,
             "label_column": chosen.label_column,
             "download": chosen.download,
-            "imgsz": row["resolution"],
+            "imgsz": row.resolution,
             "recipe": chosen.recipe or RECIPE,
             "recipe_options": {
-                **recipe_options(row["phi"], plan.recipe),
+                **recipe_options(row.phi, plan.recipe),
                 **chosen.recipe_options,
             },
             "epochs": plan.epochs,
@@ -273,18 +272,18 @@ def begin(plan: Plan, row: Row) -> None:
         }
     )
     run_folder.write_args(folder, {"arch": str(folder / ARCH), **arguments.model_dump()})
-    run_folder.write_text(folder / ARCH, Arch.from_dict(row["arch"]).to_json() + "\n")
+    run_folder.write_text(folder / ARCH, row.arch.to_json() + "\n")
 
 
-def opening(plan: Plan, due: Sequence[Row]) -> str:
-    names = ", ".join(row["name"] for row in due)
+def opening(plan: Plan, due: Sequence[Member]) -> str:
+    names = ", ".join(row.name for row in due)
     return (
         f"training {names} on {plan.dataset.name}, {plan.epochs} epochs, recipe "
         f"{plan.recipe.name}, {plan.batch} images a step"
     )
 
 
-def warnings(plan: Plan, due: Sequence[Row]) -> list[str]:
+def warnings(plan: Plan, due: Sequence[Member]) -> list[str]:
     """Return a line for each member that will hardly fit into this machine's memory."""
     from nas.hardware.facts import training_memory
 
@@ -292,5 +291,5 @@ def warnings(plan: Plan, due: Sequence[Row]) -> list[str]:
     if chosen.executor != "local" or chosen.grad_checkpointing:
         return []  # other machines are not asked; of what is computed again there is no estimate
     memory, parts = training_memory(chosen.accelerator), chosen.accumulate or 1
-    lines = (advice(row, plan.per_step(row["name"]), memory, parts) for row in due)
+    lines = (advice(row, plan.per_step(row.name), memory, parts) for row in due)
     return [line for line in lines if line]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from nas.data.identity import unchanged, way_back
 from nas.evaluation.run_all import run_all
 from nas.interfaces import Outcome, Task
 from nas.models.arch import Arch
+from nas.scaling.family_card import placed
 from nas.scaling.member_setup import (
     ARCH,
     Plan,
-    Row,
     begin,
     memory_needed,
     opening,
@@ -27,8 +27,8 @@ from nas.scaling.member_setup import (
     work_of,
 )
 from nas.scaling.progress import Progress
+from nas.scaling.result import Member, MemberTraining, ScaleResult, TrainedOn
 from nas.scaling.setup import INTERRUPTED, ScalingProgress, Setup, Stop, open_executor
-from nas.training import model_card
 
 MEMBER, RESULT, LATENCY, CARD, SCHEMA = "member.json", "result.json", "latency.json", "README.md", 1
 DATA = "data.json"  # of a training: the images that it is of
@@ -61,57 +61,54 @@ COLUMNS = (
 
 
 def train_members(
-    setup: Setup, folder: Path, rows: Sequence[Row], screen: ScalingProgress, stop: Stop
-) -> tuple[dict[str, Any], NasError | None]:
-    """Train every member that is not on file; return what the result of a scaling gains.
+    setup: Setup, folder: Path, result: ScaleResult, screen: ScalingProgress, stop: Stop
+) -> tuple[ScaleResult, NasError | None]:
+    """Train every member that is not on file; return the result of a scaling with what they gave.
 
-    `members`: the rows, each with `training` where it is trained; `missing`: the reasons of those
-    that failed, by name; `stopped`: the reason to stop before the end, or ""; `trained_on`: what
-    makes accuracies of two families comparable. Beside it comes the error that no further member
+    Beside it comes the error that no further member
     would have escaped, as a full disk, to be raised once the rest is written; None: there is none.
 
     Raises:
         RunError: members on file were trained on other images.
         OptionError, MissingError: the data cannot be read.
     """
+    rows = result.members
     plan = plan_of(setup, folder, rows)
     _check_images(plan)
     twins = _twins(rows)
     for name, first in twins.items():
         screen.say(f"{name} is the same network as {first}: trained once")
     kept = _Members(plan, screen)
-    due = [row for row in rows if row["name"] not in twins and not kept.has(row)]
-    due.sort(key=lambda row: -row["flops"])
+    due = [row for row in rows if row.name not in twins and not kept.has(row)]
+    due.sort(key=lambda row: -row.flops)
     reason, error = "", None
     try:
         reason = _train(plan, due, kept, stop) if due else ""
     except NasError as caught:
         reason, error = str(caught), caught
-    found = [
-        _with_training(plan, row, twins.get(str(row["name"]), str(row["name"]))) for row in rows
-    ]
-    more = {
-        "members": found,
-        "missing": kept.missing,
-        "stopped": reason,
-        "trained_on": _alike(plan),
-    }
-    return more, error
+    told = replace(
+        result,
+        members=tuple(_with_training(plan, row, twins.get(row.name, row.name)) for row in rows),
+        missing=kept.missing,
+        stopped=reason,
+        trained_on=_alike(plan),
+    )
+    return told, error
 
 
-def _alike(plan: Plan) -> dict[str, Any]:
+def _alike(plan: Plan) -> TrainedOn:
     """Return what two families must have in common for their accuracies to be compared."""
     dataset, chosen = plan.dataset, plan.setup.settings
-    return {
-        "data": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "splits": {name: len(split) for name, split in dataset.splits.items()},
-        "recipe": plan.recipe.name,
-        "recipe_options": dict(chosen.recipe_options),
-        "epochs": plan.epochs,
-        "batch_size": plan.batch,
-        "seed": chosen.seed,
-    }
+    return TrainedOn(
+        data=dataset.name,
+        fingerprint=dataset.fingerprint,
+        splits={name: len(split) for name, split in dataset.splits.items()},
+        recipe=plan.recipe.name,
+        recipe_options=dict(chosen.recipe_options),
+        epochs=plan.epochs,
+        batch_size=plan.batch,
+        seed=chosen.seed,
+    )
 
 
 def _check_images(plan: Plan) -> None:
@@ -120,7 +117,7 @@ def _check_images(plan: Plan) -> None:
     Raises:
         RunError: it was not.
     """
-    for path in (plan.folder / row["name"] / name for row in plan.rows for name in (MEMBER, DATA)):
+    for path in (plan.folder / row.name / name for row in plan.rows for name in (MEMBER, DATA)):
         before = _object(path).get("fingerprint")
         if not unchanged(before, plan.dataset):
             raise RunError(
@@ -138,15 +135,15 @@ def _object(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _twins(rows: Sequence[Row]) -> dict[str, str]:
+def _twins(rows: Sequence[Member]) -> dict[str, str]:
     """Return for each member that an earlier one equals in all but its name, that one's name."""
-    first: dict[str, str] = {}
+    first: dict[Arch, str] = {}
     twins = {}
     for row in rows:
-        key = repr({k: v for k, v in row["arch"].items() if k != "name"})
+        key = replace(row.arch, name="")
         if key in first:
-            twins[row["name"]] = first[key]
-        first.setdefault(key, row["name"])
+            twins[row.name] = first[key]
+        first.setdefault(key, row.name)
     return twins
 
 
@@ -158,24 +155,24 @@ class _Members:
     screen: ScalingProgress
     missing: dict[str, str] = field(default_factory=dict)
 
-    def has(self, row: Row) -> bool:
+    def has(self, row: Member) -> bool:
         """Tell whether a member is trained and measured."""
-        found = _object(self.plan.folder / row["name"] / MEMBER)
-        return _valid(found) and found["arch_id"] == _id(row)
+        found = _object(self.plan.folder / row.name / MEMBER)
+        return _valid(found) and found["arch_id"] == row.arch.id
 
-    def __contains__(self, item: tuple[Row, Task]) -> bool:
+    def __contains__(self, item: tuple[Member, Task]) -> bool:
         return self.has(item[0])
 
-    def finish(self, row: Row, task: Task, outcome: Outcome) -> None:
+    def finish(self, row: Member, task: Task, outcome: Outcome) -> None:
         """Keep what came of a member, and tell of it."""
         if outcome.error:
-            self.missing[row["name"]] = outcome.error.removeprefix("NasError: ")
+            self.missing[row.name] = outcome.error.removeprefix("NasError: ")
         else:
             _keep(self.plan, row, outcome)
-        self.screen.say(_ending(row["name"], outcome))
+        self.screen.say(_ending(row.name, outcome))
 
 
-def _valid(found: Row) -> bool:
+def _valid(found: Mapping[str, Any]) -> bool:
     """Tell whether a member.json holds all that is read of it."""
     metrics = found.get("metrics")
     return (
@@ -186,29 +183,26 @@ def _valid(found: Row) -> bool:
     )
 
 
-def _id(row: Row) -> str:
-    return Arch.from_dict(row["arch"]).id
-
-
-def _with_training(plan: Plan, row: Row, name: str) -> dict[str, Any]:
+def _with_training(plan: Plan, row: Member, name: str) -> Member:
     """Return a row with what the training of the member of this name gave, if it is on file."""
     found = _object(plan.folder / name / MEMBER)
-    if not _valid(found) or found["arch_id"] != _id(row):
-        return dict(row)
-    return {**row, "training": {**found["metrics"], **{key: found[key] for key in WHERE}}}
+    if not _valid(found) or found["arch_id"] != row.arch.id:
+        return row
+    told = {**found["metrics"], **{key: found[key] for key in WHERE}}
+    return replace(row, training=MemberTraining.from_dict(told))
 
 
-def _train(plan: Plan, due: Sequence[Row], kept: _Members, stop: Stop) -> str:
+def _train(plan: Plan, due: Sequence[Member], kept: _Members, stop: Stop) -> str:
     """Train members; return why some are left undone, "" for none."""
     screen = kept.screen
     if reason := stop():
         return reason
     for row in due:
-        path = plan.folder / row["name"] / MEMBER
+        path = plan.folder / row.name / MEMBER
         if path.exists() and not _valid(_object(path)):
             screen.say(f"{path} is damaged: measured again; what was trained stays")
-        if aside := put_aside(plan.folder / row["name"], _id(row)):
-            screen.say(f"{row['name']} is another network than before, which is kept as {aside}")
+        if aside := put_aside(plan.folder / row.name, row.arch.id):
+            screen.say(f"{row.name} is another network than before, which is kept as {aside}")
         begin(plan, row)
     for line in (opening(plan, due), *warnings(plan, due)):
         screen.say(line)
@@ -216,7 +210,7 @@ def _train(plan: Plan, due: Sequence[Row], kept: _Members, stop: Stop) -> str:
     executor = open_executor(plan.setup, work_of(plan), plan.folder)
     screen.patient = False  # a training keeps what it has done when it is told to end
     try:
-        with Progress([plan.folder / row["name"] for row in due], plan.epochs, screen.say):
+        with Progress([plan.folder / row.name for row in due], plan.epochs, screen.say):
             return run_all(tasks, executor, kept, stop, patient=False)
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -237,16 +231,16 @@ def put_aside(folder: Path, arch_id: str) -> str:
     return other.name
 
 
-def _task(plan: Plan, number: int, row: Row) -> Task:
+def _task(plan: Plan, number: int, row: Member) -> Task:
     chosen = plan.setup.settings
     return Task(
         number,
-        dict(row["arch"]),
+        row.arch.to_dict(),
         chosen.seed,
         plan.epochs,
-        str((plan.folder / row["name"]).resolve()),
+        str((plan.folder / row.name).resolve()),
         chosen.trial_time_limit or 0.0,
-        plan.gpus(row["name"]),
+        plan.gpus(row.name),
     )
 
 
@@ -260,18 +254,18 @@ def _trained_as(folder: Path) -> str:
     return ""
 
 
-def _keep(plan: Plan, row: Row, outcome: Outcome) -> None:
+def _keep(plan: Plan, row: Member, outcome: Outcome) -> None:
     """Write what came of a member, which says that it is trained and measured."""
-    folder = plan.folder / row["name"]
+    folder = plan.folder / row.name
     run_folder.write_json(
         folder / MEMBER,
         {
             "schema": SCHEMA,
-            "member": row["name"],
-            "arch_id": _id(row),
+            "member": row.name,
+            "arch_id": row.arch.id,
             "fingerprint": plan.dataset.fingerprint,
             "metrics": outcome.metrics,
-            "memory_estimate": memory_needed(row, plan.per_step(row["name"])),
+            "memory_estimate": memory_needed(row, plan.per_step(row.name)),
             "device": run_folder.read_object(folder / RESULT, "device")["device"],
             "latency_device": run_folder.read_object(folder / LATENCY, "device")["device"],
             "place": outcome.place,
@@ -280,21 +274,20 @@ def _keep(plan: Plan, row: Row, outcome: Outcome) -> None:
     )
 
 
-def cells(result: Row, member: Row) -> list[Any]:
+def cells(result: ScaleResult, member: Member) -> list[Any]:
     """Return a member's cells of COLUMNS, empty ones where it is not trained."""
-    problem = {"problem": result["missing"].get(member["name"], "")}
-    found = {**member.get("training", {}), **problem}
+    problem = {"problem": (result.missing or {}).get(member.name, "")}
+    found = {**(member.training or {}), **problem}
     return [found.get(column, "") for column in COLUMNS]
 
 
-def describe(folder: Path, result: Row) -> None:
+def describe(folder: Path, result: ScaleResult) -> None:
     """Write each trained member's place in the family into its model card."""
-    for member in result["members"]:
-        path = folder / member["name"] / CARD
-        if "training" in member and path.exists():
-            run_folder.write_text(
-                path, model_card.placed(path.read_text(encoding="utf-8"), result, member)
-            )
+    for member in result.members:
+        path = folder / member.name / CARD
+        if member.training and path.exists():
+            text = path.read_text(encoding="utf-8")
+            run_folder.write_text(path, placed(text, result, member, member.training))
 
 
 def _ending(name: str, outcome: Outcome) -> str:

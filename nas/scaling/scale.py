@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from nas.models.arch import Arch
 from nas.models.load import anchored, latest_search, load_arch, named
 from nas.scaling.fit import coefficients, fitting
 from nas.scaling.fit.setup import Plan, prepare_fit
+from nas.scaling.result import FamilyBase, Member, ScaleResult
 from nas.scaling.settings import (
     COEFFICIENTS,
     SHAPED,
@@ -58,8 +60,10 @@ def scale(
     screen: ScalingProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     **settings: Any,
-) -> dict[str, Any]:
-    """Scale a baseline; return what `nas scale --json` prints (`rule`, `members`, ...).
+) -> ScaleResult:
+    """Scale a baseline; return the family (`rule`, `members`, `run`, ...).
+
+    `to_dict()` of it is what `nas scale --json` prints.
 
     `base` is a search run, a baseline's name, an arch.json, an Arch or its data; without it the
     latest search under `project` is taken. `settings` are the command's flags with underscores:
@@ -99,7 +103,7 @@ def go_on(
     *,
     screen: ScalingProgress | None = None,
     interrupted: Callable[[], bool] = lambda: False,
-) -> dict[str, Any]:
+) -> ScaleResult:
     """Go on with a scaling, with the base and the settings that it was started with.
 
     `changed`: other values of settings of `nas.scaling.settings.FREE`, in force from now on.
@@ -214,7 +218,7 @@ def _scale(
     folder: Path,
     screen: ScalingProgress,
     interrupted: Callable[[], bool],
-) -> dict[str, Any]:
+) -> ScaleResult:
     def stop() -> str:
         return INTERRUPTED if interrupted() else ""
 
@@ -223,7 +227,7 @@ def _scale(
         found, stopped = fitting.settle(setup, plan, folder, screen, stop)
         if found is None:
             empty = _result(setup, folder, coefficients.PAPER, [])
-            return {**empty, "coefficients": None, "stopped": stopped}
+            return dataclasses.replace(empty, coefficients=None, stopped=stopped)
         if setup.settings.train:  # only now: coefficients belong to the base as it came
             from nas.scaling import member_setup
 
@@ -233,8 +237,7 @@ def _scale(
         if setup.settings.train:
             from nas.scaling import members
 
-            more, error = members.train_members(setup, folder, result["members"], screen, stop)
-            result |= more
+            result, error = members.train_members(setup, folder, result, screen, stop)
         # whatever no other member would have escaped, what is trained is told first
         with contextlib.suppress(*([NasError] if error else [])):
             _write(folder, result)
@@ -246,42 +249,41 @@ def _scale(
 
 def _result(
     setup: Setup, folder: Path, found: coefficients.Coefficients, members: list[compound.Member]
-) -> dict[str, Any]:
+) -> ScaleResult:
     arch, chosen = setup.arch, setup.settings
-    return {
-        "schema": SCHEMA,
-        "run": str(folder),
-        "base": setup.source,
-        "phi": chosen.phi,
-        "rule": chosen.rule,
-        "alpha": found.alpha,
-        "beta": found.beta,
-        "gamma": found.gamma,
-        "coefficients": found._asdict() if chosen.rule in SHAPED else None,
-        "fit": fitting.read(folder) if chosen.fit else None,
-        "fixed_ends": chosen.fixed_ends,
-        "stopped": "",
-        "baseline": {"name": arch.name, "arch": arch.to_dict(), **_costs(arch, arch)},
-        "members": [_row(member, arch) for member in members],
-    }
+    return ScaleResult(
+        schema=SCHEMA,
+        run=folder,
+        base=setup.source,
+        phi=chosen.phi,
+        rule=chosen.rule,
+        alpha=found.alpha,
+        beta=found.beta,
+        gamma=found.gamma,
+        coefficients=found if chosen.rule in SHAPED else None,
+        fit=fitting.read(folder) if chosen.fit else None,
+        fixed_ends=chosen.fixed_ends,
+        baseline=FamilyBase(name=arch.name, arch=arch, **_costs(arch, arch)),
+        members=tuple(_row(member, arch) for member in members),
+    )
 
 
-def _row(member: compound.Member, base: Arch) -> dict[str, Any]:
-    """Return one member as JSON data: multipliers as asked for, resolution in pixels."""
-    return {
-        "name": member.name,
-        "phi": member.phi,
-        "depth": member.requested.depth,
-        "width": member.requested.width,
-        "resolution": member.arch.resolution,
-        "requested_resolution": member.requested.resolution,
-        "rounded_depth": member.rounded.depth,
-        "rounded_width": member.rounded.width,
-        "rounded_resolution": member.rounded.resolution,
-        "two_to_phi": 2**member.phi,
+def _row(member: compound.Member, base: Arch) -> Member:
+    """Return one member: multipliers as asked for, resolution in pixels."""
+    return Member(
+        name=member.name,
+        phi=member.phi,
+        depth=member.requested.depth,
+        width=member.requested.width,
+        resolution=member.arch.resolution,
+        requested_resolution=member.requested.resolution,
+        rounded_depth=member.rounded.depth,
+        rounded_width=member.rounded.width,
+        rounded_resolution=member.rounded.resolution,
+        two_to_phi=2**member.phi,
         **_costs(member.arch, base),
-        "arch": member.arch.to_dict(),
-    }
+        arch=member.arch,
+    )
 
 
 def _costs(arch: Arch, base: Arch) -> dict[str, Any]:
@@ -296,18 +298,17 @@ def _costs(arch: Arch, base: Arch) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, result: dict[str, Any]) -> None:
-    for member in result["members"]:
-        arch = Arch.from_dict(member["arch"])
-        run_folder.write_text(folder / member["name"] / "arch.json", arch.to_json() + "\n")
+def _write(folder: Path, result: ScaleResult) -> None:
+    for member in result.members:
+        run_folder.write_text(folder / member.name / "arch.json", member.arch.to_json() + "\n")
     columns: tuple[str, ...] = COLUMNS
-    rows = [[member[column] for column in COLUMNS] for member in result["members"]]
-    if "trained_on" in result:
+    rows = [[member[column] for column in COLUMNS] for member in result.members]
+    if result.trained_on:
         from nas.scaling import members
 
         columns += members.COLUMNS
-        for row, member in zip(rows, result["members"], strict=True):
+        for row, member in zip(rows, result.members, strict=True):
             row += members.cells(result, member)
         members.describe(folder, result)
     run_folder.write_csv(folder / FAMILY, columns, rows)
-    run_folder.write_json(folder / RESULT, result)
+    run_folder.write_json(folder / RESULT, result.to_dict())

@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.core.quoting import command, markdown
-from nas.core.units import format_bytes, format_count
+from nas.core.units import format_count
 from nas.training.diagnosis import FIELD
 from nas.training.recipe import Recipe
 
-FAMILY = "## Its family"
 MOST_CLASSES = 20  # named in the text; config.json has all
 
 
@@ -73,40 +72,5 @@ def _use(result: Mapping[str, Any]) -> list[str]:
         "from nas.training.trained import load_trained",
         "",
         f"model, config = load_trained({result['run']!r})",
-        "```",
-    ]
-
-
-def placed(text: str, result: Mapping[str, Any], member: Mapping[str, Any]) -> str:
-    """Return a card with a member's place in its family at the end, in place of an earlier one."""
-    return "\n".join([text.partition(FAMILY)[0].rstrip(), "", *_family(result, member)]) + "\n"
-
-
-def _family(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[str]:
-    found, base = member["training"], result["baseline"]
-    memory = format_bytes(found["memory_bytes"]) if "memory_bytes" in found else "not measured"
-    others = ", ".join(other["name"] for other in result["members"])
-    home = f"{result['run']}/{found['member']}"
-    return [
-        FAMILY,
-        "",
-        f"Member {member['name']} (φ = {member['phi']:g}) of the family of "
-        f"{markdown(base['name'])} by the "
-        f"rule {result['rule']}: {others}.",
-        "",
-        f"- depth × {member['rounded_depth']:.3g}, width × {member['rounded_width']:.3g}, "
-        f"resolution × {member['rounded_resolution']:.3g} of the base; asked for were "
-        f"{member['depth']:.3g}, {member['width']:.3g} and {member['requested_resolution']:.3g}",
-        f"- {format_count(member['flops'])} multiply-adds, {member['flops_ratio']:.2f} times the "
-        f"base's (2^φ = {member['two_to_phi']:.4g})",
-        f"- latency of one image {found['latency_ms']:.2f} ms (p10 {found['latency_p10_ms']:.2f}, "
-        f"p90 {found['latency_p90_ms']:.2f}), on "
-        f"{found['latency_device']}; trained on {found['place'] or 'this machine'}, "
-        f"{found['device']}",
-        f"- memory of the training {memory}; estimate {format_bytes(found['memory_estimate'])} in "
-        "float32",
-        "",
-        "```bash",
-        command("nas", "export", home, "--format", "onnx"),
         "```",
     ]

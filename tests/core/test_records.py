@@ -1,7 +1,8 @@
 """Records: JSON in, attributes, the same JSON out; the mapping of before; what a notebook shows."""
 
 import json
-from dataclasses import dataclass
+import pickle
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,11 +67,13 @@ def test_json_comes_back_as_it_was_in_its_order() -> None:
     assert plain([whole]) == [DATA]
 
 
-def test_a_record_reads_as_the_mapping_that_it_was() -> None:
+def test_a_record_is_the_dictionary_that_it_was() -> None:
     whole = Whole.from_dict(DATA)
     assert whole["parts"][0]["class"] is None and {**whole} == DATA == whole
     assert list(whole) == list(DATA) and len(whole) == len(DATA) and "best" in whole
     assert whole.get("absent", 3) == 3 and dict(whole.items()) == DATA
+    assert json.dumps(whole) == json.dumps(DATA) and pickle.loads(pickle.dumps(whole)) == whole
+    assert replace(whole, at=Point(0.0, 0.0))["at"] == {"x": 0.0, "y": 0.0}
     part = whole.parts[1]
     assert "error" not in part and list(part) == ["name", "class"]
     with pytest.raises(KeyError, match="error"):

@@ -6,7 +6,9 @@ import random
 import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,6 +27,7 @@ from nas.reporting import report
 from nas.reporting.html import family as pages
 from nas.scaling import members
 from nas.scaling.member_setup import memory_needed, recipe_options
+from nas.scaling.result import ScaleResult
 from nas.scaling.scale import go_on, scale
 from nas.scaling.settings import ScaleSettings
 from nas.training.recipe import load_recipe
@@ -77,7 +80,7 @@ def test_every_member_is_a_train_run_with_its_measurements(
     home, result = trained
     assert (result["missing"], result["stopped"]) == ({}, "")
     images = result["trained_on"]["fingerprint"]
-    for member in result["members"]:
+    for member in ScaleResult.from_dict(result).members:
         folder = home / result["run"] / member["name"]
         found, theirs = member["training"], run_folder.read_json(folder / "result.json")
         assert found["accuracy"] == theirs["val"]["top1"]
@@ -112,8 +115,8 @@ def test_families_of_one_base_trained_alike_are_drawn_beside_each_other(
         on = {**result["trained_on"], **changed}
         rule = {"rule": "width", "run": f"runs/scale/{name}", "trained_on": on}
         run_folder.write_json(place / name / "result.json", {**result, **rule})
-    (found,) = report.families_beside(place / "f", result)
-    assert (found["rule"], found["run"]) == ("width", "runs/scale/wide")
+    (found,) = report.families_beside(place / "f", ScaleResult.from_dict(result))
+    assert (found.rule, str(found.run)) == ("width", "runs/scale/wide")
     page = report.write(place / "f").read_text()
     assert "of the same base trained alike: width, runs/scale/wide." in page
     assert '"name":"width"' in page and "Not trained yet" not in page
@@ -121,16 +124,20 @@ def test_families_of_one_base_trained_alike_are_drawn_beside_each_other(
 
 def test_latencies_of_other_devices_are_not_compared() -> None:
     spot = {"test_accuracy": 50.0, "test_accuracy_std": 1.0, "latency_ms": 3.0}
-    member = {"name": "b1", "flops": 9, "training": {**spot, "latency_device": "cpu"}}
-    family = {"members": [member]}
+    steady = SimpleNamespace(**spot, latency_device="cpu", latency_unrest=0.0)
+    member = SimpleNamespace(name="b1", flops=9, training=steady)
+    family: Any = SimpleNamespace(members=[member])
     assert [s.cost for s in pages._spots(family, "latency_ms", {"cpu"})] == [3.0]
     assert pages._spots(family, "latency_ms", {"cuda"}) == []
     assert [s.cost for s in pages._spots(family, "flops", {"cuda"})] == [9]
 
 
 def test_members_that_are_one_network_are_trained_once() -> None:
-    rows = [{"name": n, "arch": {"name": n, "stages": k}} for n, k in (("b1", 1), ("b2", 2))]
-    again = {"name": "b3", "arch": {"name": "b3", "stages": 1}}
+    def row(name: str, dropout: float) -> Any:
+        head = replace(TINY.head, dropout=dropout)
+        return SimpleNamespace(name=name, arch=replace(TINY, name=name, head=head))
+
+    rows, again = [row("b1", 0.1), row("b2", 0.2)], row("b3", 0.1)
     assert members._twins([*rows, again]) == {"b3": "b1"}
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,7 +75,7 @@ def lines(text: str) -> list[list[str]]:
 
 
 def test_a_member_that_does_not_fit_says_what_would() -> None:
-    member = {"name": "b7", "training_bytes": 10, "training_bytes_per_image": 100}
+    member: Any = SimpleNamespace(name="b7", training_bytes=10, training_bytes_per_image=100)
     assert advice(member, 4, 410) == ""
     assert "2 fit; --accumulate 2 or --grad-checkpointing" in advice(member, 4, 210)
     assert "1 fit; --accumulate 8 or" in advice(member, 4, 110, parts=2)

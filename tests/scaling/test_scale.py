@@ -1,5 +1,6 @@
 """Scale: the verb: its JSON, its files, its default base, its errors (rules: test_compound)."""
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -13,6 +14,7 @@ from nas.cli.commands.scale import attend
 from nas.core import run_folder
 from nas.core.errors import ArchError, OptionError, RunError
 from nas.reporting.terminal.scale import ScalingLines
+from nas.scaling.result import ScaleResult
 from nas.scaling.scale import COLUMNS, scale
 from nas.scaling.settings import ScaleSettings
 from nas.scaling.setup import Setup
@@ -158,11 +160,11 @@ def test_the_way_to_go_on_names_the_run_that_was_made(
 ) -> None:
     scale("resnet18", phi="1", name="fam")
 
-    def work(screen: ScalingLines, **_: Any) -> dict[str, Any]:
+    def work(screen: ScalingLines, **_: Any) -> ScaleResult:
         found = scale("resnet18", phi="1", name="fam", screen=screen)
         if pressed:
             raise KeyboardInterrupt
-        return {**found, "stopped": "interrupted"}
+        return dataclasses.replace(found, stopped="interrupted")
 
     assert attend(False, False, work) == 130
     assert capsys.readouterr().err.splitlines()[-1] == "resume with: nas resume runs/scale/fam2"

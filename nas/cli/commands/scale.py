@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from nas.reporting.terminal.tables import (
     say_resume,
     show,
 )
+
+if TYPE_CHECKING:
+    from nas.scaling.result import ScaleResult
 
 
 @with_settings("nas.scaling.settings:ScaleSettings")
@@ -46,7 +49,7 @@ def scale(
     return attend(as_json, quiet, lambda **seen: run_scale(base, **place, **chosen, **seen))
 
 
-def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> int:
+def attend(as_json: bool, quiet: bool, work: Callable[..., ScaleResult]) -> int:
     """Scale with lines of progress and Ctrl-C, print the result; return the exit code."""
     from nas.reporting.report import reported
     from nas.reporting.terminal import scale as screen
@@ -60,7 +63,7 @@ def attend(as_json: bool, quiet: bool, work: Callable[..., dict[str, Any]]) -> i
         say_resume(lines.run)
         return INTERRUPTED
     show(result, screen.show_family, as_json)
-    if result["stopped"]:
+    if result.stopped:
         say_resume(lines.run)
         return INTERRUPTED
     if lacks := screen.missing(result):

@@ -19,35 +19,34 @@ from nas.reporting.html.axes import plot
 from nas.reporting.html.drawing import block
 from nas.reporting.html.markup import Page, Table, command, date, escape, raised, signed
 from nas.reporting.terminal.scale import rounding_misses
+from nas.scaling.result import FamilyBase, Member, ScaleResult
 from nas.scaling.settings import COEFFICIENTS, SHAPED
 
 
-def page(
-    result: Mapping[str, Any], env: Mapping[str, Any], beside: Sequence[Mapping[str, Any]] = ()
-) -> Page:
+def page(result: ScaleResult, env: Mapping[str, Any], beside: Sequence[ScaleResult] = ()) -> Page:
     """Return the page of a family; `beside`: comparable ones, by other rules."""
-    base, members = result["baseline"], result["members"]
-    phis = [member["phi"] for member in members]
+    base, members = result.baseline, result.members
+    phis = [member.phi for member in members]
     reach = f"{len(members)} nets, φ {_phi(min(phis))} to {_phi(max(phis))}"
-    title = f"Family of {base['name']}: {reach if len(phis) > 1 else f'φ {_phi(phis[0])}'}"
+    title = f"Family of {base.name}: {reach if len(phis) > 1 else f'φ {_phi(phis[0])}'}"
     facts = [
-        ("Base", result["base"]),
+        ("Base", result.base),
         (
             "Costs",
-            f"{format_count(base['flops'])} multiply-adds, "
-            f"{format_count(base['params'])} parameters at {base['arch']['resolution']} px",
+            f"{format_count(base.flops)} multiply-adds, "
+            f"{format_count(base.params)} parameters at {base.arch.resolution} px",
         ),
-        ("Rule", result["rule"]),
+        ("Rule", result.rule),
         ("Coefficients", coefficients(result)),
         *_origin(result),
         ("Started", date(env)),
         ("Repeat", command(*_words(result))),
     ]
     context = {
-        "run": result["run"],
+        "run": str(result.run),
         "facts": facts,
-        "rule": _rule(result["rule"]),
-        "fit": fit.section(result.get("fit")),
+        "rule": _rule(result.rule),
+        "fit": fit.section(result.fit),
         "trained": family.section(result, beside),
         "family": _members(result),
         "stages": _stages(result),
@@ -55,28 +54,28 @@ def page(
     return Page("scale.html", title, context)
 
 
-def coefficients(result: Mapping[str, Any]) -> str:
+def coefficients(result: ScaleResult) -> str:
     """Return the coefficients with their product, or that the rule reads none."""
-    if result["rule"] not in SHAPED:
+    if result.rule not in SHAPED:
         return "the rule reads no coefficients"
-    alpha, beta, gamma = (float(result[name]) for name in COEFFICIENTS)
+    alpha, beta, gamma = (getattr(result, name) for name in COEFFICIENTS)
     product = alpha * beta**2 * gamma**2
     return f"α = {alpha:g}, β = {beta:g}, γ = {gamma:g}; α·β²·γ² = {product:.3f}"
 
 
-def _origin(result: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _origin(result: ScaleResult) -> list[tuple[str, str]]:
     """Return where the coefficients come from; families of earlier versions do not tell."""
-    found = result.get("coefficients")
-    return [("They are", found["origin"])] if found else []
+    found = result.coefficients
+    return [("They are", found.origin)] if found else []
 
 
-def _members(result: Mapping[str, Any]) -> dict[str, object]:
+def _members(result: ScaleResult) -> dict[str, object]:
     """Return the table and the curves of a family, and what rounding missed."""
-    base, members = result["baseline"], result["members"]
-    first = {**base, "name": charts_family.BASE, "two_to_phi": 1.0}
-    nets = [*([] if any(m["phi"] == 0 for m in members) else [first]), *members]
-    keys = ("name", "two_to_phi", "flops_ratio", "flops", "params")
-    names, ideal, real, flops, params = ([net[key] for net in nets] for key in keys)
+    base, members = result.baseline, result.members
+    first = (charts_family.BASE, 1.0, base.flops_ratio, base.flops, base.params)
+    nets = [] if any(m.phi == 0 for m in members) else [first]
+    nets += [(m.name, m.two_to_phi, m.flops_ratio, m.flops, m.params) for m in members]
+    names, ideal, real, flops, params = zip(*nets, strict=True)
     growth = charts_family.growth_chart(names, ideal, real)
     size = charts_family.size_chart(names, flops, params)
     lost = rounding_misses(result)
@@ -88,21 +87,21 @@ def _members(result: Mapping[str, Any]) -> dict[str, object]:
     }
 
 
-def _table(result: Mapping[str, Any]) -> Table:
+def _table(result: ScaleResult) -> Table:
     head = ["net", "φ", "depth", "width", "resolution", "pixels", "params", "FLOPs", "× base"]
     head += [raised("2^φ"), "off", "activations", "memory/image", "fixed"]
-    base = result["baseline"]
-    first = ["base", "0", "1", "1", "1", base["arch"]["resolution"], *_costs(base, 1.0)]
-    return Table(head, [first, *(_line(result, m) for m in result["members"])], label="Family")
+    base = result.baseline
+    first = ["base", "0", "1", "1", "1", base.arch.resolution, *_costs(base, 1.0)]
+    return Table(head, [first, *(_line(result, m) for m in result.members)], label="Family")
 
 
-def _line(result: Mapping[str, Any], member: Mapping[str, Any]) -> list[object]:
-    both = [(member[key], member[f"rounded_{key}"]) for key in ("depth", "width")]
+def _line(result: ScaleResult, member: Member) -> list[object]:
+    both = [(member.depth, member.rounded_depth), (member.width, member.rounded_width)]
     changes = [_change(asked, left) for asked, left in both]
-    asked = float(result["gamma"]) ** member["phi"] if result["rule"] == "formula" else None
-    changes.append(_change(asked, member["rounded_resolution"]))
-    costs = _costs(member, member["two_to_phi"])
-    return [member["name"], _phi(member["phi"]), *changes, member["resolution"], *costs]
+    asked = result.gamma**member.phi if result.rule == "formula" else None
+    changes.append(_change(asked, member.rounded_resolution))
+    costs = _costs(member, member.two_to_phi)
+    return [member.name, _phi(member.phi), *changes, member.resolution, *costs]
 
 
 def _phi(value: float) -> str:
@@ -115,17 +114,17 @@ def _change(asked: float | None, left: float) -> str:
     return after if before in ("", after) else f"{before} → {after}"
 
 
-def _costs(row: Mapping[str, Any], ideal: float) -> list[object]:
-    ratio = row["flops_ratio"]
+def _costs(row: FamilyBase | Member, ideal: float) -> list[object]:
+    ratio = row.flops_ratio
     return [
-        format_count(row["params"]),
-        format_count(row["flops"]),
+        format_count(row.params),
+        format_count(row.flops),
         f"{ratio:.2f}",
         f"{ideal:.4g}",
         f"{signed(100 * (ratio / ideal - 1), 1)} %",
-        format_count(row["activations"]),
-        format_bytes(row["training_bytes_per_image"]),
-        format_bytes(row["training_bytes"]),
+        format_count(row.activations),
+        format_bytes(row.training_bytes_per_image),
+        format_bytes(row.training_bytes),
     ]
 
 
@@ -146,22 +145,21 @@ def _formula(text: str) -> Markup:
     return Markup(powers.replace(" * ", "·"))
 
 
-def _words(result: Mapping[str, Any]) -> list[str]:
-    if result.get("fit") or "trained_on" in result:
-        return ["nas", "scale", "--config", f"{result['run']}/{ARGS}"]
-    words = ["nas", "scale", str(result["base"]), "--phi", str(result["phi"])]
-    words += ["--rule", str(result["rule"])]
-    if result["rule"] in SHAPED:
+def _words(result: ScaleResult) -> list[str]:
+    if result.fit or result.trained_on:
+        return ["nas", "scale", "--config", f"{result.run}/{ARGS}"]
+    words = ["nas", "scale", result.base, "--phi", str(result.phi)]
+    words += ["--rule", result.rule]
+    if result.rule in SHAPED:
         for name in COEFFICIENTS:
-            words += [f"--{name}", f"{result[name]:g}"]
-    return [*words, "--fixed-ends"] if result["fixed_ends"] else words
+            words += [f"--{name}", f"{getattr(result, name):g}"]
+    return [*words, "--fixed-ends"] if result.fixed_ends else words
 
 
-def _stages(result: Mapping[str, Any]) -> Table:
+def _stages(result: ScaleResult) -> Table:
     """Return the stages of every member: what scaling keeps, and channels × layers of each."""
-    members = [result["baseline"], *result["members"]]
-    archs = [Arch.from_dict(member["arch"]) for member in members]
-    names = ["base", *(member["name"] for member in result["members"])]
+    archs = [result.baseline.arch, *(member.arch for member in result.members)]
+    names = ["base", *(member.name for member in result.members)]
     kept = [", ".join(block(stage)) for stage in archs[0].stages]
     columns = [_shapes(arch) for arch in archs]
     labels = ["input", "stem", *(f"stage {n + 1}" for n in range(len(kept))), "head", "dropout"]
@@ -182,12 +180,12 @@ def _shapes(arch: Arch) -> Sequence[str]:
     ]
 
 
-def in_search(result: Mapping[str, Any], same: bool) -> dict[str, object]:
+def in_search(result: ScaleResult, same: bool) -> dict[str, object]:
     """Return the family as a section of its search; `same` tells if the base is its winner."""
     return {
-        "rule": result["rule"],
+        "rule": result.rule,
         "coefficients": coefficients(result),
-        "run": result["run"],
+        "run": str(result.run),
         "same": same,
         "members": _members(result),
     }

@@ -2,44 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
 from rich.table import Table
 
-from nas.scaling.fit.results import label, noise_said, ordered, point_of
+from nas.scaling.fit.result import FitCandidate, FitResult
+from nas.scaling.fit.results import label, noise_said
 
 TITLES = ("candidate", "α·β²·γ²", "× base", "epochs", "accuracy %", "finals", "")
 
 
-def show_fit(fit: Mapping[str, Any], console: Console) -> None:
+def show_fit(fit: FitResult, console: Console) -> None:
     """Print a fit."""
-    console.print(f"fit: {fit['evaluator']}; ranked by {fit['objective']}")
+    console.print(f"fit: {fit.evaluator}; ranked by {fit.objective}")
     table = Table(box=None, pad_edge=False)
     for title in TITLES:
         left = title in ("candidate", "")
         table.add_column(title, justify="left" if left else "right", no_wrap=True)
-    for each in ordered(fit):
+    for each in fit.ordered():
         table.add_row(*_candidate(fit, each))
     console.print(table)
-    chosen, paper = fit["chosen"], fit["paper"]
+    chosen, paper = fit.chosen, fit.paper
     console.print(
-        f"chosen {label(point_of(chosen))} (α·β²·γ² = {chosen['product']:.3f}) against the "
-        f"paper's {label(point_of(paper))} ({paper['product']:.3f})"
+        f"chosen {label(chosen.point)} (α·β²·γ² = {chosen.product:.3f}) against the "
+        f"paper's {label(paper.point)} ({paper.product:.3f})"
     )
     console.print(noise_said(fit))
 
 
-def _candidate(fit: Mapping[str, Any], each: Mapping[str, Any]) -> list[str]:
-    mark = "chosen" if point_of(each) == point_of(fit["chosen"]) else ""
-    notes = (mark, each["role"], "" if each["state"] == "trained" else each["state"])
-    final, accuracy = each["final_mean"], each["accuracy"]
+def _candidate(fit: FitResult, each: FitCandidate) -> list[str]:
+    mark = "chosen" if each.point == fit.chosen.point else ""
+    notes = (mark, each.role, "" if each.state == "trained" else each.state)
+    final, accuracy = each.final_mean, each.accuracy
     return [
-        label(point_of(each)),
-        f"{each['product']:.3f}",
-        f"{each['flops_ratio']:.2f}",
-        str(each["epochs"]),
+        label(each.point),
+        f"{each.product:.3f}",
+        f"{each.flops_ratio:.2f}",
+        str(each.epochs),
         "–" if accuracy is None else f"{accuracy:.2f}",
         "–" if final is None else f"{final:.2f}",
         ", ".join(note for note in notes if note),

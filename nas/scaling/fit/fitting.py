@@ -20,7 +20,8 @@ from nas.interfaces import TRAINING_FLOPS, Executor, Task
 from nas.scaling.fit import coefficients
 from nas.scaling.fit.coefficients import FILE, FIT, Coefficients
 from nas.scaling.fit.grid import MISS, Candidate
-from nas.scaling.fit.results import WHOLE, conclude, label
+from nas.scaling.fit.result import FitResult
+from nas.scaling.fit.results import conclude, label
 from nas.scaling.fit.setup import Plan
 from nas.scaling.fit.table import Table
 from nas.scaling.settings import COEFFICIENTS, SHAPED
@@ -103,11 +104,11 @@ def given(setup: Setup, others: Coefficients) -> Coefficients:
     return others._replace(**typed, origin=words + rest)
 
 
-def read(folder: Path) -> dict[str, Any] | None:
+def read(folder: Path) -> FitResult | None:
     """Return the finished fit of a run, None if there is none."""
     path = folder / FIT
     found = _noted(path) if path.is_file() else {}
-    return found if found.get("chosen") else None
+    return FitResult.from_dict(found) if found.get("chosen") else None
 
 
 def _noted(path: Path) -> dict[str, Any]:
@@ -117,10 +118,14 @@ def _noted(path: Path) -> dict[str, Any]:
         RunError: it is damaged.
     """
     found = run_folder.read_json(path)
-    whole = isinstance(found, dict) and {"fingerprint", "chosen"} <= set(found)
-    if not whole or (found["chosen"] and not set(found) >= WHOLE):
-        raise RunError(f"{path} holds no fit: delete it, and it is made again from the tables")
-    return dict(found)
+    try:
+        if found["chosen"]:
+            FitResult.from_dict(found)
+        return {**found, "fingerprint": found["fingerprint"]}
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{path} holds no fit: delete it, and it is made again from the tables"
+        ) from error
 
 
 def fit(
@@ -153,18 +158,17 @@ def fit(
     if reason:
         return None, reason
     found = conclude(plan, table.seen, standings, _spent(table))
-    run_folder.write_json(folder / FIT, found)
+    run_folder.write_json(folder / FIT, found.to_dict())
     return _coefficients(plan, found, folder), ""
 
 
-def _coefficients(plan: Plan, found: dict[str, Any], folder: Path) -> Coefficients:
-    alpha, beta, gamma = (found["chosen"][name] for name in COEFFICIENTS)
+def _coefficients(plan: Plan, found: FitResult, folder: Path) -> Coefficients:
     origin = f"fitted to this base on {plan.setup.settings.data} by {folder}"
-    if found["within_noise"]:
-        origin += f", within the noise of {len(found['alike'])} other candidates"
-    elif found["within_noise"] is None:
+    if found.within_noise:
+        origin += f", within the noise of {len(found.alike)} other candidates"
+    elif found.within_noise is None:
         origin += ", noise unknown"
-    return Coefficients(alpha, beta, gamma, origin)
+    return Coefficients(*found.chosen.point, origin)
 
 
 def _begin(plan: Plan, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a fit found, as JSON data: every candidate, the choice, and whether it is noise."""
+"""What a fit found: every candidate, the choice, and whether it is noise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from nas.interfaces import Metrics
 from nas.models.cost import count
 from nas.scaling.fit.coefficients import PAPER, network
 from nas.scaling.fit.grid import GROWTH, MISS, Candidate, product
+from nas.scaling.fit.result import (
+    ChosenPoint,
+    Coefficients,
+    FitCandidate,
+    FitResult,
+    PaperPoint,
+)
 from nas.scaling.fit.setup import MEMORY, Plan, measured
-from nas.scaling.settings import COEFFICIENTS
 from nas.searching.objective import describe
 from nas.searching.outcome.finals import Standing, pooled_deviation
 
@@ -25,13 +31,6 @@ RULE = (
     "deviation over seeds pooled over the finalists"
 )
 
-# what the screen and the page of a fit read
-WHOLE = {
-    *("candidates", "paper", "ahead", "ahead_error", "within_noise", "alike", "rungs", "deviation"),
-    *("evaluator", "objective", "training_flops", "seconds", "rule", "growth", "step"),
-    *("product_tolerance", "flops_tolerance"),
-}
-
 Seen = Mapping[str, Mapping[int, Metrics]]
 
 
@@ -40,31 +39,18 @@ def label(point: Sequence[float]) -> str:
     return " ".join(f"{name} {value:g}" for name, value in zip("αβγ", point, strict=True))
 
 
-def point_of(entry: Mapping[str, Any]) -> tuple[float, float, float]:
-    """Return the coefficients of an entry."""
-    return entry["alpha"], entry["beta"], entry["gamma"]
-
-
-def ordered(fit: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the candidates that are trained: those of the finals first, then who came furthest."""
-    trained = [each for each in fit["candidates"] if not each["reason"]]
-    return sorted(
-        trained, key=lambda e: (-(e["final_mean"] or 0), -e["epochs"], -(e["accuracy"] or 0))
-    )
-
-
-def noise_said(fit: Mapping[str, Any]) -> str:
+def noise_said(fit: FitResult) -> str:
     """Return in sentences how far the choice is to be trusted."""
-    if fit["ahead"] is None:
+    if fit.ahead is None:
         return "Only one candidate was in the finals: there is nothing to compare it with."
-    unit = "points " if fit["objective"] == "accuracy" else ""
-    ahead = f"The chosen is {fit['ahead']:.2f} {unit}ahead of the next in the finals"
-    if fit["within_noise"] is None:
+    unit = "points " if fit.objective == "accuracy" else ""
+    ahead = f"The chosen is {fit.ahead:.2f} {unit}ahead of the next in the finals"
+    if fit.within_noise is None:
         return f"{ahead}; with one seed each, or equal ones, the noise is unknown."
-    error = f"{ahead}, with a standard error of {fit['ahead_error']:.2f}"
-    if not fit["within_noise"]:
+    error = f"{ahead}, with a standard error of {fit.ahead_error:.2f}"
+    if not fit.within_noise:
         return f"{error}: that is more than the noise ({ERRORS} standard errors)."
-    others = "; ".join(label(point_of(each)) for each in fit["alike"])
+    others = "; ".join(label(each.point) for each in fit.alike)
     return (
         f"{error}: within the noise ({ERRORS} standard errors). It has the highest mean, and "
         f"cannot be told from {others}."
@@ -73,8 +59,8 @@ def noise_said(fit: Mapping[str, Any]) -> str:
 
 def conclude(
     plan: Plan, seen: Seen, standings: Sequence[Standing], spent: Mapping[str, float]
-) -> dict[str, Any]:
-    """Return the whole fit as JSON data; `seen`: metrics by arch id and epochs of the first round.
+) -> FitResult:
+    """Return the whole fit; `seen`: metrics by arch id and epochs of the first round.
 
     Raises:
         NasError: no finalist was trained.
@@ -91,31 +77,34 @@ def conclude(
     order = sorted(scores, key=lambda name: (-_mean(scores[name]), -first[name]))
     best = by_id[order[0]]
     chosen = plan.setup.settings
-    return {
-        "schema": SCHEMA,
-        "base": plan.setup.source,
-        "arch_id": network(plan.setup.arch),
-        "data": chosen.data,
-        "fingerprint": plan.evaluator.fingerprint,
-        "evaluator": plan.evaluator.title,
-        "objective": describe(plan.objective),
-        "device": plan.work.device,
-        "fixed_ends": chosen.fixed_ends,
-        "step": plan.grid.step,
-        "product_tolerance": plan.grid.tolerance,
-        "flops_tolerance": MISS,
-        "growth": GROWTH,
-        "rungs": list(plan.rungs),
-        "seed": chosen.seed,
-        "final_seeds": plan.final_seeds,
-        "candidates": [_entry(plan, each, seen, scores) for each in plan.grid.candidates],
-        "deviation": deviation or None,
-        "chosen": {**_point(best), "role": ", ".join(best.roles), "score": _mean(scores[order[0]])},
-        "paper": _paper(plan, scores),
+    return FitResult(
+        schema=SCHEMA,
+        base=plan.setup.source,
+        arch_id=network(plan.setup.arch),
+        data=chosen.data,
+        fingerprint=plan.evaluator.fingerprint,
+        evaluator=plan.evaluator.title,
+        objective=describe(plan.objective),
+        device=plan.work.device,
+        fixed_ends=chosen.fixed_ends,
+        step=plan.grid.step,
+        product_tolerance=plan.grid.tolerance,
+        flops_tolerance=MISS,
+        growth=GROWTH,
+        rungs=plan.rungs,
+        seed=chosen.seed,
+        final_seeds=plan.final_seeds,
+        candidates=tuple(_entry(plan, each, seen, scores) for each in plan.grid.candidates),
+        deviation=deviation or None,
+        chosen=ChosenPoint(
+            **_point(best), role=", ".join(best.roles), score=_mean(scores[order[0]])
+        ),
+        paper=_paper(plan, scores),
         **_noise(order, scores, deviation, by_id),
-        "rule": RULE,
-        **spent,
-    }
+        rule=RULE,
+        training_flops=spent["training_flops"],
+        seconds=spent["seconds"],
+    )
 
 
 def _scores(plan: Plan, standing: Standing) -> list[float]:
@@ -128,38 +117,38 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _point(candidate: Candidate) -> dict[str, float]:
+def _point(candidate: Candidate) -> dict[str, Any]:
     alpha, beta, gamma = candidate.coefficients
     return {"alpha": alpha, "beta": beta, "gamma": gamma, "product": candidate.product}
 
 
 def _entry(
     plan: Plan, candidate: Candidate, seen: Seen, scores: Mapping[str, list[float]]
-) -> dict[str, Any]:
+) -> FitCandidate:
     """Return one candidate: what it is, how far it was trained, what it showed."""
     name, cost = candidate.arch.id, count(candidate.arch)
     own = seen.get(name, {})
     final = scores.get(name, [])
     last = own[max(own)] if own else {}
-    return {
+    return FitCandidate(
         **_point(candidate),
-        "rounded": dict(candidate.rounded._asdict()),
-        "resolution": candidate.arch.resolution,
-        "arch_id": name,
-        "flops": cost.flops,
-        "flops_ratio": candidate.ratio,
-        "params": cost.params,
-        "role": ", ".join(candidate.roles),
-        "state": _state(plan, candidate, seen),
-        "reason": candidate.reason,
-        "epochs": max(own, default=0),
-        "accuracies": {str(epochs): metrics["accuracy"] for epochs, metrics in own.items()},
-        "accuracy": last.get("accuracy"),
-        "latency_ms": last.get("latency_ms"),
-        MEMORY: measured({}, candidate)[MEMORY],
-        "final_scores": final,
-        "final_mean": _mean(final) if final else None,
-    }
+        rounded=candidate.rounded,
+        resolution=candidate.arch.resolution,
+        arch_id=name,
+        flops=cost.flops,
+        flops_ratio=candidate.ratio,
+        params=cost.params,
+        role=", ".join(candidate.roles),
+        state=_state(plan, candidate, seen),
+        reason=candidate.reason,
+        epochs=max(own, default=0),
+        accuracies={str(epochs): metrics["accuracy"] for epochs, metrics in own.items()},
+        accuracy=last.get("accuracy"),
+        latency_ms=last.get("latency_ms"),
+        memory_mib=measured({}, candidate)[MEMORY],
+        final_scores=tuple(final),
+        final_mean=_mean(final) if final else None,
+    )
 
 
 def _state(plan: Plan, candidate: Candidate, seen: Seen) -> str:
@@ -171,17 +160,19 @@ def _state(plan: Plan, candidate: Candidate, seen: Seen) -> str:
     return "trained" if max(own) == plan.rungs[-1] else "stopped"
 
 
-def _paper(plan: Plan, scores: Mapping[str, list[float]]) -> dict[str, Any]:
+def _paper(plan: Plan, scores: Mapping[str, list[float]]) -> PaperPoint:
     """Return the paper's coefficients, and the candidate that stands for them."""
     point = PAPER.alpha, PAPER.beta, PAPER.gamma
     near = next((e for e in plan.grid.trained if e.near_papers), None)
     own = scores.get(near.arch.id) if near else None
-    return {
-        **dict(zip(COEFFICIENTS, point, strict=True)),
-        "product": product(point),
-        "candidate": _point(near) if near else None,
-        "score": _mean(own) if own else None,
-    }
+    return PaperPoint(
+        alpha=PAPER.alpha,
+        beta=PAPER.beta,
+        gamma=PAPER.gamma,
+        product=product(point),
+        candidate=Coefficients(**_point(near)) if near else None,
+        score=_mean(own) if own else None,
+    )
 
 
 def _noise(
@@ -209,5 +200,5 @@ def _noise(
         "ahead": gap,
         "ahead_error": error if known else None,
         "within_noise": bool(alike) if known else None,
-        "alike": [_point(by_id[name]) for name in alike],
+        "alike": tuple(Coefficients(**_point(by_id[name])) for name in alike),
     }
