@@ -10,10 +10,11 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeVar, overload
 
 from nas.core.errors import PACKAGE, NasError, OptionError, did_you_mean
 from nas.core.moved import let_old_names_be_imported
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from nas.interfaces import Device, Evaluator, Executor, Tracker
 
+T = TypeVar("T")
 ROOMS = {
     "spaces": "nas.search_spaces",
     "baselines": "nas.baselines",
@@ -133,18 +135,55 @@ def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed:
     Raises:
         OptionError: an option that `make` does not take, in name or in type; or it fails.
     """
-    function = _make_of(room, name)
+    return part(room, name, options, fixed).make(*given, **fixed)
+
+
+@dataclass(frozen=True)
+class Part(Generic[T]):
+    """A part that was looked up and its options checked; `make` may be called again and again.
+
+    Where a user's file has changed since, it still makes what the file said then.
+    """
+
+    room: str
+    name: str
+    options: Mapping[str, Any]
+    function: Callable[..., T]
+
+    @property
+    def keywords(self) -> tuple[str, ...]:
+        """Return all keywords of its `make`, the engine's too."""
+        return _keywords(self.function)
+
+    def make(self, *given: Any, **fixed: Any) -> T:
+        """Return a new one; of `fixed` it is given what it takes.
+
+        Raises:
+            OptionError: it fails, or gives something else.
+        """
+        parameters = inspect.signature(self.function).parameters
+        accepted = {key: value for key, value in fixed.items() if key in parameters}
+        kind, offers = self.room[:-1], _OFFERS.get(self.room, ())
+        with guard(f"{kind} {self.name} cannot be made"):
+            made = self.function(*given, **accepted, **self.options)
+        if lacks := [what for what in offers if not hasattr(made, what)]:
+            raise OptionError(
+                f"make of {self.name} gives {made!r:.60}, which has no {lacks[0]}: a {kind} must "
+                f"have {', '.join(offers)}"
+            )
+        return made
+
+
+def part(
+    room: str, name: str, options: Mapping[str, Any], fixed: Collection[str] = ()
+) -> Part[Any]:
+    """Return a part with the user's options; `fixed` names those that are not the user's to set.
+
+    Raises:
+        OptionError: no such part, or an option that it does not take, in name or in type.
+    """
     check_options(room, name, options, fixed)
-    parameters = inspect.signature(function).parameters
-    accepted = {key: value for key, value in fixed.items() if key in parameters}
-    with guard(f"{room[:-1]} {name} cannot be made"):
-        made = function(*given, **accepted, **options)
-    if lacks := [what for what in _OFFERS.get(room, ()) if not hasattr(made, what)]:
-        raise OptionError(
-            f"make of {name} gives {made!r:.60}, which has no {lacks[0]}: a {room[:-1]} must have "
-            f"{', '.join(_OFFERS[room])}"
-        )
-    return made
+    return Part(room, name, options, _make_of(room, name))
 
 
 def _make_of(room: str, name: str) -> Callable[..., Any]:
@@ -200,7 +239,11 @@ def option_defaults(room: str, name: str) -> dict[str, Any]:
 
 def keywords(room: str, name: str) -> tuple[str, ...]:
     """Return all keywords of a part's `make`, the engine's too."""
-    parameters = inspect.signature(_make_of(room, name)).parameters.values()
+    return _keywords(_make_of(room, name))
+
+
+def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
+    parameters = inspect.signature(function).parameters.values()
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 

@@ -25,8 +25,8 @@ from nas.scaling.settings import (
     ScaleSettings,
     changeable,
 )
-from nas.scaling.setup import BASE, INTERRUPTED, ScalingProgress, Setup, executor_options
-from nas.searching.evaluator_spec import CLUSTER
+from nas.scaling.setup import BASE, INTERRUPTED, ScalingProgress, Setup
+from nas.searching.evaluator_spec import CLUSTER, executor_of
 from nas.searching.start.old_settings import scale_args
 
 SCHEMA = 1
@@ -174,7 +174,7 @@ def _stored(folder: Path) -> dict[str, Any]:
 
 def _check(setup: Setup) -> Plan | None:
     """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
-    executor_options(setup.settings)
+    executor_of(setup.settings)  # refuses what there is none of
     family = _members(setup, fitting.given(setup, coefficients.PAPER))
     _check_coefficients(setup.settings)
     if setup.settings.train:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from nas.core import registry
 from nas.interfaces import EvaluatorSpec, Executor
 from nas.models.arch import Arch
 from nas.scaling.settings import ScaleSettings
-from nas.searching.evaluator_spec import CLUSTER, EXECUTORS
+from nas.searching.evaluator_spec import executor_of
 
 INTERRUPTED = "interrupted"
 BASE = "baseline.json"  # of a scaling, as it was when it began
@@ -41,30 +39,13 @@ class Setup:
     project: Path
 
 
-def executor_options(settings: ScaleSettings) -> dict[str, Any]:
-    """Return the options of the executor: its own flags, and what --executor-option gives.
-
-    Raises:
-        OptionError: no such executor, or it takes no such option.
-    """
-    given: Mapping[str, Any] = {name: getattr(settings, name) for name in CLUSTER}
-    options = {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
-    registry.export("executors", settings.executor, "make")
-    registry.check_options("executors", settings.executor, options, EXECUTORS)
-    return options
-
-
 def open_executor(setup: Setup, work: EvaluatorSpec, folder: Path) -> Executor:
     """Return who does this work, its files in a folder of the run; close it in the end."""
     chosen = setup.settings
-    executor: Executor = registry.make(
-        "executors",
-        chosen.executor,
+    return executor_of(chosen).make(
         work,
-        options=executor_options(chosen),
         workers=chosen.workers or 0,
         isolate=bool(chosen.trial_time_limit),
         folder=folder.resolve(),
         seconds=0.0,
     )
-    return executor

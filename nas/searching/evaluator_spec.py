@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Protocol
 
 from nas.core import registry
 from nas.core.errors import OptionError
-from nas.interfaces import EvaluatorSpec
+from nas.core.registry import Part
+from nas.interfaces import EvaluatorSpec, Executor
 from nas.searching.settings import SearchSettings
 
 # settings that are options of an evaluator that trains
@@ -29,17 +31,32 @@ CLUSTER = ("address", "cpus_per_trial", "gpus_per_trial")
 EXECUTORS = ("workers", "isolate", "folder", "seconds")
 
 
-def executor_options(settings: SearchSettings) -> dict[str, Any]:
-    """Return the options of the executor: its own flags, and what --executor-option gives."""
+class ExecutorSettings(Protocol):
+    """Settings that say who evaluates: those of a search or of a scaling, with those of CLUSTER."""
+
+    @property
+    def executor(self) -> str: ...
+
+    @property
+    def executor_options(self) -> Mapping[str, Any]: ...
+
+
+def executor_of(settings: ExecutorSettings) -> Part[Executor]:
+    """Return who evaluates, with the options of its own flags and of --executor-option.
+
+    Raises:
+        OptionError: no such executor, or it takes no such option.
+    """
     given = {name: getattr(settings, name) for name in CLUSTER}
-    return {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
+    options = {**{k: v for k, v in given.items() if v is not None}, **settings.executor_options}
+    return registry.part("executors", settings.executor, options, EXECUTORS)
 
 
 def work_of(settings: SearchSettings) -> EvaluatorSpec:
     """Return what workers make: the evaluator with its options, and a device that measures."""
     name = settings.evaluator or ("training" if settings.data else "surrogate")
-    options = {**settings.evaluator_options, **_data_options(settings, name)}
     known = registry.option_defaults("evaluators", name)
+    options = {**settings.evaluator_options, **_data_options(settings, name, known)}
     takes_device = "device" in known
     if settings.space and "space" in known:
         options = {"space": settings.space, **options}
@@ -61,9 +78,10 @@ def work_of(settings: SearchSettings) -> EvaluatorSpec:
     )
 
 
-def _data_options(settings: SearchSettings, evaluator: str) -> dict[str, Any]:
+def _data_options(
+    settings: SearchSettings, evaluator: str, known: Collection[str]
+) -> dict[str, Any]:
     """Return the settings of a training, as options of an evaluator that trains."""
-    known = registry.option_defaults("evaluators", evaluator)
     given = {name: getattr(settings, name) for name in TRAINING}
     given = {name: value for name, value in given.items() if value}
     for name in given:

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from nas.core.errors import ArchError, EvaluatorError, OptionError
@@ -120,18 +120,20 @@ def reachable(space: Space, value: Callable[[Arch], float], seed: int = 0) -> tu
 
 
 def check_reach(
-    space: Space, arch: Arch, objective: Objective, evaluator: TrainingEvaluator
+    space: Space,
+    objective: Objective,
+    known: Collection[str],
+    cost_of: Callable[[Arch], Metrics],
 ) -> tuple[str, ...]:
     """Check that each target and limit tells archs apart; return a line on each limit that doesn't.
 
-    `arch` is any of the space: the evaluator is timed on it where its metrics are needed.
+    Of the metrics that are known at once, which `cost_of` gives.
 
     Raises:
         OptionError: no arch meets one, or every arch meets a target; the message gives the
             reachable range.
     """
     notes = []
-    known, cost_of = known_costs(objective, evaluator, arch)
     for bound in (*objective.targets, *objective.limits):
         if bound.metric not in known:
             continue  # finding the range by evaluation would cost as much as a search

@@ -80,7 +80,7 @@ def plan(
         "random_archs": len(archs),
         "shares": {b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
         **dataclasses.asdict(work),
-        "early_stopping": bool(setup.rungs) and setup.pruner != "none",
+        "early_stopping": bool(setup.rungs) and setup.pruner.name != "none",
         "seconds_per_trial": seconds,
         "seconds_per_proposal": _proposal_seconds(setup, archs),
         **bill(work, seconds, setup.settings.gpus_per_trial, rate),
@@ -289,14 +289,12 @@ def _sample(space: Space, seed: int) -> list[Arch]:
 def _proposal_seconds(setup: Setup, archs: list[Arch]) -> float:
     """Return the time of one ask and tell of the controller, with a few made-up results."""
     times = []
-    space, settings = setup.space, setup.settings
+    space, name = setup.space, setup.controller.name
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.log", distributions(space))
-        given = {"seed": 0, "goal": setup.goal}
-        options = settings.controller_options
-        sampler = registry.make("controllers", settings.controller, space, options=options, **given)
-        if settings.controller.endswith(".py"):
-            sampler = guarded(sampler, settings.controller)
+        sampler = setup.controller.make(space, seed=0, goal=setup.goal)
+        if name.endswith(".py"):
+            sampler = guarded(sampler, name)
         log = journal.log(SEARCH, setup.goal.directions, sampler)
         for _ in range(PROPOSALS):
             start = time.perf_counter()

@@ -22,7 +22,6 @@ from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
 from nas.searching.constraints import excess
 from nas.searching.engine import Engine
-from nas.searching.evaluator_spec import executor_options
 from nas.searching.feasibility import check_space
 from nas.searching.final_length import Length
 from nas.searching.outcome import finalists, finals, results, selection
@@ -34,7 +33,7 @@ from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start import priors, resumption, warm_start
 from nas.searching.start.old_settings import search_args
-from nas.searching.start.provenance import check_sources, sources
+from nas.searching.start.provenance import check_sources
 from nas.searching.studies.database import opened, split
 from nas.searching.studies.shared import Shared, requeue
 from nas.searching.studies.study import RANDOM, SEARCH, Journal, Log
@@ -129,7 +128,7 @@ def _common(setup: Setup) -> dict[str, Any]:
 
     The images may lie at another path on another machine.
     """
-    digests = sources(setup.settings)
+    digests = setup.sources
     apart = {"storage", "study", "download", "data", "image_column", "label_column"}
     fixed = {k: v for k, v in resumption.fixed(setup.settings).items() if k not in apart}
     same = {k: digests.get(v, v) if isinstance(v, str) else v for k, v in fixed.items()}
@@ -152,15 +151,11 @@ def _executor(
     setup: Setup, folder: Path, journal: Journal | Shared, screen: SearchProgress, *, fresh: bool
 ) -> Executor:
     """Return who does the work; a fresh run for which there is nobody leaves no folder."""
-    chosen = setup.settings
     try:
-        executor = registry.make(
-            "executors",
-            chosen.executor,
+        executor = setup.executor.make(
             setup.work,
-            options=executor_options(chosen),
             workers=_workers(setup, folder, screen),
-            isolate=bool(chosen.trial_time_limit),
+            isolate=bool(setup.settings.trial_time_limit),
             folder=folder.resolve(),
             seconds=_duration(journal),
         )
@@ -286,24 +281,22 @@ def _finals(
 
 def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
     """Return what proposes in one study, and its seed."""
-    seed = setup.settings.seed
-    controller, options = setup.settings.controller, setup.settings.controller_options
+    seed, controller = setup.settings.seed, setup.controller
     if name == RANDOM:
-        controller, options, seed = "random", {}, trial_seed(seed, -1)
+        seed, controller = trial_seed(seed, -1), registry.part("controllers", "random", {})
     allowed = excess(setup.space, setup.goal.objective)
     given: dict[str, Any] = {"seed": seed, "excess": allowed, "goal": setup.goal}
     given |= {"draw": setup.draw, "prior": setup.start.prior}
-    sampler = registry.make("controllers", controller, setup.space, options=options, **given)
-    return guarded(sampler, controller) if controller.endswith(".py") else sampler, seed
+    sampler = controller.make(setup.space, **given)
+    own = controller.name.endswith(".py")
+    return guarded(sampler, controller.name) if own else sampler, seed
 
 
 def _study(active: _Active, name: str) -> tuple[Log, int]:
     """Open a study with its controller and its pruner; return it and the controller's seed."""
     setup = active.setup
     sampler, seed = _sampler(setup, name)
-    pruner = registry.make(
-        "pruners", setup.pruner, options=setup.settings.pruner_options, rungs=setup.rungs or (1,)
-    )
+    pruner = setup.pruner.make(rungs=setup.rungs or (1,))
     return active.journal.log(name, setup.goal.directions, sampler, pruner), seed
 
 

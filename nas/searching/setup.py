@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
 from nas.core import registry
 from nas.core.errors import EvaluatorError, OptionError
+from nas.core.registry import Part
 from nas.data.dataset import SMALL
 from nas.evaluation.evaluate import make_evaluator
 from nas.evaluation.packing import check_asked
-from nas.interfaces import Choices, EvaluatorSpec, Metrics, Space, TrainingEvaluator, Trial
+from nas.interfaces import (
+    Choices,
+    EvaluatorSpec,
+    Executor,
+    Metrics,
+    Space,
+    TrainingEvaluator,
+    Trial,
+)
 from nas.models.arch import Arch
 from nas.models.load import baselines
 from nas.models.points import cost_metrics
 from nas.searching.engine import Budget
-from nas.searching.evaluator_spec import EXECUTORS, executor_options, work_of
+from nas.searching.evaluator_spec import executor_of, work_of
 from nas.searching.feasibility import COUNTED, check_reach, check_space, fitted, known_costs
 from nas.searching.final_length import Length, length_of
 from nas.searching.objective import Bound, Goal, make_objective
@@ -33,6 +44,8 @@ from nas.searching.settings import SearchSettings
 FINALISTS, FINAL_SEEDS = 3, 3
 # baselines that a search is compared with where they are points of its space
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
+# what a controller is given by the search, not by the user
+ENGINES = ("seed", "excess", "goal", "draw", "prior")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 
 
@@ -64,7 +77,10 @@ class Setup:
     goal: Goal
     evaluator: TrainingEvaluator
     work: EvaluatorSpec
-    pruner: str
+    controller: Part[BaseSampler]
+    pruner: Part[BasePruner]
+    executor: Part[Executor]
+    sources: Mapping[str, str]  # the user's own files, by their content
     notes: tuple[str, ...]  # what was chosen for the user, and why
     start: Start = Start()
     draw: Draw = random_choices  # a random point that meets the target
@@ -136,23 +152,25 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
         OptionError: an unknown part or option, conflicting settings, an unreachable target.
         EvaluatorError: the evaluator does not know the archs of the space.
     """
-    registry.export("executors", settings.executor, "make")
-    options = executor_options(settings)
-    registry.check_options("executors", settings.executor, options, EXECUTORS)
+    executor = executor_of(settings)
     _check_storage(settings)
     goal = _goal(settings)
     work = work_of(settings)
     evaluator = make_evaluator(work)
     space, notes = _space(settings, evaluator)
     arch = check_space(space)
-    sampler = _controller(settings, space, goal)
+    controller = _controller(settings)
+    # without the limits of the search: to see that it can be made, and when it begins to learn
+    sampler = controller.make(space, seed=settings.seed, excess=no_excess, goal=goal)
     pruner = _pruner(settings, goal, evaluator, work.evaluator)
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
-        notes += check_reach(space, arch, goal.objective, evaluator)
     known, cost_of = _known_costs(goal, evaluator, arch)
+    if strict:
+        notes += check_reach(space, goal.objective, known, cost_of)
     draw = drawing(space, goal, known, cost_of)
-    setup = Setup(settings, space, goal, evaluator, work, pruner, notes, draw=draw)
+    parts, own = (controller, pruner, executor), sources(settings)
+    setup = Setup(settings, space, goal, evaluator, work, *parts, own, notes, draw=draw)
     setup = dataclasses.replace(setup, references=_references(setup, known, cost_of))
     late = begins_late(sampler, setup.trials)
     if late and not settings.warm_start:  # which gives it results to begin with
@@ -255,8 +273,18 @@ def _goal(settings: SearchSettings) -> Goal:
     return Goal(objective, targets[0].metric if targets else "flops")
 
 
-def _controller(settings: SearchSettings, space: Space, goal: Goal) -> BaseSampler:
-    """Return the controller, without the limits of the search.
+def sources(settings: SearchSettings) -> dict[str, str]:
+    """Return a hash of each part that is a file of the user's."""
+    names = (
+        *(settings.space, settings.evaluator, settings.controller, settings.executor),
+        *(settings.pruner, settings.recipe, settings.data),
+    )
+    paths = {name: Path(name) for name in names if name and name.endswith(".py")}
+    return {n: hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest() for n, p in paths.items()}
+
+
+def _controller(settings: SearchSettings) -> Part[BaseSampler]:
+    """Return what proposes.
 
     Raises:
         OptionError: an unknown one or one of its options, or it cannot pursue the objective.
@@ -278,15 +306,13 @@ def _controller(settings: SearchSettings, space: Space, goal: Goal) -> BaseSampl
             f"controller {controller} cannot pursue --objective {settings.objective}; "
             f"use one of {', '.join(others)}"
         )
-    options = settings.controller_options
-    fixed = {"seed": settings.seed, "excess": no_excess, "goal": goal}
-    return registry.make("controllers", controller, space, options=options, **fixed)
+    return registry.part("controllers", controller, settings.controller_options, ENGINES)
 
 
 def _pruner(
     settings: SearchSettings, goal: Goal, evaluator: TrainingEvaluator, evaluator_name: str
-) -> str:
-    """Return the name of what stops trainings early, checked with its options."""
+) -> Part[BasePruner]:
+    """Return what stops trainings early."""
     steps = evaluator.rungs
     wanted = settings.pruner or settings.pruner_options
     if goal.pareto and wanted and settings.pruner != "none":
@@ -317,8 +343,9 @@ def _pruner(
             "--final-epochs and --final-fraction out"
         )
     name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
-    registry.make("pruners", name, options=settings.pruner_options, rungs=steps or (1,))
-    return name
+    pruner: Part[BasePruner] = registry.part("pruners", name, settings.pruner_options, ("rungs",))
+    pruner.make(rungs=steps or (1,))
+    return pruner
 
 
 def _check_finals(settings: SearchSettings, evaluator: str) -> None:

@@ -103,3 +103,16 @@ def test_a_make_that_fails_is_told_in_one_line(folder: Path) -> None:
     path.write_text("def make(*, data: str = ''):\n    raise FileNotFoundError('no data here')\n")
     with pytest.raises(NasError, match=r"cannot be made: FileNotFoundError: no data here"):
         registry.make("evaluators", str(path), options={})
+
+
+def test_a_part_that_was_looked_up_stays_what_it_was(folder: Path) -> None:
+    own = "import optuna\n\ndef make(*, rungs, depth: int = 1):\n"
+    (folder / "own.py").write_text(f"{own}    return optuna.pruners.PatientPruner(None, depth)\n")
+    part = registry.part("pruners", "own.py", {"depth": 2}, ("rungs",))
+    assert part.keywords == ("rungs", "depth")
+    (folder / "own.py").write_text("raise ValueError('changed meanwhile')\n")
+    with pytest.raises(OptionError, match="changed meanwhile"):
+        registry.part("pruners", "own.py", {}, ("rungs",))
+    assert part.make(rungs=(1,), space=None) is not part.make(rungs=(1,), space=None)
+    with pytest.raises(OptionError, match="has no option 'rungs'"):
+        registry.part("pruners", "median", {"rungs": 3}, ("rungs",))

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from nas.core import run_folder
 from nas.core.errors import RunError
 from nas.data.identity import unchanged, way_back
-from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup
 
 SOURCES, DATA = "sources.json", "the data"
-
-
-def sources(settings: SearchSettings) -> dict[str, str]:
-    """Return a hash of each part that is a file of the user's."""
-    names = (
-        *(settings.space, settings.evaluator, settings.controller, settings.executor),
-        *(settings.pruner, settings.recipe, settings.data),
-    )
-    paths = {name: Path(name) for name in names if name and name.endswith(".py")}
-    return {n: hashlib.blake2b(p.read_bytes(), digest_size=8).hexdigest() for n, p in paths.items()}
 
 
 def check_sources(folder: Path, setup: Setup) -> None:
@@ -32,7 +20,7 @@ def check_sources(folder: Path, setup: Setup) -> None:
     Raises:
         RunError: one was changed, so that old and new results would be mixed.
     """
-    path, now = folder / SOURCES, sources(setup.settings)
+    path, now = folder / SOURCES, dict(setup.sources)
     if fingerprint := setup.evaluator.fingerprint:
         now[DATA] = fingerprint
     if not path.exists():

@@ -27,7 +27,7 @@ from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, Start
 from nas.searching.start.old_settings import search_args
 from nas.searching.start.priors import MAKERS, Place, common, prior_of_run
-from nas.searching.start.provenance import DATA, SOURCES, sources
+from nas.searching.start.provenance import DATA, SOURCES
 from nas.searching.studies.study import RANDOM, SEARCH, Kept, read_journal
 
 FILE, SCHEMA = "warm_start.json", 1
@@ -153,7 +153,7 @@ def _check_controller(setup: Setup, what: str) -> None:
     Raises:
         OptionError: it does not; the message names those that do.
     """
-    if "prior" in registry.keywords("controllers", setup.settings.controller):
+    if "prior" in setup.controller.keywords:
         return
     shipped = registry.names("controllers")
     others = [name for name in shipped if "prior" in registry.keywords("controllers", name)]
@@ -275,7 +275,7 @@ def _other_work(folder: Path, theirs: SearchSettings, setup: Setup) -> str:
     except NasError:
         return "its evaluator is not here any more"
     before = run_folder.read_object(folder / SOURCES) if (folder / SOURCES).exists() else {}
-    now, mine = sources(setup.settings), setup.work
+    now, mine = setup.sources, setup.work
     if _content(work.evaluator, before) != _content(mine.evaluator, now):
         return f"evaluator {work.evaluator}, not {mine.evaluator}"
     own = _options(mine.evaluator, mine.options)
