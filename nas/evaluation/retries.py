@@ -103,13 +103,13 @@ class _Ledger:
 
     def begin(self, task: Task) -> int:
         """Note that a task begins; return how often its arch has crashed where it stands now."""
-        if _name(task) in self._left:
-            self._left.discard(_name(task))
+        if (name := _name(task)) in self._left:
+            self._left.discard(name)
             self._add(task)
-        self._begun.add(_name(task))
+        self._begun.add(name)
         self._write()
-        where, count = self._crashes.get(_arch(task), ("", 0))
-        return count if where == _position(task) else 0
+        where, count = self._crashes.get(_arch(task), ("", 0)) if self._crashes else ("", 0)
+        return count if count and where == _position(task) else 0
 
     def crash(self, task: Task) -> int:
         """Note a crash; return how often the arch has crashed there."""
@@ -123,7 +123,7 @@ class _Ledger:
         The file may name it until the next begins: one write for each task is enough.
         """
         self._begun.discard(_name(task))
-        if not crashed and _arch(task) in self._crashes:
+        if not crashed and self._crashes and _arch(task) in self._crashes:
             del self._crashes[_arch(task)]
             self._write()
 

@@ -30,13 +30,14 @@ def test_the_gradient_is_that_of_the_loss() -> None:
     rows = replace(drawn(15), trend=rng.normal(size=15))
     values, known = rng.normal(size=15), rng.random(15)
     at = gaussian._prior(GROUPS)[0] + 0.3 * rng.normal(size=7)
+    given = rows, values, known, gaussian._lines(rows)
 
     def loss(parameters: Array) -> float:
-        return gaussian._loss(parameters, rows, values, known)[0]
+        return gaussian._loss(parameters, *given)[0]
 
     steps = 1e-5 * np.eye(7)
     slopes = [(loss(at + step) - loss(at - step)) / 2e-5 for step in steps]
-    assert gaussian._loss(at, rows, values, known)[1] == pytest.approx(slopes, rel=1e-5, abs=1e-6)
+    assert gaussian._loss(at, *given)[1] == pytest.approx(slopes, rel=1e-5, abs=1e-6)
 
 
 def test_it_predicts_what_it_has_not_seen_and_knows_how_well() -> None:

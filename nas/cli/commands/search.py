@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,7 @@ def attend(as_json: bool, quiet: bool, **arguments: Any) -> int:
     from nas.searching.search import INTERRUPTED as STOPPED
     from nas.searching.search import search as run_search
 
+    gc.freeze()  # what is imported stays: spare the garbage collector the walk through it
     progress = None if quiet else screen.SearchScreen(console(stderr=True))
     interrupted = on_interrupt("trial", progress.notice if progress else lambda _: False)
     try:

@@ -221,10 +221,10 @@ class _Mind:
     def _fresh(self, points: Iterator[Choices], taken: set[Key]) -> dict[Key, Choices]:
         """Return the points that are networks, within the limits and not taken, by their keys."""
         found = {key_of(choices): choices for choices in points}
-        return {key: c for key, c in found.items() if key not in taken and self._allowed(c)}
+        return {key: c for key, c in found.items() if key not in taken and self._allowed(c, key)}
 
-    def _allowed(self, choices: Choices) -> bool:
-        seen = self._features.seen(choices)
+    def _allowed(self, choices: Choices, key: Key) -> bool:
+        seen = self._features.seen(choices, key)
         return seen is not None and not broken_limit(seen.metrics, self._goal.objective)
 
     def _new(

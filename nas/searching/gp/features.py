@@ -11,13 +11,13 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from nas.core.errors import ArchError
-from nas.interfaces import Choices, Metrics, Space
+from nas.interfaces import Choices, Metrics, Option, Space
 from nas.models.cost import sections
 from nas.models.points import decode
 from nas.searching.constraints import excess
@@ -29,13 +29,15 @@ SAMPLE = 500  # random points that tell how large a feature is in a space
 REMEMBERED = 20_000  # points, of some 2 kB each
 MOST_PLAIN = 1000  # points whose stages are alike, that are looked at
 COUNTED = 3  # costs of a network: flops, params, activations
-Column = tuple[str, Callable[[Choices], float]]  # its kind, and what it reads of a point
+Columns = Mapping[Option, tuple[float, ...]]  # of one choice: what each option is in numbers
 
 
 class Seen(NamedTuple):
     """What is known of a point without an evaluation: its own columns and costs, and the costs."""
 
-    raw: list[float]  # what is chosen; the logs of what the network costs, then of each stage
+    # what is chosen; the logs of what the network costs, then of each stage. A tuple of numbers is
+    # nothing to Python's garbage collector, which would walk through a list of each point
+    raw: tuple[float, ...]
     metrics: Metrics  # flops, params, activations
 
 
@@ -45,13 +47,14 @@ class Features:
     def __init__(self, space: Space, prior: Prior = no_prior) -> None:
         self._space, self._prior = space, prior
         self._points: dict[Key, Seen | None] = {}
-        self._columns = [column for name in space.choices for column in _columns(space, name)]
+        self._columns = {name: _columns(options) for name, options in space.choices.items()}
+        read = [kind_of(n) for n, each in self._columns.items() for _ in next(iter(each.values()))]
         rng = random.Random(0)
         valid = excess(space, Objective())
         drawn = (allowed_choices(space, rng, valid) for _ in range(SAMPLE))
         sample = [choices for choices in drawn if self.seen(choices)]
         self._width = max((len(self._known(choices).raw) for choices in sample), default=0)
-        self._width = self._width or len(self._columns) + COUNTED
+        self._width = self._width or len(read) + COUNTED
         nothing = np.zeros((1, self._width)), np.zeros(1)
         raw, believed = (self._raw(sample), prior(sample)) if sample else nothing
         spread = raw.std(axis=0)
@@ -60,14 +63,14 @@ class Features:
         self._mean = raw.mean(axis=0)[self._used]
         self._scale = np.where(spread > 1e-9, spread, 1.0)[self._used]
         self._believed = float(believed.mean()), float(believed.std()) or 1.0
-        kinds = [*(kind for kind, _ in self._columns), "flops", "params", "activations"]
+        kinds = [*read, "flops", "params", "activations"]
         kinds += ["stage flops"] * (self._width - len(kinds))
         used = [kind for kind, use in zip(kinds, self._used, strict=True) if use]
         self._groups = np.array([list(dict.fromkeys(used)).index(kind) for kind in used])
 
-    def seen(self, choices: Choices) -> Seen | None:
-        """Return what a point costs, None where it is no network."""
-        key = key_of(choices)
+    def seen(self, choices: Choices, key: Key | None = None) -> Seen | None:
+        """Return what a point costs, None where it is no network; `key`: of it, where known."""
+        key = key or key_of(choices)
         if key not in self._points:
             if len(self._points) >= REMEMBERED:
                 self._points.clear()
@@ -112,18 +115,14 @@ def plain_points(space: Space) -> list[Choices]:
     return found
 
 
-def _columns(space: Space, name: str) -> Iterable[Column]:
-    """Return the columns of one choice: its rank, or for words one column each."""
-    options, kind = list(space.choices[name]), kind_of(name)
+def _columns(options: Sequence[Option]) -> Columns:
+    """Return what each option of a choice is: its rank, or of words one column each."""
     if any(isinstance(option, str) for option in options):
-        for option in options:
-            yield kind, lambda choices, option=option: float(choices[name] == option)  # type: ignore[misc]
-    else:
-        rank = {option: float(place) for place, option in enumerate(sorted(options))}
-        yield kind, lambda choices: rank[choices[name]]
+        return {one: tuple(float(one == option) for option in options) for one in options}
+    return {option: (float(rank),) for rank, option in enumerate(sorted(options))}
 
 
-def _look(space: Space, columns: Sequence[Column], choices: Choices) -> Seen | None:
+def _look(space: Space, columns: Mapping[str, Columns], choices: Choices) -> Seen | None:
     try:
         parts = sections(decode(space, choices))
     except ArchError:
@@ -133,13 +132,12 @@ def _look(space: Space, columns: Sequence[Column], choices: Choices) -> Seen | N
         flops, params = flops + part.flops, params + part.params
         activations += part.activations
     stages = [math.log1p(part.flops) for part in parts[1:-1]]
-    chosen = [read(choices) for _, read in columns]
-    logs = [math.log(flops), math.log(params), math.log1p(activations)]
-    return Seen(
-        [*chosen, *logs, *stages], {"flops": flops, "params": params, "activations": activations}
-    )
+    chosen = [value for name, read in columns.items() for value in read[choices[name]]]
+    logs = (math.log(flops), math.log(params), math.log1p(activations))
+    metrics: Metrics = {"flops": flops, "params": params, "activations": activations}
+    return Seen((*chosen, *logs, *stages), metrics)
 
 
-def _filled(values: list[float], width: int) -> list[float]:
+def _filled(values: tuple[float, ...], width: int) -> tuple[float, ...]:
     """Return so many values: the points of a space may differ in their number of stages."""
-    return values[:width] + [0.0] * (width - len(values))
+    return values[:width] + (0.0,) * (width - len(values))

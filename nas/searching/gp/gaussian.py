@@ -116,7 +116,7 @@ def fit(rows: Rows, values: Array, extra: Array) -> Array:
     found = minimize(
         _loss,
         begin,
-        (rows, scaled, known),
+        (rows, scaled, known, _lines(rows)),
         jac=True,
         method="L-BFGS-B",
         bounds=bounds,
@@ -231,13 +231,20 @@ def _variances(parameters: Array, rows: Rows) -> Array:
     return found
 
 
-def _loss(parameters: Array, rows: Rows, values: Array, known: Array) -> tuple[float, Array]:
-    """Return minus the log of the posterior, and its gradient."""
-    x, count = rows.features, len(rows)
+def _lines(rows: Rows) -> tuple[Array, Array]:
+    """Return the linear parts of the covariance (n, n) before their variances."""
+    x = rows.features
+    return x @ x.T / x.shape[1], np.outer(rows.trend, rows.trend)
+
+
+def _loss(
+    parameters: Array, rows: Rows, values: Array, known: Array, lines: tuple[Array, Array]
+) -> tuple[float, Array]:
+    """Return minus the log of the posterior, and its gradient; `lines`: of these rows."""
+    count, (products, along) = len(rows), lines
     smooth, line, trend, noise = np.exp(parameters[-4:])
     distance = _distances(parameters, rows, rows)
-    shape, products = _matern(distance), x @ x.T / x.shape[1]
-    along = np.outer(rows.trend, rows.trend)
+    shape = _matern(distance)
     matrix = smooth * shape + line * products + trend * along + CONSTANT
     matrix[np.diag_indices(count)] += noise + JITTER + known
     try:
