@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import importlib.util
 import os
 import re
 import signal
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 from conftest import TRAINER, Cli, Nodes, wait_until
 
-pytest.importorskip("ray.tune", reason="needs ray[tune]")
+if not importlib.util.find_spec("ray"):  # to import it takes seconds
+    pytest.skip("needs ray[tune]", allow_module_level=True)
 from nas.core import registry
 from nas.core.errors import MissingError, OptionError, RunError, install
 from nas.evaluation.cluster.connection import Share

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +16,8 @@ import psutil
 import pytest
 from conftest import START, TRAINER, Cli, Nodes, wait_until
 
-pytest.importorskip("ray.tune", reason="needs ray[tune]")
+if not importlib.util.find_spec("ray"):  # to import it takes seconds
+    pytest.skip("needs ray[tune]", allow_module_level=True)
 pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="a cluster of several raylets"),
     pytest.mark.slow,
