@@ -1,83 +1,57 @@
 """nas: search a baseline architecture, scale it to a family.
 
-The verbs of the command line as functions; nothing heavy is imported before one is called. What is
-of the wrong kind is refused as on the command line, by an error of `nas.NasError` in one line.
+The verbs of the command line as functions, and what a file of one's own is made of: `from nas
+import Arch, Head, Space, Stage, Stem, count`. Nothing heavy is imported before it is asked for.
+What is of the wrong kind is refused as on the command line, by a `nas.NasError` in one line.
+
+The types are in `__init__.pyi`, which scripts/write_stub.py writes.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.core.moved import let_old_names_be_imported
 
-if TYPE_CHECKING:
-    from nas.core.errors import NasError
-    from nas.exporting.export import export
-    from nas.hardware.bench import bench
-    from nas.models.arch import Arch
-    from nas.models.load import build_model, count, load_arch
-    from nas.reporting.explain import explain
-    from nas.scaling.scale import scale
-    from nas.searching.fidelity.proxy_check import proxy_check
-    from nas.searching.plan import plan
-    from nas.searching.search import search
-    from nas.training.doctor import doctor
-    from nas.training.predict import predict
-    from nas.training.train import train
-    from nas.training.val import val
-    from nas.training.weights import load_weights
-
 __version__ = "0.1.0"
 let_old_names_be_imported()
-__all__ = [
-    "Arch",
-    "NasError",
-    "bench",
-    "build_model",
-    "count",
-    "doctor",
-    "explain",
-    "export",
-    "load_arch",
-    "load_weights",
-    "plan",
-    "predict",
-    "proxy_check",
-    "scale",
-    "search",
-    "train",
-    "val",
-]
 
-# the module of each name
-_HOMES = {
-    "Arch": "nas.models.arch",
-    "NasError": "nas.core.errors",
-    "bench": "nas.hardware.bench",
-    "build_model": "nas.models.load",
-    "count": "nas.models.load",
-    "doctor": "nas.training.doctor",
-    "explain": "nas.reporting.explain",
-    "export": "nas.exporting.export",
-    "load_arch": "nas.models.load",
-    "load_weights": "nas.training.weights",
-    "plan": "nas.searching.plan",
-    "predict": "nas.training.predict",
-    "proxy_check": "nas.searching.fidelity.proxy_check",
-    "scale": "nas.scaling.scale",
-    "search": "nas.searching.search",
-    "train": "nas.training.train",
-    "val": "nas.training.val",
+# what `import nas` offers, by the module that has it
+_MODULES: dict[str, tuple[str, ...]] = {
+    "nas.core.errors": (
+        *("ArchError", "EvaluatorError", "MissingError", "NasError", "OptionError", "RunError"),
+    ),
+    "nas.data.augment_settings": ("Augment",),
+    "nas.data.dataset": ("Dataset", "Split"),
+    "nas.exporting.export": ("export",),
+    "nas.hardware.bench": ("bench",),
+    "nas.interfaces": ("Choices", "Metrics", "Space", "Timing"),
+    "nas.models.arch": ("Arch", "Head", "Norm", "Squeeze", "Stage", "Stem"),
+    "nas.models.load": ("build_model", "count", "load_arch"),
+    "nas.models.published": ("Published",),
+    "nas.reporting.explain": ("explain",),
+    "nas.scaling.scale": ("scale",),
+    "nas.searching.fidelity.proxy_check": ("proxy_check",),
+    "nas.searching.plan": ("plan",),
+    "nas.searching.result": ("SearchResult",),
+    "nas.searching.samplers": ("Proposer", "Reseeded"),
+    "nas.searching.search": ("search",),
+    "nas.training.doctor": ("doctor",),
+    "nas.training.predict": ("predict",),
+    "nas.training.recipe": ("Recipe",),
+    "nas.training.train": ("train",),
+    "nas.training.val": ("val",),
+    "nas.training.weights": ("load_weights",),
 }
-
-
+HOMES = {name: module for module, names in _MODULES.items() for name in names}
 _REPORTED = ("scale", "search", "train")
+__all__ = sorted(HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in HOMES:
         raise AttributeError(f"module 'nas' has no attribute {name!r}")
     return _found(name)
 
@@ -85,11 +59,12 @@ def __getattr__(name: str) -> Any:
 @functools.cache
 def _found(name: str) -> Any:
     import importlib
+    from types import FunctionType
 
     from nas.core.arguments import checked
 
-    found = getattr(importlib.import_module(_HOMES[name]), name)
-    if isinstance(found, type):
+    found = getattr(importlib.import_module(HOMES[name]), name)
+    if not isinstance(found, FunctionType):
         return found
     return _reporting(checked(found)) if name in _REPORTED else checked(found)
 

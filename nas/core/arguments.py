@@ -50,15 +50,12 @@ def checked(function: Function) -> Function:
 
 @functools.cache
 def _hints(function: Callable[..., Any]) -> dict[str, Any]:
-    """Return what the named arguments of a function may be, as far as that is known here."""
-    known, found = vars(inspect.getmodule(function)), {}
-    parameters = inspect.signature(function).parameters.values()
-    for parameter in parameters:
-        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
-            continue
-        hint = parameter.annotation
+    """Return what the arguments that a function names may be, as far as that is known here."""
+    known, found, code = vars(inspect.getmodule(function)), {}, function.__code__
+    for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]:
+        hint = function.__annotations__.get(name, Any)
         try:  # the annotations of our own functions, which are kept as text
-            found[parameter.name] = eval(hint, dict(known)) if isinstance(hint, str) else hint
+            found[name] = eval(hint, dict(known)) if isinstance(hint, str) else hint
         except NameError:  # what only a type checker imports
             continue
     return found

@@ -2,16 +2,18 @@
 
 A field's type says what a value may be and reads it as typed: `Count` takes 400M. `setting` holds
 the default, the group and the help. The flags (`nas.cli.flags`), what `--config` may hold, the
-signatures of the Python functions (`nas.core.signatures`) and every check follow from the model.
+signatures of the Python functions (`takes`) and every check follow from the model.
 """
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic.fields import FieldInfo
@@ -19,6 +21,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from nas.core import units
 from nas.core.errors import OptionError, did_you_mean
+
+Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -165,3 +169,42 @@ def shown(field: FieldInfo) -> tuple[str, str, list[str]]:
     """Return the group of a setting, its help, and the other names of its flag."""
     extra: Any = field.json_schema_extra
     return extra["group"], field.description or "", extra["also"]
+
+
+def takes(model: type[Settings]) -> Callable[[Verb], Verb]:
+    """Let a verb, which has its settings as **keywords, show each of them and its help."""
+
+    def change(verb: Verb) -> Verb:
+        signature = inspect.signature(verb)
+        own = signature.parameters.values()
+        more = {k: f for k, f in model.model_fields.items() if k not in signature.parameters}
+        parameters = [
+            *(p for p in own if p.kind is p.POSITIONAL_OR_KEYWORD),
+            *(_parameter(key, field) for key, field in more.items()),
+            *(p for p in own if p.kind is p.KEYWORD_ONLY),
+        ]
+        vars(verb)["__signature__"] = signature.replace(parameters=parameters)
+        told = [_line(key, field) for key, field in more.items()]
+        verb.__doc__ = "\n".join(
+            [inspect.getdoc(verb) or "", "", f"Settings, flags of `nas {model.VERB}`:", *told]
+        )
+        return verb
+
+    return change
+
+
+def _line(name: str, field: FieldInfo) -> str:
+    """Return a setting with its help, for a docstring."""
+    indent = " " * 4
+    text = f"{name}: {field.description}"
+    wrapper = textwrap.TextWrapper(
+        92, initial_indent=indent, subsequent_indent=indent * 2, break_on_hyphens=False
+    )
+    return wrapper.fill(text)
+
+
+def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return a setting as a keyword of a Python function."""
+    kind = reader_of(field).takes + (" | None" if field.default is None else "")
+    only = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, only, default=field.default, annotation=kind)

@@ -12,6 +12,7 @@ from nas.core import run_folder
 from nas.core.errors import NasError, OptionError
 from nas.core.quoting import command
 from nas.core.resume import find_run, opening
+from nas.core.settings import takes
 from nas.core.units import parse_phis
 from nas.models import compound, cost
 from nas.models.arch import Arch
@@ -51,6 +52,7 @@ COLUMNS = (
 )
 
 
+@takes(ScaleSettings)
 def scale(
     base: str | Path | Arch | Mapping[str, Any] | None = None,
     *,

@@ -14,6 +14,7 @@ from typing import Any
 
 from nas.core import registry
 from nas.core.errors import EvaluatorError, OptionError
+from nas.core.settings import takes
 from nas.core.units import format_count, format_seconds, parse_number
 from nas.evaluation.evaluate import Measured, make_evaluator, perform
 from nas.interfaces import Metrics, Space, Task, Trial
@@ -41,6 +42,7 @@ FEW = 15  # random archs whose median stands for all
 PROBE = 1000  # images that a training is timed on
 
 
+@takes(SearchSettings)
 def plan(
     *, price: str | float | None = None, project: str | Path = "runs", **given: Any
 ) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from optuna.storages import RDBStorage
 from nas.core import registry, run_folder
 from nas.core.errors import NasError
 from nas.core.resume import opening
+from nas.core.settings import takes
 from nas.evaluation.durations import Shares
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
@@ -44,6 +45,7 @@ MANY = 10
 PACKING, LAST = "packing.json", "finals"
 
 
+@takes(SearchSettings)
 def search(
     *,
     project: str | Path = "runs",

@@ -15,6 +15,7 @@ from torch import Tensor
 from nas.core import run_folder
 from nas.core.errors import NasError, OptionError, RunError
 from nas.core.resume import find_run, opening
+from nas.core.settings import takes
 from nas.data.identity import unchanged, way_back
 from nas.data.loader import Loader
 from nas.models.arch import Arch
@@ -35,6 +36,7 @@ MOST_LETTERS = 4096  # of a path, on Linux
 Interrupted = Callable[[], bool]
 
 
+@takes(TrainSettings)
 def train(
     arch: str | Path | Arch | Mapping[str, Any],
     *,

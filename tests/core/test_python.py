@@ -23,7 +23,7 @@ from nas.training.settings import TrainSettings
 from nas.training.train import _anchored
 from nas.training.trained import CONFIG
 
-FUNCTIONS = sorted(name for name in nas.__all__ if not isinstance(getattr(nas, name), type))
+FUNCTIONS = sorted(name for name in nas.__all__ if inspect.isfunction(getattr(nas, name)))
 
 
 @pytest.fixture

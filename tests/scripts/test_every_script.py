@@ -78,6 +78,7 @@ SMALLEST: dict[str, list[str]] = {
     "reproduce/table7.py": ["--out out.csv"],
     "tune_proxy.py": ["--data digits --set lr=0.01 --epochs 1 --archs 1 --fraction 0.05"],
     "verify_family.py": ["--phi 0"],
+    "write_stub.py": ["--check"],
 }
 # its virtual environments are fetched: run in part by test_export_scripts.py
 FETCHES = {"export_parity.py"}

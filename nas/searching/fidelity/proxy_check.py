@@ -13,6 +13,7 @@ from nas.core import run_folder
 from nas.core.errors import NasError
 from nas.core.ledger import Ledger
 from nas.core.resume import find_run, opening
+from nas.core.settings import takes
 from nas.core.units import format_count, format_seconds
 from nas.evaluation.run_all import run_all
 from nas.interfaces import ExecutorStatus, Outcome, Task
@@ -34,6 +35,7 @@ SCHEMA, INTERRUPTED = 1, "interrupted"
 RESULT, TRAINING = "result.json", "training"
 
 
+@takes(ProxySettings)
 def proxy_check(
     data: str,
     *,
