@@ -29,8 +29,8 @@ from nas.training.setup import check_policy
 EVALUATOR, RECIPE, ARCH = "member", NAME, "arch.json"
 
 
-def fitted_to_data(setup: Setup) -> Setup:
-    """Return a setup whose base has a class for each of the data's; check how it is to be trained.
+def with_data(setup: Setup) -> Setup:
+    """Return a setup with its images; check how members are to be trained on them.
 
     Raises:
         OptionError: the data, the recipe, an option of it or a device cannot be used.
@@ -46,7 +46,13 @@ def fitted_to_data(setup: Setup) -> Setup:
     _check_gpus(setup.settings)
     plan = plan_of(setup, Path(), ())
     _check_batch(plan)
-    head = dataclasses.replace(setup.arch.head, classes=len(plan.dataset.classes))
+    return dataclasses.replace(setup, dataset=plan.dataset)
+
+
+def fitted_to_data(setup: Setup) -> Setup:
+    """Return a setup whose base has a class for each of its images'."""
+    classes = len(setup.dataset.classes) if setup.dataset else setup.arch.head.classes
+    head = dataclasses.replace(setup.arch.head, classes=classes)
     return dataclasses.replace(setup, arch=dataclasses.replace(setup.arch, head=head))
 
 
@@ -226,13 +232,13 @@ class Plan:
 
 
 def plan_of(setup: Setup, folder: Path, rows: Sequence[Member]) -> Plan:
-    """Return the plan of a setup, its data opened.
+    """Return the plan of a setup, whose data is opened if it is not.
 
     Raises:
         OptionError, MissingError: the data cannot be read.
     """
-    dataset = open_asked(setup.settings)
-    return Plan(setup, folder, rows, make_splits(dataset))
+    dataset = setup.dataset or make_splits(open_asked(setup.settings))
+    return Plan(setup, folder, rows, dataset)
 
 
 def work_of(plan: Plan) -> EvaluatorSpec:

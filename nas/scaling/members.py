@@ -70,7 +70,6 @@ def train_members(
 
     Raises:
         RunError: members on file were trained on other images.
-        OptionError, MissingError: the data cannot be read.
     """
     rows = result.members
     plan = plan_of(setup, folder, rows)

@@ -92,7 +92,7 @@ def scale(
         given = {k for k, value in settings.items() if value is not None} & changeable(chosen)
         changed = {key: getattr(chosen, key) for key in given}
         return go_on(folder, changed, screen=screen, interrupted=interrupted)
-    plan = _check(setup)
+    setup, plan = _check(setup)
     folder = run_folder.create("scale", name, project, arguments)
     run_folder.write_json(folder / BASE, arch.to_dict())
     screen.run = str(folder)
@@ -119,7 +119,7 @@ def go_on(
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = Setup(ScaleSettings.model_validate(arguments), arch, source, folder.parent.parent)
-    plan = _check(setup)
+    setup, plan = _check(setup)
     screen = screen or ScalingProgress()
     screen.run = str(folder)
     if before != {"base": source, **arguments}:
@@ -174,8 +174,11 @@ def _stored(folder: Path) -> dict[str, Any]:
     return scale_args(run_folder.read_args(folder))
 
 
-def _check(setup: Setup) -> Plan | None:
-    """Refuse a family that cannot be before anything is written; return the fit, if one is due."""
+def _check(setup: Setup) -> tuple[Setup, Plan | None]:
+    """Refuse a family that cannot be before anything is written.
+
+    Return the setup, with its images where members are trained, and the fit, if one is due.
+    """
     executor_of(setup.settings)  # refuses what there is none of
     family = _members(setup, fitting.given(setup, coefficients.PAPER))
     _check_coefficients(setup.settings)
@@ -183,8 +186,8 @@ def _check(setup: Setup) -> Plan | None:
         from nas.scaling import member_setup  # numpy and more: only where something is trained
 
         member_setup.check_names(setup.settings, [member.name for member in family])
-        member_setup.fitted_to_data(setup)
-    return prepare_fit(setup) if setup.settings.fit else None
+        setup = member_setup.with_data(setup)
+    return setup, prepare_fit(setup) if setup.settings.fit else None
 
 
 def _check_coefficients(chosen: ScaleSettings) -> None:

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nas.interfaces import EvaluatorSpec, Executor
 from nas.models.arch import Arch
 from nas.scaling.settings import ScaleSettings
 from nas.searching.evaluator_spec import executor_of
+
+if TYPE_CHECKING:
+    from nas.data.dataset import Dataset
 
 INTERRUPTED = "interrupted"
 BASE = "baseline.json"  # of a scaling, as it was when it began
@@ -31,12 +35,16 @@ class ScalingProgress:
 
 @dataclass(frozen=True)
 class Setup:
-    """`source`: the base as it was named; `project`: the folder that holds the runs."""
+    """`source`: the base as it was named; `project`: the folder that holds the runs.
+
+    `dataset`: what members are trained on, opened and split once; None where none is.
+    """
 
     settings: ScaleSettings
     arch: Arch
     source: str
     project: Path
+    dataset: Dataset | None = None
 
 
 def open_executor(setup: Setup, work: EvaluatorSpec, folder: Path) -> Executor:

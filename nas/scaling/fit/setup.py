@@ -98,14 +98,14 @@ def prepare_fit(setup: Setup) -> Plan:
     """
     chosen = setup.settings
     _check(chosen)
-    evaluator = make_evaluator(_work(chosen))
+    work = _work(chosen)
+    evaluator = make_evaluator(work)
     arch = _fitted(setup.arch, evaluator)
     evaluator.check(arch)
     most = chosen.candidates or MOST
     grid = candidates(arch, most=most, fixed_ends=chosen.fixed_ends)
     if len(grid.trained) < LEAST:
         raise OptionError(_too_few(arch, grid))
-    work = _work(chosen)
     if chosen.target_latency:
         work = dataclasses.replace(work, device=_device(chosen))
     return Plan(setup, arch, grid, evaluator, work, _objective(chosen))
