@@ -54,6 +54,9 @@ class QuickContract(DeviceContract):
     def make(self, *given: Any, **options: Any) -> Device:
         return made(self.part, **options)
 
+    def test_its_name_begins_the_fingerprint(self, device: Device) -> None:
+        assert device.fingerprint.startswith(self.part)
+
 
 globals().update(each(QuickContract, registry.names("devices")))
 

@@ -37,9 +37,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
 globals().update(each(ControllerContract, registry.names("controllers"), **SETTINGS))
 
 
-def test_the_gaussian_process_proposes_in_a_large_space(tmp_path: Path) -> None:
-    options = SETTINGS["gp"]["options"]
-    found = Search(tmp_path / "journal.log", "gp", options, "reward", MBCONV).go(8)
+@pytest.mark.parametrize(
+    ("name", "objective"), [("gp", "reward"), ("predictor", "reward"), ("predictor", "pareto")]
+)
+def test_surrogates_propose_in_a_large_space(tmp_path: Path, name: str, objective: str) -> None:
+    options, count = SETTINGS[name]["options"], SETTINGS[name]["trials"]
+    found = Search(tmp_path / "journal.log", name, options, objective, MBCONV).go(count)
     assert all(value in MBCONV.choices[key] for choices in found for key, value in choices.items())
     assert len({tuple(choices.values()) for choices in found}) > 5
 
