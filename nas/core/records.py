@@ -48,7 +48,8 @@ class Record(dict[str, Any]):
     def to_dict(self) -> dict[str, Any]:
         """Return the record as JSON data, as `--json` prints it."""
         known = {key: (f, getattr(self, f.name)) for key, f in _fields(type(self)).items()}
-        return {key: plain(value) for key, (f, value) in known.items() if not _left_out(f, value)}
+        shown = {key: value for key, (f, value) in known.items() if not _left_out(f, value)}
+        return {key: plain(value) for key, value in shown.items() if not self._omits(key)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -72,6 +73,10 @@ class Record(dict[str, Any]):
         if len(table.rows) > SHOWN:
             parts.append(f"<p>and {len(table.rows) - SHOWN:,} more</p>")
         return "".join(parts)
+
+    def _omits(self, key: str) -> bool:
+        """Tell whether the JSON of this record lacks a key; of most it lacks none."""
+        return False
 
     def _summary(self) -> dict[str, object]:
         """Return what is shown of the record, by name: by default all that is one value."""

@@ -23,13 +23,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from nas import __version__
 from nas.core import checksums, plain_yaml
 from nas.core.errors import OptionError, RunError
 from nas.core.locks import try_lock
+from nas.core.records import Record
 
+Kind = TypeVar("Kind", bound=Record)
 ARGS, ENVIRONMENT = "args.yaml", "env.json"
 MOST_NAME = 200  # bytes of a run's name: file systems allow 255, and a number follows
 RUNS = Path("runs")  # the folder of the runs, where --project names no other
@@ -267,6 +269,21 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+
+
+def read_record(path: Path, kind: type[Kind]) -> Kind:
+    """Return what a JSON file of ours tells, as a record of this kind.
+
+    Raises:
+        RunError: it cannot be read, is damaged, or holds something else.
+    """
+    found = read_object(path)
+    try:
+        return kind.from_dict(found)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {error}); was it edited?"
+        ) from error
 
 
 def read_object(path: Path, *keys: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from nas.reporting.html import data, family, scale, search, train
 from nas.reporting.html.markup import render
 from nas.scaling.result import ScaleResult
 from nas.searching.result import SearchResult
+from nas.training.result import TrainResult
 
 Result = TypeVar("Result", bound=Mapping[str, Any])
 REPORT, RESULT, SCHEMA = "report.html", "result.json", 1
@@ -107,9 +108,9 @@ def write(folder: Path, say: Callable[[str], None] = lambda text: None) -> Path:
     env = _json(folder / run_folder.ENVIRONMENT)
     try:
         if training:
-            found = train.read(folder, result, args, env)
-            if result:
-                _draw(found, say)
+            found = train.read(folder, TrainResult.from_dict(result) if result else None, args, env)
+            if found.result:
+                _draw(found, found.result, say)
             page = train.page(found)
         elif "members" in result:
             made = ScaleResult.from_dict(result)
@@ -130,7 +131,7 @@ def write(folder: Path, say: Callable[[str], None] = lambda text: None) -> Path:
     return folder / REPORT
 
 
-def _draw(found: train.Found, say: Callable[[str], None]) -> None:
+def _draw(found: train.Found, result: TrainResult, say: Callable[[str], None]) -> None:
     """Draw the curves and the confusion matrix of a finished training, as PNG files."""
     counts = _json(found.folder / train.COUNTS)
     try:
@@ -140,7 +141,7 @@ def _draw(found: train.Found, say: Callable[[str], None]) -> None:
     except MissingError as error:
         return say(f"no pictures: {error}")
     if not (found.folder / MATRIX).exists():
-        number = len(found.result["classes"])
+        number = len(result.classes)
         say(f"no {MATRIX}: {number:,} classes are too many to draw; `nas val` lists them")
 
 

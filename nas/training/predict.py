@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +21,7 @@ from nas.data.walk import images_below
 from nas.hardware.processors import torch_device
 from nas.models.build import Model
 from nas.training.diagnosis import FIELD
+from nas.training.result import Likelihood, Prediction, PredictResult
 from nas.training.trained import load_finite, trained_input
 
 SCHEMA = 1
@@ -34,8 +34,8 @@ def predict(
     *,
     top: int = 5,
     device: str = "auto",
-) -> dict[str, Any]:
-    """Return the `top` classes of each image with their probabilities, as `nas predict --json`.
+) -> PredictResult:
+    """Return the `top` classes of each image with their probabilities.
 
     `paths` are files and folders, or one of them; of a folder all images inside are taken. An
     image that cannot be read is a row with its `error`; `failed` counts these.
@@ -53,26 +53,25 @@ def predict(
         raise OptionError("predict needs images: name files or folders after the run")
     model, config = load_finite(run_folder.find(source, ("train", "search")))
     model, taken, classes = model.to(place), trained_input(config), config["classes"]
-    rows: list[dict[str, Any]] = []
+    rows: list[Prediction] = []
     with ThreadPoolExecutor(processors()) as pool, quiet():
         for start in range(0, len(files), BATCH):
             part = files[start : start + BATCH]
             images = list(pool.map(lambda file: read_image(file, taken), part))
             said = iter(_answers(model, images, taken, place))
             rows += [
-                {"path": str(file), "error": image}
+                Prediction(path=file, error=image)
                 if isinstance(image, str)
-                else {"path": str(file), "top": _top(next(said), classes, top)}
+                else Prediction(path=file, top=_top(next(said), classes, top))
                 for file, image in zip(part, images, strict=True)
             ]
-    failed = sum("error" in row for row in rows)
-    return {
-        "schema": SCHEMA,
-        "run": str(source),
-        "images": rows,
-        "failed": failed,
-        FIELD: config.get(FIELD, ""),
-    }
+    return PredictResult(
+        schema=SCHEMA,
+        run=Path(source),
+        images=tuple(rows),
+        failed=sum(bool(row.error) for row in rows),
+        warning=config.get(FIELD, ""),
+    )
 
 
 @torch.no_grad()
@@ -120,7 +119,7 @@ def read_image(file: Path, taken: Input) -> Array | str:
         return reason_of(error)
 
 
-def _top(row: Tensor, classes: Sequence[str], top: int) -> list[dict[str, Any]]:
+def _top(row: Tensor, classes: Sequence[str], top: int) -> tuple[Likelihood, ...]:
     values, indices = row.topk(min(top, len(classes)))
     pairs = zip(indices.tolist(), values.tolist(), strict=True)
-    return [{"class": classes[i], "probability": value} for i, value in pairs]
+    return tuple(Likelihood(name=classes[i], probability=value) for i, value in pairs)

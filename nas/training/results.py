@@ -12,6 +12,7 @@ from nas.training import distributed, model_card
 from nas.training.diagnosis import FIELD, diagnose
 from nas.training.loop import RESULTS
 from nas.training.progress import best
+from nas.training.result import HeldOutScore, TrainResult, ValScore
 from nas.training.setup import Ready
 from nas.training.state import Row
 from nas.training.trained import CONFIG, config, load_trained
@@ -60,18 +61,18 @@ def earlier(folder: Path) -> list[Row]:
     return [{name: float(cell) for name, cell in row.items() if cell} for row in rows]
 
 
-def partial(folder: Path, epochs: int) -> dict[str, Any]:
+def partial(folder: Path, epochs: int) -> TrainResult:
     """Return the result of a training that was interrupted: no test, nothing is saved of it."""
     rows = earlier(folder)
-    return {
-        "schema": SCHEMA,
-        "run": str(folder),
-        "stopped": INTERRUPTED,
-        "epochs": epochs,
-        "epochs_done": len(rows),
-        "best_epoch": int(best(rows)["epoch"]),
-        "val": {"top1": best(rows)["val_top1"]},
-    }
+    return TrainResult(
+        schema=SCHEMA,
+        run=folder,
+        stopped=INTERRUPTED,
+        epochs=epochs,
+        epochs_done=len(rows),
+        best_epoch=int(best(rows)["epoch"]),
+        val=ValScore(top1=best(rows)["val_top1"]),
+    )
 
 
 def tested(ready: Ready, folder: Path) -> Score:
@@ -82,20 +83,21 @@ def tested(ready: Ready, folder: Path) -> Score:
     return validate(model, batches, len(ready.data.classes), device=job.device, amp=job.mixed)
 
 
-def conclude(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[str, Any]:
+def conclude(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainResult:
     """Write what a finished training leaves; result.json, which says that it is, last."""
     result = _result(ready, folder, rows, score)
-    metrics = {f"{split}_{k}": v for split in ("val", "test") for k, v in result[split].items()}
-    run_folder.write_json(folder / CONFIG, _config(ready, metrics) | {FIELD: result[FIELD]})
+    scores = {"val": result.val, "test": result.test}
+    metrics = {f"{split}_{k}": v for split, of in scores.items() for k, v in (of or {}).items()}
+    run_folder.write_json(folder / CONFIG, _config(ready, metrics) | {FIELD: result.warning})
     run_folder.write_text(folder / "README.md", model_card.write(result, ready.job.recipe))
     if matrix := score.confusion.matrix() if score.confusion else None:
         counts = {"schema": SCHEMA, "classes": list(ready.data.classes), "counts": matrix}
         run_folder.write_json(folder / CONFUSION, counts)
-    run_folder.write_json(folder / RESULT, result)
+    run_folder.write_json(folder / RESULT, result.to_dict())
     return result
 
 
-def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[str, Any]:
+def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainResult:
     """Return result.json; accuracies are in percent, errors in points."""
     job, data, top = ready.job, ready.data, best(rows)
     cost = count(job.arch)
@@ -104,33 +106,35 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> dict[s
     validated = Score(top["val_top1"], top["val_top5"], top["val_loss"], len(data.val))
     seconds = sum(row["seconds"] for row in rows)
     images = sum(row["seconds"] * row["images_per_second"] for row in rows)
-    return {
-        "schema": SCHEMA,
-        "run": str(folder),
-        "stopped": "",
-        "arch": job.arch.name,
-        "arch_id": job.arch.id,
-        "params": cost.params,
-        "flops": cost.flops,
-        "recipe": job.recipe.name,
-        "epochs": job.epochs,
-        "epochs_done": len(rows),
-        "best_epoch": int(top["epoch"]),
-        "val": {**val, "n": len(data.val), "standard_error": validated.standard_error},
-        "test": {
-            "top1": score.top1,
-            "top5": score.top5,
-            "loss": finite(score.loss),
-            "n": score.count,
-            "standard_error": score.standard_error,
-        },
-        "classes": list(data.classes),
-        "data": ready.dataset.name,
-        "splits": {"train": len(data.train), "val": len(data.val), "test": score.count},
-        "imgsz": data.size,
-        "device": job.device,
-        "seconds": seconds,
-        "images_per_second": images / seconds,
-        "notes": list(data.notes),
-        FIELD: diagnose(rows, labels, len(data.classes)),
-    }
+    return TrainResult(
+        schema=SCHEMA,
+        run=folder,
+        stopped="",
+        arch=job.arch.name,
+        arch_id=job.arch.id,
+        params=cost.params,
+        flops=cost.flops,
+        recipe=job.recipe.name,
+        epochs=job.epochs,
+        epochs_done=len(rows),
+        best_epoch=int(top["epoch"]),
+        val=ValScore.from_dict(
+            {**val, "n": len(data.val), "standard_error": validated.standard_error}
+        ),
+        test=HeldOutScore(
+            top1=score.top1,
+            top5=score.top5,
+            loss=finite(score.loss),
+            n=score.count,
+            standard_error=score.standard_error,
+        ),
+        classes=tuple(data.classes),
+        data=ready.dataset.name,
+        splits={"train": len(data.train), "val": len(data.val), "test": score.count},
+        imgsz=data.size,
+        device=job.device,
+        seconds=seconds,
+        images_per_second=images / seconds,
+        notes=tuple(data.notes),
+        warning=diagnose(rows, labels, len(data.classes)),
+    )

@@ -24,6 +24,7 @@ from nas.training import distributed
 from nas.training.loop import RESULTS, fit
 from nas.training.progress import TrainingProgress
 from nas.training.recipe import Augment, Recipe, recipe_from
+from nas.training.result import TrainResult
 from nas.training.results import RESULT, conclude, described_data, earlier, partial, tested
 from nas.training.settings import FREE, TrainSettings
 from nas.training.setup import Ready, make_ready, together
@@ -46,14 +47,16 @@ def train(
     screen: TrainingProgress | None = None,
     interrupted: Interrupted = lambda: False,
     **settings: Any,
-) -> dict[str, Any]:
-    """Train an arch on images; return what `nas train --json` prints (`test`, `val`, `run`, ...).
+) -> TrainResult:
+    """Train an arch on images; return its scores (`test`, `val`, `run`, ...).
+
+    `to_dict()` of them is what `nas train --json` prints.
 
     `settings` are the command's flags with underscores: `nas.train("efficientnet_b0",
     data="digits", epochs=5)`. The run folder is project/train/name; `resume` goes on with the run
     of that name, or with the latest one, of the given settings, and starts one where there is none.
     The test split is read once, at the end. Under torchrun every process calls this, and all but
-    the first get {}.
+    the first get an empty result.
 
     Raises:
         OptionError: a setting is wrong, or the data cannot be used.
@@ -93,7 +96,7 @@ def go_on(
     *,
     screen: TrainingProgress | None = None,
     interrupted: Interrupted = lambda: False,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Go on with a training from its last checkpoint; a finished one returns its result again.
 
     Raises:
@@ -102,8 +105,8 @@ def go_on(
     screen = screen or TrainingProgress()
     if (folder / RESULT).exists():
         screen.say(f"{folder} is finished")
-        found = {**run_folder.read_object(folder / RESULT, "val", "test"), "run": str(folder)}
-        return found if distributed.rank() == 0 else {}
+        found = run_folder.read_record(folder / RESULT, TrainResult)
+        return dataclasses.replace(found, run=folder) if distributed.rank() == 0 else _none(folder)
     arguments = {**run_folder.read_args(folder), **changed}
     source = arguments.pop("arch", None)
     if source is None:
@@ -226,7 +229,7 @@ def _train(
     arguments: Mapping[str, Any],
     screen: TrainingProgress,
     interrupted: Interrupted,
-) -> dict[str, Any]:
+) -> TrainResult:
     """Train in a run folder; only the first process writes there."""
     if distributed.rank():
         return _fitted(ready, folder, screen, interrupted)
@@ -241,7 +244,7 @@ def _train(
 
 def _fitted(
     ready: Ready, folder: Path, screen: TrainingProgress, interrupted: Interrupted
-) -> dict[str, Any]:
+) -> TrainResult:
     """Train to the end or to an interruption; return the result."""
     job, first = ready.job, distributed.rank() == 0
     names = ready.settings.tracker or None
@@ -261,13 +264,18 @@ def _fitted(
     try:
         rows = fit(job, data, folder, watch=watch, say=screen.say)
     except _Stopped:
-        return partial(folder, job.epochs) if first else {}
+        return partial(folder, job.epochs) if first else _none(folder)
     finally:
         screen.end()
         for tracker in trackers:
             tracker.close()
     score = tested(ready, folder)
-    return conclude(ready, folder, rows, score) if first else {}
+    return conclude(ready, folder, rows, score) if first else _none(folder)
+
+
+def _none(folder: Path) -> TrainResult:
+    """Return what a process gets that is not the first of several."""
+    return TrainResult(run=folder)
 
 
 def _title(ready: Ready) -> str:

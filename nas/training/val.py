@@ -23,6 +23,7 @@ from nas.data.split_names import alike
 from nas.data.splits import joined, make_splits
 from nas.hardware.processors import torch_device
 from nas.training.diagnosis import FIELD
+from nas.training.result import ClassScore, ValResult
 from nas.training.trained import load_trained, trained_input
 from nas.training.validation import Score, validate
 
@@ -52,8 +53,8 @@ def val(
     download: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
-) -> dict[str, Any]:
-    """Return the score of a trained model on images, as `nas val --json` prints it.
+) -> ValResult:
+    """Return the score of a trained model on images; `to_dict()` is what `nas val --json` prints.
 
     `source` is a train run, a search run that trained, or the `best` folder of one. Without `data`
     the test split of its own images is scored, or the `split` that is named: test, val, train or
@@ -79,22 +80,23 @@ def val(
     score = validate(model.to(place), loader.ordered(batch_size), classes, device=place)
     broken = _broken(len(scored.part) - score.count)
     notes = (*scored.notes, broken, config.get(FIELD, ""))
-    return {
-        "schema": SCHEMA,
-        "run": str(source),
-        "data": scored.name,
-        "split": scored.split,
-        "n": score.count,
-        "images": scored.found,
-        "top1": score.top1,
-        "top5": score.top5,
-        "loss": finite(score.loss),
-        "standard_error": score.standard_error,
-        "classes": config["classes"],
-        "per_class": _per_class(score, config["classes"]),
-        "confusion": score.confusion.matrix() if score.confusion else None,
-        "notes": [note for note in notes if note],
-    }
+    matrix = score.confusion.matrix() if score.confusion else None
+    return ValResult(
+        schema=SCHEMA,
+        run=Path(source),
+        data=scored.name,
+        split=scored.split,
+        n=score.count,
+        images=scored.found,
+        top1=score.top1,
+        top5=score.top5,
+        loss=finite(score.loss),
+        standard_error=score.standard_error,
+        classes=tuple(config["classes"]),
+        per_class=tuple(_per_class(score, config["classes"])),
+        confusion=None if matrix is None else tuple(map(tuple, matrix)),
+        notes=tuple(note for note in notes if note),
+    )
 
 
 def _images(
@@ -215,7 +217,7 @@ def _changed(config: dict[str, Any], dataset: Dataset) -> str:
     )
 
 
-def _per_class(score: Score, classes: Sequence[str]) -> list[dict[str, Any]]:
+def _per_class(score: Score, classes: Sequence[str]) -> list[ClassScore]:
     """Return for each class how many of its images were told, and what most others were taken for.
 
     A class without images has a top-1 of None.
@@ -226,12 +228,12 @@ def _per_class(score: Score, classes: Sequence[str]) -> list[dict[str, Any]]:
         count, right = sum(row.values()), row.pop(index, 0)
         most = max(row, key=row.__getitem__, default=None)
         rows.append(
-            {
-                "class": name,
-                "n": count,
-                "top1": 100 * right / count if count else None,
-                "confused_with": None if most is None else classes[most],
-                "confused": 0 if most is None else row[most],
-            }
+            ClassScore(
+                name=name,
+                n=count,
+                top1=100 * right / count if count else None,
+                confused_with=None if most is None else classes[most],
+                confused=0 if most is None else row[most],
+            )
         )
     return rows

@@ -13,6 +13,7 @@ from nas.models.compound import AIMED, RULES
 from nas.models.show import cost, listing
 from nas.reporting.terminal import look, scale, train
 from nas.training.model_card import _scores
+from nas.training.result import TrainResult
 
 
 def printed(show: Any, *given: Any) -> str:
@@ -116,7 +117,9 @@ def test_where_rounding_misses_the_aim_is_told(tmp_path: Path, rule: str) -> Non
 @pytest.mark.parametrize("classes, told", [(2, False), (5, False), (6, True)])
 def test_no_top5_where_it_says_nothing(classes: int, told: bool) -> None:
     score = {"top1": 50.0, "top5": 100.0, "standard_error": 1.0, "n": 9, "loss": 0.5}
-    result = {"classes": [str(n) for n in range(classes)], "val": score, "test": score}
+    names = [str(n) for n in range(classes)]
+    known = {"run": "runs/train/x", "epochs": 1, "classes": names, "val": score, "test": score}
+    result = TrainResult.from_dict(known)
     table = printed(lambda console: console.print(train._scores(result)))
     card = "\n".join(_scores(result))
     assert ("top-5" in table) == ("top-5" in card) == ("100.00" in card) == told

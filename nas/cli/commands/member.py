@@ -76,7 +76,7 @@ def _trained(folder: Path) -> int:
         tell_error(folder / ERROR, error)
         print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr)
         return error.exit_code
-    return STOPPED if found.get("stopped") else 0
+    return STOPPED if found.stopped else 0
 
 
 class _MemberScreen(TrainingScreen):

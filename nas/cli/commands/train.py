@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from nas.reporting.terminal.tables import (
     say_resume,
     show,
 )
+
+if TYPE_CHECKING:
+    from nas.training.result import TrainResult
 
 Trained = Annotated[
     Path,
@@ -64,7 +67,7 @@ def train(
     return attend(as_json, quiet, lambda **watched: run_train(arch, **watched, **chosen))
 
 
-def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> int:
+def attend(as_json: bool, quiet: bool, start: Callable[..., TrainResult]) -> int:
     """Train with progress and Ctrl-C, print the result; return the exit code.
 
     Under torchrun the first process alone shows anything.
@@ -92,9 +95,9 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., dict[str, Any]]) -> 
         say(stop)
         say_resume()
         return INTERRUPTED
-    if result:
+    if result.epochs:
         show(result, train_screen.show_train, as_json)
-    if result.get("stopped"):
+    if result.stopped:
         say_resume()
         return INTERRUPTED
     return 0
@@ -156,4 +159,4 @@ def predict(
 
     result = run_predict(run, images, top=top, device=device)
     show(result, data_screen.show_predict, as_json)
-    return FAILED if result["failed"] == len(result["images"]) else 0
+    return FAILED if result.failed == len(result.images) else 0

@@ -28,7 +28,7 @@ from nas.reporting.html.axes import (
 from nas.reporting.html.drawing import networks
 from nas.reporting.html.markup import Page, code, command, date, join
 from nas.training import history
-from nas.training.diagnosis import FIELD
+from nas.training.result import HeldOutScore, TrainResult, ValScore
 
 ARCH, DATA, ROWS = "arch.json", "data.json", "results.csv"
 COUNTS, PICTURE = "confusion_matrix.json", "confusion_matrix.png"
@@ -44,10 +44,10 @@ Row = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Found:
-    """A training as its files tell it; `result` is empty while it is not finished."""
+    """A training as its files tell it; `result` is None while it is not finished."""
 
     folder: Path
-    result: Mapping[str, Any]
+    result: TrainResult | None
     args: Mapping[str, Any]
     env: Mapping[str, Any]
     arch: Arch
@@ -61,7 +61,7 @@ def holds(folder: Path, args: Mapping[str, Any]) -> bool:
 
 
 def read(
-    folder: Path, result: Mapping[str, Any], args: Mapping[str, Any], env: Mapping[str, Any]
+    folder: Path, result: TrainResult | None, args: Mapping[str, Any], env: Mapping[str, Any]
 ) -> Found:
     """Return a training.
 
@@ -90,7 +90,7 @@ def _numbers(row: Mapping[str, Any]) -> Row:
 
 def page(found: Found) -> Page:
     """Return the page of a training."""
-    notes = found.data.get("notes") or found.result.get("notes") or []
+    notes = found.data.get("notes") or (found.result.notes if found.result else ())
     context = {
         "run": _run(found),
         "headline": _headline(found),
@@ -112,9 +112,9 @@ def _facts(found: Found) -> list[tuple[str, object]]:
     items = [
         ("Arch", join([found.arch.name, ", id ", code(found.arch.id)])),
         ("Images", _images(found)),
-        ("Classes", _classes(result.get("classes") or [])),
+        ("Classes", _classes(result.classes if result else ())),
         ("Recipe", _recipe(found)),
-        ("Trained on", str(result.get("device") or args.get("device") or "unknown")),
+        ("Trained on", (result and result.device) or str(args.get("device") or "unknown")),
         ("Time", format_seconds(sum(row.get("seconds", 0.0) for row in found.rows))),
         ("Started", date(found.env)),
         (
@@ -126,7 +126,7 @@ def _facts(found: Found) -> list[tuple[str, object]]:
 
 
 def _run(found: Found) -> str:
-    return str(found.result.get("run") or found.folder)
+    return str(found.result.run if found.result else found.folder)
 
 
 def _file(found: Found, name: str) -> str:
@@ -135,27 +135,28 @@ def _file(found: Found, name: str) -> str:
 
 def _headline(found: Found) -> str:
     name = f"{found.arch.name} on {_data_name(found)}"
-    if found.result:
-        test = found.result["test"]
-        return f"{name}: {test['top1']:.2f} % of the test images right"
+    if found.result and found.result.test:
+        return f"{name}: {found.result.test.top1:.2f} % of the test images right"
     best = history.best(found.rows)
     so_far = f", best so far {best[1]:.2f} % of the validation images right" if best else ""
     return f"{name}: not finished, {len(found.rows)} of {_epochs(found)} epochs{so_far}"
 
 
 def _data_name(found: Found) -> str:
-    name = found.result.get("data") or found.data.get("name") or found.args.get("data") or "images"
-    return str(name)
+    known = found.result.data if found.result else ""
+    return known or str(found.data.get("name") or found.args.get("data") or "images")
 
 
 def _epochs(found: Found) -> object:
-    return found.result.get("epochs") or found.args.get("epochs") or "the recipe's"
+    known = found.result.epochs if found.result else 0
+    return known or found.args.get("epochs") or "the recipe's"
 
 
 def _images(found: Found) -> str:
-    splits = found.result.get("splits") or found.data.get("splits") or {}
+    result = found.result
+    splits = (result and result.splits) or found.data.get("splits") or {}
     counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
-    side = found.result.get("imgsz") or found.args.get("imgsz") or found.arch.resolution
+    side = (result and result.imgsz) or found.args.get("imgsz") or found.arch.resolution
     return f"{_data_name(found)}: {counts}; {side} pixels a side"
 
 
@@ -173,7 +174,7 @@ def _classes(names: Sequence[str]) -> str:
 
 def _recipe(found: Found) -> str:
     args = found.args
-    words = [str(found.result.get("recipe") or args.get("recipe") or "")]
+    words = [(found.result and found.result.recipe) or str(args.get("recipe") or "")]
     words += [f"{name} {value}" for name, value in (args.get("recipe_options") or {}).items()]
     words += [f"{_epochs(found)} epochs"]
     words += [f"{args['batch_size']} images a step"] if args.get("batch_size") else []
@@ -184,7 +185,7 @@ def _recipe(found: Found) -> str:
 
 def _alerts(found: Found) -> list[str]:
     """Return what a reader must know before trusting the figures."""
-    warning = str(found.result.get(FIELD) or "")
+    warning = found.result.warning if found.result else ""
     alerts = [f"{warning[:1].upper()}{warning[1:]}."] if warning else []
     if not found.result:
         again = quoting.command("nas", "resume", _run(found))
@@ -199,18 +200,22 @@ def _figures(found: Found) -> list[tuple[str, str, str]]:
         ("FLOPs", format_count(counted.flops), flops),
         ("parameters", format_count(counted.params), "weights and biases"),
     ]
-    if found.result:
-        test, val = found.result["test"], found.result["val"]
+    result = found.result
+    if result and result.test and result.val:
         split = [
-            ("test top-1", _score(test), f"of {test['n']:,} images, read once, at the end"),
-            ("validation top-1", _score(val), f"epoch {found.result['best_epoch']}, chosen by it"),
+            (
+                "test top-1",
+                _score(result.test),
+                f"of {result.test.n:,} images, read once, at the end",
+            ),
+            ("validation top-1", _score(result.val), f"epoch {result.best_epoch}, chosen by it"),
         ]
         figures = [*split, *figures]
     return figures
 
 
-def _score(score: Mapping[str, Any]) -> str:
-    return f"{score['top1']:.2f} ± {score['standard_error']:.2f} %"
+def _score(score: ValScore | HeldOutScore) -> str:
+    return f"{score.top1:.2f} ± {score.standard_error:.2f} %"
 
 
 def _curves(found: Found) -> dict[str, object]:
@@ -236,7 +241,8 @@ def _loss_chart(rows: Sequence[Row], curves: Sequence[history.Curve]) -> Figure:
 def _accuracy_chart(found: Found) -> Figure:
     rows = found.rows
     chart = _chart(rows, history.accuracies(rows), "Accuracy (%)")
-    best = found.result.get("best_epoch") or (history.best(rows) or (0,))[0]
+    known = found.result.best_epoch if found.result else 0
+    best = known or (history.best(rows) or (0,))[0]
     if best:
         epochs = [row["epoch"] for row in rows]
         name_lines(chart["layout"], {f"best, epoch {best:g}": float(best)}, epochs)

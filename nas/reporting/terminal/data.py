@@ -11,6 +11,7 @@ from rich.table import Table
 from nas.core.quoting import command
 from nas.core.units import format_bytes, format_count
 from nas.reporting.terminal.train import top5_tells
+from nas.training.result import PredictResult, ValResult
 
 Row = Mapping[str, Any]
 WORST = 5  # classes
@@ -25,43 +26,41 @@ def table(*titles: str, left: int = 1) -> Table:
     return found
 
 
-def show_val(result: Row, console: Console) -> None:
+def show_val(result: ValResult, console: Console) -> None:
     """Print the score of a trained model: overall, and of the hardest classes."""
-    which = "all" if result["split"] == "all" else f"the {result['split']} split"
+    which = "all" if result.split == "all" else f"the {result.split} split"
     console.print(
-        f"{which} of {result['data']}: {result['n']:,} of {result['images']:,} images, "
-        f"{sum(row['n'] > 0 for row in result['per_class']):,} of {len(result['classes']):,} "
+        f"{which} of {result.data}: {result.n:,} of {result.images:,} images, "
+        f"{sum(row.n > 0 for row in result.per_class):,} of {len(result.classes):,} "
         "classes",
         markup=False,
     )
-    loss = "not finite" if result["loss"] is None else f"{result['loss']:.4f}"
-    fifth = f"top-5 {result['top5']:.2f} %  " if top5_tells(result["classes"]) else ""
-    console.print(
-        f"top-1 {result['top1']:.2f} ±{result['standard_error']:.2f} %  {fifth}loss {loss}"
-    )
-    hardest = sorted((row for row in result["per_class"] if row["n"]), key=lambda row: row["top1"])
+    loss = "not finite" if result.loss is None else f"{result.loss:.4f}"
+    fifth = f"top-5 {result.top5:.2f} %  " if top5_tells(result.classes) else ""
+    console.print(f"top-1 {result.top1:.2f} ±{result.standard_error:.2f} %  {fifth}loss {loss}")
+    hardest = sorted((row for row in result.per_class if row.n), key=lambda row: row.top1 or 0.0)
     shown = table("hardest classes", "images", "top-1 %", "taken for")
     for row in hardest[:WORST]:
-        taken = f"{row['confused_with']} {row['confused']}" if row["confused"] else "–"
-        shown.add_row(row["class"], str(row["n"]), f"{row['top1']:.2f}", taken)
+        taken = f"{row.confused_with} {row.confused}" if row.confused else "–"
+        shown.add_row(row.name, str(row.n), f"{row.top1:.2f}", taken)
     console.print(shown)
-    for note in result["notes"]:
+    for note in result.notes:
         console.print(note, markup=False)
     console.print("± is the standard error from the number of images")
 
 
-def show_predict(result: Row, console: Console) -> None:
+def show_predict(result: PredictResult, console: Console) -> None:
     """Print the likeliest classes of each image, or why it could not be read."""
-    for row in result["images"]:
-        if "error" in row:
-            console.print(f"{row['path']}: {row['error']}", markup=False)
+    for image in result.images:
+        if image.error:
+            console.print(f"{image.path}: {image.error}", markup=False)
         else:
-            said = "  ".join(f"{t['class']} {100 * t['probability']:.1f} %" for t in row["top"])
-            console.print(f"{row['path']}  {said}", markup=False)
-    if result["failed"]:
-        console.print(f"{result['failed']} of {len(result['images'])} could not be read")
-    if result["warning"]:
-        console.print(result["warning"], markup=False)
+            said = "  ".join(f"{t.name} {100 * t.probability:.1f} %" for t in image.top)
+            console.print(f"{image.path}  {said}", markup=False)
+    if result.failed:
+        console.print(f"{result.failed} of {len(result.images)} could not be read")
+    if result.warning:
+        console.print(result.warning, markup=False)
 
 
 def show_explain(result: Row, console: Console) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from nas.core.quoting import command
 from nas.core.units import format_count, format_seconds
 from nas.training.progress import TrainingProgress, best
+from nas.training.result import TrainResult
 
 Row = Mapping[str, Any]
 RECENT = 5  # epochs that the time left is reckoned from
@@ -128,51 +129,49 @@ def _last(row: Row, leader: Row) -> Text:
     )
 
 
-def show_train(result: Row, console: Console) -> None:
+def show_train(result: TrainResult, console: Console) -> None:
     """Print the end of a training: accuracies with their split, where it is saved, what is next."""
-    if result["stopped"]:
+    if result.val and not result.test:
         console.print(
-            f"stopped after epoch {result['epochs_done']} of {result['epochs']}; best val top-1 "
-            f"{result['val']['top1']:.2f} % (epoch {result['best_epoch']}); test not read"
+            f"stopped after epoch {result.done} of {result.epochs}; best val top-1 "
+            f"{result.val.top1:.2f} % (epoch {result.best_epoch}); test not read"
         )
-        console.print(f"saved   {result['run']}", markup=False)
+        console.print(f"saved   {result.run}", markup=False)
         return
     console.print(
-        f"{result['arch']} on {result['data']}: {len(result['classes'])} classes, "
-        f"{result['imgsz']} pixels, {format_count(result['params'])} params, "
-        f"{format_count(result['flops'])} multiply-adds",
+        f"{result.arch} on {result.data}: {len(result.classes)} classes, "
+        f"{result.imgsz} pixels, {format_count(result.params)} params, "
+        f"{format_count(result.flops)} multiply-adds",
         markup=False,
     )
     console.print(_scores(result))
     console.print(_provenance(result))
-    if result.get("warning"):
-        console.print(result["warning"], markup=False, style="bold")
-    done = result.get("epochs_done", result["epochs"])
-    early = "" if done == result["epochs"] else f" of {result['epochs']}, as val got no better,"
+    if result.warning:
+        console.print(result.warning, markup=False, style="bold")
+    done = result.done
+    early = "" if done == result.epochs else f" of {result.epochs}, as val got no better,"
     console.print(
-        f"{done} epochs{early} of {result['splits']['train']} images in "
-        f"{format_seconds(result['seconds'])}: {result['images_per_second']:.0f} images/s on "
-        f"{result['device']}"
+        f"{done} epochs{early} of {result.splits['train']} images in "
+        f"{format_seconds(result.seconds)}: {result.images_per_second:.0f} images/s on "
+        f"{result.device}"
     )
     console.print(
-        f"saved   {result['run']}  (weights/best.safetensors, config.json, report.html, "
-        "results.csv)",
+        f"saved   {result.run}  (weights/best.safetensors, config.json, report.html, results.csv)",
         markup=False,
     )
-    console.print(f"next    {command('nas', 'predict', result['run'])} IMAGE", markup=False)
+    console.print(f"next    {command('nas', 'predict', str(result.run))} IMAGE", markup=False)
 
 
-def _scores(result: Row) -> Table:
+def _scores(result: TrainResult) -> Table:
     table = Table(box=None, pad_edge=False)
-    fifth = top5_tells(result["classes"])
+    fifth = top5_tells(result.classes)
     for title in ("split", "images", "top-1 %", *["top-5 %"] * fifth, "loss"):
         table.add_column(title, justify="left" if title == "split" else "right", no_wrap=True)
-    for split in ("val", "test"):
-        found = result[split]
-        top1 = f"{found['top1']:.2f} ±{found['standard_error']:.2f}"
-        loss = "not finite" if found["loss"] is None else f"{found['loss']:.4f}"
-        top5 = [f"{found['top5']:.2f}"] * fifth
-        table.add_row(split, str(found["n"]), top1, *top5, loss)
+    for split, found in result.scores:
+        top1 = f"{found.top1:.2f} ±{found.standard_error:.2f}"
+        loss = "not finite" if found.loss is None else f"{found.loss:.4f}"
+        top5 = [f"{found.top5:.2f}"] * fifth
+        table.add_row(split, str(found.n), top1, *top5, loss)
     return table
 
 
@@ -181,10 +180,10 @@ def top5_tells(classes: Sequence[str]) -> bool:
     return len(classes) > 5
 
 
-def _provenance(result: Row) -> str:
+def _provenance(result: TrainResult) -> str:
     """Return which weights the numbers are of."""
-    val = result["val"]
-    text = f"weights of epoch {result['best_epoch']}, the best on val"
-    if "top1_ema" in val:
-        text += f", averaged (EMA {val['top1_ema']:.2f} %, raw {val['top1_raw']:.2f} %)"
+    val = result.val
+    text = f"weights of epoch {result.best_epoch}, the best on val"
+    if val and val.top1_ema is not None:
+        text += f", averaged (EMA {val.top1_ema:.2f} %, raw {val.top1_raw:.2f} %)"
     return f"{text}; test was read once, at the end; ± is the standard error from the images alone"
