@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from lib import flags, tables
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from nas.core.errors import NasError, first_line
 from nas.hardware.bench import bench
@@ -44,13 +43,13 @@ class Peak(TorchDispatchMode):
 
     def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = op(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
+        for tensor in out if isinstance(out, list | tuple) else (out,):
             if isinstance(tensor, torch.Tensor):
                 self._add(tensor.untyped_storage())
         return out
 
     def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
+        key, size = storage.data_ptr(), storage.nbytes()
         if size and key not in self._alive:
             self._alive[key] = size
             self._now += size

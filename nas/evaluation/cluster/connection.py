@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 import ray
 import yaml
@@ -129,22 +129,30 @@ def connect(address: str, share: Share, runtime_env: str) -> Cluster:
         raise MissingError(f"{address} needs Ray's client: pip install 'ray[client]'") from error
     except (RuntimeError, ValueError) as error:
         raise RunError(_refused(address, error)) from error
-    _hush()
     url = getattr(context, "dashboard_url", "") or ""
     client, alone = address.startswith("ray://"), address == "local"
     home = "" if client else str(ray.get_runtime_context().get_node_id())
     return Cluster(share, f"http://{url}" if url else "", client, alone, home)
 
 
-def _hush() -> None:
-    """Log what Ray tells of lost nodes, which it prints to stdout, where results belong."""
-    import ray._private.worker as worker
+class _WithoutRay:
+    """Standard output, where results belong, without what Ray's threads print of lost nodes.
 
-    def tell(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
-        _log.debug("Ray: %s", " ".join(str(line) for line in data.get("lines", ())))
+    That is logged: Ray has no setting for it.
+    """
 
-    # private to Ray: tests/evaluation/test_ray.py proves that it still works
-    worker.print_to_stdstream = tell
+    def __init__(self, output: TextIO) -> None:
+        self.output = output
+
+    def write(self, text: str) -> int:
+        if not threading.current_thread().name.startswith("ray_"):
+            return self.output.write(text)
+        if text.strip():
+            _log.debug("Ray: %s", text.strip())
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.output, name)
 
 
 def _knock(address: str) -> None:
@@ -170,6 +178,9 @@ def telling_loss() -> Iterator[None]:
     Raises:
         RunError: it is.
     """
+    # here, as the executor is made while the standard output is another one
+    if not isinstance(sys.stdout, _WithoutRay):
+        sys.stdout = cast(TextIO, _WithoutRay(sys.stdout))
     try:
         yield
     except (RayError, ConnectionError) as error:
@@ -182,6 +193,8 @@ def telling_loss() -> Iterator[None]:
 def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
     ray.shutdown()
+    if isinstance(sys.stdout, _WithoutRay):
+        sys.stdout = sys.stdout.output
 
 
 @contextlib.contextmanager

@@ -16,11 +16,16 @@ from functools import partial
 from typing import Any
 
 from timm.layers import get_act_layer
-from timm.models import register_model
-from timm.models._efficientnet_blocks import SqueezeExcite
-from timm.models._efficientnet_builder import decode_arch_def
-from timm.models.efficientnet import _create_effnet
+from timm.models import build_model_with_cfg, register_model
+from timm.models.efficientnet import (
+    EfficientNet,
+    EfficientNetFeatures,
+    SqueezeExcite,
+    decode_arch_def,
+)
 from torch import nn
+
+_HEAD = ("num_classes", "num_features", "head_conv", "global_pool")
 
 
 @register_model  # type: ignore[untyped-decorator]
@@ -41,11 +46,15 @@ def nas_effnet(
 
     `stem` has `channels`, `kernel` and `stride`; `num_features` are the channels of the head.
     """
-    if kwargs.get("features_only"):
+    features = kwargs.pop("features_only", False)
+    if features:
         kwargs.setdefault("out_indices", tuple(range(_levels(stages))))
-    net = _create_effnet(
+    net = build_model_with_cfg(
+        EfficientNetFeatures if features else EfficientNet,
         "nas_effnet",
         pretrained,
+        pretrained_strict=not features,  # the head is left out
+        kwargs_filter=_HEAD if features else None,
         block_args=decode_arch_def(stages),
         num_features=num_features,
         stem_size=stem["channels"],
@@ -61,6 +70,9 @@ def nas_effnet(
         ),
         **kwargs,
     )
+    if features:
+        kept = {k: v for k, v in net.pretrained_cfg.items() if k not in (*_HEAD, "classifier")}
+        net.pretrained_cfg = net.default_cfg = kept
     # timm's stem always strides by 2; only its features need to be told of another stride
     net.conv_stem.stride = (stem["stride"], stem["stride"])
     for level in getattr(net.feature_info, "info", net.feature_info):

@@ -250,7 +250,7 @@ def _timm() -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             import timm
-            from timm.models._factory import parse_model_name
+            from timm.models import parse_model_name
 
             parse_model_name("local-dir:here")
     except (ImportError, AssertionError, ValueError, RuntimeError) as error:
