@@ -45,13 +45,13 @@ class Retries:
         self._crashes: Counter[int] = Counter()  # of this process's tasks, by their number
         self._losses: Counter[int] = Counter()
         self._begun: dict[int, Task] = {}
-        self._ledger = _Ledger(folder / FILE if folder else None)
+        self._attempts = _Attempts(folder / FILE if folder else None)
         self.total = 0  # of all tasks
 
     def begin(self, task: Task) -> Outcome | None:
         """Note on file that a task begins; return its failure where it was tried often enough."""
         self._begun[task.number] = task
-        count = self._ledger.begin(task)
+        count = self._attempts.begin(task)
         if count < self._most:
             return None
         self.done(task.number, crashed=True)
@@ -65,7 +65,7 @@ class Retries:
         counted[number] += 1
         count = counted[number]
         if not gone and number in self._begun:
-            count = max(count, self._ledger.crash(self._begun[number]))
+            count = max(count, self._attempts.crash(self._begun[number]))
         again = count <= most if gone else count < most
         self.total += again
         return again
@@ -73,7 +73,7 @@ class Retries:
     def done(self, number: int, *, crashed: bool = False) -> int:
         """Forget a task that has an outcome; return how often it was begun again."""
         if task := self._begun.pop(number, None):
-            self._ledger.done(task, crashed=crashed)
+            self._attempts.done(task, crashed=crashed)
         return self._crashes.pop(number, 0) + self._losses.pop(number, 0)
 
     def failed(self, number: int, cause: str) -> Outcome:
@@ -85,10 +85,10 @@ class Retries:
     def leave(self) -> None:
         """Forget what is in flight: it is ended in order, and is no crash."""
         self._begun.clear()
-        self._ledger.leave()
+        self._attempts.leave()
 
 
-class _Ledger:
+class _Attempts:
     """The crashes of each arch and the tasks in flight, in memory and in a file.
 
     The file: {"begun": [task, ...], "crashes": {arch: [where its training stood, how often]}}.
