@@ -57,9 +57,8 @@ def export(
     `source` is what was trained (a train run, a search run, a member of a family) or an arch as
     `nas.load_arch` takes it, which gets fresh weights from `seed`. `format` is a file of
     nas/exporting/formats. `output` is what to write, by default in project/export/name.
-    `batch_size` 0 leaves the number of images free. With `preprocessing` the file takes uint8 RGB
-    (N, 3, imgsz, imgsz); with `features_only` it gives the last map at each stride. `batches`:
-    compared sizes.
+    `batch_size` 0 leaves the number of images free, `batches` are the numbers compared. With
+    `preprocessing` it takes uint8 RGB (N, 3, imgsz, imgsz); `features_only`: the maps by stride.
 
     Raises:
         OptionError, ArchError: an option is wrong, or the format cannot hold the arch.

@@ -26,6 +26,7 @@ from nas.searching.engine import Engine
 from nas.searching.feasibility import check_space
 from nas.searching.final_length import Length
 from nas.searching.outcome import finalists, finals, results, selection
+from nas.searching.outcome.trial_table import FILES, TrialTable
 from nas.searching.plan import announced
 from nas.searching.progress import SearchProgress
 from nas.searching.result import SearchResult
@@ -323,7 +324,7 @@ def _pursue(
     if name == SEARCH and results.spent(earlier) < trials:
         log.enqueue(setup.first_points)
     cost = [_cost(setup, earlier)]
-    table = results.Table(active.folder / results.TRIALS[name], earlier, setup.goal)
+    table = TrialTable(active.folder / FILES[name], earlier, setup.goal)
 
     def watch(trial: Trial) -> None:
         cost.append(_cost(setup, [trial]))
@@ -350,7 +351,7 @@ def _pursue(
         reason = engine.run(trials)
         if log.shared:  # in order, and the same for every driver
             table.close()
-            table = results.Table(active.folder / results.TRIALS[name], log.trials(), setup.goal)
+            table = TrialTable(active.folder / FILES[name], log.trials(), setup.goal)
         return log, "" if reason == EQUAL_COST else reason
     finally:
         log.close()

@@ -67,13 +67,7 @@ def make(
     try:
         import ray.tune  # noqa: F401  a Ray without Tune's packages fails here, not in the middle
 
-        from nas.evaluation.cluster.connection import (
-            Share,
-            await_room,
-            check_nodes,
-            connect,
-            disconnect,
-        )
+        from nas.evaluation.cluster import connection
         from nas.evaluation.retries import Retries
     except ImportError as error:
         raise MissingError(
@@ -81,21 +75,22 @@ def make(
         ) from error
 
     where = address or ("auto" if os.environ.get("RAY_ADDRESS") else "local")
-    cluster = connect(where, Share(cpus_per_trial, gpus_per_trial), runtime_env)
+    share = connection.Share(cpus_per_trial, gpus_per_trial)
+    cluster = connection.connect(where, share, runtime_env)
     try:
-        await_room(cluster, cluster.share, patience)
+        connection.await_room(cluster, cluster.share, patience)
         trains = getattr(registry.load("evaluators", work.evaluator), "TRAINS", False)
         work, paths = _located(work, ships_code=bool(runtime_env))
-        check = functools.partial(check_nodes, cluster, folder if trains else None, paths)
+        seen = folder if trains else None
+        check = functools.partial(connection.check_nodes, cluster, seen, paths)
         check()
-        data = json.dumps(dataclasses.asdict(work))
-        apart = isolate or trains
+        data, apart = json.dumps(dataclasses.asdict(work)), isolate or trains
         parts = _Parts(
             cluster, data, apart, folder, Retries(retries, folder), through, check, patience
         )
         return Ray(parts, workers, seconds or (LONG if trains else 0.0))
     except BaseException:
-        disconnect()
+        connection.disconnect()
         raise
 
 
