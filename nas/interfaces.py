@@ -145,10 +145,11 @@ class Controller(Protocol):
     It gives an Optuna sampler. What it proposes must depend only on the seed, the trial's number
     and the finished trials, so that a resumed search goes on as if it had never stopped
     (`nas.searching.samplers` has two adapters).
-    `OBJECTIVES` names what it can pursue: "reward", "pareto". A `make` with a keyword `excess` is
-    given how far a point is above the hard limits, to propose within them; one with `draw`, what
+    `OBJECTIVES` names what it can pursue: "reward", "pareto". A `make` with a keyword
+    `constraint_violation` (or `excess`, its name of before) is given a function that tells how far
+    a point is above the hard limits, to propose feasible points; one with `draw`, a function that
     draws a random point that meets the target, to begin with; one with `goal`, the
-    `nas.searching.objective.Goal` of the search; one with `prior`, what is expected of accuracies.
+    `nas.searching.objective.Goal` of the search; one with `prior`, the prior mean of accuracies.
     """
 
     @property

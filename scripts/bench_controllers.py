@@ -208,9 +208,8 @@ def controllers(
     asked = given.controllers.split(",") if given.controllers else None
     names = []
     for name in asked or registry.names("controllers"):
-        registry.check_options(
-            "controllers", name, options.get(name, {}), ("seed", "excess", "goal", "draw")
-        )
+        fixed = ("seed", "constraint_violation", "excess", "goal", "draw")
+        registry.check_options("controllers", name, options.get(name, {}), fixed)
         if objective in registry.export("controllers", name, "OBJECTIVES"):
             names.append(name)
         elif asked:

@@ -63,14 +63,14 @@ from nas.interfaces import Choices, EvaluatorSpec, Space, Trial
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.models.points import decode
-from nas.searching.gp.features import Features
-from nas.searching.gp.surrogate import believed, expected_improvement, parameters_of
+from nas.searching.gp.features import PointFeatures
+from nas.searching.gp.surrogate import condition_surrogate, expected_improvement, fit_all
 from nas.searching.objective import Bound, Goal, Objective, make_objective
 from nas.searching.ranking import agreement, kendall
-from nas.searching.samplers import Prior, no_excess, no_prior
+from nas.searching.samplers import Prior, no_prior, no_violation
 from nas.searching.search import search
 from nas.searching.start import zero_cost
-from nas.searching.start.priors import standing, surrogate_prior
+from nas.searching.start.priors import prior_of_scores, surrogate_prior
 from nas.searching.studies.study import SEARCH, read_journal
 
 TARGET = 400_000_000
@@ -230,7 +230,7 @@ def naswot(given: argparse.Namespace) -> None:
 def scores_of_points(points: int) -> dict[str, list[float]]:
     """Return what some random points score, by NASWOT and by their channels alone."""
     space: Space = registry.export("spaces", "mbconv", "SPACE")
-    archs = [decode(space, point) for point in zero_cost.drawn(space, no_excess, 0, points)]
+    archs = [decode(space, point) for point in zero_cost.drawn(space, no_violation, 0, points)]
     start = time.perf_counter()
     values = [score(arch) for arch in archs]
     print(f"{points} networks scored in {time.perf_counter() - start:.0f} s")
@@ -242,7 +242,7 @@ def prior_of(job: Job, space: Space) -> Prior:
     if job.prior == "none":
         return no_prior
     values = job.scores[job.prior]
-    return standing(space, zero_cost.drawn(space, no_excess, 0, len(values)), values)[0]
+    return prior_of_scores(space, zero_cost.drawn(space, no_violation, 0, len(values)), values)[0]
 
 
 def searched(job: Job) -> list[float]:
@@ -293,12 +293,12 @@ def pool(given: argparse.Namespace) -> None:
         "surrogate, turned round": lambda points: -told(points),
     }
     for name, prior in priors.items():
-        features = Features(space, prior)
+        features = PointFeatures(space, prior)
         counts = [picked(features, trained, seed, given.top) for seed in range(given.seeds)]
         print(f"| {name} | {spread(counts, 1)}, mean {statistics.mean(counts):.1f} |")
 
 
-def picked(features: Features, trained: Sequence[Trial], seed: int, top: int) -> int:
+def picked(features: PointFeatures, trained: Sequence[Trial], seed: int, top: int) -> int:
     """Return after how many picks one of the best of the pool was met."""
     rng, left, seen = random.Random(seed), list(trained), list[Trial]()
     enough = sorted(trial.metrics["accuracy"] for trial in trained)[-top]
@@ -309,15 +309,15 @@ def picked(features: Features, trained: Sequence[Trial], seed: int, top: int) ->
 
 
 def next_pick(
-    features: Features, left: Sequence[Choices], seen: Sequence[Trial], rng: random.Random
+    features: PointFeatures, left: Sequence[Choices], seen: Sequence[Trial], rng: random.Random
 ) -> int:
     """Return the place of the next pick: as the controller would choose, from the pool alone."""
-    trend, goal = features.rows(left).trend, Goal(Objective())
+    trend, goal = features.inputs(left).trend, Goal(Objective())
     if len(seen) < STARTUP:
         by_chance = bool(len(seen) % 2) or not trend.any()
         return rng.randrange(len(left)) if by_chance else int(np.argmax(trend))
-    belief = believed(features, goal, seen, parameters_of(features, goal, seen), [])
-    gain, mean = expected_improvement(belief, [trial.choices for trial in seen])[0](left, 1.0)
+    model = condition_surrogate(features, goal, seen, fit_all(features, goal, seen), [])
+    gain, mean = expected_improvement(model, [trial.choices for trial in seen])[0](left, 1.0)
     return max(range(len(left)), key=lambda place: (gain[place], mean[place]))
 
 

@@ -1,4 +1,4 @@
-"""How far a point of a space is above the hard limits of a search."""
+"""Constraint violation: how far a point of a space is above the hard limits of a search."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from nas.core.errors import ArchError
 from nas.interfaces import Choices, Space
 from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Objective
-from nas.searching.samplers import Excess, no_excess
+from nas.searching.samplers import Violation, no_violation
 
 
-def excess(space: Space, objective: Objective) -> Excess:
-    """Return how far a point is above the hard limits, as a share of the limit; inf if invalid.
+def constraint_violation(space: Space, objective: Objective) -> Violation:
+    """Return the constraint violation of points: the excess as a share of a limit; inf if invalid.
 
-    Controllers that take it propose within the limits instead of being rejected.
+    Controllers that take it propose feasible points instead of being rejected.
     """
     if not objective.limits and space.valid is None:
-        return no_excess
+        return no_violation
 
     def above(choices: Choices) -> float:
         try:

@@ -1,4 +1,4 @@
-"""Two adapters that turn a way of proposing into an Optuna sampler that resumes exactly.
+"""Adapters that make an Optuna sampler of a proposal function or of another sampler, resumable.
 
 A resumed search must go on as if it had never stopped. So nothing that a sampler draws may depend
 on what this process drew before: the randomness of a trial comes from (seed, trial number), and
@@ -26,30 +26,30 @@ from nas.core.registry import guard
 from nas.interfaces import Choices, Option, Space, Trial
 from nas.searching.studies.study import trial_of
 
-# How far a point is above the hard limits of a search; at most 0 where it may be evaluated.
-Excess = Callable[[Choices], float]
+# Constraint violation of a point: at most 0 where it is feasible, within the hard limits.
+Violation = Callable[[Choices], float]
 
 
-def no_excess(choices: Choices) -> float:
-    """Return 0: there are no limits."""
+def no_violation(choices: Choices) -> float:
+    """Return 0: there are no constraints."""
     return 0.0
 
 
-# What is believed of the accuracy of each point (n,) before the search, as a score of any unit.
+# Prior mean of the accuracy of each point (n,), as a score of any unit.
 Prior = Callable[[Sequence[Choices]], npt.NDArray[np.float64]]
 
 
 def no_prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
-    """Return 0 for each: nothing is believed."""
+    """Return 0 for each: a flat prior."""
     return np.zeros(len(points))
 
 
-LEAST_POPULATION = 6  # of the controllers that keep one
+MIN_POPULATION = 6  # of the controllers that keep one
 Key = tuple[Option, ...]
 
 
 def key_of(choices: Choices) -> Key:
-    """Return what is equal for equal points."""
+    """Return a hashable key, equal for equal points."""
     return tuple(choices.values())
 
 
@@ -58,23 +58,32 @@ class Past(NamedTuple):
 
     `done`: the evaluated points with their rewards (of two objectives the first). `seen`: all that
     have finished, failed and rejected ones too, and `archs` the ids of their networks. `trials`:
-    those that were evaluated or stopped early, with all that they showed. `flying`: the points that
-    were proposed and have no result yet.
+    those that were evaluated or stopped early. `pending`: the points that were proposed and have no
+    result yet.
     """
 
     done: list[tuple[Choices, float]]
     seen: set[Key]
     archs: set[str]
     trials: list[Trial]
-    flying: list[Choices]
+    pending: list[Choices]
+
+    def proposed(self) -> set[Key]:
+        """Return all points that were proposed, finished or pending."""
+        return self.seen | {key_of(choices) for choices in self.pending}
+
+    @property
+    def flying(self) -> list[Choices]:
+        """Return `pending` by the name of before, which users' controllers read."""
+        return self.pending
 
     def taken(self) -> set[Key]:
-        """Return all points that were proposed."""
-        return self.seen | {key_of(choices) for choices in self.flying}
+        """Return `proposed()` by the name of before."""
+        return self.proposed()
 
 
 def no_past() -> Past:
-    """Return the past of a search that begins."""
+    """Return the past of a search before its first trial."""
     return Past([], set(), set(), [], [])
 
 
@@ -120,8 +129,8 @@ class _Reader:
             self._known.add(frozen.number)
             self._last = _when(frozen)
             _add(self._past, frozen)
-        flying = (t for t in fresh if t.state is TrialState.RUNNING)
-        self._past.flying[:] = [dict(t.params) for t in flying if t.params]
+        pending = (t for t in fresh if t.state is TrialState.RUNNING)
+        self._past.pending[:] = [dict(t.params) for t in pending if t.params]
         return self._past
 
 
@@ -155,10 +164,9 @@ def guarded(sampler: BaseSampler, name: str) -> BaseSampler:
 class Reseeded(BaseSampler):
     """An Optuna sampler that is made anew for each trial, so that it keeps nothing between them.
 
-    What it proposes above the hard limits is mutated down to them, so that no trial is wasted on
-    an arch that would be rejected; and what was proposed before is mutated until it is new, as
-    Optuna's samplers, once they are sure, propose the same for ever. They then learn from the arch
-    that was evaluated.
+    An infeasible proposal is repaired by mutations, so that no trial is wasted on an arch that
+    would be rejected; a repeated one is mutated until it is new, as Optuna's samplers, once
+    converged, propose the same for ever. The sampler is then told the point that was evaluated.
 
     `sampler`: a function of (seed, finished trials) that makes one, or a sampler, of which each
     trial gets a copy. `startup`: the finished trials before which it draws at random, from `draw`.
@@ -169,12 +177,12 @@ class Reseeded(BaseSampler):
         space: Space,
         sampler: MakeSampler | BaseSampler,
         seed: int,
-        excess: Excess = no_excess,
+        violation: Violation = no_violation,
         draw: Draw = random_choices,
         *,
         startup: int = 0,
     ) -> None:
-        self._space, self._seed, self._excess, self._draw = space, seed, excess, draw
+        self._space, self._seed, self._violation, self._draw = space, seed, violation, draw
         self._make = _copies(sampler) if isinstance(sampler, BaseSampler) else sampler
         self.startup = startup
         self._distributions, self._reader = distributions(space), _Reader()
@@ -199,12 +207,12 @@ class Reseeded(BaseSampler):
         free = {n: d for n, d in search_space.items() if not d.single()}
         found = inner.sample_relative(study, trial, free)
         if not found and len(past.done) < self.startup:
-            found = allowed_choices(self._space, rng, self._excess, self._draw)
+            found = sample_feasible(self._space, rng, self._violation, self._draw)
         for name, kind in search_space.items():
             if name not in found:  # NSGA-II leaves out what it mutates
                 found[name] = inner.sample_independent(study, trial, name, kind)
         found = {name: found[name] for name in self._space.choices}
-        return _renewed(self._space, found, past, rng, self._excess)
+        return _repair_until_new(self._space, found, past, rng, self._violation)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, distribution: BaseDistribution
@@ -269,16 +277,16 @@ class Proposer(BaseSampler):
         """Do nothing: every trial is seeded by its number."""
 
 
-def grown(most: int, finished: int) -> int:
+def population_size(most: int, finished: int) -> int:
     """Return the size of a population after so many trials: a fifth of them, from 6 to `most`.
 
     A population of a fixed size acts when it is full: with as many trials it would be random
     search.
     """
-    return min(most, max(LEAST_POPULATION, finished // 5))
+    return min(most, max(MIN_POPULATION, finished // 5))
 
 
-def begins_late(sampler: BaseSampler, trials: int) -> str:
+def startup_warning(sampler: BaseSampler, trials: int) -> str:
     """Return a sentence where all trials end before a sampler looks at results, else ""."""
     startup = getattr(sampler, "startup", 0)
     if startup < trials:
@@ -307,7 +315,7 @@ def _add(past: Past, frozen: FrozenTrial) -> None:
         past.trials.append(trial)
 
 
-def at_least(least: int, **options: int) -> None:
+def check_at_least(least: int, **options: int) -> None:
     """Check options of a controller.
 
     Raises:
@@ -318,46 +326,46 @@ def at_least(least: int, **options: int) -> None:
             raise OptionError(f"controller option {name} must be at least {least}, not {value}")
 
 
-def allowed_choices(
-    space: Space, rng: random.Random, excess: Excess, draw: Draw = random_choices
+def sample_feasible(
+    space: Space, rng: random.Random, violation: Violation, draw: Draw = random_choices
 ) -> Choices:
-    """Return a random point within the limits.
+    """Return a random feasible point.
 
-    Drawn until one is; where that is too rare, one that is above them is mutated down to them.
+    Rejection sampling; where feasible points are too rare, an infeasible one is repaired.
     """
     for _ in range(100):
         choices = draw(space, rng)
-        if excess(choices) <= 0:
+        if violation(choices) <= 0:
             break
-    return lowered(space, choices, rng, excess)
+    return repair(space, choices, rng, violation)
 
 
-def lowered(
-    space: Space, choices: Choices, rng: random.Random, excess: Excess, steps: int = 2000
+def repair(
+    space: Space, choices: Choices, rng: random.Random, violation: Violation, steps: int = 2000
 ) -> Choices:
-    """Return a point within the limits, reached from `choices` by mutations that lead there.
+    """Return a feasible point reached from `choices` by mutations that lower its violation.
 
     After so many steps the nearest that was found.
     """
-    above = excess(choices)
+    above = violation(choices)
     for _ in range(steps):
         if above <= 0:
             break
         nearer = mutate(space, choices, rng)
-        left = excess(nearer)
+        left = violation(nearer)
         if left <= above:
             choices, above = nearer, left
     return choices
 
 
-def _renewed(
-    space: Space, choices: Choices, past: Past, rng: random.Random, excess: Excess
+def _repair_until_new(
+    space: Space, choices: Choices, past: Past, rng: random.Random, violation: Violation
 ) -> Choices:
-    """Return a point within the limits that was not proposed before, mutated where it was."""
-    taken = past.taken()
+    """Return a feasible point that was not proposed before: repaired, and mutated where it was."""
+    proposed = past.proposed()
     for _ in range(100):
-        choices = lowered(space, choices, rng, excess)
-        if key_of(choices) not in taken:
+        choices = repair(space, choices, rng, violation)
+        if key_of(choices) not in proposed:
             break
         choices = mutate(space, choices, rng)
     return choices
@@ -374,13 +382,17 @@ def mutate(space: Space, choices: Choices, rng: random.Random) -> Choices:
 
 
 def mutated_until_new(
-    space: Space, parent: Choices, past: Past, excess: Excess, rng: random.Random
+    space: Space, parent: Choices, past: Past, violation: Violation, rng: random.Random
 ) -> Choices:
-    """Mutate until the child is new and within the limits, further from the parent each time."""
+    """Mutate until the child is new and feasible, further from the parent each time."""
     child = mutate(space, parent, rng)
     for _ in range(20):
-        if key_of(child) not in past.seen and excess(child) <= 0:
+        if key_of(child) not in past.seen and violation(child) <= 0:
             break
         # too far above the limits leads nowhere: start from the parent again
-        child = mutate(space, child if excess(child) <= 0 else parent, rng)
+        child = mutate(space, child if violation(child) <= 0 else parent, rng)
     return child
+
+
+# the names of before, which users' controllers import
+Excess, no_excess, allowed_choices, lowered = Violation, no_violation, sample_feasible, repair

@@ -21,7 +21,7 @@ from nas.core.settings import takes
 from nas.evaluation.durations import Shares
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
-from nas.searching.constraints import excess
+from nas.searching.constraints import constraint_violation
 from nas.searching.engine import Engine
 from nas.searching.feasibility import check_space
 from nas.searching.final_length import Length
@@ -287,8 +287,10 @@ def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:
     seed, controller = setup.settings.seed, setup.controller
     if name == RANDOM:
         seed, controller = trial_seed(seed, -1), registry.part("controllers", "random", {})
-    allowed = excess(setup.space, setup.goal.objective)
-    given: dict[str, Any] = {"seed": seed, "excess": allowed, "goal": setup.goal}
+    violation = constraint_violation(setup.space, setup.goal.objective)
+    # by name; controllers of users may have the keyword of before
+    given: dict[str, Any] = {"constraint_violation": violation, "excess": violation}
+    given |= {"seed": seed, "goal": setup.goal}
     given |= {"draw": setup.draw, "prior": setup.start.prior}
     sampler = controller.make(setup.space, **given)
     own = controller.name.endswith(".py")

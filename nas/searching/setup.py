@@ -37,7 +37,14 @@ from nas.searching.final_length import Length, length_of
 from nas.searching.objective import Bound, Goal, make_objective
 from nas.searching.references import LATENCY, Reference, references
 from nas.searching.result import WarmStart
-from nas.searching.samplers import Draw, Prior, begins_late, no_excess, no_prior, random_choices
+from nas.searching.samplers import (
+    Draw,
+    Prior,
+    no_prior,
+    no_violation,
+    random_choices,
+    startup_warning,
+)
 from nas.searching.sampling.region import drawing
 from nas.searching.settings import SearchSettings
 
@@ -45,7 +52,8 @@ FINALISTS, FINAL_SEEDS = 3, 3
 # baselines that a search is compared with where they are points of its space
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 # what a controller is given by the search, not by the user
-ENGINES = ("seed", "excess", "goal", "draw", "prior")
+# what the engine gives a controller; `excess` is the former name of `constraint_violation`
+ENGINES = ("seed", "constraint_violation", "excess", "goal", "draw", "prior")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 
 
@@ -161,7 +169,9 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
     arch = check_space(space)
     controller = _controller(settings)
     # without the limits of the search: to see that it can be made, and when it begins to learn
-    sampler = controller.make(space, seed=settings.seed, excess=no_excess, goal=goal)
+    fixed = {"seed": settings.seed, "goal": goal}
+    free = dict.fromkeys(("constraint_violation", "excess"), no_violation)
+    sampler = controller.make(space, **fixed, **free)
     pruner = _pruner(settings, goal, evaluator, work.evaluator)
     if strict:
         _check_evaluator(evaluator, work.evaluator, arch)
@@ -172,7 +182,7 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
     parts, own = (controller, pruner, executor), sources(settings)
     setup = Setup(settings, space, goal, evaluator, work, *parts, own, notes, draw=draw)
     setup = dataclasses.replace(setup, references=_references(setup, known, cost_of))
-    late = begins_late(sampler, setup.trials)
+    late = startup_warning(sampler, setup.trials)
     if late and not settings.warm_start:  # which gives it results to begin with
         note = f"controller {settings.controller}: {late}"
         return dataclasses.replace(setup, notes=(*notes, note))

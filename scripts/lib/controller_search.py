@@ -20,7 +20,7 @@ from nas.models.points import decode
 from nas.searching.gp.posterior import posterior
 from nas.searching.objective import Goal, pareto_front, reward
 from nas.searching.references import reference_points
-from nas.searching.samplers import no_excess
+from nas.searching.samplers import no_violation
 from nas.searching.sampling.region import drawing
 
 NEAR = 0.1  # of the ceiling, where a search has arrived
@@ -83,7 +83,7 @@ def searched(job: Job) -> Found:
         options={} if local else {"seed": job.seed},
         workers=job.workers,
     )
-    told: dict[str, Any] = {"seed": job.seed, "excess": no_excess, "goal": goal}
+    told: dict[str, Any] = {"seed": job.seed, "constraint_violation": no_violation, "goal": goal}
     told["draw"] = drawing(space, goal)
     sampler = registry.make("controllers", job.controller, space, options=dict(job.options), **told)
     trials: list[Trial] = []

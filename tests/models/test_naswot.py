@@ -19,7 +19,7 @@ from nas.interfaces import Space
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.models.build import build_model
 from nas.models.points import decode
-from nas.searching.samplers import no_excess
+from nas.searching.samplers import no_violation
 from nas.searching.search import search
 from nas.searching.start import zero_cost
 
@@ -153,9 +153,11 @@ def space(folder: Path) -> Space:
 
 
 def test_the_points_are_different_networks_within_the_limits(space: Space) -> None:
-    points = zero_cost.drawn(space, no_excess, 0)
+    points = zero_cost.drawn(space, no_violation, 0)
     assert len({decode(space, point).id for point in points}) == len(points) == 27
-    assert points == zero_cost.drawn(space, no_excess, 0) != zero_cost.drawn(space, no_excess, 1)
+    assert (
+        points == zero_cost.drawn(space, no_violation, 0) != zero_cost.drawn(space, no_violation, 1)
+    )
     few = zero_cost.drawn(space, lambda point: point["channels"] - 24, 0)
     assert {point["channels"] for point in few} == {16, 24}
     with pytest.raises(OptionError, match=r"needs 10 networks .* small found 9: leave it out"):
@@ -168,7 +170,7 @@ Asked = Callable[[int], tuple[list[float], list[str]]]
 @pytest.fixture
 def asked(space: Space, tmp_path: Path) -> Asked:
     """Score up to so many networks into one file; return all scores, and the archs asked for."""
-    archs = [decode(space, point) for point in zero_cost.drawn(space, no_excess, 0)]
+    archs = [decode(space, point) for point in zero_cost.drawn(space, no_violation, 0)]
 
     def ask(most: int) -> tuple[list[float], list[str]]:
         seen: list[str] = []

@@ -187,7 +187,7 @@ def test_proposals_are_timed_and_given_up_where_they_take_too_long(
         "def make(space, *, seed):\n"
         "    def propose(past, rng):\n"
         "        time.sleep(9 * (len(past.done) > 15))\n"
-        "        assert len(past.flying) == 3\n"
+        "        assert len(past.pending) == 3\n"
         "        return random_choices(space, rng)\n"
         "    return Proposer(space, propose, seed)\n"
     )

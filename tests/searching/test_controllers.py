@@ -14,7 +14,13 @@ from nas.core.errors import OptionError
 from nas.interfaces import Space
 from nas.searching.objective import Goal, make_objective
 from nas.searching.plan import plan
-from nas.searching.samplers import Reseeded, begins_late, distributions, grown, random_choices
+from nas.searching.samplers import (
+    Reseeded,
+    distributions,
+    population_size,
+    random_choices,
+    startup_warning,
+)
 from nas.testing import ControllerContract, each
 from nas.testing.controllers import MIXED, Search
 
@@ -51,9 +57,9 @@ def test_surrogates_propose_in_a_large_space(tmp_path: Path, name: str, objectiv
 def test_a_default_that_acts_late_says_so(name: str) -> None:
     goal = Goal(make_objective("hard", None, (), ()))
     sampler = registry.make("controllers", name, MBCONV, options={}, seed=0, goal=goal)
-    assert begins_late(sampler, 30) == ""
+    assert startup_warning(sampler, 30) == ""
     if name != "random":
-        assert "--trials 1 none is chosen by results" in begins_late(sampler, 1)
+        assert "--trials 1 none is chosen by results" in startup_warning(sampler, 1)
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +124,10 @@ def test_evolution_lets_the_oldest_die_and_changes_one_choice(tmp_path: Path) ->
     search = Search(tmp_path / "journal.log", "evolution", options, "reward", MBCONV)
     found = search.go(60)
     most = options["population"]
-    assert [grown(most, n) for n in (0, 6, 30, 35, 40, 60)] == [6, 6, 6, 7, 8, 8]
+    assert [population_size(most, n) for n in (0, 6, 30, 35, 40, 60)] == [6, 6, 6, 7, 8, 8]
     nearest = []
     for number in range(search.startup, len(found)):
-        alive = found[number - grown(most, number) : number]
+        alive = found[number - population_size(most, number) : number]
         nearest.append(
             min(
                 sum(found[number][key] != parent[key] for key in MBCONV.choices) for parent in alive

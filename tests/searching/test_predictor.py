@@ -10,7 +10,7 @@ from nas.core import registry
 from nas.interfaces import Choices, Space, Trial
 from nas.models.points import cost_metrics, decode
 from nas.searching.controllers import predictor
-from nas.searching.gp.features import plain_points
+from nas.searching.gp.features import homogeneous_points
 from nas.searching.objective import Bound, Goal, make_objective
 from nas.searching.references import reference_points
 from nas.searching.samplers import Past, Proposer, key_of, no_past
@@ -44,7 +44,7 @@ def flops(choices: Choices) -> float:
 
 def test_it_begins_with_plain_designs_below_the_target_and_random_ones() -> None:
     past, propose = no_past(), proposing()._propose
-    plain = plain_points(SPACE)
+    plain = homogeneous_points(SPACE)
     for number in range(4):
         choices = propose(past, random.Random(number))
         assert flops(choices) <= TARGET
@@ -105,7 +105,7 @@ def test_behind_designs_few_trials_look_near_the_leaders(monkeypatch: pytest.Mon
     # a mutant is at most so many steps away; of a crossing every choice is one of its parents'
     mixed = {name: {design[name] for design in designs} for name in SPACE.choices}
     strangers = [p for p in points if any(p[name] not in mixed[name] for name in SPACE.choices)]
-    assert strangers and farthest(strangers, designs) <= predictor.STEPS
+    assert strangers and farthest(strangers, designs) <= predictor.MUTATIONS
     near = {key_of(point) for point in points}
     foremost = [p for p in predictor._neighbours(SPACE, designs[0]) if flops(p) <= TARGET]
     assert {key_of(point) for point in foremost} - {key_of(d) for d in designs} <= near
@@ -120,10 +120,10 @@ def test_it_looks_far_otherwise(monkeypatch: pytest.MonkeyPatch, case: str) -> N
     options = {"prior": lambda points: np.arange(len(points)) * 1.0} if case == "a prior" else {}
     trials = len(SPACE.choices) if case == "many trials" else len(leaders)
     points = hoped(monkeypatch, leaders, trials, **options)
-    assert farthest(points, designs) > 2 * predictor.STEPS
+    assert farthest(points, designs) > 2 * predictor.MUTATIONS
 
 
-@pytest.mark.parametrize(("gain", "widths"), [(0.0, [1.0, predictor.WIDER]), (0.5, [1.0])])
+@pytest.mark.parametrize(("gain", "widths"), [(0.0, [1.0, predictor.STD_FACTOR]), (0.5, [1.0])])
 def test_it_explores_where_it_is_sure(
     monkeypatch: pytest.MonkeyPatch, gain: float, widths: list[float]
 ) -> None:

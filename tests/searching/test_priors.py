@@ -14,7 +14,7 @@ from nas.core import registry, run_folder
 from nas.core.errors import OptionError, RunError
 from nas.interfaces import Choices, Space
 from nas.searching.gp import features
-from nas.searching.gp.features import Features
+from nas.searching.gp.features import PointFeatures
 from nas.searching.search import search
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
@@ -83,9 +83,9 @@ def test_none_of_the_points_and_some_of_them(folder: Path) -> None:
 def test_a_space_whose_random_points_are_no_networks_has_features(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(features, "SAMPLE", 2)
-    found = Features(small(lambda choices: False))
-    assert found.seen(points(small())[0]) is None and len(found.rows([])) == 0
+    monkeypatch.setattr(features, "SAMPLE_SIZE", 2)
+    found = PointFeatures(small(lambda choices: False))
+    assert found.counted(points(small())[0]) is None and len(found.inputs([])) == 0
 
 
 DAMAGED = [

@@ -10,19 +10,19 @@ from nas.core import registry
 from nas.core.errors import OptionError
 from nas.interfaces import Choices, Space
 from nas.searching.controllers.reinforce import (
-    KEPT,
+    KEPT_STATES,
     PRESETS,
     WIDTH,
-    Fold,
-    Recipe,
-    State,
+    PolicyReplay,
+    PolicyState,
+    PpoSettings,
     fresh_policy,
-    learned,
+    ppo_update,
     ranks,
 )
 from nas.searching.samplers import Past, no_past, random_choices
 
-RECIPE = Recipe(5, 3, 0.005, 0.05, True)
+PPO = PpoSettings(5, 3, 0.005, 0.05, True)
 SPACE = Space(
     "small",
     {"a": (1, 2, 3), "only": ("this",), "b": (False, True), "c": (0.5, 0.25, 0.75, 1.0)},
@@ -40,9 +40,9 @@ def trials(count: int, space: Space = SPACE) -> list[tuple[Choices, float]]:
     return [(random_choices(space, rng), rng.gauss(60, 2)) for _ in range(count)]
 
 
-def past_of(done: list[tuple[Choices, float]], flying: list[Choices]) -> Past:
+def past_of(done: list[tuple[Choices, float]], pending: list[Choices]) -> Past:
     seen = {tuple(choices.values()) for choices, _ in done}
-    return no_past()._replace(done=done, seen=seen, flying=flying)
+    return no_past()._replace(done=done, seen=seen, pending=pending)
 
 
 def propose(sampler, past: Past, number: int) -> Choices:  # type: ignore[no-untyped-def]
@@ -50,11 +50,11 @@ def propose(sampler, past: Past, number: int) -> Choices:  # type: ignore[no-unt
     return sampler._propose(past, random.Random(number))
 
 
-def weights(state: State) -> list[torch.Tensor]:
+def weights(state: PolicyState) -> list[torch.Tensor]:
     return [parameter.detach() for parameter in state.policy.parameters()]
 
 
-def same(a: State, b: State) -> bool:
+def same(a: PolicyState, b: PolicyState) -> bool:
     pairs = zip(weights(a), weights(b), strict=True)
     return a.mean == b.mean and all(torch.equal(x, y) for x, y in pairs)
 
@@ -68,7 +68,9 @@ def test_the_policy_draws_with_the_probabilities_that_it_trains() -> None:
     uniform = torch.tensor([[rng.random() for _ in range(3)] for _ in range(6000)])
     counts = Counter(tuple(point) for point in policy.draw(uniform).tolist())
     points = torch.tensor([[a, 0, b] for a in range(3) for b in range(2)])
-    chosen = policy.given(points).gather(2, points[:, :, None]).sum((1, 2)).exp().detach()
+    chosen = (
+        policy.log_probabilities(points).gather(2, points[:, :, None]).sum((1, 2)).exp().detach()
+    )
     assert float(chosen.sum()) == pytest.approx(1, abs=1e-5)
     assert float(chosen.max()) > 0.3
     for point, share in zip(points.tolist(), chosen.tolist(), strict=True):
@@ -78,27 +80,29 @@ def test_the_policy_draws_with_the_probabilities_that_it_trains() -> None:
 def test_an_untrained_policy_is_nearly_uniform_and_depends_on_the_seed() -> None:
     policy, other = fresh_policy([2, 4], seed=0), fresh_policy([2, 4], seed=1)
     assert all(float(p.detach().abs().max()) <= WIDTH for p in policy.parameters())
-    shares = policy.given(torch.tensor([[0, 0]])).exp()[0]
+    shares = policy.log_probabilities(torch.tensor([[0, 0]])).exp()[0]
     assert shares[0].tolist() == pytest.approx([0.5, 0.5, 0, 0], abs=0.1)
     assert shares[1].tolist() == pytest.approx([0.25] * 4, abs=0.1)
     assert not torch.equal(policy.inputs, other.inputs)
 
 
 def test_an_update_favours_what_was_rewarded_and_leaves_the_old_state() -> None:
-    state = Fold(SPACE, 0, RECIPE).state([])
+    state = PolicyReplay(SPACE, 0, PPO).state([])
     good, bad = torch.tensor([[0, 0, 1, 2]]), torch.tensor([[2, 0, 0, 0]])
 
-    def likelihood(state: State, point: torch.Tensor) -> float:
-        return float(state.policy.given(point).gather(2, point[:, :, None]).sum().detach())
+    def likelihood(state: PolicyState, point: torch.Tensor) -> float:
+        return float(
+            state.policy.log_probabilities(point).gather(2, point[:, :, None]).sum().detach()
+        )
 
     before = likelihood(state, good), likelihood(state, bad)
-    after = learned(state, torch.cat([good, bad]), [70.0, 50.0], RECIPE)
+    after = ppo_update(state, torch.cat([good, bad]), [70.0, 50.0], PPO)
     assert likelihood(after, good) > before[0]
     assert likelihood(after, bad) < before[1]
     assert (likelihood(state, good), likelihood(state, bad)) == before
     assert after.mean == 60
-    assert learned(after, good, [80.0], RECIPE).mean == pytest.approx(0.95 * 60 + 0.05 * 80)
-    equal = learned(state, torch.cat([good, bad]), [60.0, 60.0], RECIPE)
+    assert ppo_update(after, good, [80.0], PPO).mean == pytest.approx(0.95 * 60 + 0.05 * 80)
+    equal = ppo_update(state, torch.cat([good, bad]), [60.0, 60.0], PPO)
     assert all(parameter.isfinite().all() for parameter in weights(equal))
 
 
@@ -109,23 +113,23 @@ def test_ranks_do_not_depend_on_the_scale() -> None:
 
 
 def test_the_policy_is_a_function_of_the_finished_trials() -> None:
-    done = trials(5 * (KEPT + 4))
-    straight = Fold(SPACE, 0, RECIPE).state(done)
-    piecewise = Fold(SPACE, 0, RECIPE)
+    done = trials(5 * (KEPT_STATES + 4))
+    straight = PolicyReplay(SPACE, 0, PPO).state(done)
+    piecewise = PolicyReplay(SPACE, 0, PPO)
     for size in (3, 8, 21, len(done) - 6, len(done)):
         piecewise.state(done[:size])
     assert same(straight, piecewise.state(done))
     assert same(straight, piecewise.state([*done, done[0]])), "less than a batch is not learnt yet"
-    assert not same(straight, Fold(SPACE, 1, RECIPE).state(done))
+    assert not same(straight, PolicyReplay(SPACE, 1, PPO).state(done))
 
 
-@pytest.mark.parametrize("place", [2, 5 * KEPT + 17])
+@pytest.mark.parametrize("place", [2, 5 * KEPT_STATES + 17])
 def test_a_trial_that_comes_in_between_is_learnt_in_its_place(place: int) -> None:
-    done = trials(5 * (KEPT + 4) + 1)
-    fold = Fold(SPACE, 0, RECIPE)
+    done = trials(5 * (KEPT_STATES + 4) + 1)
+    fold = PolicyReplay(SPACE, 0, PPO)
     fold.state(done[:place] + done[place + 1 :])
-    assert same(fold.state(done), Fold(SPACE, 0, RECIPE).state(done))
-    assert same(fold.state(done[:12]), Fold(SPACE, 0, RECIPE).state(done[:12]))
+    assert same(fold.state(done), PolicyReplay(SPACE, 0, PPO).state(done))
+    assert same(fold.state(done[:12]), PolicyReplay(SPACE, 0, PPO).state(done[:12]))
 
 
 def test_the_process_keeps_its_random_numbers_and_threads() -> None:
@@ -141,10 +145,10 @@ def test_the_process_keeps_its_random_numbers_and_threads() -> None:
 
 def test_sixty_four_in_flight_are_all_different() -> None:
     sampler, done = make(LARGE, batch=5), trials(40, LARGE)
-    flying: list[Choices] = []
+    pending: list[Choices] = []
     for number in range(64):
-        flying.append(propose(sampler, past_of(done, flying), number))
-    points = {tuple(choices.values()) for choices in flying}
+        pending.append(propose(sampler, past_of(done, pending), number))
+    points = {tuple(choices.values()) for choices in pending}
     assert len(points) == 64
     assert not points & past_of(done, []).seen
 
@@ -159,15 +163,20 @@ def test_a_small_space_is_searched_to_its_end_and_then_repeated() -> None:
 
 
 def test_it_proposes_within_the_limits() -> None:
-    def excess(choices: Choices) -> float:
+    def constraint_violation(choices: Choices) -> float:
         return sum(choices.values()) - 4  # type: ignore[arg-type]
 
     sampler = registry.make(
-        "controllers", "reinforce", LARGE, options={"batch": 5}, seed=0, excess=excess
+        "controllers",
+        "reinforce",
+        LARGE,
+        options={"batch": 5},
+        seed=0,
+        constraint_violation=constraint_violation,
     )
     done = trials(20, LARGE)
     proposed = [propose(sampler, past_of(done, []), number) for number in range(20)]
-    assert all(excess(choices) <= 0 for choices in proposed)
+    assert all(constraint_violation(choices) <= 0 for choices in proposed)
     assert len({tuple(choices.values()) for choices in proposed}) > 15
 
 

@@ -12,15 +12,15 @@ from optuna.samplers import BaseSampler
 from nas.interfaces import Choices, Space
 from nas.searching.samplers import (
     Draw,
-    Excess,
     Past,
     Proposer,
-    allowed_choices,
-    at_least,
-    grown,
+    Violation,
+    check_at_least,
     mutated_until_new,
-    no_excess,
+    no_violation,
+    population_size,
     random_choices,
+    sample_feasible,
 )
 
 OBJECTIVES = ("reward",)
@@ -30,7 +30,7 @@ def make(
     space: Space,
     *,
     seed: int,
-    excess: Excess = no_excess,
+    constraint_violation: Violation = no_violation,
     draw: Draw = random_choices,
     population: int = 50,
     sample: int = 10,
@@ -40,14 +40,14 @@ def make(
     population: archs alive, at most: they are a fifth of the trials so far, and 6 at first, which
     are random. sample: how many of them, drawn with replacement, compete to be the parent.
     """
-    at_least(1, population=population, sample=sample)
-    startup = grown(population, 0)
+    check_at_least(1, population=population, sample=sample)
+    startup = population_size(population, 0)
 
     def propose(past: Past, rng: random.Random) -> Choices:
-        alive = past.done[-grown(population, len(past.done)) :]
+        alive = past.done[-population_size(population, len(past.done)) :]
         if len(alive) < startup:
-            return allowed_choices(space, rng, excess, draw)
+            return sample_feasible(space, rng, constraint_violation, draw)
         parent, _ = max((rng.choice(alive) for _ in range(sample)), key=lambda member: member[1])
-        return mutated_until_new(space, parent, past, excess, rng)
+        return mutated_until_new(space, parent, past, constraint_violation, rng)
 
     return Proposer(space, propose, seed, startup=startup)

@@ -9,7 +9,14 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, GPSampler
 
 from nas.interfaces import Space
-from nas.searching.samplers import Draw, Excess, Reseeded, at_least, no_excess, random_choices
+from nas.searching.samplers import (
+    Draw,
+    Reseeded,
+    Violation,
+    check_at_least,
+    no_violation,
+    random_choices,
+)
 
 OBJECTIVES = ("reward", "pareto")
 
@@ -18,15 +25,15 @@ def make(
     space: Space,
     *,
     seed: int,
-    excess: Excess = no_excess,
+    constraint_violation: Violation = no_violation,
     draw: Draw = random_choices,
     startup: int = 10,
 ) -> BaseSampler:
     """Return the GP sampler. startup: random trials before the model is used."""
-    at_least(1, startup=startup)
+    check_at_least(1, startup=startup)
 
     def sampler(seed: int, finished: int) -> BaseSampler:
         # made anew for each trial: it keeps the parameters it has found, to begin the next fit with
         return GPSampler(seed=seed, n_startup_trials=startup)
 
-    return Reseeded(space, sampler, seed, excess, draw, startup=startup)
+    return Reseeded(space, sampler, seed, constraint_violation, draw, startup=startup)

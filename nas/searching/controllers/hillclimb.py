@@ -14,13 +14,13 @@ from optuna.samplers import BaseSampler
 from nas.interfaces import Choices, Space
 from nas.searching.samplers import (
     Draw,
-    Excess,
     Past,
     Proposer,
-    allowed_choices,
+    Violation,
     mutated_until_new,
-    no_excess,
+    no_violation,
     random_choices,
+    sample_feasible,
 )
 
 OBJECTIVES = ("reward",)
@@ -28,14 +28,18 @@ RANDOM = 0.5  # share of the proposals that are random
 
 
 def make(
-    space: Space, *, seed: int, excess: Excess = no_excess, draw: Draw = random_choices
+    space: Space,
+    *,
+    seed: int,
+    constraint_violation: Violation = no_violation,
+    draw: Draw = random_choices,
 ) -> BaseSampler:
     """Return the trivial search; it has no options."""
 
     def propose(past: Past, rng: random.Random) -> Choices:
         if not past.done or rng.random() < RANDOM:
-            return allowed_choices(space, rng, excess, draw)
+            return sample_feasible(space, rng, constraint_violation, draw)
         best, _ = max(past.done, key=lambda member: member[1])
-        return mutated_until_new(space, best, past, excess, rng)
+        return mutated_until_new(space, best, past, constraint_violation, rng)
 
     return Proposer(space, propose, seed, startup=1)

@@ -10,11 +10,11 @@ from optuna.samplers import BaseSampler, NSGAIISampler
 from nas.interfaces import Space
 from nas.searching.samplers import (
     Draw,
-    Excess,
     Reseeded,
-    at_least,
-    grown,
-    no_excess,
+    Violation,
+    check_at_least,
+    no_violation,
+    population_size,
     random_choices,
 )
 
@@ -25,7 +25,7 @@ def make(
     space: Space,
     *,
     seed: int,
-    excess: Excess = no_excess,
+    constraint_violation: Violation = no_violation,
     draw: Draw = random_choices,
     population: int = 50,
 ) -> BaseSampler:
@@ -33,9 +33,11 @@ def make(
 
     population: archs in a generation, at most: it is a fifth of the trials so far, and 6 at first.
     """
-    at_least(2, population=population)
+    check_at_least(2, population=population)
 
     def sampler(seed: int, finished: int) -> BaseSampler:
-        return NSGAIISampler(seed=seed, population_size=grown(population, finished))
+        return NSGAIISampler(seed=seed, population_size=population_size(population, finished))
 
-    return Reseeded(space, sampler, seed, excess, draw, startup=grown(population, 0))
+    return Reseeded(
+        space, sampler, seed, constraint_violation, draw, startup=population_size(population, 0)
+    )

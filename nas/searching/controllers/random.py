@@ -9,23 +9,27 @@ from optuna.samplers import BaseSampler
 from nas.interfaces import Choices, Space
 from nas.searching.samplers import (
     Draw,
-    Excess,
     Past,
     Proposer,
-    allowed_choices,
-    no_excess,
+    Violation,
+    no_violation,
     random_choices,
+    sample_feasible,
 )
 
 OBJECTIVES = ("reward", "pareto")
 
 
 def make(
-    space: Space, *, seed: int, excess: Excess = no_excess, draw: Draw = random_choices
+    space: Space,
+    *,
+    seed: int,
+    constraint_violation: Violation = no_violation,
+    draw: Draw = random_choices,
 ) -> BaseSampler:
     """Return random search, within the hard limits and where the target is; it has no options."""
 
     def propose(past: Past, rng: random.Random) -> Choices:
-        return allowed_choices(space, rng, excess, draw)
+        return sample_feasible(space, rng, constraint_violation, draw)
 
     return Proposer(space, propose, seed)

@@ -2,8 +2,8 @@
 
 Sources: Zoph et al. 2018 (NASNet), section 3 and appendix A; Tan et al. 2019 (MnasNet), section
 4.2; Schulman et al. 2017 (PPO). One policy converges to one point, so the reward is all it can
-pursue: a front takes a search for each target. What was stopped early has no reward of its own and
-teaches it nothing.
+pursue: a front takes a search for each target. Trials that were stopped early have no reward
+of their own and are left out.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from nas.core.errors import OptionError, did_you_mean
 from nas.interfaces import Choices, Option, Space
 from nas.searching.samplers import (
     Draw,
-    Excess,
     Past,
     Proposer,
-    allowed_choices,
-    at_least,
-    lowered,
+    Violation,
+    check_at_least,
     mutate,
-    no_excess,
+    no_violation,
     random_choices,
+    repair,
+    sample_feasible,
 )
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ HIDDEN, WIDTH = 100, 0.1  # units of the LSTM; its weights begin uniform in -0.1
 CLIP, DECAY = 0.2, 0.95  # of PPO's ratio (its paper's); of the moving averages of the reward
 DRAWS, MUTATIONS = 8, 20  # points drawn at once; how often, where none is new, one is mutated
 NEVER = -1e9  # logit of an absent option; with infinity the gradient of the entropy is no number
-KEPT = 16  # states of the policy: a result that comes late needs no replay from the first
+KEPT_STATES = 16  # states kept, so that a result that comes late needs no replay from the first
 
 
-class Recipe(NamedTuple):
-    """How the policy learns: finished trials an update, PPO's epochs, Adam's rate, entropy.
+class PpoSettings(NamedTuple):
+    """Hyperparameters of an update: finished trials, PPO's epochs, Adam's rate, entropy.
 
     `ranked`: a reward counts by its rank among all that finished before, not by itself.
     """
@@ -57,8 +57,8 @@ class Recipe(NamedTuple):
 
 
 PRESETS = {
-    "tuned": Recipe(10, 4, 0.002, 0.1, True),
-    "paper": Recipe(20, 4, 0.00035, 0.00001, False),
+    "tuned": PpoSettings(10, 4, 0.002, 0.1, True),
+    "paper": PpoSettings(20, 4, 0.00035, 0.00001, False),
 }
 
 
@@ -66,7 +66,7 @@ def make(
     space: Space,
     *,
     seed: int,
-    excess: Excess = no_excess,
+    constraint_violation: Violation = no_violation,
     draw: Draw = random_choices,
     preset: str = "tuned",
     batch: int = 0,
@@ -79,10 +79,10 @@ def make(
     preset: `tuned`, for 100 to some thousand trials (batch 10, epochs 4, rate 0.002, entropy 0.1),
     or `paper`, NASNet's for 20,000 (batch 20, rate 0.00035, entropy 0.00001; it names no epochs: 4
     here). The others replace one number of the preset; 0, of entropy -1, leaves it. batch: finished
-    trials, in the order of finishing, that one update learns from. epochs: Adam's steps on them.
+    trials, in the order of finishing, of one update. epochs: Adam's steps on them.
     rate: Adam's. entropy: weight of the mean entropy of a choice, in nats: the greater, the longer
     it explores. `tuned` learns from the ranks of rewards, `paper` from rewards themselves; both
-    from what exceeds a moving mean (decay 0.95).
+    from the advantage over a moving mean (decay 0.95).
 
     Raises:
         OptionError: an unknown preset, or a number out of its range.
@@ -92,25 +92,27 @@ def make(
         raise OptionError(
             f"controller option preset takes {', '.join(PRESETS)}, not {preset!r}{hint}"
         )
-    at_least(0, batch=batch, epochs=epochs)
+    check_at_least(0, batch=batch, epochs=epochs)
     known = PRESETS[preset]
     _within("rate", rate, 0.0)
     _within("entropy", entropy, -1.0)
-    recipe = Recipe(
+    ppo = PpoSettings(
         batch or known.batch,
         epochs or known.epochs,
         rate or known.rate,
         known.entropy if entropy < 0 else entropy,
         known.ranked,
     )
-    fold = Fold(space, seed, recipe)
+    replay = PolicyReplay(space, seed, ppo)
 
     def propose(past: Past, rng: random.Random) -> Choices:
-        if draw is not random_choices and len(past.done) < recipe.batch:
-            return allowed_choices(space, rng, excess, draw)  # the policy has learnt nothing yet
-        return _new_point(space, fold.state(past.done).policy, past, excess, rng)
+        if draw is not random_choices and len(past.done) < ppo.batch:
+            return sample_feasible(
+                space, rng, constraint_violation, draw
+            )  # the policy is untrained
+        return _new_point(space, replay.state(past.done).policy, past, constraint_violation, rng)
 
-    return Proposer(space, propose, seed, startup=recipe.batch)
+    return Proposer(space, propose, seed, startup=ppo.batch)
 
 
 def _within(name: str, value: float, least: float) -> None:
@@ -120,7 +122,7 @@ def _within(name: str, value: float, least: float) -> None:
 
 @dataclass(frozen=True)
 class Policy:
-    """The LSTM and what is around it. The option of a choice is the input of the next step.
+    """The LSTM with embeddings and heads. The option of a choice is the input of the next step.
 
     `inputs`: (1 + options of all choices, HIDDEN), the first for the beginning. `weight`, `bias`:
     (choices, most options, HIDDEN) and (choices, most options), of a softmax for each choice.
@@ -136,7 +138,7 @@ class Policy:
     absent: torch.Tensor
 
     def parameters(self) -> list[torch.Tensor]:
-        """Return what is trained."""
+        """Return the trainable parameters."""
         return [self.inputs, *self.lstm.parameters(), self.weight, self.bias]
 
     def scores(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -146,8 +148,8 @@ class Policy:
         logits = torch.einsum("nch,coh->nco", hidden, self.weight) + self.bias
         return logits.masked_fill(self.absent, NEVER).log_softmax(-1)
 
-    def given(self, points: torch.Tensor) -> torch.Tensor:
-        """Return the log-probabilities of all options at each step on the way to given points.
+    def log_probabilities(self, points: torch.Tensor) -> torch.Tensor:
+        """Return the log-probabilities of all options at each step, given the choices of points.
 
         `points`: (n, choices), numbers of options; returns (n, choices, most options).
         """
@@ -205,10 +207,10 @@ def fresh_policy(sizes: Sequence[int], seed: int) -> Policy:
 
 
 @dataclass(frozen=True)
-class State:
-    """The policy after some updates, Adam's moments, and the moving mean that rewards must beat.
+class PolicyState:
+    """The policy after some updates, Adam's moments, and the baseline: a moving mean of rewards.
 
-    Before the first update there is none.
+    Before the first update there is no baseline.
     """
 
     policy: Policy
@@ -216,7 +218,9 @@ class State:
     mean: float | None = None
 
 
-def learned(state: State, points: torch.Tensor, rewards: Sequence[float], recipe: Recipe) -> State:
+def ppo_update(
+    state: PolicyState, points: torch.Tensor, rewards: Sequence[float], ppo: PpoSettings
+) -> PolicyState:
     """Return the state after one PPO update on (n, choices) points; the given one stays as it was.
 
     The old probabilities are those of the policy at the beginning of the update. A point may have
@@ -229,8 +233,8 @@ def learned(state: State, points: torch.Tensor, rewards: Sequence[float], recipe
     mean = average if state.mean is None else state.mean
     gain = torch.tensor([reward - mean for reward in rewards])[:, None]
     before: torch.Tensor | None = None
-    for _ in range(recipe.epochs):
-        scores = policy.given(points)
+    for _ in range(ppo.epochs):
+        scores = policy.log_probabilities(points)
         chosen = scores.gather(2, points[:, :, None])[:, :, 0]
         before = chosen.detach() if before is None else before
         ratio = (chosen - before).exp()
@@ -238,9 +242,9 @@ def learned(state: State, points: torch.Tensor, rewards: Sequence[float], recipe
         aim = torch.minimum(ratio * gain, clipped * gain).mean()
         entropy = -(scores.exp() * scores).sum(-1).mean()
         adam.zero_grad()
-        (-aim - recipe.entropy * entropy).backward()  # type: ignore[no-untyped-call]
+        (-aim - ppo.entropy * entropy).backward()  # type: ignore[no-untyped-call]
         adam.step()
-    return State(policy, adam, DECAY * mean + (1 - DECAY) * average)
+    return PolicyState(policy, adam, DECAY * mean + (1 - DECAY) * average)
 
 
 def ranks(rewards: Sequence[float], among: Sequence[float]) -> list[float]:
@@ -256,20 +260,20 @@ def ranks(rewards: Sequence[float], among: Sequence[float]) -> list[float]:
     return [place / 2 / len(ordered) * 12**0.5 for place in places]
 
 
-class Fold:
-    """The policy as a pure function of the finished trials; in memory is only what was computed.
+class PolicyReplay:
+    """The policy as a pure function of the finished trials; its memory is only a cache.
 
-    Where a trial comes in between those it has learnt from, as one of another driver may, it goes
+    Where a trial comes in between those it was trained on, as one of another driver may, it goes
     back to the last state before that.
     """
 
-    def __init__(self, space: Space, seed: int, recipe: Recipe) -> None:
-        self._seed, self._recipe = seed, recipe
+    def __init__(self, space: Space, seed: int, ppo: PpoSettings) -> None:
+        self._seed, self._recipe = seed, ppo
         self._options = [list(options) for options in space.choices.values()]
         self._read: list[tuple[Choices, float]] = []
-        self._states: dict[int, State] = {}  # by the number of trials learnt from
+        self._states: dict[int, PolicyState] = {}  # by the number of trials trained on
 
-    def state(self, done: list[tuple[Choices, float]]) -> State:
+    def state(self, done: list[tuple[Choices, float]]) -> PolicyState:
         """Return the state after every full batch of `done`, in the order of finishing."""
         if done[: len(self._read)] != self._read:
             both = enumerate(zip(self._read, done, strict=False))
@@ -281,17 +285,17 @@ class Fold:
         for start in range(size, len(done) - batch + 1, batch):
             size = start + batch
             self._states[size] = self._after(self._states[start], done[:size])
-            self._states.pop(size - KEPT * batch, None)
+            self._states.pop(size - KEPT_STATES * batch, None)
         self._read = done[:size]
         return self._states[size]
 
-    def _beginning(self) -> State:
+    def _beginning(self) -> PolicyState:
         import torch
 
         policy = fresh_policy([len(options) for options in self._options], self._seed)
-        return State(policy, torch.optim.Adam(policy.parameters(), lr=self._recipe.rate))
+        return PolicyState(policy, torch.optim.Adam(policy.parameters(), lr=self._recipe.rate))
 
-    def _after(self, state: State, done: Sequence[tuple[Choices, float]]) -> State:
+    def _after(self, state: PolicyState, done: Sequence[tuple[Choices, float]]) -> PolicyState:
         """Return the state after the last batch of `done`."""
         import torch
 
@@ -303,35 +307,35 @@ class Fold:
         rewards = every[-self._recipe.batch :]
         # the paper's rewards are shares, not percent
         scores = ranks(rewards, every) if self._recipe.ranked else [r / 100 for r in rewards]
-        return learned(state, torch.tensor(points), scores, self._recipe)
+        return ppo_update(state, torch.tensor(points), scores, self._recipe)
 
 
 def _new_point(
-    space: Space, policy: Policy, past: Past, excess: Excess, rng: random.Random
+    space: Space, policy: Policy, past: Past, constraint_violation: Violation, rng: random.Random
 ) -> Choices:
     """Draw until a point is new and within the limits; else mutate the first one until it is.
 
-    A policy that has converged repeats itself, and a repetition teaches it nothing.
+    A policy that has converged repeats itself, and an update on a repetition changes nothing.
     """
-    flying = {_key(space, choices) for choices in past.flying}
+    pending = {_key(space, choices) for choices in past.pending}
 
-    def good(choices: Choices) -> bool:
+    def is_new(choices: Choices) -> bool:
         key = _key(space, choices)
-        return key not in past.seen and key not in flying and excess(choices) <= 0
+        return key not in past.seen and key not in pending and constraint_violation(choices) <= 0
 
-    points = _drawn(space, policy, rng)
+    points = _sample(space, policy, rng)
     for point in points:
-        if good(point):
+        if is_new(point):
             return point
-    parent = child = lowered(space, points[0], rng, excess)
+    parent = child = repair(space, points[0], rng, constraint_violation)
     for _ in range(MUTATIONS):
-        child = mutate(space, child if excess(child) <= 0 else parent, rng)
-        if good(child):
+        child = mutate(space, child if constraint_violation(child) <= 0 else parent, rng)
+        if is_new(child):
             return child
     return parent
 
 
-def _drawn(space: Space, policy: Policy, rng: random.Random) -> list[Choices]:
+def _sample(space: Space, policy: Policy, rng: random.Random) -> list[Choices]:
     import torch
 
     uniform = [[rng.random() for _ in space.choices] for _ in range(DRAWS)]

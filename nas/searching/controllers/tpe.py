@@ -8,7 +8,14 @@ from __future__ import annotations
 from optuna.samplers import BaseSampler, TPESampler
 
 from nas.interfaces import Space
-from nas.searching.samplers import Draw, Excess, Reseeded, at_least, no_excess, random_choices
+from nas.searching.samplers import (
+    Draw,
+    Reseeded,
+    Violation,
+    check_at_least,
+    no_violation,
+    random_choices,
+)
 
 OBJECTIVES = ("reward", "pareto")
 
@@ -17,7 +24,7 @@ def make(
     space: Space,
     *,
     seed: int,
-    excess: Excess = no_excess,
+    constraint_violation: Violation = no_violation,
     draw: Draw = random_choices,
     startup: int = 10,
     candidates: int = 24,
@@ -27,7 +34,7 @@ def make(
     startup: random trials before the model is used. candidates: draws per proposal, of which the
     most promising is taken.
     """
-    at_least(1, startup=startup, candidates=candidates)
+    check_at_least(1, startup=startup, candidates=candidates)
 
     def sampler(seed: int, finished: int) -> BaseSampler:
         # Optuna's default for two objectives models each choice alone and is ten times slower
@@ -35,4 +42,4 @@ def make(
             seed=seed, multivariate=True, n_startup_trials=startup, n_ei_candidates=candidates
         )
 
-    return Reseeded(space, sampler, seed, excess, draw, startup=startup)
+    return Reseeded(space, sampler, seed, constraint_violation, draw, startup=startup)

@@ -30,7 +30,7 @@ from nas.models.cost import count
 from nas.searching.feasibility import check_space, fitted, try_decode
 from nas.searching.fidelity.proxies import Budget, Trained, default_budgets, parse_budget
 from nas.searching.fidelity.settings import ProxySettings
-from nas.searching.samplers import lowered, random_choices
+from nas.searching.samplers import random_choices, repair
 from nas.training.amount import FINAL
 from nas.training.auto import Situation, settled
 from nas.training.loop import fit, training_flops
@@ -273,9 +273,9 @@ def _inside(
 def _led(
     space: Space, number: int, rng: random.Random, least: float, most: float
 ) -> Iterator[Choices]:
-    """Yield random points led within the limits by mutations, as a search does; some may fail."""
+    """Yield random points repaired to lie within the band, as a search does; some may fail."""
 
-    def excess(choices: Choices) -> float:
+    def violation(choices: Choices) -> float:
         arch = try_decode(space, choices)
         if arch is None:
             return math.inf
@@ -284,8 +284,8 @@ def _led(
 
     failures = 0
     for _ in range(number):
-        choices = lowered(space, random_choices(space, rng), rng, excess)
-        failures += excess(choices) > 0
+        choices = repair(space, random_choices(space, rng), rng, violation)
+        failures += violation(choices) > 0
         if failures > MOST_FAILURES:
             return
         yield choices

@@ -1,8 +1,8 @@
-"""What is thought of points that were not evaluated: accuracy, other metrics, reward, front.
+"""Surrogate model of a search: posterior of metrics and reward, and acquisition functions.
 
 Only what must be evaluated is uncertain. FLOPs, params and activations are counted, so the reward
 of a point is as uncertain as its accuracy alone. A metric that cannot be counted, as a latency, has
-a process of its own, of which the mean is used.
+a Gaussian process of its own, of which the mean is used.
 """
 
 from __future__ import annotations
@@ -13,175 +13,187 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from nas.interfaces import SCORED, Choices, Metrics, Trial
-from nas.searching.gp.acquisition import improvement, staircase, volume
-from nas.searching.gp.features import Features
-from nas.searching.gp.gaussian import Array, Process, Rows, conditioned, fit
+from nas.searching.gp.acquisition import ehvi, ei, staircase
+from nas.searching.gp.features import PointFeatures
+from nas.searching.gp.gaussian import Array, GaussianProcess, Inputs, condition, fit_hyperparameters
 from nas.searching.gp.posterior import (
-    MOST_FITTED,
+    MAX_FITTED,
     Prefix,
-    fitted,
-    learnt,
-    observations,
+    condition_on,
+    fit_accuracy,
+    observe,
     prefix_of,
-    shown,
+    training_set,
 )
 from nas.searching.objective import Goal, metric_of, pareto_front, reward_line
 from nas.searching.samplers import Key, key_of
 
 COUNTED = ("flops", "params", "activations")
-SPREAD = 10  # leaders of a front
-MARGIN = 0.2  # of the range of costs, beyond the dearest, in which a front may grow
-# an accuracy of which only a prior is known: its mean in percent, and one deviation of the prior
-SUPPOSED = (50.0, 10.0)
-Parameters = dict[str, Array]  # of the processes, by metric
-# of points (n,), with deviations so many times as large: the expected improvement of each, and the
-# mean, which decides between equal ones
+FRONT_LEADERS = 10  # points of a front that leaders are taken from
+CORNER_MARGIN = 0.2  # of the range of log costs, by which the reference point lies above all
+# accuracy in percent that a prior is scaled to: its mean, and one deviation
+ASSUMED_ACCURACY = (50.0, 10.0)
+Hyperparameters = dict[str, Array]  # of the processes, by metric
+# of points (n,) and a factor on their deviations: the acquisition of each, and its posterior mean,
+# which decides between equal ones
 Acquisition = Callable[[Sequence[Choices], float], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
-class Belief:
-    """What processes that have seen the trials say of any point."""
+class SurrogateModel:
+    """Gaussian processes of the metrics, conditioned on the trials of a search."""
 
-    features: Features
+    features: PointFeatures
     goal: Goal
-    accuracy: Process
-    others: Mapping[str, Process]  # of the logs of metrics
-    observed: Mapping[Key, float]  # the mean accuracy of each point that was seen
-    prefix: Prefix | None = None  # kept for the next trials
+    accuracy: GaussianProcess
+    metric_models: Mapping[str, GaussianProcess]  # of the logs of metrics that cannot be counted
+    train_accuracy: Mapping[Key, float]  # posterior mean at the evaluated points
+    prefix: Prefix | None = None  # reused when the next trials come
 
     def costs(self, points: Sequence[Choices]) -> list[Metrics]:
-        """Return what each point costs: counted, or expected where that is all there is."""
-        seen = [each.metrics for each in map(self.features.seen, points) if each]
-        if not self.others:
-            return seen
-        found = list(map(dict, seen))
-        for name, process in self.others.items():
-            for metrics, log in zip(found, process.means(self.features.rows(points)), strict=True):
+        """Return the costs of each point: counted, or the posterior mean of what cannot be."""
+        counted = [each.metrics for each in map(self.features.counted, points) if each]
+        if not self.metric_models:
+            return counted
+        found = list(map(dict, counted))
+        for name, process in self.metric_models.items():
+            for metrics, log in zip(
+                found, process.mean_at(self.features.inputs(points)), strict=True
+            ):
                 metrics[name] = float(np.exp(log))
         return found
 
     def rewards(self, points: Sequence[Choices]) -> tuple[Array, Array]:
-        """Return the mean reward of points, (n,), and its deviation."""
-        mean, deviation = self.accuracy(self.features.rows(points))
-        return rewarded(self.costs(points), mean, deviation, self.goal)
+        """Return the posterior mean (n,) and deviation (n,) of the reward."""
+        mean, std = self.accuracy.predict(self.features.inputs(points))
+        return reward_posterior(self.costs(points), mean, std, self.goal)
 
     def accuracies(self, points: Sequence[Choices]) -> Array:
-        """Return the mean accuracy of points that were evaluated, (n,)."""
-        found = np.array([self.observed.get(key_of(choices), np.nan) for choices in points])
-        unseen = np.flatnonzero(np.isnan(found))  # there were too many for the process to see all
+        """Return the posterior mean (n,) of the accuracy at points that were evaluated."""
+        found = np.array([self.train_accuracy.get(key_of(choices), np.nan) for choices in points])
+        unseen = np.flatnonzero(np.isnan(found))  # left out by MAX_OBSERVATIONS
         if len(unseen):
-            rows = self.features.rows([points[place] for place in unseen.tolist()])
-            found[unseen] = self.accuracy.means(rows)
+            inputs = self.features.inputs([points[place] for place in unseen.tolist()])
+            found[unseen] = self.accuracy.mean_at(inputs)
         return found
 
-    def pairs(self, points: Sequence[Choices]) -> tuple[Array, Array, Array]:
-        """Return the accuracies of points, their deviations, and the cost of a two-sided search."""
-        mean, deviation = self.accuracy(self.features.rows(points))
+    def accuracy_and_cost(self, points: Sequence[Choices]) -> tuple[Array, Array, Array]:
+        """Return the accuracy's mean and deviation, and the second objective's cost, each (n,)."""
+        mean, std = self.accuracy.predict(self.features.inputs(points))
         cost = [metric_of(metrics, self.cost) for metrics in self.costs(points)]
-        return mean, deviation, np.array(cost)
+        return mean, std, np.array(cost)
 
     @property
     def cost(self) -> str:
-        """Return the cost of a two-sided search."""
+        """Return the name of the cost that is the second objective."""
         return self.goal.pareto or "flops"
 
 
-def believed(
-    features: Features,
+def condition_surrogate(
+    features: PointFeatures,
     goal: Goal,
     trials: Sequence[Trial],
-    parameters: Parameters,
-    flying: Sequence[Choices],
-    before: Belief | None = None,
-) -> Belief:
-    """Return what trials speak for, with parameters that may be of an earlier part of them.
+    hyperparameters: Hyperparameters,
+    pending: Sequence[Choices],
+    before: SurrogateModel | None = None,
+) -> SurrogateModel:
+    """Return the surrogate model given trials; hyperparameters may be fitted to fewer of them.
 
-    before: the belief of fewer trials of the same search, which saves work and changes nothing.
+    before: the model given fewer trials of the same search, which saves work and changes nothing.
     """
-    known = shown(trials)
-    prefix = prefix_of(features, parameters["accuracy"], known, before.prefix if before else None)
-    accuracy = learnt(features, parameters["accuracy"], known, flying, prefix)
-    keys = [key_of(each.choices) for each in observations(known, prefix)]
-    observed = dict(zip(keys, accuracy.fitted.tolist(), strict=False))  # then points in flight
-    others = {
-        name: conditioned(found, *_logs(features, trials, name))
-        for name, found in parameters.items()
+    observed = observe(trials)
+    theta = hyperparameters["accuracy"]
+    prefix = prefix_of(features, theta, observed, before.prefix if before else None)
+    accuracy = condition_on(features, theta, observed, pending, prefix)
+    keys = [key_of(each.choices) for each in training_set(observed, prefix)]
+    train_accuracy = dict(
+        zip(keys, accuracy.train_mean.tolist(), strict=False)
+    )  # pending ones come after
+    metric_models = {
+        name: condition(found, *_log_metric(features, trials, name))
+        for name, found in hyperparameters.items()
         if name != "accuracy"
     }
-    return Belief(features, goal, accuracy, others, observed, prefix)
+    return SurrogateModel(features, goal, accuracy, metric_models, train_accuracy, prefix)
 
 
-def parameters_of(features: Features, goal: Goal, trials: Sequence[Trial]) -> Parameters:
-    """Return the parameters of all processes that a goal needs."""
+def fit_all(features: PointFeatures, goal: Goal, trials: Sequence[Trial]) -> Hyperparameters:
+    """Return the hyperparameters of all processes that a goal needs."""
     wanted = {bound.metric for bound in goal.objective.targets} | {goal.pareto or "flops"}
-    found = {name: fit(*_logs(features, trials, name)) for name in sorted(wanted - {*COUNTED})}
-    return {"accuracy": fitted(features, shown(trials)), **found}
+    found = {
+        name: fit_hyperparameters(*_log_metric(features, trials, name))
+        for name in sorted(wanted - {*COUNTED})
+    }
+    return {"accuracy": fit_accuracy(features, observe(trials)), **found}
 
 
-def _logs(features: Features, trials: Sequence[Trial], name: str) -> tuple[Rows, Array, Array]:
-    """Return the logs of a metric of the latest trials."""
-    scored = [trial for trial in trials if trial.state in SCORED][-MOST_FITTED:]
-    values = np.log([max(metric_of(trial.metrics, name), 1e-12) for trial in scored])
-    return features.rows([trial.choices for trial in scored]), values, np.zeros(len(scored))
+def _log_metric(
+    features: PointFeatures, trials: Sequence[Trial], name: str
+) -> tuple[Inputs, Array, Array]:
+    """Return inputs, values and extra deviations of the log of a metric, of the latest trials."""
+    evaluated = [trial for trial in trials if trial.state in SCORED][-MAX_FITTED:]
+    values = np.log([max(metric_of(trial.metrics, name), 1e-12) for trial in evaluated])
+    return features.inputs([trial.choices for trial in evaluated]), values, np.zeros(len(evaluated))
 
 
-def rewarded(
-    costs: Sequence[Metrics], mean: Array, deviation: Array, goal: Goal
+def reward_posterior(
+    costs: Sequence[Metrics], mean: Array, std: Array, goal: Goal
 ) -> tuple[Array, Array]:
-    """Return mean and deviation of rewards: a reward is linear in the accuracy."""
+    """Return mean and deviation of the reward, which is linear in the accuracy."""
     lines = [reward_line(each, goal.objective) for each in costs]
     offset, factor = np.array(lines).reshape(len(lines), 2).T
-    return offset + factor * mean, factor * deviation
+    return offset + factor * mean, factor * std
 
 
 def expected_improvement(
-    belief: Belief, scored: Sequence[Choices]
+    model: SurrogateModel, evaluated: Sequence[Choices]
 ) -> tuple[Acquisition, list[int]]:
-    """Return expected improvement of the reward, and the evaluated points, best mean first."""
-    accuracies = belief.accuracies(scored)
-    known, _ = rewarded(belief.costs(scored), accuracies, np.zeros(len(scored)), belief.goal)
+    """Return EI of the reward, and the evaluated points by index, best posterior mean first."""
+    accuracies = model.accuracies(evaluated)
+    observed, _ = reward_posterior(
+        model.costs(evaluated), accuracies, np.zeros(len(evaluated)), model.goal
+    )
 
-    def acquisition(points: Sequence[Choices], wider: float) -> tuple[Array, Array]:
-        mean, deviation = belief.rewards(points)
-        return improvement(mean, wider * deviation, known.max()), mean
+    def acquisition(points: Sequence[Choices], std_factor: float) -> tuple[Array, Array]:
+        mean, std = model.rewards(points)
+        return ei(mean, std_factor * std, observed.max()), mean
 
-    return acquisition, np.argsort(-known, kind="stable").tolist()
+    return acquisition, np.argsort(-observed, kind="stable").tolist()
 
 
 def expected_hypervolume_improvement(
-    belief: Belief, scored: Sequence[Choices]
+    model: SurrogateModel, evaluated: Sequence[Choices]
 ) -> tuple[Acquisition, list[int]]:
-    """Return expected improvement of the area under the front, and points spread over it.
+    """Return EHVI of accuracy and log cost, and points by index that are spread over the front.
 
-    The area is that above the logs of costs: a step of a tenth counts alike at either end.
+    By the log a tenth of the cost counts alike at either end.
     """
-    known = belief.accuracies(scored)
-    costs = np.array([metric_of(each, belief.cost) for each in belief.costs(scored)])
+    observed = model.accuracies(evaluated)
+    costs = np.array([metric_of(each, model.cost) for each in model.costs(evaluated)])
     logs = np.log(np.maximum(costs, 1e-12))
-    points = list(zip(known.tolist(), logs.tolist(), strict=True))
-    # beyond the dearest so far there must be something to hope for too
-    corner = float(known.min()), float(logs.max() + MARGIN * max(np.ptp(logs), 0.1))
+    points = list(zip(observed.tolist(), logs.tolist(), strict=True))
+    # the reference point lies above the costliest so far, so that larger networks gain too
+    corner = float(observed.min()), float(logs.max() + CORNER_MARGIN * max(np.ptp(logs), 0.1))
     steps = staircase(points)
 
-    def acquisition(points: Sequence[Choices], wider: float) -> tuple[Array, Array]:
-        mean, deviation, cost = belief.pairs(points)
-        return volume(mean, wider * deviation, np.log(np.maximum(cost, 1e-12)), steps, corner), mean
+    def acquisition(points: Sequence[Choices], std_factor: float) -> tuple[Array, Array]:
+        mean, std, cost = model.accuracy_and_cost(points)
+        return ehvi(mean, std_factor * std, np.log(np.maximum(cost, 1e-12)), steps, corner), mean
 
     front = pareto_front([(value, -cost) for value, cost in points])
-    places = np.linspace(0, len(front) - 1, min(len(front), SPREAD)).astype(int)
+    places = np.linspace(0, len(front) - 1, min(len(front), FRONT_LEADERS)).astype(int)
     return acquisition, [front[place] for place in dict.fromkeys(places.tolist())]
 
 
-def prior_mean(features: Features, goal: Goal) -> Acquisition:
-    """Return the reward where nothing is known but a prior, on a scale that is supposed."""
+def prior_acquisition(features: PointFeatures, goal: Goal) -> Acquisition:
+    """Return the reward of the prior mean, on an assumed scale of accuracies."""
 
-    def acquisition(points: Sequence[Choices], wider: float) -> tuple[Array, Array]:
-        mean = SUPPOSED[0] + SUPPOSED[1] * features.rows(points).trend
-        costs = [seen.metrics for seen in map(features.seen, points) if seen]
+    def acquisition(points: Sequence[Choices], std_factor: float) -> tuple[Array, Array]:
+        mean = ASSUMED_ACCURACY[0] + ASSUMED_ACCURACY[1] * features.inputs(points).trend
+        costs = [seen.metrics for seen in map(features.counted, points) if seen]
         counted = tuple(b for b in goal.objective.targets if b.metric in COUNTED)
         reduced = Goal(replace(goal.objective, targets=counted))
-        worth, _ = rewarded(costs, mean, np.zeros(len(points)), reduced)
+        worth, _ = reward_posterior(costs, mean, np.zeros(len(points)), reduced)
         return worth, mean
 
     return acquisition

@@ -19,7 +19,7 @@ from nas.interfaces import Choices, Metrics, Space
 from nas.models.arch import Arch
 from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Bound, Goal
-from nas.searching.samplers import Draw, lowered, mutate, random_choices
+from nas.searching.samplers import Draw, mutate, random_choices, repair
 from nas.searching.sampling.tilt import Tilt, fit
 
 # how far from a target that costs on both sides a point may lie, as a share of it
@@ -80,7 +80,7 @@ class Region:
                 return choices
             if violation < least:
                 nearest, least = choices, violation
-        return self._walked(lowered(space, nearest, rng, self.violation, REPAIRS), rng)
+        return self._walked(repair(space, nearest, rng, self.violation, REPAIRS), rng)
 
     def _walked(self, choices: Choices, rng: random.Random) -> Choices:
         """Return where a random walk leads that does not leave the region (Metropolis)."""

@@ -1,7 +1,8 @@
-"""What is believed of the accuracies of points before a search has evaluated any.
+"""Priors of the accuracy, before a search has evaluated any point.
 
 A prior gives one score a point, in percent accuracy of another task: only its shape counts. A
-controller with a keyword `prior` starts from it and unlearns it where its own trials disagree.
+controller with a keyword `prior` uses it as the mean of its surrogate model, scaled by a factor
+that is fitted, so that trials that disagree override it.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ from nas.core.errors import OptionError
 from nas.interfaces import Choices, Option, Space
 from nas.models.arch import Arch
 from nas.models.points import decode
-from nas.searching.constraints import excess
-from nas.searching.gp.features import Features
-from nas.searching.gp.posterior import Shown, fitted, learnt
+from nas.searching.constraints import constraint_violation
+from nas.searching.gp.features import PointFeatures
+from nas.searching.gp.posterior import Observation, condition_on, fit_accuracy
 from nas.searching.samplers import Prior, no_prior
 from nas.searching.setup import Setup
 from nas.searching.start import zero_cost
@@ -42,7 +43,7 @@ class Place(NamedTuple):
 
 
 def surrogate_prior(setup: Setup) -> tuple[Prior, str]:
-    """Return the embedded surrogate's accuracy of the `mbconv` point with the same choices.
+    """Return a prior: the embedded surrogate's accuracy of the `mbconv` point of equal choices.
 
     Raises:
         OptionError: the space lacks choices of `mbconv`, or the surrogate is the evaluator itself.
@@ -95,7 +96,7 @@ def naswot_plan(setup: Setup) -> str:
 
 
 def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
-    """Return what the NASWOT scores of some random points let expect of the others.
+    """Return a Gaussian process of the NASWOT scores of some random points, as a prior.
 
     Raises:
         OptionError: a network cannot be scored.
@@ -106,21 +107,23 @@ def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
     path = place.folder / zero_cost.FILE
     values, seconds = zero_cost.scored(path, archs, _naswot(setup), place.say, place.stop)
     line = f"naswot: {len(values)} networks scored without training in {seconds:.0f} s"
-    prior, believed = standing(setup.space, points[: len(values)], values)
+    prior, believed = prior_of_scores(setup.space, points[: len(values)], values)
     return prior, f"{line}; {believed}"
 
 
-def standing(space: Space, points: Sequence[Choices], scores: Sequence[float]) -> tuple[Prior, str]:
-    """Return what the scores of points let expect of others, in deviations from their mean."""
+def prior_of_scores(
+    space: Space, points: Sequence[Choices], scores: Sequence[float]
+) -> tuple[Prior, str]:
+    """Return a prior: a Gaussian process of scores, in deviations from their mean."""
     if len(scores) < zero_cost.FEW:
-        return no_prior, "too few to believe anything"
+        return no_prior, "too few scores for a prior"
     mean, spread = statistics.fmean(scores), statistics.pstdev(scores) or 1.0
     standard = [(value - mean) / spread for value in scores]
     return prior_of_run(space, space.choices, list(zip(points, standard, strict=True)))
 
 
 def _to_score(setup: Setup) -> list[Choices]:
-    allowed = excess(setup.space, setup.goal.objective)
+    allowed = constraint_violation(setup.space, setup.goal.objective)
     return zero_cost.drawn(setup.space, allowed, setup.settings.seed)
 
 
@@ -155,7 +158,7 @@ def common(space: Space, choices: Mapping[str, Sequence[Option]]) -> list[str]:
 def prior_of_run(
     space: Space, choices: Mapping[str, Sequence[Option]], points: Sequence[tuple[Choices, float]]
 ) -> tuple[Prior, str]:
-    """Return what a model of an earlier run's accuracies (percent) expects at points of a space.
+    """Return a Gaussian process of an earlier run's accuracies (percent) as a prior.
 
     `choices`: the earlier run's names and options. What only one of the spaces has is left out.
 
@@ -163,27 +166,27 @@ def prior_of_run(
         OptionError: the choices differ, or none of the points is a network of this space.
     """
     names = common(space, choices)
-    features = Features(_shared(space, names))
-    shown = [Shown(_of(point, names), accuracy, 0.0, accuracy) for point, accuracy in points]
-    known = [each for each in shown if features.seen(each.choices)]
-    if not known:
+    features = PointFeatures(_shared(space, names))
+    given = [Observation(_of(point, names), y, 0.0, y) for point, y in points]
+    observed = [each for each in given if features.counted(each.choices)]
+    if not observed:
         raise OptionError(
             f"--warm-start needs a run with networks of space {space.name}, and none of the "
             f"{len(points)} evaluated there is one: name another run"
         )
-    process = learnt(features, fitted(features, known), known)
+    process = condition_on(features, fit_accuracy(features, observed), observed)
     left = [name for name in {**space.choices, **choices} if name not in names]
     ignored = f" without {', '.join(left)}" if left else ""
-    if len(known) < len(shown):
-        ignored += f", from the {len(known)} points that are networks here"
+    if len(observed) < len(given):
+        ignored += f", from the {len(observed)} points that are networks here"
 
     def prior(points: Sequence[Choices]) -> npt.NDArray[np.float64]:
         asked = [_of(point, names) for point in points]
         # what is held may make no network of a point that is one
-        here = [place for place, point in enumerate(asked) if features.seen(point)]
-        found = np.full(len(points), process.centre)
+        here = [place for place, point in enumerate(asked) if features.counted(point)]
+        found = np.full(len(points), process.y_mean)
         if here:
-            found[here] = process.means(features.rows([asked[place] for place in here]))
+            found[here] = process.mean_at(features.inputs([asked[place] for place in here]))
         return found
 
     return prior, f"believed is what a Gaussian process expects{ignored}; only its shape counts"

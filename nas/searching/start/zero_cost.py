@@ -13,7 +13,7 @@ from nas.core.ledger import Ledger
 from nas.interfaces import Choices, Space
 from nas.models.arch import Arch
 from nas.models.points import decode
-from nas.searching.samplers import Excess, allowed_choices
+from nas.searching.samplers import Violation, sample_feasible
 
 FILE = "naswot.csv"
 POINTS = 64
@@ -31,7 +31,7 @@ class Score:
     seconds: float
 
 
-def drawn(space: Space, excess: Excess, seed: int, count: int = POINTS) -> list[Choices]:
+def drawn(space: Space, violation: Violation, seed: int, count: int = POINTS) -> list[Choices]:
     """Return so many random points within the limits, all of them different networks.
 
     Raises:
@@ -39,7 +39,7 @@ def drawn(space: Space, excess: Excess, seed: int, count: int = POINTS) -> list[
     """
     rng, found = random.Random(f"{seed}:naswot"), dict[str, Choices]()
     for _ in range(10 * count):
-        point = allowed_choices(space, rng, excess)
+        point = sample_feasible(space, rng, violation)
         try:
             found.setdefault(decode(space, point).id, point)
         except ArchError:
