@@ -19,6 +19,7 @@ import torch
 from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError, RunError
 from nas.exporting.request import ExportRequest, listed, make_facts
+from nas.exporting.result import Comparison, ExportResult
 from nas.models.arch import Arch
 from nas.models.build import Model, check_memory
 from nas.models.load import baselines, load_arch
@@ -51,8 +52,8 @@ def export(
     project: str | Path = "runs",
     name: str | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Write a network as a file, run it and compare; return what `nas export --json` prints.
+) -> ExportResult:
+    """Write a network as a file, run it and compare; `nas export --json` prints `to_dict()` of it.
 
     `source` is what was trained (a train run, a search run, a member of a family) or an arch as
     `nas.load_arch` takes it, which gets fresh weights from `seed`. `format` is a file of
@@ -73,7 +74,8 @@ def export(
     request = _subject(source, imgsz, batch_size, seed, options)
     with registry.guard(f"check of {format} fails"):
         exporter.check(request)
-    arguments = {"source": _named(source), "format": format, "imgsz": request.arch.resolution}
+    arguments: dict[str, Any] = {"source": _named(source), "format": format}
+    arguments |= {"imgsz": request.arch.resolution}
     arguments |= {"batch_size": batch_size, **options, "seed": seed}
     path, folder = _place(exporter, output, Path(project), name, arguments)
     say(f"writing {path}")
@@ -82,20 +84,20 @@ def export(
     say("comparing it with the network")
     with registry.guard(f"{path} is written, but run of {format} fails", NasError):
         rows = _compare(exporter, request, path, [batch_size] if batch_size else batches)
-    result = {
-        "schema": SCHEMA,
-        "run": str(folder) if folder else None,
+    result = ExportResult(
+        schema=SCHEMA,
+        run=folder,
         **arguments,
-        "output": str(path),
-        "bytes": _size(path),
+        output=path,
+        bytes=_size(path),
         **_described(request),
         **_compared(rows),
-        "seconds": time.monotonic() - started,
-        "notes": _notes(request, rows),
-        "next": exporter.hint(path, request),
-    }
+        seconds=time.monotonic() - started,
+        notes=tuple(_notes(request, rows)),
+        next=tuple(exporter.hint(path, request)),
+    )
     if folder:
-        run_folder.write_json(folder / RESULT, result)
+        run_folder.write_json(folder / RESULT, result.to_dict())
     return result
 
 
@@ -258,7 +260,7 @@ def _sweep(folder: Path) -> None:
 
 def _compare(
     exporter: ModuleType, request: ExportRequest, path: Path, batches: Sequence[int]
-) -> list[dict[str, Any]]:
+) -> list[Comparison]:
     """Return how far the file's answers are from the network's, a row for each batch.
 
     Each output is measured by its own largest number; a row has the worst of them.
@@ -337,25 +339,25 @@ def _rounding(
 
 def _row(
     wanted: Answers, found: Answers, gaps: Sequence[dict[str, Any]], request: ExportRequest
-) -> dict[str, Any]:
+) -> Comparison:
     """Return what is told of a batch: the output that comes nearest to what it may differ by."""
     pairs = zip(request.outputs, gaps, strict=True)
     output, worst = max(pairs, key=lambda pair: pair[1]["ratio"] / pair[1]["tolerance"])
-    row: dict[str, Any] = {"batch": len(wanted[0]), "output": output, **worst}
+    same = None
     if not request.features_only:
-        row["argmax_equal"] = int((wanted[0].argmax(1) == found[0].argmax(1)).sum())
-    return row
+        same = int((wanted[0].argmax(1) == found[0].argmax(1)).sum())
+    return Comparison(batch=len(wanted[0]), output=output, **worst, argmax_equal=same)
 
 
-def _compared(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _compared(rows: Sequence[Comparison]) -> dict[str, Any]:
     """Return the comparison: ratio, tolerance and rounding are shares of an output's largest."""
-    noises = [row["rounding"] for row in rows if row["rounding"] is not None]
+    noises = [row.rounding for row in rows if row.rounding is not None]
     return {
-        "tolerance": max(row["tolerance"] for row in rows),
-        "max_difference": max(row["max_difference"] for row in rows),
-        "max_ratio": max(row["ratio"] for row in rows),
+        "tolerance": max(row.tolerance for row in rows),
+        "max_difference": max(row.max_difference for row in rows),
+        "max_ratio": max(row.ratio for row in rows),
         "rounding": max(noises) if noises else None,
-        "comparison": rows,
+        "comparison": tuple(rows),
     }
 
 
@@ -363,26 +365,27 @@ def _described(request: ExportRequest) -> dict[str, Any]:
     """Return what is in the file."""
     keys = ("arch", "arch_id", "trained", "classes", "mean", "std", "params", "multiply_adds")
     found = {key: request.facts[key] for key in keys}
+    found |= {key: tuple(found[key]) for key in ("classes", "mean", "std")}
     found["num_classes"] = request.arch.head.classes
     if request.features_only:
         infos = request.model.feature_info
-        found["channels"] = [info["num_chs"] for info in infos]
-        found["strides"] = [info["reduction"] for info in infos]
+        found["channels"] = tuple(info["num_chs"] for info in infos)
+        found["strides"] = tuple(info["reduction"] for info in infos)
     return found
 
 
-def _notes(request: ExportRequest, rows: Sequence[dict[str, Any]]) -> list[str]:
+def _notes(request: ExportRequest, rows: Sequence[Comparison]) -> list[str]:
     notes = [request.facts[FIELD]] if FIELD in request.facts else []
     if not request.facts["trained"]:
         notes = ["fresh weights: the source has no trained ones; the answers mean nothing"]
         if request.arch.in_channels == 3:
             notes.append("mean and std are ImageNet's: no images were seen")
-    wide = [row for row in rows if row["rounding"] is not None]
+    wide = [row for row in rows if row.rounding is not None]
     if wide:
-        worst = max(wide, key=lambda row: row["tolerance"])
+        worst = max(wide, key=lambda row: row.tolerance)
         notes.append(
-            f"this network amplifies rounding: its own float32 is {worst['rounding']:.1e} of the "
-            f"largest number from its float64, so {worst['tolerance']:.1e} instead of "
+            f"this network amplifies rounding: its own float32 is {worst.rounding:.1e} of the "
+            f"largest number from its float64, so {worst.tolerance:.1e} instead of "
             f"{TOLERANCE:.0e} was allowed"
         )
     return notes

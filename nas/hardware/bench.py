@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from nas.core import registry
 from nas.core.errors import NasError, OptionError, first_line
+from nas.core.records import Record
 from nas.interfaces import Device, Timing
 from nas.models import cost
 from nas.models.arch import Arch
@@ -17,6 +19,49 @@ from nas.models.load import load_arch
 SCHEMA = 1
 # a single number that a person waits for may take longer than one of a search
 SECONDS = 10.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PeakMemory(Record):
+    """Peak bytes, as measured and by our estimate."""
+
+    measured: int
+    estimate: int
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class BenchResult(Record):
+    """How fast an arch is on a device: a `Timing`, with what it is of.
+
+    `memory`: of inference and of training, None where nobody asked. `advice`: what to do about a
+    number that should not be trusted.
+    """
+
+    schema: int = 1
+    name: str
+    id: str
+    resolution: int
+    params: int
+    flops: int
+    device: str
+    fingerprint: str
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    n: int
+    load: float | None
+    unrest: float
+    steady: bool
+    batch: int
+    throughput: float
+    notes: tuple[str, ...] = ()
+    flops_per_second: int
+    memory: dict[str, PeakMemory] | None
+    advice: tuple[str, ...]
+
+    def _summary(self) -> dict[str, object]:
+        told: dict[str, object] = {"name": self.name, "median_ms": self.median_ms}
+        return {**told, "throughput": self.throughput, "batch": self.batch, "device": self.device}
 
 
 def bench(
@@ -28,8 +73,8 @@ def bench(
     resolution: int | None = None,
     memory: bool = False,
     options: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Return the latency and throughput of an arch, as `nas bench --json` prints it.
+) -> BenchResult:
+    """Return the latency and throughput of an arch; `nas bench --json` prints `to_dict()` of it.
 
     `arch`: what `load_arch` takes. `device`: a file of nas/hardware/devices, or your own .py;
     cuda:1 is the second CUDA device. `batch`: images at once; latency is the batch's. `resolution`
@@ -56,20 +101,20 @@ def bench(
             f"{first_line(error)}"
         ) from error
     found = cost.count(subject)
-    return {
-        "schema": SCHEMA,
-        "name": subject.name,
-        "id": subject.id,
-        "resolution": subject.resolution,
-        "params": found.params,
-        "flops": found.flops,
-        "device": machine.title,
-        "fingerprint": machine.fingerprint,
-        **dataclasses.asdict(timing),
-        "flops_per_second": round(found.flops * timing.throughput),
-        "memory": peaks,
-        "advice": advice(timing),
-    }
+    return BenchResult(
+        schema=SCHEMA,
+        name=subject.name,
+        id=subject.id,
+        resolution=subject.resolution,
+        params=found.params,
+        flops=found.flops,
+        device=machine.title,
+        fingerprint=machine.fingerprint,
+        **vars(timing),
+        flops_per_second=round(found.flops * timing.throughput),
+        memory=peaks,
+        advice=tuple(advice(timing)),
+    )
 
 
 def advice(timing: Timing) -> list[str]:
@@ -99,12 +144,12 @@ def _device(name: str, batch: int, threads: int, options: Mapping[str, Any]) -> 
     return registry.make("devices", name, options=given)
 
 
-def _memory(machine: Any, arch: Arch, batch: int) -> dict[str, dict[str, int]]:
+def _memory(machine: Any, arch: Arch, batch: int) -> dict[str, PeakMemory]:
     """Return measured and estimated peak bytes of inference and training at a batch."""
     measured = machine.memory(arch)
     estimates = {"inference": _inference(arch, batch), "training": _training(arch, batch)}
     return {
-        use: {"measured": measured[use], "estimate": estimate}
+        use: PeakMemory(measured=measured[use], estimate=estimate)
         for use, estimate in estimates.items()
     }
 

@@ -6,9 +6,9 @@ import base64
 import os
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,12 @@ from nas.hardware.processors import torch_device
 from nas.models.build import Model
 from nas.models.cam import check_method
 from nas.models.cam import explain as evidence_of
+from nas.reporting.explained import (
+    ExplainedImage,
+    ExplainedModel,
+    ExplainResult,
+    Explanation,
+)
 from nas.reporting.html.markup import Table, render
 from nas.reporting.pictures import Cell, heat_maps, need
 from nas.training import trained
@@ -50,7 +56,7 @@ class Seen:
     """What a model saw of an image, and what it made of it; `map` (h, w) as the net computes it."""
 
     view: Array
-    row: dict[str, Any]
+    row: Explanation
     map: Tensor
 
 
@@ -72,8 +78,8 @@ def explain(
     device: str = "auto",
     project: str | Path = "runs",
     name: str | None = None,
-) -> dict[str, Any]:
-    """Draw class activation maps of images, a column for each model; return what --json prints.
+) -> ExplainResult:
+    """Draw class activation maps of images, a column for each model; return their figures.
 
     `paths` are image files and folders of them, or one, and may name models too; of a scale run all
     members that were trained are taken. Each map is of the class that the model finds likeliest, or
@@ -95,42 +101,41 @@ def explain(
     check_method(method)
     need()
     labels = _labels(sources)
-    columns = [_column(source, files, method, class_name, place) for source in sources]
+    columns = [
+        _column(label, source, files, method, class_name, place)
+        for label, source in zip(labels, sources, strict=True)
+    ]
     lines = zip(*(column.seen for column in columns), strict=True)
     classes = list(dict.fromkeys(name for column in columns for name in column.classes))
-    rows = [_row(file, labels, line, classes) for file, line in zip(files, lines, strict=True)]
-    failed = sum("error" in row for row in rows)
-    result: dict[str, Any] = {
-        "schema": SCHEMA,
-        "run": None,
-        "output": None,
-        "models": [
-            {"name": label, "source": str(source)}
-            for label, source in zip(labels, sources, strict=True)
-        ],
-        "images": rows,
-        "failed": failed,
-    }
-    if failed < len(rows):
-        picture = _picture([column.seen for column in columns], labels, rows)
-        if target:
-            result["output"] = str(target)
-            _write(target, picture, result)
-        else:
-            arguments: dict[str, Any] = {"paths": list(map(str, paths)), "method": method}
-            arguments |= {"models": list(map(str, models)), "class_name": class_name}
-            arguments |= {"device": device}
-            _keep(run_folder.create("explain", name, Path(project), arguments), picture, result)
+    rows = tuple(_row(file, line, classes) for file, line in zip(files, lines, strict=True))
+    named = zip(labels, sources, strict=True)
+    result = ExplainResult(
+        schema=SCHEMA,
+        models=tuple(ExplainedModel(name=label, source=source) for label, source in named),
+        images=rows,
+        failed=sum(bool(row.error) for row in rows),
+    )
+    if result.failed == len(rows):
+        return result
+    picture = _picture([column.seen for column in columns], labels, rows)
+    if target:
+        result = replace(result, output=target)
+        _write(target, picture, result)
+        return result
+    arguments: dict[str, Any] = {"paths": list(map(str, paths)), "method": method}
+    arguments |= {"models": list(map(str, models)), "class_name": class_name, "device": device}
+    folder = run_folder.create("explain", name, Path(project), arguments)
+    result = replace(result, run=folder, output=folder / OUTPUT)
+    _keep(folder, picture, result)
     return result
 
 
-def _keep(folder: Path, picture: bytes, result: dict[str, Any]) -> None:
+def _keep(folder: Path, picture: bytes, result: ExplainResult) -> None:
     """Write the picture and the result into a new run folder, or leave no folder."""
-    result |= {"run": str(folder), "output": str(folder / OUTPUT)}
     try:
         run_folder.write_environment(folder)
         _write(folder / OUTPUT, picture, result)
-        run_folder.write_json(folder / RESULT, result)
+        run_folder.write_json(folder / RESULT, result.to_dict())
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -210,7 +215,12 @@ def _target(output: str | Path | None) -> Path | None:
 
 
 def _column(
-    source: Path, files: Sequence[Path], method: str, class_name: str | None, device: str
+    label: str,
+    source: Path,
+    files: Sequence[Path],
+    method: str,
+    class_name: str | None,
+    device: str,
 ) -> Column:
     model, config = trained.load_finite(source)
     model, taken = model.to(device), trained.trained_input(config)
@@ -223,7 +233,7 @@ def _column(
     for start in range(0, len(good), BATCH):
         views = views_of(good[start : start + BATCH], taken)
         x = augment.finish(views.to(device), *taken.scale(device))
-        seen += _explained(model, x, views, classes, wanted, method)
+        seen += _explained(label, model, x, views, classes, wanted, method)
     turn = iter(seen)
     return Column(classes, [i if isinstance(i, str) else next(turn) for i in images])
 
@@ -238,6 +248,7 @@ def _class_index(name: str | None, classes: Sequence[str], source: Path) -> int 
 
 
 def _explained(
+    label: str,
     model: Model,
     x: Tensor,
     views: Tensor,
@@ -252,54 +263,53 @@ def _explained(
     seen = []
     for index, place in enumerate(found.classes.tolist()):
         likeliest = int(shares[index].argmax())
-        row = {
-            "method": found.method,
-            "class": classes[place],
-            "probability": float(shares[index, place]),
-            "predicted": classes[likeliest],
-            "predicted_probability": float(shares[index, likeliest]),
-            "logit": float(found.logits[index, place]),
-            "bias": float(found.bias[index]),
-            "map": found.maps[index].cpu().tolist(),
-        }
+        row = Explanation(
+            model=label,
+            method=found.method,
+            name=classes[place],
+            probability=float(shares[index, place]),
+            predicted=classes[likeliest],
+            predicted_probability=float(shares[index, likeliest]),
+            logit=float(found.logits[index, place]),
+            bias=float(found.bias[index]),
+            map=found.maps[index].cpu().tolist(),
+        )
         view = views[index].permute(1, 2, 0).contiguous().numpy()
         seen.append(Seen(view, row, found.maps[index].float().cpu()))
     return seen
 
 
-def _row(
-    file: Path, labels: Sequence[str], line: Sequence[Seen | str], classes: Sequence[str]
-) -> dict[str, Any]:
-    """Return the JSON data of one image."""
+def _row(file: Path, line: Sequence[Seen | str], classes: Sequence[str]) -> ExplainedImage:
+    """Return what the models make of one image."""
     told = []
-    for label, seen in zip(labels, line, strict=True):
+    for seen in line:
         if isinstance(seen, str):
-            return {"path": str(file), "error": seen}
-        told.append({"model": label, **seen.row})
-    return {"path": str(file), "true": class_above(file, classes), "models": told}
+            return ExplainedImage(path=file, error=seen)
+        told.append(seen.row)
+    return ExplainedImage(path=file, true=class_above(file, classes), models=tuple(told))
 
 
 def _picture(
     columns: Sequence[Sequence[Seen | str]],
     labels: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[ExplainedImage],
 ) -> bytes:
     """Return the picture of all images that could be read."""
     lines = []
-    names = _labels([Path(row["path"]) for row in rows])
+    names = _labels([row.path for row in rows])
     for line, name, row in zip(zip(*columns, strict=True), names, rows, strict=True):
         seen = [each for each in line if isinstance(each, Seen)]
         if len(seen) == len(labels):
             finest = max(seen, key=lambda each: each.view.shape[0])
-            first = Cell(finest.view, f"{name}\ntrue: {row['true']}" if row["true"] else name)
+            first = Cell(finest.view, f"{name}\ntrue: {row.true}" if row.true else name)
             lines.append([first, *(Cell(each.view, _caption(each), heat(each)) for each in seen)])
     return heat_maps(lines, ["image", *_titles(labels, rows)])
 
 
-def _titles(labels: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _titles(labels: Sequence[str], rows: Sequence[ExplainedImage]) -> list[str]:
     """Return the heads of the columns; what is not the exact method is named."""
-    seen = next(row["models"] for row in rows if "models" in row)
-    told = (f" ({each['method']})" if each["method"] != "cam" else "" for each in seen)
+    seen = next(row.models for row in rows if row.models)
+    told = (f" ({each.method})" if each.method != "cam" else "" for each in seen)
     return [label + more for label, more in zip(labels, told, strict=True)]
 
 
@@ -315,13 +325,13 @@ def heat(seen: Seen) -> Any:
 
 def _caption(seen: Seen) -> str:
     row = seen.row
-    said = f"{row['class']} {100 * row['probability']:.1f} %"
-    if row["predicted"] == row["class"]:
+    said = f"{row.name} {100 * row.probability:.1f} %"
+    if row.predicted == row.name:
         return said
-    return f"{said}\n(says {row['predicted']} {100 * row['predicted_probability']:.1f} %)"
+    return f"{said}\n(says {row.predicted} {100 * row.predicted_probability:.1f} %)"
 
 
-def _write(target: Path, picture: bytes, result: Mapping[str, Any]) -> None:
+def _write(target: Path, picture: bytes, result: ExplainResult) -> None:
     data = _page(picture, result).encode() if target.suffix.lower() == ".html" else picture
     try:
         with target.open("xb") as file:  # what is there is never written over
@@ -330,21 +340,21 @@ def _write(target: Path, picture: bytes, result: Mapping[str, Any]) -> None:
         raise RunError(f"cannot write {target}: {error.strerror}") from error
 
 
-def _page(picture: bytes, result: Mapping[str, Any]) -> str:
+def _page(picture: bytes, result: ExplainResult) -> str:
     """Return the picture and its figures as one HTML page."""
     source = f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-    labels = [model["name"] for model in result["models"]]
-    head = ["image", "true class", *_titles(labels, result["images"])]
+    labels = [model.name for model in result.models]
+    head = ["image", "true class", *_titles(labels, result.images)]
     rows = [
-        [printable(row["path"]), row["true"] or "–", *(_told(each) for each in row["models"])]
-        if "models" in row
-        else [printable(row["path"]), "", row["error"], *[""] * (len(head) - 3)]
-        for row in result["images"]
+        [printable(str(row.path)), row.true or "–", *(_told(each) for each in row.models)]
+        if row.models
+        else [printable(str(row.path)), "", row.error, *[""] * (len(head) - 3)]
+        for row in result.images
     ]
     table = Table(head, rows, left=range(len(head)))
     context = {"source": source, "note": NOTE, "models": table, "footer": None}
     return render("explain.html", title="Where the models look", **context)
 
 
-def _told(row: Mapping[str, Any]) -> str:
-    return f"{row['class']} {100 * row['probability']:.1f} %"
+def _told(row: Explanation) -> str:
+    return f"{row.name} {100 * row.probability:.1f} %"

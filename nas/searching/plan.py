@@ -30,6 +30,7 @@ from nas.searching.feasibility import (
     try_decode,
 )
 from nas.searching.objective import Bound, describe, metric_of
+from nas.searching.result import PlanResult, Reach, Share
 from nas.searching.samplers import distributions, guarded, random_choices
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
@@ -45,7 +46,7 @@ PROBE = 1000  # images that a training is timed on
 @takes(SearchSettings)
 def plan(
     *, price: str | float | None = None, project: str | Path = "runs", **given: Any
-) -> dict[str, Any]:
+) -> PlanResult:
     """Return the size of the space, what it reaches, and what a search will take.
 
     The settings are those of `nas.search`; nothing is searched or written. Of a space that the
@@ -66,27 +67,27 @@ def plan(
     bounds = (*objective.targets, *objective.limits)
     problem, seconds = _evaluation(setup, _typical(archs, bounds))
     work = expected_work(setup)
-    return {
-        "schema": 1,
-        "space": space.name,
-        "size": space.size,
-        "choices": len(space.choices),
-        "objective": describe(objective),
-        "controller": setup.settings.controller,
-        "notes": [*setup.evaluator.notes, *setup.notes],
-        "warm_start": warm_start.planned(setup, learnt),
-        "evaluator": setup.evaluator.title,
-        "problem": problem,
-        "reachable": {name: _range(space, _counter(name)) for name in COUNTED}
+    billed: dict[str, Any] = bill(work, seconds, setup.settings.gpus_per_trial, rate)
+    return PlanResult(
+        space=space.name,
+        size=space.size,
+        choices=len(space.choices),
+        objective=describe(objective),
+        controller=setup.settings.controller,
+        notes=(*setup.evaluator.notes, *setup.notes),
+        warm_start=warm_start.planned(setup, learnt),
+        evaluator=setup.evaluator.title,
+        problem=problem,
+        reachable={name: _range(space, _counter(name)) for name in COUNTED}
         | {b.metric: _range(space, _meter(setup, b)) for b in _measured(bounds, seconds)},
-        "random_archs": len(archs),
-        "shares": {b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
+        random_archs=len(archs),
+        shares={b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
         **dataclasses.asdict(work),
-        "early_stopping": bool(setup.rungs) and setup.pruner.name != "none",
-        "seconds_per_trial": seconds,
-        "seconds_per_proposal": _proposal_seconds(setup, archs),
-        **bill(work, seconds, setup.settings.gpus_per_trial, rate),
-    }
+        early_stopping=bool(setup.rungs) and setup.pruner.name != "none",
+        seconds_per_trial=seconds,
+        seconds_per_proposal=_proposal_seconds(setup, archs),
+        **billed,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,19 +268,19 @@ def _meter(setup: Setup, bound: Bound) -> Callable[[Arch], float]:
     return lambda arch: metric_of(evaluated(setup.evaluator, arch), bound.metric)
 
 
-def _range(space: Space, value: Callable[[Arch], float]) -> dict[str, float]:
+def _range(space: Space, value: Callable[[Arch], float]) -> Reach:
     least, most = reachable(space, value)
-    return {"least": least, "most": most}
+    return Reach(least=least, most=most)
 
 
-def _shares(archs: list[Arch], bound: Bound) -> dict[str, float]:
+def _shares(archs: list[Arch], bound: Bound) -> Share:
     """Return the shares of random archs at or under a bound, and within 5 % of it."""
     ratios = [cost_metrics(arch)[bound.metric] / bound.value for arch in archs]
-    return {
-        "target": bound.value,
-        "at_or_under": sum(ratio <= 1 for ratio in ratios) / len(ratios),
-        "within_5_percent": sum(abs(ratio - 1) <= 0.05 for ratio in ratios) / len(ratios),
-    }
+    return Share(
+        target=bound.value,
+        at_or_under=sum(ratio <= 1 for ratio in ratios) / len(ratios),
+        within_5_percent=sum(abs(ratio - 1) <= 0.05 for ratio in ratios) / len(ratios),
+    )
 
 
 def _sample(space: Space, seed: int) -> list[Arch]:

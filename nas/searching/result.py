@@ -1,4 +1,4 @@
-"""What `nas.search` returns: the network that is handed over, and all that it was compared with."""
+"""What `nas.search` returns, and what `nas.plan` says of it before."""
 
 from __future__ import annotations
 
@@ -222,3 +222,67 @@ def _cells(row: Candidate) -> Sequence[object]:
 
     costs = (told("flops", ",.0f"), told("params", ",.0f"))
     return (row.name, f"{row.reward:.3f}", told("accuracy", ".2f"), *costs, row.arch_id)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Reach(Record):
+    """The least and the most that a metric can be in a space."""
+
+    least: float
+    most: float
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Share(Record):
+    """The shares of random archs at or under a target, and within 5 % of it."""
+
+    target: float
+    at_or_under: float
+    within_5_percent: float
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class PlanResult(Record):
+    """What a search can reach, and what it takes at most.
+
+    `size`: points of the space. `problem`: why the evaluator does not know the space, "" if it
+    does. `trials` count those of random search; `references` of them are reference designs.
+    `final_ratio`: views of a training of the finals to those of a candidate. Times are in seconds
+    and hours, None where they cannot be known.
+    """
+
+    schema: int = 1
+    space: str
+    size: int
+    choices: int
+    objective: str
+    controller: str
+    notes: tuple[str, ...]
+    warm_start: str
+    evaluator: str
+    problem: str
+    reachable: dict[str, Reach]
+    random_archs: int
+    shares: dict[str, Share]
+    trials: int
+    final_trainings: int
+    final_ratio: float
+    references: int
+    workers: int
+    time_limit: float | None
+    early_stopping: bool
+    seconds_per_trial: float | None
+    seconds_per_proposal: float
+    projected_seconds: float | None
+    worker_hours: float | None
+    gpu_hours: float | None
+    price: float | None
+    cost: float | None
+
+    def _summary(self) -> dict[str, object]:
+        told: dict[str, object] = {"space": self.space, "size": self.size, "trials": self.trials}
+        return {**told, "projected_seconds": self.projected_seconds, "cost": self.cost}
+
+    def _table(self) -> Table:
+        rows = [(name, f"{e.least:,.4g}", f"{e.most:,.4g}") for name, e in self.reachable.items()]
+        return Table(("reachable", "least", "most"), rows)

@@ -26,6 +26,7 @@ from nas.data.splits import make_splits
 from nas.hardware import facts as computer
 from nas.training.amount import candidate
 from nas.training.auto import Situation, plan
+from nas.training.result import DoctorResult
 
 SCHEMA = 1
 _GROUPS_SHOWN = 20
@@ -56,8 +57,8 @@ def doctor(
     download: bool = False,
     image_column: str | None = None,
     label_column: str | None = None,
-) -> dict[str, Any]:
-    """Return what is known about data and machine, as `nas doctor --json` prints it.
+) -> DoctorResult:
+    """Return what is known about data and machine; `nas doctor --json` prints `to_dict()` of it.
 
     Every image is decoded once. `data` has counts per class and split (after carving), sizes,
     formats, broken and duplicate images; `findings` has level (error: nas will stop, warning,
@@ -76,12 +77,8 @@ def doctor(
         found += more
         if report is not None:
             found += checks.of_data(report, machine)
-    return {
-        "schema": SCHEMA,
-        "data": report,
-        "machine": machine,
-        "findings": [dataclasses.asdict(finding) for finding in checks.in_order(found)],
-    }
+    findings = tuple(checks.in_order(found))
+    return DoctorResult(schema=SCHEMA, data=report, machine=machine, findings=findings)
 
 
 def suggest(short_side: float) -> dict[str, Any]:

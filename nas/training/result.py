@@ -1,11 +1,14 @@
-"""What the verbs on trained models return: `nas.train`, `nas.val` and `nas.predict`. Light."""
+"""What the verbs on trained models return: train, val, predict; and doctor. Light."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from nas.core.records import Record, Table, named, optional
+from nas.data.checks import Finding
 
 # what there is to tell of a training that was stopped: nothing is saved of it, the test not read
 STOPPED = ("schema", "run", "stopped", "epochs", "epochs_done", "best_epoch", "val")
@@ -178,6 +181,28 @@ class PredictResult(Record):
             for each, best in likeliest
         ]
         return Table(("image", "class", "probability"), rows)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class DoctorResult(Record):
+    """What is known of data and machine; `data`: None where there is none that can be read.
+
+    `findings`: what is wrong or remarkable, the worst first, each with an advice.
+    """
+
+    schema: int = 1
+    data: dict[str, Any] | None
+    machine: dict[str, Any]
+    findings: tuple[Finding, ...]
+
+    def _summary(self) -> dict[str, object]:
+        told: dict[str, object] = {"data": self.data["name"]} if self.data else {}
+        levels = Counter(each.level for each in self.findings)
+        return {**told, "findings": dict(levels)}
+
+    def _table(self) -> Table:
+        rows = [(each.level, each.finding, each.advice) for each in self.findings]
+        return Table(("level", "finding", "advice"), rows)
 
 
 def _two(value: float | None) -> str:

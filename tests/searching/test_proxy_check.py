@@ -24,6 +24,7 @@ from nas.reporting.terminal.proxy import show_proxy_check
 from nas.searching.fidelity import study
 from nas.searching.fidelity.proxies import Budget, Trained, default_budgets, judge, parse_budget
 from nas.searching.fidelity.proxy_check import INTERRUPTED, proxy_check
+from nas.searching.fidelity.result import ProxyCheckResult
 from nas.searching.fidelity.settings import ProxySettings
 from nas.searching.fidelity.study import open_lab, spread_archs
 from nas.training.auto import Situation, settled
@@ -276,7 +277,7 @@ def test_the_result_tells_the_costs_and_is_json(
 
 def long_images(share: float) -> int:
     dataset = registry.load("datasets", "digits").read("digits", download=False)
-    return len(splits.fraction(splits.carve(dataset).splits["train"], share, 0))
+    return len(splits.fraction(splits.make_splits(dataset).splits["train"], share, 0))
 
 
 def test_a_row_is_what_fit_gives(whole: tuple[Path, dict[str, Any], list[str]]) -> None:
@@ -286,7 +287,7 @@ def test_a_row_is_what_fit_gives(whole: tuple[Path, dict[str, Any], list[str]]) 
     arch = space.decode(result["archs"][0]["choices"])
     assert arch.id == row["arch_id"]
     dataset = registry.load("datasets", "digits").read("digits", download=False)
-    data = open_data(splits.carve(dataset), imgsz=32, fraction=0.1, cache=False)
+    data = open_data(splits.make_splits(dataset), imgsz=32, fraction=0.1, cache=False)
     assert data.gray
     made = settled("auto", {}, Situation(long_images(0.1), 10, 32, gray=True, epochs=2))
     job = Job(arch, made.recipe, 2, made.amount.batch, seed=int(row["seed"]))
@@ -296,10 +297,11 @@ def test_a_row_is_what_fit_gives(whole: tuple[Path, dict[str, Any], list[str]]) 
 
 def test_it_is_shown(whole: tuple[Path, dict[str, Any], list[str]]) -> None:
     text = StringIO()
-    show_proxy_check(whole[1], Console(file=text, width=200))
+    show_proxy_check(ProxyCheckResult.from_dict(whole[1]), Console(file=text, width=200))
     for part in ("2 archs of small on digits", "2:1:32 (long)", "too few archs", "trainings.csv"):
         assert part in text.getvalue()
-    chosen = {**whole[1], "chosen": {**whole[1]["budgets"][0], "imgsz": 48}}
+    more = {"chosen": {**whole[1]["budgets"][0], "imgsz": 48}}
+    chosen = ProxyCheckResult.from_dict({**whole[1], **more})
     show_proxy_check(chosen, Console(file=text, width=200))
     command = "nas search --data digits --space small --epochs 1 --fraction 0.05 --train-imgsz 48"
     assert command in text.getvalue()
@@ -339,7 +341,7 @@ def test_the_test_split_is_never_read(folder: Path, monkeypatch: pytest.MonkeyPa
         def read(i: int) -> bytes:
             raise AssertionError("the test split was read")
 
-        parts = dict(splits.carve(dataset).splits)
+        parts = dict(splits.make_splits(dataset).splits)
         parts["test"] = dataclasses.replace(parts["test"], read=read)
         return dataclasses.replace(dataset, splits=parts)
 

@@ -212,10 +212,10 @@ def test_a_class_that_is_asked_for_is_drawn_and_the_likeliest_told(home: Path) -
     likeliest = explain(["images/one.png"], models=["runs/train/a"])["images"][0]["models"][0]
     other = next(name for name in CLASSES if name != likeliest["class"])
     found = explain(["images/one.png"], models=["runs/train/a"], class_name=other)
-    [row] = found["images"][0]["models"]
-    assert (row["class"], row["predicted"]) == (other, likeliest["class"])
-    assert row["probability"] < row["predicted_probability"]
-    seen = verb.Seen(np.zeros((32, 32, 3), np.uint8), row, torch.tensor(row["map"]))
+    [row] = found.images[0].models
+    assert (row.name, row.predicted) == (other, likeliest["class"])
+    assert row.probability < row.predicted_probability
+    seen = verb.Seen(np.zeros((32, 32, 3), np.uint8), row, torch.tensor(row.map))
     assert f"(says {likeliest['class']}" in verb._caption(seen)
     fine = verb.heat(seen)
     assert fine.shape == (32, 32) and fine.min() == 0 and fine.max() == 1
@@ -268,7 +268,12 @@ def test_the_method_of_each_map_is_told(home: Path) -> None:
     save(Path("hidden"), ARCHS["a hidden layer"])
     found = explain(["images/one.png"], models=["runs/train/a", "hidden"], output="x.html")
     assert [each["method"] for each in found["images"][0]["models"]] == ["cam", "gradcam"]
-    assert verb._titles(["a", "hidden"], found["images"]) == ["a", "hidden (gradcam)"]
+    assert verb._titles(["a", "hidden"], found.images) == ["a", "hidden (gradcam)"]
+    told = found.to_dict()
+    assert list(told) == ["schema", "run", "output", "models", "images", "failed"]
+    assert list(told["images"][0]) == ["path", "true", "models"]
+    assert list(told["images"][0]["models"][0])[:3] == ["model", "method", "class"]
+    assert (told["run"], told["output"]) == (None, "x.html")
     assert "hidden (gradcam)" in Path("x.html").read_text(encoding="utf-8")
 
 

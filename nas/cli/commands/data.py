@@ -48,7 +48,7 @@ def doctor(
         data, download=download, image_column=image_column, label_column=label_column
     )
     show(result, lambda found, out: data_screen.show_doctor(found, out, data), as_json)
-    return FAILED if any(found["level"] == "error" for found in result["findings"]) else 0
+    return FAILED if any(found.level == "error" for found in result.findings) else 0
 
 
 def bench(
@@ -123,7 +123,7 @@ def attend_check(as_json: bool, quiet: bool, **arguments: Any) -> int:
         say_resume()
         return INTERRUPTED
     show(result, show_proxy_check, as_json)
-    if result["stopped"]:
+    if result.stopped:
         say_resume()
         return INTERRUPTED
     return 0

@@ -54,4 +54,4 @@ def explain(
         name=name,
     )
     show(result, data_screen.show_explain, as_json)
-    return FAILED if result["failed"] == len(result["images"]) else 0
+    return FAILED if result.failed == len(result.images) else 0

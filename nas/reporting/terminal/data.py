@@ -10,8 +10,10 @@ from rich.table import Table
 
 from nas.core.quoting import command
 from nas.core.units import format_bytes, format_count
+from nas.hardware.bench import BenchResult
+from nas.reporting.explained import ExplainResult
 from nas.reporting.terminal.train import top5_tells
-from nas.training.result import PredictResult, ValResult
+from nas.training.result import DoctorResult, PredictResult, ValResult
 
 Row = Mapping[str, Any]
 WORST = 5  # classes
@@ -63,58 +65,54 @@ def show_predict(result: PredictResult, console: Console) -> None:
         console.print(result.warning, markup=False)
 
 
-def show_explain(result: Row, console: Console) -> None:
+def show_explain(result: ExplainResult, console: Console) -> None:
     """Print what each model said of each image, and where the picture lies."""
-    for row in result["images"]:
-        if "error" in row:
-            console.print(f"{row['path']}: {row['error']}", markup=False)
+    for row in result.images:
+        if row.error:
+            console.print(f"{row.path}: {row.error}", markup=False)
             continue
-        said = "  ".join(
-            f"{t['model']}: {t['class']} {100 * t['probability']:.1f} %" for t in row["models"]
-        )
-        true = f" (true: {row['true']})" if row["true"] else ""
-        console.print(f"{row['path']}{true}  {said}", markup=False)
-    if result["failed"]:
-        console.print(f"{result['failed']} of {len(result['images'])} could not be read")
-    if result["output"]:
-        console.print(f"picture  {result['output']}", markup=False)
+        said = "  ".join(f"{t.model}: {t.name} {100 * t.probability:.1f} %" for t in row.models)
+        true = f" (true: {row.true})" if row.true else ""
+        console.print(f"{row.path}{true}  {said}", markup=False)
+    if result.failed:
+        console.print(f"{result.failed} of {len(result.images)} could not be read")
+    if result.output:
+        console.print(f"picture  {result.output}", markup=False)
 
 
-def show_bench(result: Row, console: Console) -> None:
+def show_bench(result: BenchResult, console: Console) -> None:
     """Print the speed of an arch on a device, and its memory where it was measured."""
+    console.print(f"{result.name} at {result.resolution} pixels on {result.device}", markup=False)
+    load = "" if result.load is None else f", load {result.load:.2f} per core"
     console.print(
-        f"{result['name']} at {result['resolution']} pixels on {result['device']}", markup=False
+        f"latency      {result.median_ms:.3g} ms  (p10 {result.p10_ms:.3g}, "
+        f"p90 {result.p90_ms:.3g}; median of {result.n} runs{load})"
     )
-    load = "" if result["load"] is None else f", load {result['load']:.2f} per core"
+    console.print(f"throughput   {_rate(result.throughput)} images/s")
     console.print(
-        f"latency      {result['median_ms']:.3g} ms  (p10 {result['p10_ms']:.3g}, "
-        f"p90 {result['p90_ms']:.3g}; median of {result['n']} runs{load})"
+        f"arch         {format_count(result.params)} params, {format_count(result.flops)} "
+        f"multiply-adds; {format_count(result.flops_per_second)} multiply-adds/s"
     )
-    console.print(f"throughput   {_rate(result['throughput'])} images/s")
-    console.print(
-        f"arch         {format_count(result['params'])} params, {format_count(result['flops'])} "
-        f"multiply-adds; {format_count(result['flops_per_second'])} multiply-adds/s"
-    )
-    for use, bytes_ in (result["memory"] or {}).items():
+    for use, bytes_ in (result.memory or {}).items():
         console.print(
-            f"{use:<12} {format_bytes(bytes_['measured'])} peak; estimated "
-            f"{format_bytes(bytes_['estimate'])}"
+            f"{use:<12} {format_bytes(bytes_.measured)} peak; estimated "
+            f"{format_bytes(bytes_.estimate)}"
         )
-    for line in (*result["notes"], *result["advice"]):
+    for line in (*result.notes, *result.advice):
         console.print(line, markup=False)
 
 
-def show_doctor(result: Row, console: Console, source: str | None) -> None:
+def show_doctor(result: DoctorResult, console: Console, source: str | None) -> None:
     """Print what is known of the data and the machine, and what to do about each finding."""
-    if result["data"]:
-        _show_data(result["data"], console)
-    _show_machine(result["machine"], console)
-    for finding in result["findings"]:
-        console.print(f"{finding['level']:<8} {finding['finding']}", markup=False)
-        console.print(f"         {finding['advice']}", markup=False)
-    if not result["findings"]:
+    if result.data:
+        _show_data(result.data, console)
+    _show_machine(result.machine, console)
+    for finding in result.findings:
+        console.print(f"{finding.level:<8} {finding.finding}", markup=False)
+        console.print(f"         {finding.advice}", markup=False)
+    if not result.findings:
         console.print("nothing to complain of")
-    suggestion = result["data"] and result["data"]["suggestion"]
+    suggestion = result.data and result.data["suggestion"]
     if suggestion and source:
         console.print(
             f"next     {command('nas', 'search', '--data', source)} --space "

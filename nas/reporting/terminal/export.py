@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from rich.console import Console
 
 from nas.core.units import format_bytes, format_count, format_seconds
+from nas.exporting.result import Comparison, ExportResult
 
-Row = Mapping[str, Any]
 
-
-def show_export(result: Row, console: Console) -> None:
+def show_export(result: ExportResult, console: Console) -> None:
     """Print what was written, how far it is from the network, and how to use it."""
 
     def line(word: str, text: str) -> None:
@@ -21,43 +17,43 @@ def show_export(result: Row, console: Console) -> None:
     line("network", _network(result))
     line("takes", _takes(result))
     line("gives", _gives(result))
-    for note in result["notes"]:
+    for note in result.notes:
         line("note", note)
-    for row in result["comparison"]:
-        line(f"batch {row['batch']}", _agreement(row))
-    allowed = f"within {result['tolerance']:.1e} of the largest number"
-    line("agrees", f"{allowed}, in {format_seconds(result['seconds'])}")
-    line("saved", f"{result['output']}  ({format_bytes(result['bytes'])})")
-    for place, text in enumerate(result["next"]):
+    for row in result.comparison:
+        line(f"batch {row.batch}", _agreement(row))
+    allowed = f"within {result.tolerance:.1e} of the largest number"
+    line("agrees", f"{allowed}, in {format_seconds(result.seconds)}")
+    line("saved", f"{result.output}  ({format_bytes(result.bytes)})")
+    for place, text in enumerate(result.next):
         line("now try" if not place else "", text)
 
 
-def _agreement(row: Row) -> str:
-    text = f"differs by at most {row['max_difference']:.1e} of {row['largest']:.3g}"
-    if "argmax_equal" not in row:
-        return f"{text} ({row['output']})"
-    return f"{text}, same class {row['argmax_equal']} of {row['batch']}"
+def _agreement(row: Comparison) -> str:
+    text = f"differs by at most {row.max_difference:.1e} of {row.largest:.3g}"
+    if row.argmax_equal is None:
+        return f"{text} ({row.output})"
+    return f"{text}, same class {row.argmax_equal} of {row.batch}"
 
 
-def _network(result: Row) -> str:
-    weights = "trained" if result["trained"] else "fresh weights"
+def _network(result: ExportResult) -> str:
+    weights = "trained" if result.trained else "fresh weights"
     return (
-        f"{result['arch']}, {weights}: {format_count(result['params'])} params, "
-        f"{format_count(result['multiply_adds'])} multiply-adds (MACs) at {result['imgsz']} pixels"
+        f"{result.arch}, {weights}: {format_count(result.params)} params, "
+        f"{format_count(result.multiply_adds)} multiply-adds (MACs) at {result.imgsz} pixels"
     )
 
 
-def _takes(result: Row) -> str:
-    number = result["batch_size"] or "N"
-    shape = f"({number}, {len(result['mean'])}, {result['imgsz']}, {result['imgsz']})"
-    if result["preprocessing"]:
+def _takes(result: ExportResult) -> str:
+    number = result.batch_size or "N"
+    shape = f"({number}, {len(result.mean)}, {result.imgsz}, {result.imgsz})"
+    if result.preprocessing:
         return f"uint8 RGB {shape}, 0 to 255"
-    mean, std = ("/".join(f"{value:.3g}" for value in result[key]) for key in ("mean", "std"))
+    mean, std = ("/".join(f"{v:.3g}" for v in values) for values in (result.mean, result.std))
     return f"float32 {shape}, (pixels / 255 - {mean}) / {std}"
 
 
-def _gives(result: Row) -> str:
-    if not result["features_only"]:
-        return f"logits of {result['num_classes']} classes"
-    pairs = zip(result["channels"], result["strides"], strict=True)
+def _gives(result: ExportResult) -> str:
+    if not result.features_only:
+        return f"logits of {result.num_classes} classes"
+    pairs = zip(result.channels or (), result.strides or (), strict=True)
     return "maps: " + ", ".join(f"{channels} channels at 1/{stride}" for channels, stride in pairs)

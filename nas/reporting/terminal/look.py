@@ -10,63 +10,64 @@ from rich.table import Table
 
 from nas.core.units import format_bytes, format_count, format_seconds
 from nas.reporting.terminal.search import accuracy
+from nas.searching.result import PlanResult
 
 Row = Mapping[str, Any]
 
 
-def show_plan(found: Row, console: Console) -> None:
+def show_plan(found: PlanResult, console: Console) -> None:
     """Print what a search can reach and will take."""
-    size, choices = found["size"], found["choices"]
-    console.print(f"space {found['space']}: {size:,} archs ({size:.3g}), {choices} choices")
-    for name, reach in found["reachable"].items():
+    size, choices = found.size, found.choices
+    console.print(f"space {found.space}: {size:,} archs ({size:.3g}), {choices} choices")
+    for name, reach in found.reachable.items():
         unit = {"flops": " multiply-adds", "latency_ms": " ms"}.get(name, "")
-        low, high = format_count(reach["least"]), format_count(reach["most"])
+        low, high = format_count(reach.least), format_count(reach.most)
         console.print(f"reachable {name}: {low} to {high}{unit}")
-    for name, share in found["shares"].items():
+    for name, share in found.shares.items():
         console.print(
-            f"of {found['random_archs']} random archs: {share['at_or_under']:.1%} at or under "
-            f"{name} {format_count(share['target'])}, {share['within_5_percent']:.1%} within 5 %"
+            f"of {found.random_archs} random archs: {share.at_or_under:.1%} at or under "
+            f"{name} {format_count(share.target)}, {share.within_5_percent:.1%} within 5 %"
         )
-    console.print(f"reward = {found['objective']}")
-    console.print(f"evaluator: {found['evaluator']}")
-    if found["warm_start"]:
-        console.print(found["warm_start"])
-    for line in (*found["notes"], *_projection(found)):
+    console.print(f"reward = {found.objective}")
+    console.print(f"evaluator: {found.evaluator}")
+    if found.warm_start:
+        console.print(found.warm_start)
+    for line in (*found.notes, *_projection(found)):
         console.print(line)
 
 
-def _projection(found: Row) -> list[str]:
+def _projection(found: PlanResult) -> list[str]:
     """Return what is said of the time, the work and its cost."""
-    if found["problem"]:
-        return [f"no times: {found['problem']}"]
-    if found["seconds_per_trial"] is None:
+    if found.problem:
+        return [f"no times: {found.problem}"]
+    if found.seconds_per_trial is None:
         return ["no times: this evaluator cannot be timed beforehand"]
-    finals = found["final_trainings"]
-    longer = f", each as long as {found['final_ratio']:.3g}" if found["final_ratio"] != 1 else ""
+    finals = found.final_trainings
+    longer = f", each as long as {found.final_ratio:.3g}" if found.final_ratio != 1 else ""
     rest = f" + {finals} trainings of finals{longer}" if finals else ""
-    first = f", {found['references']} references first" if found["references"] else ""
-    alone = "" if found["workers"] > 1 else " (--workers plans for more)"
-    limit = f" (--time-limit {format_seconds(found['time_limit'])})" if found["time_limit"] else ""
+    first = f", {found.references} references first" if found.references else ""
+    alone = "" if found.workers > 1 else " (--workers plans for more)"
+    limit = f" (--time-limit {format_seconds(found.time_limit)})" if found.time_limit else ""
     return [
-        f"{found['trials']} evaluations (random search included{first}){rest}, at "
-        f"{format_seconds(found['seconds_per_trial'])} on {found['workers']} worker(s){alone}: "
-        f"{format_seconds(found['projected_seconds'])}{limit}; besides, controller "
-        f"{found['controller']} takes {format_seconds(found['seconds_per_proposal'])} a proposal "
+        f"{found.trials} evaluations (random search included{first}){rest}, at "
+        f"{format_seconds(found.seconds_per_trial)} on {found.workers} worker(s){alone}: "
+        f"{format_seconds(found.projected_seconds or 0.0)}{limit}; besides, controller "
+        f"{found.controller} takes {format_seconds(found.seconds_per_proposal)} a proposal "
         "at the start",
         _work(found),
     ]
 
 
-def _work(found: Row) -> str:
+def _work(found: PlanResult) -> str:
     """Return the worker-hours, and what they cost where a price was given."""
-    gpus, cost = found["gpu_hours"], found["cost"]
-    hours = f"{_hours(found['worker_hours'])} worker-hours"
+    gpus, cost = found.gpu_hours, found.cost
+    hours = f"{_hours(found.worker_hours or 0.0)} worker-hours"
     if gpus is not None:
         hours += f" = {_hours(gpus)} GPU-hours"
     if cost is not None:
         unit = "worker-hour" if gpus is None else "GPU-hour"
-        hours += f", cost {cost:,.2f} at {found['price']:g} a {unit}"
-    stops = ", less what early stopping saves" if found["early_stopping"] else ""
+        hours += f", cost {cost:,.2f} at {found.price:g} a {unit}"
+    stops = ", less what early stopping saves" if found.early_stopping else ""
     return f"work: {hours}{stops}; timed on one typical arch, on this machine"
 
 

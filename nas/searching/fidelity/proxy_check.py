@@ -18,6 +18,7 @@ from nas.core.units import format_count, format_seconds
 from nas.evaluation.run_all import run_all
 from nas.interfaces import ExecutorStatus, Outcome, Task
 from nas.searching.fidelity.proxies import judge
+from nas.searching.fidelity.result import ProxyCheckResult
 from nas.searching.fidelity.settings import FREE, ProxySettings
 from nas.searching.fidelity.study import (
     Lab,
@@ -45,7 +46,7 @@ def proxy_check(
     say: Callable[[str], None] = lambda text: None,
     interrupted: Callable[[], bool] = lambda: False,
     **settings: Any,
-) -> dict[str, Any]:
+) -> ProxyCheckResult:
     """Train some archs shortly and long; return how well each short budget ranks them.
 
     `settings` are the command's flags with underscores (`ProxySettings` of the file beside):
@@ -75,7 +76,7 @@ def proxy_check(
         run_folder.write_environment(folder)
         rows, stopped = _train_all(lab, folder, say, interrupted)
         result = _result(lab, folder, rows, stopped)
-        run_folder.write_json(folder / RESULT, result)
+        run_folder.write_json(folder / RESULT, result.to_dict())
         return result
 
 
@@ -173,8 +174,8 @@ def _line(row: Training, number: int, trainings: int, left: float) -> str:
     return f"{head} seed {row.seed}: {row.accuracy:.2f} % in {format_seconds(row.seconds)}{rest}"
 
 
-def _result(lab: Lab, folder: Path, rows: Sequence[Training], stopped: str) -> dict[str, Any]:
-    """Return what `nas proxy-check --json` prints.
+def _result(lab: Lab, folder: Path, rows: Sequence[Training], stopped: str) -> ProxyCheckResult:
+    """Return what the trainings show.
 
     Raises:
         NasError: every training failed.
@@ -185,7 +186,7 @@ def _result(lab: Lab, folder: Path, rows: Sequence[Training], stopped: str) -> d
         raise NasError(f"no arch came through all its trainings: {failed[-1].error}")
     flops = [lab.candidates[arch].flops for arch in kept]
     shorts, long = [trained[budget] for budget in lab.budgets], trained[lab.long]
-    return {
+    known = {
         "schema": SCHEMA,
         "run": str(folder),
         "stopped": stopped,
@@ -205,6 +206,7 @@ def _result(lab: Lab, folder: Path, rows: Sequence[Training], stopped: str) -> d
         "archs": [_arch(lab, arch, rows) for arch in kept],
         **judge(shorts, long, flops, lab.settings.threshold),
     }
+    return ProxyCheckResult.from_dict(known)
 
 
 def _notes(lab: Lab) -> list[str]:
