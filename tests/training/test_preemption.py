@@ -554,27 +554,27 @@ def test_what_an_executor_abandons_loses_no_step(struck: Path) -> None:
 
 @pytest.mark.slow
 def test_a_worker_is_preempted_with_patience(struck: Path) -> None:
-    worker = workers.start(EvaluatorSpec(str(struck / "struck.py"), {"slow": 0.05}), SHARE)
-    workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
+    worker = workers.start_worker(EvaluatorSpec(str(struck / "struck.py"), {"slow": 0.05}), SHARE)
+    workers.send_task(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
     wait_for(lambda: (struck / "steps.txt").exists())
-    workers.preempt([worker], 60)
+    workers.preempt([worker], 600)
     assert worker.process.exitcode == 143
     taken = len((struck / "steps.txt").read_text())
     assert middles(struck / "place")[-1] == f"middle-{taken // 7}-{taken % 7}"
 
 
 def test_a_worker_that_trains_nothing_ends_at_once() -> None:
-    worker = workers.start(EvaluatorSpec("synthetic", {}), {})
-    workers.give(worker, Task(0, TINY.to_dict(), 0))
-    assert worker.pipe.poll(60) and not workers.read(workers.take(worker)).error
-    workers.preempt([worker], 60)
+    worker = workers.start_worker(EvaluatorSpec("synthetic", {}), {})
+    workers.send_task(worker, Task(0, TINY.to_dict(), 0))
+    assert worker.pipe.poll(600) and not workers.read(workers.receive_result(worker)).error
+    workers.preempt([worker], 600)
     assert worker.process.exitcode == -signal.SIGTERM
 
 
 @pytest.mark.slow
 def test_one_that_does_not_listen_is_killed(struck: Path) -> None:
-    worker = workers.start(EvaluatorSpec(str(struck / "struck.py"), {"slow": 600.0}), SHARE)
-    workers.give(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
+    worker = workers.start_worker(EvaluatorSpec(str(struck / "struck.py"), {"slow": 600.0}), SHARE)
+    workers.send_task(worker, Task(0, TINY.to_dict(), 5, 2, str(struck / "place")))
     wait_for(lambda: (struck / "steps.txt").exists())
     workers.preempt([worker], 0.1)
     assert worker.process.exitcode == -signal.SIGKILL
