@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import shutil
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler
 from optuna.storages import RDBStorage
@@ -36,9 +37,10 @@ from nas.searching.setup import Setup, prepare
 from nas.searching.start import priors, resumption, warm_start
 from nas.searching.start.old_settings import search_args
 from nas.searching.start.provenance import check_sources
-from nas.searching.studies.database import opened, split
-from nas.searching.studies.shared import Shared, requeue
 from nas.searching.studies.study import RANDOM, SEARCH, Journal, Log
+
+if TYPE_CHECKING:
+    from nas.searching.studies.shared import Shared
 
 INTERRUPTED, EQUAL_COST = "interrupted", "random search has cost what the search has"
 # random search may take this many times the trials, where most of its trainings are stopped early
@@ -81,7 +83,7 @@ def search(
     said = opening(folder, resume)
     fresh = folder is None
     learnt = warm_start.learnt(setup) if fresh else {}
-    with opened(setup.settings.storage, password, requeue) as database:
+    with _opened(setup.settings.storage, password) as database:
         if folder is None:
             folder = run_folder.create("search", name, Path(project), setup.settings.model_dump())
         with run_folder.lease(folder):
@@ -111,10 +113,25 @@ def _without_password(
     chosen, url = dict(settings), settings.get("storage")
     if not isinstance(url, str):
         return chosen, None  # none, or refused with the other settings
+    from nas.searching.studies.database import split  # SQLAlchemy: only where it is needed
+
     chosen["storage"], password = split(url)
     if not chosen.get("study"):
         chosen["study"] = name or "search"
     return chosen, password
+
+
+@contextlib.contextmanager
+def _opened(url: str | None, password: str | None) -> Iterator[RDBStorage | None]:
+    """Open the database of --storage; none without one."""
+    if not url:
+        yield None
+        return
+    from nas.searching.studies.database import opened
+    from nas.searching.studies.shared import requeue
+
+    with opened(url, password, requeue) as database:
+        yield database
 
 
 def _journal(setup: Setup, folder: Path, database: RDBStorage | None) -> Journal | Shared:
@@ -122,6 +139,8 @@ def _journal(setup: Setup, folder: Path, database: RDBStorage | None) -> Journal
     choices = distributions(setup.space)
     if database is None:
         return Journal(folder / "journal.log", choices)
+    from nas.searching.studies.shared import Shared
+
     study = setup.settings.study or folder.name
     return Shared(database, study, choices, folder, _common(setup))
 

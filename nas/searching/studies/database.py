@@ -173,17 +173,12 @@ def _lock_before_reading(engine: Engine) -> None:
 
 
 @contextlib.contextmanager
-def opened(
-    url: str | None, password: str | None, on_stale: OnStale | None = None
-) -> Iterator[RDBStorage | None]:
-    """Hold a storage open, as `connect` returns it; None without a URL.
+def opened(url: str, password: str | None, on_stale: OnStale | None = None) -> Iterator[RDBStorage]:
+    """Hold a storage open, as `connect` returns it.
 
     Raises:
         RunError: it is lost meanwhile.
     """
-    if not url:
-        yield None
-        return
     storage = connect(url, password, on_stale)
     try:
         with telling_loss(url):
