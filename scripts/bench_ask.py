@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -105,8 +106,8 @@ def cell(times: Sequence[float], bench: Bench, workers: int) -> str:
 def measure(controller: str, bench: Bench) -> Iterator[list[float]]:
     """Yield the times of steps in ms at each number of finished trials; [] if one is too long."""
     space: Space = registry.export("spaces", "mbconv", "SPACE")
-    place = split(bench.storage) if bench.storage else (None, None)
-    with tempfile.TemporaryDirectory() as name, opened(*place, requeue) as there:
+    database = opened(*split(bench.storage), requeue) if bench.storage else nullcontext()
+    with tempfile.TemporaryDirectory() as name, database as there:
         kept: Journal | Shared = Journal(Path(name) / "journal.log", distributions(space))
         if there:
             study = f"bench {time.time_ns()}"
