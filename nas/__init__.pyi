@@ -14,6 +14,8 @@ from nas.data.augment_settings import Augment as Augment
 from nas.data.dataset import Dataset as Dataset
 from nas.data.dataset import Split as Split
 from nas.exporting.export import export as export
+from nas.exporting.result import ExportResult as ExportResult
+from nas.hardware.bench import BenchResult as BenchResult
 from nas.hardware.bench import bench as bench
 from nas.interfaces import Choices as Choices
 from nas.interfaces import Metrics as Metrics
@@ -30,9 +32,13 @@ from nas.models.load import count as count
 from nas.models.load import load_arch as load_arch
 from nas.models.published import Published as Published
 from nas.reporting.explain import explain as explain
-from nas.scaling.result import ScaleResult
+from nas.reporting.explained import ExplainResult as ExplainResult
+from nas.scaling.fit.result import FitResult as FitResult
+from nas.scaling.result import ScaleResult as ScaleResult
 from nas.scaling.setup import ScalingProgress
+from nas.searching.fidelity.result import ProxyCheckResult as ProxyCheckResult
 from nas.searching.progress import SearchProgress
+from nas.searching.result import PlanResult as PlanResult
 from nas.searching.result import SearchResult as SearchResult
 from nas.searching.samplers import Proposer as Proposer
 from nas.searching.samplers import Reseeded as Reseeded
@@ -40,6 +46,10 @@ from nas.training.doctor import doctor as doctor
 from nas.training.predict import predict as predict
 from nas.training.progress import TrainingProgress
 from nas.training.recipe import Recipe as Recipe
+from nas.training.result import DoctorResult as DoctorResult
+from nas.training.result import PredictResult as PredictResult
+from nas.training.result import TrainResult as TrainResult
+from nas.training.result import ValResult as ValResult
 from nas.training.train import Interrupted
 from nas.training.val import val as val
 from nas.training.weights import load_weights as load_weights
@@ -49,20 +59,29 @@ __all__ = [
     "Arch",
     "ArchError",
     "Augment",
+    "BenchResult",
     "Choices",
     "Dataset",
+    "DoctorResult",
     "EvaluatorError",
+    "ExplainResult",
+    "ExportResult",
+    "FitResult",
     "Head",
     "Metrics",
     "MissingError",
     "NasError",
     "Norm",
     "OptionError",
+    "PlanResult",
+    "PredictResult",
     "Proposer",
+    "ProxyCheckResult",
     "Published",
     "Recipe",
     "Reseeded",
     "RunError",
+    "ScaleResult",
     "SearchResult",
     "Space",
     "Split",
@@ -70,6 +89,8 @@ __all__ = [
     "Stage",
     "Stem",
     "Timing",
+    "TrainResult",
+    "ValResult",
     "bench",
     "build_model",
     "count",
@@ -138,7 +159,7 @@ def plan(
     random_search: bool = True,
     price: str | float | None = None,
     project: str | Path = "runs",
-) -> dict[str, Any]:
+) -> PlanResult:
     """Return the size of the space, what it reaches, and what a search will take.
 
     The settings are those of `nas.search`; nothing is searched or written. Of a space that the
@@ -244,7 +265,7 @@ def proxy_check(
     resume: bool = False,
     say: Callable[[str], None] = ...,
     interrupted: Callable[[], bool] = ...,
-) -> dict[str, Any]:
+) -> ProxyCheckResult:
     """Train some archs shortly and long; return how well each short budget ranks them.
 
     `settings` are the command's flags with underscores (`ProxySettings` of the file beside):
@@ -557,14 +578,16 @@ def train(
     resume: bool = False,
     screen: TrainingProgress | None = None,
     interrupted: Interrupted = ...,
-) -> dict[str, Any]:
-    """Train an arch on images; return what `nas train --json` prints (`test`, `val`, `run`, ...).
+) -> TrainResult:
+    """Train an arch on images; return its scores (`test`, `val`, `run`, ...).
+
+    `to_dict()` of them is what `nas train --json` prints.
 
     `settings` are the command's flags with underscores: `nas.train("efficientnet_b0",
     data="digits", epochs=5)`. The run folder is project/train/name; `resume` goes on with the run
     of that name, or with the latest one, of the given settings, and starts one where there is none.
     The test split is read once, at the end. Under torchrun every process calls this, and all but
-    the first get {}.
+    the first get an empty result.
 
     Raises:
         OptionError: a setting is wrong, or the data cannot be used.
