@@ -24,6 +24,7 @@ from nas.core.registry import said
 from nas.reporting.terminal.tables import FAILED, INTERRUPTED, CannotPrint, settle_streams
 
 MOST_LETTERS = 2000  # of an error
+COMPLETE = "_NAS_COMPLETE"  # set by the shell's completion, as typer writes it
 
 EXAMPLES = (
     "nas search --space mbconv --target-flops 400M",
@@ -99,7 +100,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as end:
-        if type(end) is not SystemExit:  # a training's, for a notice
+        # a training's, for a notice; a shell's that asks for completions
+        if type(end) is not SystemExit or COMPLETE in os.environ:
             raise
         code = _fail(f"a part of this run: {said(end)}", FAILED)
     except Exception as error:

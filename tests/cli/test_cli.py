@@ -450,6 +450,19 @@ def test_every_flag_of_a_verb_is_in_its_help_with_its_default(cli: Cli, verb: st
     assert ("--target-macs" in shown) == (verb != "train")
 
 
+def test_a_shell_completes_verbs_and_their_flags(cli: Cli) -> None:
+    asked = {
+        "_NAS_COMPLETE": "complete_bash",
+        "COMP_WORDS": "nas search --target",
+        "COMP_CWORD": "2",
+    }
+    done = cli(**asked)
+    assert (done.returncode, done.stderr) == (0, "")
+    flags = done.stdout.split()
+    assert flags == ["--target-flops", "--target-macs", "--target-params", "--target-latency"]
+    assert cli(**asked | {"COMP_WORDS": "nas prox", "COMP_CWORD": "1"}).stdout == "proxy-check\n"
+
+
 def test_the_package_runs_as_a_module(folder: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "nas", "--version"], capture_output=True, text=True
