@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -31,7 +31,7 @@ Fits = Callable[["Arch"], bool]  # whether an arch meets the targets and limits 
 Metrics = dict[str, float]
 # what the journal keeps of a trial beside its metrics, which must not be called so
 RECORD = ("state", "arch_id", "reason", "seconds", "rungs", "place", "retries")
-# how the place of a trial begins whose seconds are no real ones
+# how the node of a trial begins whose seconds are no real ones
 VIRTUAL = "virtual"
 # the states of a trial that was evaluated, and counts against the number of trials
 SPENT = ("done", "stopped", "failed")
@@ -140,7 +140,7 @@ class TrainingEvaluator(Trainer, Protocol):
 
 
 class Controller(Protocol):
-    """What proposes: a file of nas/searching/controllers exports `make(space, *, seed, ...)`.
+    """Proposes points: a file of nas/searching/controllers exports `make(space, *, seed, ...)`.
 
     It gives an Optuna sampler. What it proposes must depend only on the seed, the trial's number
     and the finished trials, so that a resumed search goes on as if it had never stopped
@@ -182,7 +182,7 @@ class Timing:
 
 
 class Device(Protocol):
-    """Where the latency of archs is measured.
+    """Device on which the latency of archs is measured.
 
     A file of nas/hardware/devices exports `make(**options)`.
 
@@ -256,7 +256,7 @@ class Task:
     """One evaluation, as it travels to a worker. `arch` is `Arch.to_dict()`.
 
     `epochs` and `folder` are a Trainer's: how far to train, and where its checkpoint lies.
-    `limit`: seconds after which it is given up; 0: none. `gpus`: whole GPUs of its own, which it
+    `timeout_s`: seconds after which it is stopped; 0: none. `gpus`: whole GPUs of its own, which it
     sees as CUDA_VISIBLE_DEVICES; 0: the executor's share.
     """
 
@@ -265,13 +265,18 @@ class Task:
     seed: int
     epochs: int = 0
     folder: str = ""
-    limit: float = 0.0
+    timeout_s: float = 0.0
     gpus: int = 0
+
+    @property
+    def limit(self) -> float:
+        """Return `timeout_s` by the name of before, which users' executors read."""
+        return self.timeout_s
 
 
 @dataclass(frozen=True)
 class EvaluatorSpec:
-    """What a worker must make before it can evaluate: names and options, plain JSON.
+    """Specification of an evaluator for workers: names and options, plain JSON.
 
     With a `device`, that device measures the latency of every arch.
     """
@@ -284,23 +289,29 @@ class EvaluatorSpec:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What comes back: metrics, or the reason of a failure.
+    """Result of a task: metrics, or the reason of a failure.
 
-    `place`: the node and its GPU, "" for this machine. `retries`: how often it was begun again
-    because a worker or its node was lost.
+    `node`: the node that evaluated and its GPU, "" for this machine; `place` is its name of before,
+    which users' executors give. `retries`: how often it was begun again because a worker or its
+    node was lost.
     """
 
     number: int
     metrics: Metrics
     error: str = ""
     seconds: float = 0.0
-    place: str = ""
+    node: str = ""
     retries: int = 0
+    place: InitVar[str] = ""
+
+    def __post_init__(self, place: str) -> None:
+        if place:
+            object.__setattr__(self, "node", place)
 
 
 @dataclass(frozen=True)
 class ExecutorStatus:
-    """What an executor works with at this moment.
+    """Status of an executor: its workers and nodes at this moment.
 
     `dashboard_url`: where more can be seen. `message`: one line that must be known to read its
     figures, as that its seconds are virtual.
@@ -316,11 +327,11 @@ class ExecutorStatus:
 
 
 class Executor(Protocol):
-    """Who runs evaluations. A file of nas/evaluation/executors exports `make(work, ...)`.
+    """Runs evaluations. A file of nas/evaluation/executors exports `make(spec, ...)`.
 
-    `make` may take `workers` (0: as many as it thinks right), `isolate` (whether a task needs a
-    process of its own), `folder` (the run's, which every worker must see) and `seconds` (what a
-    task has taken so far, 0: unknown).
+    `spec` is an EvaluatorSpec. `make` may take `workers` (0: as many as it thinks right), `isolate`
+    (whether a task needs a process of its own), `folder` (the run's, which every worker must see)
+    and `seconds` (what a task has taken so far, 0: unknown).
     """
 
     @property
@@ -328,7 +339,7 @@ class Executor(Protocol):
         """Return how many tasks it works on at once, now; at least 1."""
 
     def status(self) -> ExecutorStatus:
-        """Return what it works with."""
+        """Return its workers and nodes."""
 
     def submit(self, task: Task) -> None:
         """Start or queue a task."""
@@ -348,7 +359,7 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Rung:
-    """What a training had shown after some epochs: the reward as it was then, and the metrics."""
+    """Intermediate result of a training after some epochs: its reward and metrics there."""
 
     epochs: int
     reward: float
@@ -360,9 +371,10 @@ class Rung:
 class Trial:
     """One finished proposal.
 
-    `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`). Of a
-    study that drivers share also dropped: its driver died, or enough was evaluated without it. Of a
-    search that began with the trials of another one also earlier: evaluated there.
+    `state`: done, duplicate, stopped (early, by a pruner), rejected or failed (see `reason`). In a
+    study that drivers share also dropped (superseded): its driver died, or others came first. After
+    a warm start also earlier (warm-started): evaluated in another search. `node` is `place` in the
+    files of a run.
     """
 
     number: int
@@ -374,7 +386,7 @@ class Trial:
     reason: str = ""
     seconds: float = 0.0
     rungs: tuple[Rung, ...] = ()  # of a training: what it showed on the way
-    place: str = ""  # of the last task, as its Outcome has it
+    node: str = field(default="", metadata={"key": "place"})  # of the last task
     retries: int = 0
 
 

@@ -110,7 +110,7 @@ def open_data(
     resident: bool | None = None,
     normal: tuple[Triple, Triple] | None = None,
 ) -> Data:
-    """Return the loaders of a data set that has train, val and test (`nas.data.splits.carve`).
+    """Return the loaders of a data set with train, val and test (`nas.data.splits.make_splits`).
 
     `fraction` of the training images, chosen by `seed`, are trained on. `workers`: threads that
     decode, and processes that make views of images too large for memory; 0: none; None: by the

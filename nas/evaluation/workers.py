@@ -218,7 +218,7 @@ def _nameless_program() -> Iterator[None]:
 def send_task(worker: Worker, task: Task) -> None:
     """Have a task done by an idle worker."""
     worker.task = task
-    worker.deadline = time.monotonic() + (task.limit or float("inf"))
+    worker.deadline = time.monotonic() + (task.timeout_s or float("inf"))
     with contextlib.suppress(OSError):  # it has died: its pipe will tell
         worker.pipe.send_bytes(json.dumps(dataclasses.asdict(task)).encode())
 
@@ -294,7 +294,7 @@ def read(found: Mapping[str, Any]) -> Outcome:
 
 def given_up(task: Task) -> Outcome:
     """Return the outcome of a task that ran out of its time limit."""
-    return Outcome(task.number, {}, "stopped at its time limit", task.limit)
+    return Outcome(task.number, {}, "stopped at its time limit", task.timeout_s)
 
 
 def _serve(pipe: Connection, data: str, share: dict[str, str]) -> None:

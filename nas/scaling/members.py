@@ -267,7 +267,7 @@ def _keep(plan: Plan, row: Member, outcome: Outcome) -> None:
             "memory_estimate": memory_needed(row, plan.per_step(row.name)),
             "device": run_folder.read_object(folder / RESULT, "device")["device"],
             "latency_device": run_folder.read_object(folder / LATENCY, "device")["device"],
-            "place": outcome.place,
+            "place": outcome.node,
             "retries": outcome.retries,
         },
     )
@@ -294,7 +294,7 @@ def _ending(name: str, outcome: Outcome) -> str:
     if outcome.error:
         return f"{name} failed: {outcome.error}"
     found = outcome.metrics
-    where = f" on {outcome.place}" if outcome.place else ""
+    where = f" on {outcome.node}" if outcome.node else ""
     return (
         f"{name} done{where}: val {found['accuracy']:.2f} %, test {found['test_accuracy']:.2f} % "
         f"±{found['test_accuracy_std']:.2f}, {format_seconds(found['training_seconds'])} of "

@@ -18,7 +18,7 @@ from nas.models import compound, cost
 from nas.models.arch import Arch
 from nas.models.load import anchored, latest_search, load_arch, named
 from nas.scaling.fit import coefficients, fitting
-from nas.scaling.fit.setup import Plan, prepare_fit
+from nas.scaling.fit.setup import FitPlan, prepare_fit
 from nas.scaling.result import FamilyBase, Member, ScaleResult
 from nas.scaling.settings import (
     COEFFICIENTS,
@@ -174,7 +174,7 @@ def _stored(folder: Path) -> dict[str, Any]:
     return scale_args(run_folder.read_args(folder))
 
 
-def _check(setup: Setup) -> tuple[Setup, Plan | None]:
+def _check(setup: Setup) -> tuple[Setup, FitPlan | None]:
     """Refuse a family that cannot be before anything is written.
 
     Return the setup, with its images where members are trained, and the fit, if one is due.
@@ -219,7 +219,7 @@ def _members(setup: Setup, found: coefficients.Coefficients) -> list[compound.Me
 
 def _scale(
     setup: Setup,
-    plan: Plan | None,
+    plan: FitPlan | None,
     folder: Path,
     screen: ScalingProgress,
     interrupted: Callable[[], bool],

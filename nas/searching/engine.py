@@ -1,9 +1,9 @@
-"""The loop of every search: ask the study, screen by exact cost, evaluate, tell the study.
+"""Ask-and-tell loop of every search: ask the study, screen by exact cost, evaluate, tell the study.
 
-The study is the only truth. What is in memory can be rebuilt from it, so a killed search goes
-on where it was: finished trials count, a proposal without a result is evaluated again under its
-own number. Where drivers share a study, each counts what the others finish, and waits for what
-they work on (nas/searching/studies/shared.py says why that is enough).
+All state lies in the study; what is in memory is rebuilt from it, so a killed search resumes:
+finished trials count, a proposal without a result is evaluated again under its own number. Where
+drivers share a study, each counts what the others finish, and waits for what they work on
+(nas/searching/studies/shared.py says why that is enough).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from nas.models.arch import Arch
 from nas.models.points import cost_metrics, decode
 from nas.searching.objective import Goal, broken_limit, reward
 from nas.searching.samplers import distributions
-from nas.searching.studies.study import Heir, Log
+from nas.searching.studies.study import Log, Takeover
 
 # proposals in a row that bring nothing new before a search ends
 PATIENCE = 500
@@ -42,7 +42,7 @@ PATIENCE = 500
 FAILURES = 20
 # failed evaluations after which a search may end that has not one accuracy yet
 FEW = 3
-# the best trials of a study whose weights are kept: one of them may be handed over
+# the best trials of a study whose weights are kept: one of them may be the result
 KEPT = 5
 # seconds between two looks at what other drivers do, where there is nothing else to do
 POLL = 0.25
@@ -50,18 +50,18 @@ POLL = 0.25
 
 @dataclass(frozen=True)
 class Budget:
-    """What one trial gets. `rungs`: the epochs at which a training is asked and may be stopped.
+    """Training budget of a trial. `rungs`: the epochs at which it is evaluated and may be stopped.
 
-    `limit`: seconds, 0: any. Checkpoints of what is being trained lie in folders of `folder`.
+    `timeout_s`: seconds, 0: any. Checkpoints of what is being trained lie in folders of `folder`.
     `unit`: of the rungs, as it is told.
     """
 
     rungs: tuple[int, ...] = ()
-    limit: float = 0.0
+    timeout_s: float = 0.0
     folder: Path = Path()
     unit: str = "epochs"
 
-    def told(self, reached: int) -> str:
+    def progress(self, reached: int) -> str:
         """Return how far a training has come."""
         return f"after {reached} of {self.rungs[-1]} {self.unit}"
 
@@ -73,7 +73,7 @@ def training_folder(trials: Path, study: str, number: int) -> Path:
 
 @dataclass
 class _Pending:
-    """A trial that is being evaluated, and what its training has shown so far."""
+    """A pending trial: being evaluated, with the rungs of its training so far."""
 
     arch: Arch
     choices: Choices
@@ -87,7 +87,7 @@ class _Pending:
 
 @dataclass
 class _Held:
-    """A proposal that waits for one in flight, here or of another driver."""
+    """A proposal that waits for a pending trial, here or of another driver."""
 
     number: int
     choices: Choices
@@ -96,12 +96,12 @@ class _Held:
 
 
 class Engine:
-    """One study with everything that is needed to go on with it.
+    """The evaluation of one study: proposals, pending trials, results.
 
     `finished`: its trials so far. `known` maps arch ids to metrics and may be shared between
     studies: what is in it is not evaluated again. `stop` returns a reason to end at once and leave
     what runs to a resumption, or an empty string; `late` one to begin nothing more: what is
-    evaluated then is finished, a training at its next rung and counted for what it showed. Until
+    evaluated then is finished, a training at its next rung, with its accuracy there. Until
     `at_least` archs have an accuracy, or FEW have failed, more are begun all the same. `watch` is
     called with each finished trial.
     """
@@ -128,7 +128,7 @@ class Engine:
         self._distributions = distributions(space)
         self._pending: dict[int, _Pending] = {}
         self._held: list[_Held] = []
-        self._rivals: dict[int, Choices] = {}  # what other drivers work on
+        self._others: dict[int, Choices] = {}  # what other drivers work on
         self._archs: dict[int, str] = {}  # the arch ids of these
         self._lost: set[int] = set()  # own trials that other drivers have ended
         self._seen: set[str] = set()
@@ -167,7 +167,7 @@ class Engine:
             if self._pending:
                 for outcome in self._executor.wait():
                     self._record(outcome)
-            elif (self._held or self._rivals) and not self._over():
+            elif (self._held or self._others) and not self._over():
                 time.sleep(POLL)
             else:
                 if self._failed and not self._seen and not self._stop():
@@ -175,23 +175,23 @@ class Engine:
                 return reason
 
     def _catch_up(self) -> None:
-        """Learn what others found, and try again what waits.
+        """Read what other drivers finished, and screen again the proposals that wait.
 
-        When the search ends, what waits is left to a resumption as the trials it waits for are.
+        When the search ends, these are left to a resumption, as the trials they wait for are.
         """
         ends = bool(self._over())
         self._look()
         held, self._held = ([] if ends else self._held), []
-        flying = {pending.arch.id for pending in self._pending.values()}
+        pending = {each.arch.id for each in self._pending.values()}
         for each in held:
-            if each.arch_id in flying:  # looked at no earlier: there may be a thousand of them
+            if each.arch_id in pending:  # screened no earlier: there may be a thousand of them
                 self._held.append(each)
             else:
                 self._screen(each.number, each.choices, each.rungs)
 
     def _look(self) -> None:
-        """Learn what other drivers have finished, and what they work on."""
-        news, self._rivals = self._log.look()
+        """Read what other drivers have finished, and what they work on."""
+        news, self._others = self._log.look()
         for trial in news:
             self._lost.add(trial.number)  # it may have been this driver's own
             own = self._failed, self._reason
@@ -203,10 +203,10 @@ class Engine:
 
     def _has_room(self) -> bool:
         waiting, slots = len(self._pending), self._executor.slots
-        idle = (waiting or self._rivals) and self._idle >= PATIENCE
+        idle = (waiting or self._others) and self._idle >= PATIENCE
         if idle or len(self._held) >= 4 * slots:
-            return False  # what is in flight may change what is proposed
-        return waiting < slots and self._spent + waiting + len(self._rivals) < self._trials
+            return False  # pending results may change what is proposed
+        return waiting < slots and self._spent + waiting + len(self._others) < self._trials
 
     def _ended(self) -> str:
         if self._failed >= FAILURES:
@@ -214,7 +214,7 @@ class Engine:
         if len(self._proposed) >= self._space.size:
             return self._over() or "every point of the space was proposed"
         idle = f"{PATIENCE} proposals in a row were known already or above a limit"
-        exhausted = self._idle >= PATIENCE and not self._pending and not self._rivals
+        exhausted = self._idle >= PATIENCE and not self._pending and not self._others
         return self._over() or (idle if exhausted else "")
 
     def _over(self) -> str:
@@ -223,7 +223,7 @@ class Engine:
         return self._stop() or (self._late() if enough else "")
 
     def _screen(self, number: int, choices: Choices, rungs: tuple[Rung, ...] = ()) -> None:
-        """Reject a proposal, answer it from what is known, have it wait, or submit it."""
+        """Reject a proposal, answer it from known results, hold it, or submit it."""
         if number in self._lost:
             return
         self._proposed.add(tuple(choices.values()))
@@ -252,30 +252,30 @@ class Engine:
         self._submit(number)
 
     def _must_wait(self, number: int, arch_id: str) -> bool:
-        """Tell whether a proposal gets the result of one in flight, or comes after the last."""
+        """Tell whether a proposal waits for a pending trial: of the same arch, or the last one."""
         if any(arch_id == other.arch.id for other in self._pending.values()):
             return True
-        ahead = [rival for rival in self._rivals if rival < number]
-        if any(self._arch_of(rival) in ("", arch_id) for rival in ahead):
+        ahead = [other for other in self._others if other < number]
+        if any(self._arch_of(other) in ("", arch_id) for other in ahead):
             return True
         full = self._spent + len(self._pending) + len(ahead) >= self._trials
         return bool(ahead) and full and arch_id not in self._seen
 
-    def _arch_of(self, rival: int) -> str:
-        """Return the id of what another driver evaluates, "" while it is being proposed."""
-        if rival not in self._archs and self._rivals[rival]:
-            self._archs[rival] = "none"
+    def _arch_of(self, other: int) -> str:
+        """Return the arch id of another driver's trial, "" while it is being proposed."""
+        if other not in self._archs and self._others[other]:
+            self._archs[other] = "none"
             with contextlib.suppress(ArchError):  # its driver is about to reject it
-                self._archs[rival] = decode(self._space, self._rivals[rival]).id
-        return self._archs.get(rival, "")
+                self._archs[other] = decode(self._space, self._others[other]).id
+        return self._archs.get(other, "")
 
     def _submit(self, number: int) -> None:
         """Have a trial evaluated, or trained up to its next rung."""
         pending, budget = self._pending[number], self._budget
         task = Task(number, pending.arch.to_dict(), self._seed)
-        if budget.limit:
-            left = max(1.0, budget.limit - pending.seconds)
-            task = replace(task, limit=left)
+        if budget.timeout_s:
+            left = max(1.0, budget.timeout_s - pending.seconds)
+            task = replace(task, timeout_s=left)
         if budget.rungs:
             epochs = budget.rungs[len(pending.rungs)]
             task = replace(task, epochs=epochs, folder=str(self._checkpoints(number)))
@@ -285,17 +285,19 @@ class Engine:
         return training_folder(self._budget.folder, self._log.study.study_name, number)
 
     def _taken_over(self, number: int) -> tuple[Rung, ...]:
-        """Return what a proposal has shown at a driver that died, and copy its checkpoints."""
-        if not (heir := self._log.origin(number)):
+        """Return the rungs of a trial taken over from a dead driver, and copy its checkpoints."""
+        if not (takeover := self._log.origin(number)):
             return ()
-        self._copy_checkpoints(heir)
-        return heir.trial.rungs
+        self._copy_checkpoints(takeover)
+        return takeover.trial.rungs
 
-    def _copy_checkpoints(self, heir: Heir) -> None:
+    def _copy_checkpoints(self, takeover: Takeover) -> None:
         """Go on from the checkpoints of a dead driver, where this machine can read them."""
-        mine = self._checkpoints(heir.trial.number)
-        if heir.folder and self._budget.rungs:
-            theirs = heir.folder / self._budget.folder.name / self._checkpoints(heir.of).name
+        mine = self._checkpoints(takeover.trial.number)
+        if takeover.folder and self._budget.rungs:
+            theirs = (
+                takeover.folder / self._budget.folder.name / self._checkpoints(takeover.of).name
+            )
             try:
                 shutil.copytree(theirs, mine)
             except OSError:  # there are none, or its driver lives and writes there
@@ -321,40 +323,40 @@ class Engine:
         values: tuple[float, ...],
         reason: str,
     ) -> None:
-        """Tell what came of a pending trial, with all that its tasks took."""
+        """Tell the study the result of a pending trial, with the time of all its tasks."""
         pending = self._pending.pop(outcome.number)
         choices, arch_id, rungs = pending.choices, pending.arch.id, pending.rungs
         seconds = outcome.seconds + pending.seconds
         found = Trial(outcome.number, state, choices, arch_id, metrics, values, reason, seconds)
-        place, retries = outcome.place, pending.retries
-        self._tell(replace(found, rungs=rungs, place=place, retries=retries))
+        node, retries = outcome.node, pending.retries
+        self._tell(replace(found, rungs=rungs, node=node, retries=retries))
 
     def _report(self, outcome: Outcome, metrics: Metrics) -> None:
         """Go on with a training that has come to a rung, unless the pruner or the user stops it."""
         number, pending = outcome.number, self._pending[outcome.number]
         epochs = self._budget.rungs[len(pending.rungs)]
-        worth = reward(metrics, self._goal.objective)
-        rung = Rung(epochs, worth, metrics, outcome.seconds)
+        value = reward(metrics, self._goal.objective)
+        rung = Rung(epochs, value, metrics, outcome.seconds)
         stopped = self._log.report(number, rung)
         pending.rungs = (*pending.rungs, rung)
         if stopped:
-            reason = f"stopped early, {self._budget.told(epochs)}"
+            reason = f"stopped early, {self._budget.progress(epochs)}"
             self._close(replace(outcome, seconds=0.0), "stopped", metrics, (), reason)
         elif self._stop():
             del self._pending[number]
         elif late := self._late():
-            # the first keeps its accuracy, so that there is something to hand over
+            # the first keeps its accuracy, so that the search has a result
             first = len(self._seen) < self._at_least
             state, values = ("done", self._goal.values(metrics)) if first else ("stopped", ())
-            reason = f"{late}, {self._budget.told(epochs)}"
+            reason = f"{late}, {self._budget.progress(epochs)}"
             self._close(replace(outcome, seconds=0.0), state, metrics, values, reason)
         else:
             self._submit(number)
 
     def _tell(self, trial: Trial) -> None:
-        told = self._log.tell(trial)
+        counted = self._log.tell(trial)
         self._clear(trial)
-        if told:  # else another driver has taken it over, and the next look tells
+        if counted:  # else another driver has taken it over, and the next look tells
             self._count(trial)
             self._watch(trial)
 

@@ -201,40 +201,40 @@ def _search(
         if setup.start.trials and isinstance(journal, Journal):
             journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
         active = _Active(setup, folder, journal, executor, screen, journal.known())
-        plays = bool(setup.finalists)
-        shares = Shares(chosen.time_limit, 1 + chosen.random_search + plays)
+        has_final_round = bool(setup.finalists)
+        shares = Shares(chosen.time_limit, 1 + chosen.random_search + has_final_round)
         stop = _stopper(interrupted)
         ends = dict[str, str]()  # why each stage ended early, "" where it did not
         log, ends[SEARCH] = _pursue(active, SEARCH, setup.trials, stop, shares.late(1), at_least=1)
         baseline = None
         if chosen.random_search and not stop():
             baseline, ends[RANDOM] = _baseline(active, log, stop, shares.late(2))
-        standings, length, late = list[finals.Standing](), None, shares.late(shares.stages)
-        judged = None
-        if plays and not stop():
+        scores, length, late = list[finals.FinalScore](), None, shares.late(shares.stages)
+        studies = None
+        if has_final_round and not stop():
             ends[LAST] = late()
-        if plays and not stop() and not late():
+        if has_final_round and not stop() and not late():
             left, slots = shares.left(shares.stages), executor.slots
-            judged = selection.studies(setup, log, baseline)
-            playing = finalists.playing(setup, judged, left, slots)
-            length = finalists.length(setup, folder, log, len(playing), left, slots)
+            studies = selection.studies(setup, log, baseline)
+            entrants = finalists.select_finalists(setup, studies, left, slots)
+            length = finalists.length(setup, folder, log, len(entrants), left, slots)
             if length.label:  # workers that hold other images
                 executor.close()
-                longer = dataclasses.replace(setup, work=finalists.lengthened(setup, length))
+                longer = dataclasses.replace(setup, work=finalists.spec_of_length(setup, length))
                 executor = _executor(longer, folder, journal, screen, fresh=False)
             # a candidate's weights can be handed over: none is begun that would end too late
             late = shares.late(shares.stages, finalists.seconds(setup, log, length))
-            standings, end = _finals(active, executor, playing, length, lambda: stop() or late())
+            scores, end = _finals(active, executor, entrants, length, lambda: stop() or late())
             ends[LAST] = end.replace(INTERRUPTED, "")
-            if not finals.all_trained(folder, playing, length.label):
-                standings = []
+            if not finals.all_trained(folder, entrants, length.label):
+                scores = []
         reason = stop() or next((end for end in reversed(ends.values()) if end), "")
         fleet = executor.status()
         screen.say(fleet.message)
     finally:
         executor.close()
     return results.conclude(
-        folder, setup, log, baseline, standings, length, reason, fleet, ends, judged
+        folder, setup, log, baseline, scores, length, reason, fleet, ends, studies
     )
 
 
@@ -279,22 +279,22 @@ def _cost(setup: Setup, trials: Sequence[Trial]) -> float:
 def _finals(
     active: _Active,
     executor: Executor,
-    playing: list[finals.Finalist],
+    entrants: list[finals.Finalist],
     length: Length,
     stop: Callable[[], str],
-) -> tuple[list[finals.Standing], str]:
+) -> tuple[list[finals.FinalScore], str]:
     setup, say = active.setup, active.screen.say
-    if playing:
+    if entrants:
         seeds = "1 seed" if setup.final_seeds == 1 else f"{setup.final_seeds} seeds"
-        say(f"finals: {len(playing)} nets, {seeds} each, {length}")
-    return finals.play(
+        say(f"finals: {len(entrants)} nets, {seeds} each, {length}")
+    return finals.run_finals(
         active.folder,
-        playing,
+        entrants,
         executor,
         epochs=length.epochs,
         seeds=setup.final_seeds,
         seed=setup.settings.seed,
-        limit=setup.settings.trial_time_limit or 0.0,
+        timeout_s=setup.settings.trial_time_limit or 0.0,
         stop=stop,
         say=say,
         length=length.label,

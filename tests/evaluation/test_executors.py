@@ -239,7 +239,8 @@ def test_a_task_that_hangs_is_stopped_at_its_limit_and_harms_no_other(
     limit = 4.0
     executors.append(made(name, sleepy(folder), 2, hang=IDS[0]))
     tasks = [
-        dataclasses.replace(task, limit=limit if i < 1 else 600.0) for i, task in enumerate(TASKS)
+        dataclasses.replace(task, timeout_s=limit if i < 1 else 600.0)
+        for i, task in enumerate(TASKS)
     ]
     found = work(executors[0], tasks)
     assert found[0].error == "stopped at its time limit" and found[0].seconds == limit
@@ -269,7 +270,7 @@ def test_one_worker_too_goes_on_after_a_limit(
         isolate=True,
     )
     executors.append(executor)
-    found = work(executor, [dataclasses.replace(TASKS[0], limit=3.0), *TASKS[1:3]])
+    found = work(executor, [dataclasses.replace(TASKS[0], timeout_s=3.0), *TASKS[1:3]])
     assert found[0].error == "stopped at its time limit"
     assert not found[1].error and not found[2].error
 

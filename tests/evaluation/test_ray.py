@@ -54,7 +54,7 @@ def tasks(count: int) -> list[Task]:
 def trainings(folder: Path, count: int, limit: float = 0.0) -> list[Task]:
     return [
         dataclasses.replace(
-            task, epochs=4, folder=str(folder / "t" / str(task.number)), limit=limit
+            task, epochs=4, folder=str(folder / "t" / str(task.number)), timeout_s=limit
         )
         for task in tasks(count)
     ]
@@ -89,7 +89,7 @@ def test_both_ways_give_what_this_process_does(
         here.submit(task)
         (expected,) = here.wait()
         assert found[task.number].metrics == expected.metrics
-        assert found[task.number].place.count("/") == 1
+        assert found[task.number].node.count("/") == 1
     fleet = executor.status()
     assert (fleet.busy, fleet.retries) == (0, 0)
 
@@ -178,7 +178,7 @@ def test_a_training_that_hangs_is_stopped_at_its_time_limit(
     (folder / "trainer.py").write_text(hung)
     executor = opened(EvaluatorSpec(str(folder / "trainer.py")), through=through, folder=folder)
     given = trainings(folder, 2, limit=300.0)
-    given = [given[0], dataclasses.replace(given[1], limit=2.0)]
+    given = [given[0], dataclasses.replace(given[1], timeout_s=2.0)]
     found = done(executor, given)
     assert found[1].error == "stopped at its time limit"
     assert found[0].error == ""

@@ -77,7 +77,7 @@ def test_the_clock_of_two_workers_by_hand(times: str) -> None:
     for now, number, worker in ends:
         (outcome,) = executor.wait()
         assert (executor.now, outcome.number) == (now, number)
-        assert outcome.place == f"virtual worker {worker}" and not outcome.error
+        assert outcome.node == f"virtual worker {worker}" and not outcome.error
     assert executor.busy_seconds == 70 and executor.utilisation == 70 / (2 * 40)
     assert executor.status().busy == 0
 
@@ -160,7 +160,7 @@ def test_utilisation_is_a_share_at_every_moment() -> None:
 
 def test_a_time_limit_is_kept_on_the_virtual_clock(times: str) -> None:
     executor = cluster(1, times=times)
-    tasks = [dataclasses.replace(task, limit=10.0) for task in TASKS[:3]]
+    tasks = [dataclasses.replace(task, timeout_s=10.0) for task in TASKS[:3]]
     found = work(executor, tasks)
     assert [outcome.seconds for outcome in found] == [10, 10, 5]
     assert [outcome.error for outcome in found] == ["", "stopped at its time limit", ""]

@@ -189,7 +189,7 @@ def test_a_task_gets_its_own_gpus_on_a_cluster(place: Path, cluster: Nodes) -> N
             finally:
                 executor.close()
             assert [found[n].metrics["gpus"] for n in range(len(gpus))] == list(gpus)
-            assert ["gpu 0,1" in found[n].place for n in range(len(gpus))] == [n == 2 for n in gpus]
+            assert ["gpu 0,1" in found[n].node for n in range(len(gpus))] == [n == 2 for n in gpus]
     finally:
         cluster.remove(node)
 

@@ -8,7 +8,7 @@ from nas.core import registry
 from nas.models import compound, cost
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.models.load import baselines
-from nas.scaling.fit.grid import APART, GROWTH, MISS, SPARE, Candidate, candidates, distance
+from nas.scaling.fit.grid import APART, GROWTH, MISS, SPARE, GridPoint, candidates, distance
 
 SMALL = registry.export("spaces", "mbconv_small", "SPACE")
 BASES = {
@@ -20,7 +20,7 @@ BASES = {
 }
 
 
-def off(each: Candidate) -> float:
+def off(each: GridPoint) -> float:
     return abs(each.ratio / GROWTH - 1)
 
 

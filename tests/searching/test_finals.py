@@ -22,12 +22,12 @@ from nas.searching.outcome import finalists, finals, results, selection
 from nas.searching.outcome.explanation import as_candidate
 from nas.searching.outcome.finals import (
     Finalist,
-    Standing,
-    hand_over,
-    play,
+    FinalScore,
+    copy_weights,
     pooled_deviation,
+    run_finals,
 )
-from nas.searching.outcome.selection import fewer
+from nas.searching.outcome.selection import limit_finalists
 from nas.searching.samplers import random_choices
 from nas.searching.search import search
 
@@ -76,22 +76,22 @@ def accuracy(arch: Arch, seed: int) -> float:
     return 60.0 + 2 * place + random.Random(seed * 10 + place).gauss(0, 0.3)
 
 
-def played(folder: Path, executor: Course, **more: Any) -> list[Standing]:
+def played(folder: Path, executor: Course, **more: Any) -> list[FinalScore]:
     options = {"epochs": 4, "seeds": 3, "seed": 0, "stop": lambda: "", "say": lambda text: None}
-    return play(folder, FINALISTS, executor, **{**options, **more})[0]
+    return run_finals(folder, FINALISTS, executor, **{**options, **more})[0]
 
 
 @pytest.mark.parametrize("slots", [1, 2, 5])
 def test_every_finalist_has_every_seed_and_its_mean(tmp_path: Path, slots: int) -> None:
     executor = Course(slots)
-    standings = played(tmp_path, executor)
-    assert [standing.finalist for standing in standings] == FINALISTS
+    scores = played(tmp_path, executor)
+    assert [score.finalist for score in scores] == FINALISTS
     seeds = {task.seed for task in executor.tasks}
     assert len(executor.tasks) == 9 and len(seeds) == 3 and min(seeds) >= 1000
-    for standing in standings:
-        wanted = [accuracy(standing.finalist.arch, seed) for seed in seeds]
-        assert sorted(standing.accuracies) == pytest.approx(sorted(wanted))
-        assert standing.mean == pytest.approx(np.mean(wanted))
+    for score in scores:
+        wanted = [accuracy(score.finalist.arch, seed) for seed in seeds]
+        assert sorted(score.accuracies) == pytest.approx(sorted(wanted))
+        assert score.mean == pytest.approx(np.mean(wanted))
     assert {task.epochs for task in executor.tasks} == {4}
 
 
@@ -103,13 +103,13 @@ def test_the_seeds_of_two_searches_do_not_meet(tmp_path: Path) -> None:
 
 
 def test_the_deviation_is_pooled_within_the_finalists(tmp_path: Path) -> None:
-    standings = played(tmp_path, Course())
-    groups = [np.array(standing.accuracies) for standing in standings]
+    scores = played(tmp_path, Course())
+    groups = [np.array(score.accuracies) for score in scores]
     within = np.concatenate([group - group.mean() for group in groups])
     deviation = np.sqrt((within**2).sum() / (len(within) - len(groups)))
-    for standing in standings:
-        assert standing.deviation == pytest.approx(deviation)
-        assert standing.error == pytest.approx(deviation / np.sqrt(3))
+    for score in scores:
+        assert score.deviation == pytest.approx(deviation)
+        assert score.error == pytest.approx(deviation / np.sqrt(3))
 
 
 def test_groups_of_equal_size_pool_to_the_root_of_their_mean_variance() -> None:
@@ -143,27 +143,27 @@ def test_what_is_in_the_table_is_not_trained_again(tmp_path: Path, done: int, sl
 def test_more_seeds_add_to_those_that_are_there(tmp_path: Path) -> None:
     played(tmp_path, Course(), seeds=2)
     more = Course()
-    assert {len(standing.accuracies) for standing in played(tmp_path, more)} == {3}
+    assert {len(score.accuracies) for score in played(tmp_path, more)} == {3}
     assert len(more.tasks) == 3
 
 
 def test_a_finalist_that_fails_has_no_standing_and_harms_no_other(tmp_path: Path) -> None:
     heard: list[str] = []
-    standings = played(tmp_path, Course(failing=ARCHS[1].id), say=heard.append)
-    assert [standing.finalist for standing in standings] == [FINALISTS[0], FINALISTS[2]]
+    scores = played(tmp_path, Course(failing=ARCHS[1].id), say=heard.append)
+    assert [score.finalist for score in scores] == [FINALISTS[0], FINALISTS[2]]
     rows = run_folder.read_csv(tmp_path / finals.FINALS)
     assert {row["error"] for row in rows if row["arch_id"] == ARCHS[1].id} == {
         'ValueError: no, "luck"\ntoday'
     }
     assert len(heard) == 9 and sum("luck" in line for line in heard) == 3
     idle = Course(failing=ARCHS[1].id)
-    assert played(tmp_path, idle) == standings and idle.tasks == []
+    assert played(tmp_path, idle) == scores and idle.tasks == []
 
 
 def test_a_limit_is_given_to_each_training(tmp_path: Path) -> None:
     executor = Course()
-    played(tmp_path, executor, limit=90.0)
-    assert {task.limit for task in executor.tasks} == {90.0}
+    played(tmp_path, executor, timeout_s=90.0)
+    assert {task.timeout_s for task in executor.tasks} == {90.0}
 
 
 def test_checkpoints_go_and_weights_stay(tmp_path: Path) -> None:
@@ -174,42 +174,42 @@ def test_checkpoints_go_and_weights_stay(tmp_path: Path) -> None:
 
 
 def test_the_weights_of_the_best_training_are_handed_over(tmp_path: Path) -> None:
-    standing, other, _ = played(tmp_path, Course())
+    score, other, _ = played(tmp_path, Course())
     best = tmp_path / "best"
-    hand_over(tmp_path / "finals" / standing.weights, best, {})
-    assert float((best / "model.safetensors").read_text()) == max(standing.accuracies)
-    hand_over(tmp_path / "finals" / standing.weights, best, {"data": "digits"})
+    copy_weights(tmp_path / "finals" / score.weights, best, {})
+    assert float((best / "model.safetensors").read_text()) == max(score.accuracies)
+    copy_weights(tmp_path / "finals" / score.weights, best, {"data": "digits"})
     assert run_folder.read_json(best / "config.json") == {"data": "digits"}
-    hand_over(tmp_path / "finals" / other.weights, best, {})
+    copy_weights(tmp_path / "finals" / other.weights, best, {})
     assert float((best / "model.safetensors").read_text()) == max(other.accuracies)
     assert sorted(path.name for path in best.iterdir()) == ["config.json", "model.safetensors"]
 
 
 def test_without_a_standing_an_earlier_winners_weights_go(tmp_path: Path) -> None:
-    standing = played(tmp_path, Course())[0]
-    assert hand_over(tmp_path / "finals" / standing.weights, tmp_path / "best", {})
+    score = played(tmp_path, Course())[0]
+    assert copy_weights(tmp_path / "finals" / score.weights, tmp_path / "best", {})
     (tmp_path / "best" / "arch.json").write_text("{}")
-    assert not hand_over(None, tmp_path / "best", {})
+    assert not copy_weights(None, tmp_path / "best", {})
     assert [path.name for path in (tmp_path / "best").iterdir()] == ["arch.json"]
-    assert not hand_over(tmp_path / "no such training", tmp_path / "nothing", {})
+    assert not copy_weights(tmp_path / "no such training", tmp_path / "nothing", {})
     assert not (tmp_path / "nothing").exists()
 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
-    standing = played(tmp_path, Course())[0]
+    score = played(tmp_path, Course())[0]
     (tmp_path / "best").write_text("a file in the way")
     with pytest.raises(RunError, match="cannot write in") as error:
-        hand_over(tmp_path / "finals" / standing.weights, tmp_path / "best", {})
+        copy_weights(tmp_path / "finals" / score.weights, tmp_path / "best", {})
     assert "\n" not in str(error.value)
 
 
 def test_a_final_result_tells_what_the_search_had_seen(tmp_path: Path) -> None:
-    standing = played(tmp_path, Course())[1]
-    told = results.final_result(standing, Objective())
+    score = played(tmp_path, Course())[1]
+    told = results.final_result(score, Objective())
     assert (told.name, told.arch_id) == ("search #1", ARCHS[1].id)
-    assert (told.searched, told.accuracy) == (69.0, standing.mean)
-    assert (told.searched_reward, told.reward) == (69.0, standing.mean)
-    assert (told.accuracy_std, told.seed_deviation) == (standing.error, standing.deviation)
+    assert (told.searched, told.accuracy) == (69.0, score.mean)
+    assert (told.searched_reward, told.reward) == (69.0, score.mean)
+    assert (told.accuracy_std, told.seed_deviation) == (score.error, score.deviation)
 
 
 # its accuracy grows with the parameters, but for the seed of the search: there it is the reverse
@@ -304,7 +304,7 @@ def test_a_training_for_finals_that_were_not_played_is_handed_over(folder: Path)
     (place / "best.safetensors").write_text("longer")
     (place.parent / "config.json").write_text("{}")
     row = ["", found["best"]["arch_id"], 1000, 70.0, 1.0, "one", "", 1.0, ""]
-    run_folder.write_csv(Path(found["run"], finals.FINALS), columns(finals.Training), [row])
+    run_folder.write_csv(Path(found["run"], finals.FINALS), columns(finals.FinalTraining), [row])
     again = search(**settings, resume=True)
     assert Path(again["run"], "best", "model.safetensors").read_text() == "longer"
     assert again["weights"] == "a training for the finals"
@@ -312,8 +312,10 @@ def test_a_training_for_finals_that_were_not_played_is_handed_over(folder: Path)
 
 def test_few_finalists_are_the_first_of_each_origin() -> None:
     origins = ("search", "search", "search", "reference", "random search", "random search")
-    playing = [Finalist(str(i), ARCHS[0], {}, origin) for i, origin in enumerate(origins)]
-    names = {most: "".join(f.name for f in fewer(playing, most)) for most in (2, 3, 4, 6, 9)}
+    entrants = [Finalist(str(i), ARCHS[0], {}, origin) for i, origin in enumerate(origins)]
+    names = {
+        most: "".join(f.name for f in limit_finalists(entrants, most)) for most in (2, 3, 4, 6, 9)
+    }
     assert names == {2: "03", 3: "034", 4: "0134", 6: "012345", 9: "012345"}
 
 
@@ -334,18 +336,18 @@ def test_the_leaderboard_has_what_finalists_showed_as_candidates(folder: Path) -
     assert math.isnan(blank.reward) and not blank.known and blank.metrics
 
 
-@pytest.mark.parametrize(("seconds", "playing"), [(100.0, 3), (50.0, 2)])
+@pytest.mark.parametrize(("seconds", "entrants"), [(100.0, 3), (50.0, 2)])
 def test_a_candidate_cut_by_the_limit_counts_with_its_whole_training(
-    monkeypatch: pytest.MonkeyPatch, seconds: float, playing: int
+    monkeypatch: pytest.MonkeyPatch, seconds: float, entrants: int
 ) -> None:
     rung = Rung(8, 60.0, {"accuracy": 60.0}, 8.0)
     cut = Trial(0, "done", {}, "a", {}, (60.0,), "time limit, after 8 of 32 epochs", 8.0, (rung,))
-    studies = selection.Studies(selection.Judged([cut]), selection.Judged([]))
+    studies = selection.Studies(selection.StudyPosterior([cut]), selection.StudyPosterior([]))
     setup: Any = SimpleNamespace(rungs=(8, 32))
     everyone = [Finalist(str(i), ARCHS[0], {}, "search") for i in range(6)]
     monkeypatch.setattr(selection, "finalists", lambda *given: everyone)
     # 32 epochs take 32 seconds
-    assert len(finalists.playing(setup, studies, seconds, 1)) == playing
+    assert len(finalists.select_finalists(setup, studies, seconds, 1)) == entrants
 
 
 def test_weights_of_what_both_studies_proposed_are_those_of_its_own_training(

@@ -17,17 +17,17 @@ from nas.reporting import report
 from nas.reporting.terminal.search import show_search
 from nas.searching.final_length import length_of
 from nas.searching.outcome.explanation import Contender, choose, explain, why
-from nas.searching.outcome.finals import Finalist, Standing
+from nas.searching.outcome.finals import Finalist, FinalScore
 from nas.searching.outcome.results import final_result
 from nas.searching.outcome.selection import (
-    Judged,
+    StudyPosterior,
+    best_of_study,
     finalists,
-    handed_over,
-    judged,
     leaders,
     observed_best,
+    posterior_of_study,
     ranked,
-    winner,
+    select_best,
 )
 from nas.searching.result import BestArch, Candidate, EvaluatorInfo, SearchResult, SpaceInfo
 from nas.searching.samplers import random_choices
@@ -53,11 +53,11 @@ def alone(**settings: Any) -> Setup:
     return dataclasses.replace(setup_of(**settings), references=())
 
 
-def standings(playing: list[Finalist], accuracies: dict[str, float]) -> dict[str, Standing]:
+def scores(entrants: list[Finalist], accuracies: dict[str, float]) -> dict[str, FinalScore]:
     """Return what the finals showed, by arch id, of one seed each."""
     return {
-        finalist.arch.id: Standing(finalist, (accuracies[finalist.name],), 0.0, "")
-        for finalist in playing
+        finalist.arch.id: FinalScore(finalist, (accuracies[finalist.name],), 0.0, "")
+        for finalist in entrants
     }
 
 
@@ -97,9 +97,9 @@ def result_of(best: Candidate | None, **more: Any) -> SearchResult:
 
 def test_the_best_expected_is_handed_over_and_the_best_observed_told(setup: Setup) -> None:
     trials = trials_of(setup, [60.0, 70.0, 66.0])
-    study = Judged(trials, {0: (61.0, 0.5), 1: (65.0, 0.4), 2: (66.5, 0.3)})
+    study = StudyPosterior(trials, {0: (61.0, 0.5), 1: (65.0, 0.4), 2: (66.5, 0.3)})
     assert [trial.number for trial in leaders(study, setup.goal)] == [2, 1, 0]
-    best = winner(setup, "best", study, {})
+    best = best_of_study(setup, "best", study, {})
     assert best and (best["number"], best["reward"]) == (2, 66.0)
     assert best["metrics"] == trials[2].metrics  # as observed
     assert best["posterior"] == {"accuracy": 66.5, "accuracy_std": 0.3, "reward": 66.5}
@@ -113,29 +113,31 @@ def test_the_best_expected_is_handed_over_and_the_best_observed_told(setup: Setu
 
 
 def test_where_the_two_are_one_it_is_told_so(setup: Setup) -> None:
-    study = Judged(trials_of(setup, [60.0, 70.0]), {0: (61.0, 0.5), 1: (69.0, 0.4)})
-    best = winner(setup, "best", study, {})
+    study = StudyPosterior(trials_of(setup, [60.0, 70.0]), {0: (61.0, 0.5), 1: (69.0, 0.4)})
+    best = best_of_study(setup, "best", study, {})
     assert best and best["number"] == 1 and observed_best(setup, study, best) is None
     assert why(result_of(best)).endswith("It was best observed too.")
 
 
 def test_without_beliefs_the_best_observed_is_handed_over(setup: Setup) -> None:
-    study = Judged(trials_of(setup, [60.0, 70.0, 66.0]))
-    best = winner(setup, "best", study, {})
+    study = StudyPosterior(trials_of(setup, [60.0, 70.0, 66.0]))
+    best = best_of_study(setup, "best", study, {})
     assert best and (best["number"], best["posterior"]) == (1, None)
     assert observed_best(setup, study, best) is None and why(result_of(best)) == ""
-    assert winner(setup, "best", Judged([]), {}) is None and why(result_of(None)) == ""
+    assert (
+        best_of_study(setup, "best", StudyPosterior([]), {}) is None and why(result_of(None)) == ""
+    )
 
 
 def test_the_reward_is_counted_at_the_believed_accuracy_and_the_known_cost() -> None:
     setup = setup_of(target_flops="300M", reward="soft")
     trials = trials_of(setup, [70.0, 70.0])
-    study = Judged(trials, {0: (68.0, 0.1), 1: (68.0, 0.1)})
-    best = winner(setup, "best", study, {})
+    study = StudyPosterior(trials, {0: (68.0, 0.1), 1: (68.0, 0.1)})
+    best = best_of_study(setup, "best", study, {})
     cheaper = min(trials, key=lambda trial: trial.metrics["flops"])
     assert best and best["number"] == cheaper.number
-    worth = 68.0 * (cheaper.metrics["flops"] / 300e6) ** -0.07
-    assert best["posterior"]["reward"] == pytest.approx(worth)
+    reward = 68.0 * (cheaper.metrics["flops"] / 300e6) ** -0.07
+    assert best["posterior"]["reward"] == pytest.approx(reward)
 
 
 def test_what_keeps_to_a_hard_target_comes_first_whatever_is_believed() -> None:
@@ -143,20 +145,20 @@ def test_what_keeps_to_a_hard_target_comes_first_whatever_is_believed() -> None:
     trials = trials_of(setup, [50.0] * 12)
     inside = {trial.number for trial in trials if trial.metrics["flops"] <= 300e6}
     assert 0 < len(inside) < len(trials)
-    beliefs = {t.number: (10.0 if t.number in inside else 90.0, 0.1) for t in trials}
-    found = [trial.number for trial in ranked(trials, setup.goal, beliefs)]
+    posteriors = {t.number: (10.0 if t.number in inside else 90.0, 0.1) for t in trials}
+    found = [trial.number for trial in ranked(trials, setup.goal, posteriors)]
     assert set(found[: len(inside)]) == inside
 
 
 def test_finalists_are_chosen_by_belief_and_the_finals_name_the_winner() -> None:
     setup = alone(target_flops="500M", evaluator_options={"epochs": 2}, finalists=2)
-    study = Judged(
+    study = StudyPosterior(
         trials_of(setup, [60.0, 70.0, 66.0]), {0: (67.0, 0.5), 1: (65.0, 0.4), 2: (66.5, 0.3)}
     )
-    playing = finalists(setup, study, Judged([]))
-    assert [finalist.name for finalist in playing] == ["search #0", "search #2"]
-    final = standings(playing, {"search #0": 61.0, "search #2": 64.0})
-    best = handed_over(setup, study, Judged([]), final)
+    entrants = finalists(setup, study, StudyPosterior([]))
+    assert [finalist.name for finalist in entrants] == ["search #0", "search #2"]
+    final = scores(entrants, {"search #0": 61.0, "search #2": 64.0})
+    best = select_best(setup, study, StudyPosterior([]), final)
     assert best
     row, verdict = best
     finals = tuple(final_result(each, setup.goal.objective) for each in final.values())
@@ -169,14 +171,14 @@ def test_finalists_are_chosen_by_belief_and_the_finals_name_the_winner() -> None
 def test_a_model_is_asked_from_ten_trials_on_and_never_for_a_front(setup: Setup) -> None:
     trials = trials_of(setup, [60 + i / 10 for i in range(12)])
     trials[3] = Trial(**{**vars(trials[3]), "state": "earlier"})
-    assert judged(setup, trials[:9]).beliefs == {}
-    study = judged(setup, trials)
-    beliefs = study.beliefs
-    assert judged(setup, list(trials), study) is study
-    assert len(judged(setup, trials[:-1], study).beliefs) < len(beliefs)
-    assert set(beliefs) == set(range(12))
-    assert all(55 < mean < 65 and deviation > 0 for mean, deviation in beliefs.values())
-    assert judged(setup_of(objective="pareto"), trials).beliefs == {}
+    assert posterior_of_study(setup, trials[:9]).posteriors == {}
+    study = posterior_of_study(setup, trials)
+    posteriors = study.posteriors
+    assert posterior_of_study(setup, list(trials), study) is study
+    assert len(posterior_of_study(setup, trials[:-1], study).posteriors) < len(posteriors)
+    assert set(posteriors) == set(range(12))
+    assert all(55 < mean < 65 and deviation > 0 for mean, deviation in posteriors.values())
+    assert posterior_of_study(setup_of(objective="pareto"), trials).posteriors == {}
 
 
 @pytest.fixture(scope="module")
@@ -185,10 +187,10 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> SearchResult:
 
 
 def test_a_search_hands_over_by_its_own_posterior(found: SearchResult) -> None:
-    best, rival = found["best"], found["random"]
-    every = [*found["leaders"], rival]
+    best, random_study = found["best"], found["random"]
+    every = [*found["leaders"], random_study]
     assert best["posterior"]["reward"] == max(row["posterior"]["reward"] for row in every)
-    assert rival["posterior"]["accuracy_std"] > 0
+    assert random_study["posterior"]["accuracy_std"] > 0
     rows = [row for row in found["leaders"] if row["metrics"]["flops"] <= 400e6]
     if found["observed_best"]:
         assert found["observed_best"]["reward"] >= max(row["reward"] for row in rows)
@@ -292,13 +294,13 @@ def test_what_is_above_a_hard_target_never_wins() -> None:
 
 def test_a_reference_beside_the_space_can_win_the_finals() -> None:
     setup = setup_of(target_flops="100M", evaluator_options={"epochs": 2}, finalists=1)
-    study = Judged(trials_of(setup, [60.0, 62.0]))
+    study = StudyPosterior(trials_of(setup, [60.0, 62.0]))
     inside = [t for t in study.trials if t.metrics["flops"] <= 100e6]
-    playing = finalists(setup, Judged(inside), Judged([]))
-    scaled = next(finalist for finalist in playing if finalist.name == "b0_scaled")
+    entrants = finalists(setup, StudyPosterior(inside), StudyPosterior([]))
+    scaled = next(finalist for finalist in entrants if finalist.name == "b0_scaled")
     assert scaled.origin == "reference" and scaled.arch.resolution < 224
-    final = standings(playing, {each.name: 50.0 for each in playing} | {"b0_scaled": 64.0})
-    best = handed_over(setup, Judged(inside), Judged([]), final)
+    final = scores(entrants, {each.name: 50.0 for each in entrants} | {"b0_scaled": 64.0})
+    best = select_best(setup, StudyPosterior(inside), StudyPosterior([]), final)
     assert best
     assert best[0]["arch_id"] == scaled.arch.id and best[0]["choices"] == {}
     assert best[0]["metrics"]["accuracy"] == 64.0 and "b0_scaled" in best[1]
@@ -316,7 +318,9 @@ def test_the_best_reference_always_plays(state: str) -> None:
         choices = each.choices or {}
         told = (50.0 + number,)
         tried.append(Trial(number, state, choices, each.arch.id, metrics, told, rungs=(rung,)))
-    names = [f.name for f in finalists(setup, Judged([*others, *tried]), Judged([]))]
+    names = [
+        f.name for f in finalists(setup, StudyPosterior([*others, *tried]), StudyPosterior([]))
+    ]
     assert names == ["search #1", points[-1].name, "b0_scaled"]
 
 

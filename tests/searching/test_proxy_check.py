@@ -22,31 +22,41 @@ from nas.data.loader import open_data
 from nas.models.cost import count
 from nas.reporting.terminal.proxy import show_proxy_check
 from nas.searching.fidelity import study
-from nas.searching.fidelity.proxies import Budget, Trained, default_budgets, judge, parse_budget
+from nas.searching.fidelity.proxies import (
+    BudgetTrainings,
+    ProxyBudget,
+    default_budgets,
+    parse_budget,
+    rank_budgets,
+)
 from nas.searching.fidelity.proxy_check import INTERRUPTED, proxy_check
 from nas.searching.fidelity.result import ProxyCheckResult
 from nas.searching.fidelity.settings import ProxySettings
-from nas.searching.fidelity.study import open_lab, spread_archs
+from nas.searching.fidelity.study import open_study, spread_archs
 from nas.training.auto import Situation, settled
 from nas.training.loop import fit
 from nas.training.state import Job
 
-LONG = Budget(16, 1.0, 32)
+LONG = ProxyBudget(16, 1.0, 32)
 
 # ------------------------------------------------------------------------------- the judgement
 
 
-def trained(budget: Budget, truth: np.ndarray, noise: float, seed: int, seeds: int = 2) -> Trained:
+def trained(
+    budget: ProxyBudget, truth: np.ndarray, noise: float, seed: int, seeds: int = 2
+) -> BudgetTrainings:
     rng = np.random.default_rng(seed)
     accuracies = truth[:, None] + noise * rng.normal(size=(len(truth), seeds))
-    return Trained(budget, accuracies, float(budget.epochs), 1e9 * budget.epochs)
+    return BudgetTrainings(budget, accuracies, float(budget.epochs), 1e9 * budget.epochs)
 
 
 def judged(n: int, noises: dict[int, float], *, long: float = 0.05, **more: Any) -> dict[str, Any]:
     truth = np.random.default_rng(0).normal(size=n)
     shorts = [trained(LONG._replace(epochs=e), truth, s, e) for e, s in noises.items()]
     flops = more.pop("flops", np.random.default_rng(1).permutation(n))
-    return judge(shorts, trained(LONG, truth, long, 99), list(flops), more.pop("threshold", 0.5))
+    return rank_budgets(
+        shorts, trained(LONG, truth, long, 99), list(flops), more.pop("threshold", 0.5)
+    )
 
 
 def test_the_cheapest_budget_that_ranks_well_is_chosen() -> None:
@@ -104,7 +114,7 @@ def test_it_says_when_flops_alone_rank_as_well() -> None:
 def test_one_seed_has_no_seed_against_seed() -> None:
     truth = np.arange(12.0)
     shorts = [trained(LONG._replace(epochs=2), truth, 0.1, 0, seeds=1)]
-    found = judge(shorts, trained(LONG, truth, 0.1, 1, seeds=1), list(truth), 0.5)
+    found = rank_budgets(shorts, trained(LONG, truth, 0.1, 1, seeds=1), list(truth), 0.5)
     assert found["long"]["self"] is None
     assert found["long"]["accuracy_std"] is None
     assert found["chosen"]["budget"] == "2:1:32"
@@ -118,7 +128,7 @@ def test_budgets_are_read_as_written() -> None:
     assert parse_budget(4, 64) == (4, 1.0, 64)
     assert parse_budget("8:0.5", 32) == (8, 0.5, 32)
     assert parse_budget("8:0.25:48", 64) == (8, 0.25, 48)
-    assert parse_budget(str(Budget(8, 0.25, 48)), 64) == (8, 0.25, 48)
+    assert parse_budget(str(ProxyBudget(8, 0.25, 48)), 64) == (8, 0.25, 48)
     assert [b.epochs for b in default_budgets(LONG)] == [2, 4, 8]
     assert default_budgets(LONG._replace(epochs=1)) == []
 
@@ -193,13 +203,13 @@ def test_archs_are_seeded_and_all_different(folder: Path) -> None:
 
 def test_archs_are_of_about_the_size_that_is_searched_for(folder: Path) -> None:
     for given, middle in (({"target_flops": "300k"}, 300e3), ({}, None)):
-        lab = open_lab(
+        study = open_study(
             ProxySettings.model_validate({**GIVEN, "data": "digits", "min_flops": None, **given})
         )
-        sizes = [each.flops for each in lab.candidates]
+        sizes = [each.flops for each in study.candidates]
         assert max(sizes) / min(sizes) <= 1.1 / 0.9
         assert middle is None or all(0.9 * middle <= size <= 1.1 * middle for size in sizes)
-        assert any("--target-flops" in note for note in lab.notes) == (not given)
+        assert any("--target-flops" in note for note in study.notes) == (not given)
 
 
 # ------------------------------------------------------------------------------ real trainings

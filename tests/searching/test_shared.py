@@ -148,7 +148,7 @@ def test_drivers_see_each_others_trials(join: Join) -> None:
     assert one.tell(done(0, choices))
     (news,), rivals = other.look()
     assert news.metrics == {"accuracy": 50.0} and news.choices == choices and not rivals
-    assert news.place  # the host that evaluated it
+    assert news.node  # the host that evaluated it
     assert other.look() == ([], {})  # it is told once
     assert [trial.number for trial in one.trials()] == [0]
 

@@ -56,7 +56,7 @@ class IsolatedWorker:
         """
         task = Task(**json.loads(text))
         found = self._do_apart(task) if self._isolate else answer(lambda: _made(self._text), task)
-        return json.dumps({**found, "place": place()} if "fatal" not in found else found)
+        return json.dumps({**found, "node": node_name()} if "fatal" not in found else found)
 
     def close(self) -> None:
         """Kill the process of its own."""
@@ -68,7 +68,7 @@ class IsolatedWorker:
         worker = self._started()
         try:
             send_task(worker, task)
-            if wait([worker.pipe], task.limit or None):
+            if wait([worker.pipe], task.timeout_s or None):
                 return receive_result(worker)
         except WorkerDied:
             self.close()
@@ -106,7 +106,7 @@ def _made(work: str) -> Evaluator:
     return make_evaluator(EvaluatorSpec(**json.loads(work)))
 
 
-def place() -> str:
+def node_name() -> str:
     """Return where this worker is: its node, and the GPUs that it has now."""
     gpus = ",".join(str(gpu) for gpu in ray.get_gpu_ids())
     return f"{_node()} gpu {gpus}" if gpus else _node()

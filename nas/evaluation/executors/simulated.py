@@ -179,7 +179,7 @@ class Cluster:
         task = job.task
         chance = self._chances.stream(task, job.tries)
         tried = self._chances.fate(self._duration(task, chance), chance)
-        return Try(task.limit, "limit") if 0 < task.limit < tried.seconds else tried
+        return Try(task.timeout_s, "limit") if 0 < task.timeout_s < tried.seconds else tried
 
     def _duration(self, task: Task, chance: random.Random) -> float:
         """Return the seconds of a try that nothing befalls."""
@@ -213,5 +213,5 @@ class Cluster:
             died = f"its virtual worker died {job.tries} times"
             reason = died if tried.end == "death" else "stopped at its time limit"
             found = Outcome(task.number, {}, reason)
-        place = f"{VIRTUAL_PLACE} worker {worker}"
-        return replace(found, seconds=job.seconds, place=place, retries=job.tries - 1)
+        node = f"{VIRTUAL_PLACE} worker {worker}"
+        return replace(found, seconds=job.seconds, node=node, retries=job.tries - 1)

@@ -145,7 +145,7 @@ class SearchScreen(SearchProgress):
 
     def _line(self, trial: Trial) -> str:
         head = f"{self._name} {self._done}/{self._total} {self._title(trial)} {trial.state}"
-        tail = f" on {trial.place}" if trial.place else ""
+        tail = f" on {trial.node}" if trial.node else ""
         tail += f" after {_several(trial.retries, 'retry')}" if trial.retries else ""
         if not trial.values:
             return f"{head}: {trial.reason}{tail}"

@@ -19,21 +19,21 @@ from nas.evaluation.run_all import run_all
 from nas.interfaces import TRAINING_FLOPS, Executor, Task
 from nas.scaling.fit import coefficients
 from nas.scaling.fit.coefficients import FILE, FIT, Coefficients
-from nas.scaling.fit.grid import MISS, Candidate
+from nas.scaling.fit.grid import MISS, GridPoint
 from nas.scaling.fit.result import FitResult
 from nas.scaling.fit.results import conclude, label
-from nas.scaling.fit.setup import Plan
-from nas.scaling.fit.table import Table
+from nas.scaling.fit.setup import FitPlan
+from nas.scaling.fit.table import FitTable
 from nas.scaling.settings import COEFFICIENTS, SHAPED
 from nas.scaling.setup import ScalingProgress, Setup, Stop, open_executor
 from nas.searching.outcome import finals
-from nas.searching.outcome.finals import Finalist, Standing
+from nas.searching.outcome.finals import Finalist, FinalScore
 
 TRAININGS = "trainings"
 
 
 def settle(
-    setup: Setup, plan: Plan | None, folder: Path, screen: ScalingProgress, stop: Stop
+    setup: Setup, plan: FitPlan | None, folder: Path, screen: ScalingProgress, stop: Stop
 ) -> tuple[Coefficients | None, str]:
     """Return the coefficients of a run, or None and why there are none yet.
 
@@ -129,7 +129,7 @@ def _noted(path: Path) -> dict[str, Any]:
 
 
 def fit(
-    plan: Plan, folder: Path, screen: ScalingProgress, stop: Stop
+    plan: FitPlan, folder: Path, screen: ScalingProgress, stop: Stop
 ) -> tuple[Coefficients | None, str]:
     """Train the candidates and return the best coefficients.
 
@@ -144,25 +144,25 @@ def fit(
     _begin(plan, folder)
     for line in (*plan.evaluator.notes, *_opening(plan)):
         screen.say(line)
-    table = Table(plan, folder, screen)
+    table = FitTable(plan, folder, screen)
     executor = open_executor(plan.setup, plan.work, folder)
     table.slots = lambda: executor.slots
     try:
         last, reason = _halve(plan, table, executor, stop)
-        standings = list[Standing]()
+        final_scores = list[FinalScore]()
         if not reason:
-            standings, reason = _play(plan, table, last, executor, stop)
+            final_scores, reason = _run_finals(plan, table, last, executor, stop)
         screen.say(executor.status().message)
     finally:
         executor.close()
     if reason:
         return None, reason
-    found = conclude(plan, table.seen, standings, _spent(table))
+    found = conclude(plan, table.seen, final_scores, _spent(table))
     run_folder.write_json(folder / FIT, found.to_dict())
     return _coefficients(plan, found, folder), ""
 
 
-def _coefficients(plan: Plan, found: FitResult, folder: Path) -> Coefficients:
+def _coefficients(plan: FitPlan, found: FitResult, folder: Path) -> Coefficients:
     origin = f"fitted to this base on {plan.setup.settings.data} by {folder}"
     if found.within_noise:
         origin += f", within the noise of {len(found.alike)} other candidates"
@@ -171,7 +171,7 @@ def _coefficients(plan: Plan, found: FitResult, folder: Path) -> Coefficients:
     return Coefficients(*found.chosen.point, origin)
 
 
-def _begin(plan: Plan, folder: Path) -> None:
+def _begin(plan: FitPlan, folder: Path) -> None:
     """Note what the fit is of, or check that it is still that.
 
     Raises:
@@ -190,7 +190,7 @@ def _begin(plan: Plan, folder: Path) -> None:
         )
 
 
-def _opening(plan: Plan) -> list[str]:
+def _opening(plan: FitPlan) -> list[str]:
     """Return what is going to be trained, and what it costs."""
     grid, wanted = plan.grid, plan.setup.settings.candidates
     passing = sum(each.passes for each in grid.candidates)
@@ -207,7 +207,9 @@ def _opening(plan: Plan) -> list[str]:
     return lines
 
 
-def _halve(plan: Plan, table: Table, executor: Executor, stop: Stop) -> tuple[list[Candidate], str]:
+def _halve(
+    plan: FitPlan, table: FitTable, executor: Executor, stop: Stop
+) -> tuple[list[GridPoint], str]:
     """Train up to each rung, and go on with the better half; return those at the last, best first.
 
     Where it ends early, nobody is returned and the reason.
@@ -229,13 +231,13 @@ def _halve(plan: Plan, table: Table, executor: Executor, stop: Stop) -> tuple[li
     return alive, ""
 
 
-def _place(folder: Path, candidate: Candidate) -> Path:
+def _place(folder: Path, candidate: GridPoint) -> Path:
     return folder / TRAININGS / candidate.arch.id
 
 
 def _tasks(
-    plan: Plan, table: Table, alive: list[Candidate], epochs: int
-) -> list[tuple[Candidate, Task]]:
+    plan: FitPlan, table: FitTable, alive: list[GridPoint], epochs: int
+) -> list[tuple[GridPoint, Task]]:
     """Return the trainings up to a rung; each has what is left of its time limit."""
     chosen, tasks = plan.setup.settings, []
     for number, each in enumerate(alive):
@@ -246,34 +248,34 @@ def _tasks(
     return tasks
 
 
-def _play(
-    plan: Plan, table: Table, last: list[Candidate], executor: Executor, stop: Stop
-) -> tuple[list[Standing], str]:
+def _run_finals(
+    plan: FitPlan, table: FitTable, last: list[GridPoint], executor: Executor, stop: Stop
+) -> tuple[list[FinalScore], str]:
     """Train the best few with new seeds, and beside them the one nearest the paper's."""
     names = [each.arch.id for each in last[: plan.finalists]]
     papers = [each.arch.id for each in plan.grid.trained if each.near_papers]
     seen = table.seen
-    playing = [
+    entrants = [
         Finalist(label(each.coefficients), each.arch, list(seen[each.arch.id].values())[-1])
         for each in sorted(plan.grid.trained, key=lambda e: e.coefficients)
         if each.arch.id in {*names, *papers} and seen.get(each.arch.id)
     ]
     chosen = plan.setup.settings
-    return finals.play(
+    return finals.run_finals(
         table.folder,
-        playing,
+        entrants,
         executor,
         epochs=plan.rungs[-1],
         seeds=plan.final_seeds,
         seed=chosen.seed,
-        limit=chosen.trial_time_limit or 0.0,
+        timeout_s=chosen.trial_time_limit or 0.0,
         retry=True,
         stop=stop,
         say=table.screen.say,
     )
 
 
-def _spent(table: Table) -> dict[str, float]:
+def _spent(table: FitTable) -> dict[str, float]:
     """Return the multiply-adds and the seconds that all trainings took."""
     # a training comes back at each rung, with all that it has cost so far
     first: dict[str, float] = {}

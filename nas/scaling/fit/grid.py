@@ -33,7 +33,7 @@ Point = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class GridPoint:
     """A network of the grid: the base at phi 1 by the rule formula with these coefficients.
 
     `rounded` is what rounding left of them, `ratio` its counted FLOPs over the base's, `roles` what
@@ -66,12 +66,12 @@ class Candidate:
 class Grid(NamedTuple):
     """All networks of a grid, those that are trained and those that are not; by coefficients."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[GridPoint, ...]
     step: float
     tolerance: float
 
     @property
-    def trained(self) -> list[Candidate]:
+    def trained(self) -> list[GridPoint]:
         return [each for each in self.candidates if not each.reason]
 
 
@@ -87,7 +87,7 @@ def candidates(
     the others spread over the rest: each next one is the farthest from all before. The step is the
     coarsest that gives enough of them.
     """
-    found: list[Candidate] = []
+    found: list[GridPoint] = []
     points: list[Point] = []
     for step in STEPS:
         points += _points(step, tolerance)
@@ -104,7 +104,7 @@ def product(point: Point) -> float:
     return math.prod(c**weight for c, weight in zip(point, _WEIGHTS, strict=True))
 
 
-def candidate(arch: Arch, point: Point, fixed_ends: bool = False) -> Candidate:
+def candidate(arch: Arch, point: Point, fixed_ends: bool = False) -> GridPoint:
     """Return the base at phi 1 with these coefficients.
 
     Raises:
@@ -112,7 +112,7 @@ def candidate(arch: Arch, point: Point, fixed_ends: bool = False) -> Candidate:
     """
     member = _member(arch, point, fixed_ends)
     ratio = count(member.arch).flops / count(arch).flops
-    return Candidate(point, member.rounded, member.arch, ratio)
+    return GridPoint(point, member.rounded, member.arch, ratio)
 
 
 def distance(one: Sequence[float], other: Sequence[float]) -> float:
@@ -126,11 +126,11 @@ def _member(arch: Arch, point: Point, fixed_ends: bool) -> Member:
     return family(arch, [1], alpha=alpha, beta=beta, gamma=gamma, fixed_ends=fixed_ends)[0]
 
 
-def _miss(each: Candidate) -> float:
+def _miss(each: GridPoint) -> float:
     return abs(each.ratio / GROWTH - 1)
 
 
-def _reason(each: Candidate) -> str:
+def _reason(each: GridPoint) -> str:
     if each.passes:
         return SPARE
     return f"costs {each.ratio:.2f} times the base, and {GROWTH:g} within {MISS:.0%} is asked for"
@@ -138,7 +138,7 @@ def _reason(each: Candidate) -> str:
 
 def _networks(
     arch: Arch, points: Sequence[Point], tolerance: float, fixed_ends: bool
-) -> list[Candidate]:
+) -> list[GridPoint]:
     """Return one candidate for each network of these points and the axes, by coefficients."""
     inner = _made(arch, points, fixed_ends)
     # a dimension alone is there if any coefficient gives it
@@ -151,7 +151,7 @@ def _networks(
     return sorted(found.values(), key=lambda each: each.coefficients)
 
 
-def _made(arch: Arch, points: Sequence[Point], fixed_ends: bool) -> list[Candidate]:
+def _made(arch: Arch, points: Sequence[Point], fixed_ends: bool) -> list[GridPoint]:
     """Return a candidate for each network; of points that round alike the nearest to it stands."""
     sides = [_side(arch, axis, points, fixed_ends) for axis in range(len(ONLY))]
     best: dict[tuple[Arch, ...], tuple[float, Point]] = {}
@@ -204,7 +204,7 @@ def _alone(axis: int, tolerance: float) -> list[Point]:
     return [point for point in points if _near(point, tolerance)]
 
 
-def _with_roles(found: list[Candidate]) -> list[Candidate]:
+def _with_roles(found: list[GridPoint]) -> list[GridPoint]:
     """Return the candidates, with what some of them stand for."""
     passing = [each for each in found if each.passes]
     roles: dict[int, tuple[str, ...]] = {}
@@ -221,7 +221,7 @@ def _with_roles(found: list[Candidate]) -> list[Candidate]:
     return [replace(each, roles=roles.get(id(each), ())) for each in found]
 
 
-def _spread(passing: list[Candidate], most: int) -> list[Candidate]:
+def _spread(passing: list[GridPoint], most: int) -> list[GridPoint]:
     """Return at most so many: those with a role, then each time the farthest from all chosen.
 
     What is nearer than APART to one of them is no other network to speak of.

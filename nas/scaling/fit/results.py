@@ -10,7 +10,7 @@ from nas.core.errors import NasError
 from nas.interfaces import Metrics
 from nas.models.cost import count
 from nas.scaling.fit.coefficients import PAPER, network
-from nas.scaling.fit.grid import GROWTH, MISS, Candidate, product
+from nas.scaling.fit.grid import GROWTH, MISS, GridPoint, product
 from nas.scaling.fit.result import (
     ChosenPoint,
     Coefficients,
@@ -18,9 +18,9 @@ from nas.scaling.fit.result import (
     FitResult,
     PaperPoint,
 )
-from nas.scaling.fit.setup import MEMORY, Plan, measured
+from nas.scaling.fit.setup import MEMORY, FitPlan, measured
 from nas.searching.objective import describe
-from nas.searching.outcome.finals import Standing, pooled_deviation
+from nas.searching.outcome.finals import FinalScore, pooled_deviation
 
 SCHEMA = 1
 ERRORS = 2  # standard errors of a difference within which it is called noise
@@ -31,7 +31,7 @@ RULE = (
     "deviation over seeds pooled over the finalists"
 )
 
-Seen = Mapping[str, Mapping[int, Metrics]]
+Observed = Mapping[str, Mapping[int, Metrics]]
 
 
 def label(point: Sequence[float]) -> str:
@@ -58,22 +58,22 @@ def noise_said(fit: FitResult) -> str:
 
 
 def conclude(
-    plan: Plan, seen: Seen, standings: Sequence[Standing], spent: Mapping[str, float]
+    plan: FitPlan, seen: Observed, final_scores: Sequence[FinalScore], spent: Mapping[str, float]
 ) -> FitResult:
     """Return the whole fit; `seen`: metrics by arch id and epochs of the first round.
 
     Raises:
         NasError: no finalist was trained.
     """
-    if not standings:
+    if not final_scores:
         raise NasError(
             "every training of the finals failed: finals.csv has the reasons; mend that, delete "
             "the file and go on with --resume"
         )
-    scores = {s.finalist.arch.id: _scores(plan, s) for s in standings}
+    scores = {s.finalist.arch.id: _scores(plan, s) for s in final_scores}
     deviation = pooled_deviation(list(scores.values()))
     by_id = {each.arch.id: each for each in plan.grid.candidates}
-    first = {s.finalist.arch.id: plan.score(s.finalist.metrics) for s in standings}
+    first = {s.finalist.arch.id: plan.score(s.finalist.metrics) for s in final_scores}
     order = sorted(scores, key=lambda name: (-_mean(scores[name]), -first[name]))
     best = by_id[order[0]]
     chosen = plan.setup.settings
@@ -107,23 +107,23 @@ def conclude(
     )
 
 
-def _scores(plan: Plan, standing: Standing) -> list[float]:
+def _scores(plan: FitPlan, final_score: FinalScore) -> list[float]:
     """Return the score of each training of a finalist."""
-    known = standing.finalist.metrics
-    return [plan.score({**known, "accuracy": a}) for a in standing.accuracies]
+    known = final_score.finalist.metrics
+    return [plan.score({**known, "accuracy": a}) for a in final_score.accuracies]
 
 
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def _point(candidate: Candidate) -> dict[str, Any]:
+def _point(candidate: GridPoint) -> dict[str, Any]:
     alpha, beta, gamma = candidate.coefficients
     return {"alpha": alpha, "beta": beta, "gamma": gamma, "product": candidate.product}
 
 
 def _entry(
-    plan: Plan, candidate: Candidate, seen: Seen, scores: Mapping[str, list[float]]
+    plan: FitPlan, candidate: GridPoint, seen: Observed, scores: Mapping[str, list[float]]
 ) -> FitCandidate:
     """Return one candidate: what it is, how far it was trained, what it showed."""
     name, cost = candidate.arch.id, count(candidate.arch)
@@ -151,7 +151,7 @@ def _entry(
     )
 
 
-def _state(plan: Plan, candidate: Candidate, seen: Seen) -> str:
+def _state(plan: FitPlan, candidate: GridPoint, seen: Observed) -> str:
     if candidate.reason:
         return "spare" if candidate.passes else "rejected"
     own = seen.get(candidate.arch.id, {})
@@ -160,7 +160,7 @@ def _state(plan: Plan, candidate: Candidate, seen: Seen) -> str:
     return "trained" if max(own) == plan.rungs[-1] else "stopped"
 
 
-def _paper(plan: Plan, scores: Mapping[str, list[float]]) -> PaperPoint:
+def _paper(plan: FitPlan, scores: Mapping[str, list[float]]) -> PaperPoint:
     """Return the paper's coefficients, and the candidate that stands for them."""
     point = PAPER.alpha, PAPER.beta, PAPER.gamma
     near = next((e for e in plan.grid.trained if e.near_papers), None)
@@ -179,7 +179,7 @@ def _noise(
     order: Sequence[str],
     scores: Mapping[str, list[float]],
     deviation: float,
-    by_id: Mapping[str, Candidate],
+    by_id: Mapping[str, GridPoint],
 ) -> dict[str, Any]:
     """Return how far the best is ahead of the next, and which cannot be told from it.
 

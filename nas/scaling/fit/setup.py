@@ -12,7 +12,7 @@ from nas.evaluation.evaluate import make_evaluator
 from nas.interfaces import EvaluatorSpec, Metrics, TrainingEvaluator
 from nas.models.arch import Arch
 from nas.models.cost import count
-from nas.scaling.fit.grid import GROWTH, MISS, MOST, Candidate, Grid, candidates
+from nas.scaling.fit.grid import GROWTH, MISS, MOST, Grid, GridPoint, candidates
 from nas.scaling.settings import SHAPED, ScaleSettings
 from nas.scaling.setup import Setup
 from nas.searching.objective import Bound, Objective, make_objective, reward
@@ -24,7 +24,7 @@ MEMORY = "memory_mib"  # of training at batch 1, counted
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """A fit that has been checked. `arch`: the base with the data's classes."""
 
     setup: Setup
@@ -88,7 +88,7 @@ class Plan:
         return reward(metrics, self.objective)
 
 
-def prepare_fit(setup: Setup) -> Plan:
+def prepare_fit(setup: Setup) -> FitPlan:
     """Check a fit and choose its candidates; nothing is written or trained yet.
 
     Raises:
@@ -108,10 +108,10 @@ def prepare_fit(setup: Setup) -> Plan:
         raise OptionError(_too_few(arch, grid))
     if chosen.target_latency:
         work = dataclasses.replace(work, device=_device(chosen))
-    return Plan(setup, arch, grid, evaluator, work, _objective(chosen))
+    return FitPlan(setup, arch, grid, evaluator, work, _objective(chosen))
 
 
-def measured(metrics: Metrics, candidate: Candidate) -> Metrics:
+def measured(metrics: Metrics, candidate: GridPoint) -> Metrics:
     """Return metrics with the memory that training takes for one image, in MiB, as counted."""
     cost = count(candidate.arch)
     return {**metrics, MEMORY: (cost.training_bytes + cost.training_bytes_per_image) / 2**20}

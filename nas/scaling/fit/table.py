@@ -9,16 +9,16 @@ from pathlib import Path
 from nas.core.ledger import Ledger
 from nas.core.units import format_seconds
 from nas.interfaces import Metrics, Outcome, Task
-from nas.scaling.fit.grid import Candidate
+from nas.scaling.fit.grid import GridPoint
 from nas.scaling.fit.results import label
-from nas.scaling.fit.setup import Plan, measured
+from nas.scaling.fit.setup import FitPlan, measured
 from nas.scaling.setup import ScalingProgress
 
 TABLE = "fit.csv"
 
 
 @dataclass(frozen=True)
-class Training:
+class FitTraining:
     """A candidate's training up to a rung: what it showed there, or an error."""
 
     arch_id: str
@@ -46,22 +46,22 @@ class Training:
 
 
 @dataclass
-class Table:
+class FitTable:
     """What the first round has shown; `slots`: trainings at once, by which the rest is foretold."""
 
-    plan: Plan
+    plan: FitPlan
     folder: Path
     screen: ScalingProgress
     slots: Callable[[], int] = lambda: 1
-    ledger: Ledger[Training] = field(init=False)
+    ledger: Ledger[FitTraining] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(self.folder / TABLE, Training)
+        self.ledger = Ledger(self.folder / TABLE, FitTraining)
         # what failed before gets another chance: the cause may be mended
         self.ledger.forget(lambda row: row.accuracy is None)
 
     @property
-    def rows(self) -> list[Training]:
+    def rows(self) -> list[FitTraining]:
         return self.ledger.rows
 
     @property
@@ -83,15 +83,15 @@ class Table:
         """Return what a network's trainings have taken so far."""
         return sum(row.seconds for row in self.rows if row.arch_id == arch_id)
 
-    def __contains__(self, item: tuple[Candidate, Task]) -> bool:
+    def __contains__(self, item: tuple[GridPoint, Task]) -> bool:
         candidate, task = item
         own = [row for row in self.rows if row.arch_id == candidate.arch.id]
         return any(row.error or row.epochs == task.epochs for row in own)
 
-    def finish(self, candidate: Candidate, task: Task, outcome: Outcome) -> None:
+    def finish(self, candidate: GridPoint, task: Task, outcome: Outcome) -> None:
         """Put a finished training on file, and tell of it."""
         found = outcome.metrics
-        row = Training(
+        row = FitTraining(
             candidate.arch.id,
             *candidate.coefficients,
             task.seed,
@@ -100,7 +100,7 @@ class Table:
             latency_ms=found.get("latency_ms"),
             training_flops=found.get("training_flops"),
             seconds=float(f"{outcome.seconds:.4g}"),
-            place=outcome.place,
+            place=outcome.node,
             retries=outcome.retries,
             error=outcome.error,
         )

@@ -1,9 +1,9 @@
-"""How a short training is judged as a stand-in for a long one. Pure; `proxy_check` trains.
+"""Rank correlation of short trainings (proxies) with long ones. Pure; `proxy_check` trains.
 
 A budget is what one short training gets, on a schedule of its own. It ranks well enough when the
 lower end of its tau's interval (nas.searching.ranking) to the mean of the long trainings is at or
 above the threshold; or when it ranks a single long training as well as a second long one does,
-both by the lower ends. Where nothing can be shown, the verdict says why.
+both by the lower ends. Where neither can be shown, the verdict says why.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ THRESHOLD = 0.5  # three of four pairs in the right order
 EXAMPLE = "4 (epochs), 8:0.5 (of half the images) or 8:0.5:32 (at 32 pixels)"
 
 
-class Budget(NamedTuple):
-    """What one training gets: epochs, a share of the training images, pixels a side."""
+class ProxyBudget(NamedTuple):
+    """Budget of one training: epochs, a share of the training images, pixels a side."""
 
     epochs: int
     fraction: float
@@ -36,7 +36,7 @@ class Budget(NamedTuple):
         return f"{self.epochs}:{self.fraction:g}:{self.imgsz}"
 
 
-def parse_budget(text: str | int, imgsz: int) -> Budget:
+def parse_budget(text: str | int, imgsz: int) -> ProxyBudget:
     """Return the budget written as epochs[:fraction[:pixels]].
 
     Raises:
@@ -52,34 +52,37 @@ def parse_budget(text: str | int, imgsz: int) -> Budget:
             f"--budget takes {EXAMPLE}: whole epochs from 1, a share up to 1, whole pixels from "
             f"32; not {text!r}"
         )
-    return Budget(int(epochs), fraction, int(side))
+    return ProxyBudget(int(epochs), fraction, int(side))
 
 
-def default_budgets(long: Budget) -> list[Budget]:
+def default_budgets(long: ProxyBudget) -> list[ProxyBudget]:
     """Return an eighth, a quarter and a half of the long training's epochs."""
     epochs = {max(1, long.epochs // part) for part in (8, 4, 2)} - {long.epochs}
     return [long._replace(epochs=each) for each in sorted(epochs)]
 
 
 @dataclass(frozen=True)
-class Trained:
+class BudgetTrainings:
     """All trainings of one budget: accuracies in percent (archs, seeds), and the mean of each cost.
 
     `seconds` of one training, `training_flops` its multiply-adds.
     """
 
-    budget: Budget
+    budget: ProxyBudget
     accuracies: npt.NDArray[np.float64]
     seconds: float
     training_flops: float
 
 
-def judge(
-    shorts: Sequence[Trained], long: Trained, flops: Sequence[float], threshold: float
+def rank_budgets(
+    shorts: Sequence[BudgetTrainings],
+    long: BudgetTrainings,
+    flops: Sequence[float],
+    threshold: float,
 ) -> dict[str, Any]:
-    """Return what the trainings show: a row for each budget, the cheapest that does, a verdict.
+    """Return a row for each budget, the cheapest that ranks well enough, and a verdict.
 
-    `flops` of the archs, ranked by alone, are what a budget must beat to be worth its trainings.
+    `flops` of the archs: the baseline, a ranking by cost alone, which a budget must beat.
     """
     reference = long.accuracies.mean(1)
     noise = _noise(long)
@@ -95,18 +98,18 @@ def judge(
         "long": _costs(long) | {"self": _numbers(noise)},
         "flops_alone": _numbers(counted),
         "chosen": chosen,
-        "verdict": problem or _verdict(rows, chosen, noise, threshold),
+        "verdict": problem or _conclusion(rows, chosen, noise, threshold),
         "warnings": _warnings(rows, chosen, counted),
     }
 
 
-def _noise(trained: Trained) -> Tau | None:
-    """Return seed against seed, if there are seeds to compare."""
+def _noise(trained: BudgetTrainings) -> Tau | None:
+    """Return the rank correlation between seeds of one budget, None with one seed."""
     return ceiling(trained.accuracies) if trained.accuracies.shape[1] > 1 else None
 
 
 def _row(
-    short: Trained, long: Trained, noise: Tau | None, threshold: float, problem: str
+    short: BudgetTrainings, long: BudgetTrainings, noise: Tau | None, threshold: float, problem: str
 ) -> dict[str, Any]:
     tau = against(short.accuracies, long.accuracies.mean(1))
     # with single long trainings, as seed against seed has it: the mean of several is less noisy
@@ -127,7 +130,7 @@ def _row(
     }
 
 
-def _costs(trained: Trained) -> dict[str, Any]:
+def _costs(trained: BudgetTrainings) -> dict[str, Any]:
     seeds = trained.accuracies.shape[1]
     variance = _mean(trained.accuracies.var(1, ddof=1)) if seeds > 1 else None
     return {
@@ -153,7 +156,7 @@ def _numbers(tau: Tau | None) -> dict[str, float | int | None] | None:
 
 
 def _problem(n: int, noise: Tau | None, threshold: float) -> str:
-    """Return why nothing can be said, or an empty string."""
+    """Return why no conclusion is possible, or an empty string."""
     best = agreement([(range(n), range(n))]).low if n > 1 else -1.0
     if best < threshold:
         return (
@@ -169,7 +172,7 @@ def _problem(n: int, noise: Tau | None, threshold: float) -> str:
     return ""
 
 
-def _verdict(
+def _conclusion(
     rows: Sequence[Mapping[str, Any]],
     chosen: Mapping[str, Any] | None,
     noise: Tau | None,
@@ -197,7 +200,7 @@ def _verdict(
 
 
 def _more(rows: Sequence[Mapping[str, Any]], threshold: float) -> str:
-    """Return about how many archs would show it, if the best tau so far is right."""
+    """Return about how many archs would be enough, if the best tau so far is right."""
     best = max((row["tau"]["value"] or -1.0 for row in rows), default=-1.0)
     if best <= threshold + 0.02:
         return "; train longer"

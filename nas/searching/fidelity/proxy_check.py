@@ -1,4 +1,4 @@
-"""Proxy check: how short may a training be and still rank archs as a long one does?"""
+"""Proxy check: the shortest training that still ranks archs as a long one does."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from nas.core.settings import takes
 from nas.core.units import format_count, format_seconds
 from nas.evaluation.run_all import run_all
 from nas.interfaces import ExecutorStatus, Outcome, Task
-from nas.searching.fidelity.proxies import judge
+from nas.searching.fidelity.proxies import rank_budgets
 from nas.searching.fidelity.result import ProxyCheckResult
 from nas.searching.fidelity.settings import FREE, ProxySettings
 from nas.searching.fidelity.study import (
-    Lab,
+    FidelityStudy,
+    ProxyTraining,
     Slot,
-    Training,
-    gathered,
-    open_lab,
+    group_trainings,
+    open_study,
     read_rows,
     row_of,
     train,
@@ -68,14 +68,14 @@ def proxy_check(
     given = chosen.model_dump()
     asked = {key: value for key, value in given.items() if key not in FREE}
     folder = find_run("proxy-check", Path(project), name, asked) if resume else None
-    lab = open_lab(chosen)
-    for line in filter(None, (*lab.notes, opening(folder, resume))):
+    study = open_study(chosen)
+    for line in filter(None, (*study.notes, opening(folder, resume))):
         say(line)
     folder = folder or run_folder.create("proxy-check", name, Path(project), given)
     with run_folder.lease(folder):
         run_folder.write_environment(folder)
-        rows, stopped = _train_all(lab, folder, say, interrupted)
-        result = _result(lab, folder, rows, stopped)
+        rows, stopped = _train_all(study, folder, say, interrupted)
+        result = _result(study, folder, rows, stopped)
         run_folder.write_json(folder / RESULT, result.to_dict())
         return result
 
@@ -85,10 +85,10 @@ class _Stopped(Exception):
 
 
 def _train_all(
-    lab: Lab, folder: Path, say: Callable[[str], None], interrupted: Callable[[], bool]
-) -> tuple[list[Training], str]:
+    study: FidelityStudy, folder: Path, say: Callable[[str], None], interrupted: Callable[[], bool]
+) -> tuple[list[ProxyTraining], str]:
     """Do every training that has no row yet; return all rows and why it ended early, or ""."""
-    table = _Table(lab, read_rows(lab, folder), say)
+    table = _ProxyTable(study, read_rows(study, folder), say)
 
     def watch(epoch: Row) -> None:
         if interrupted():
@@ -96,14 +96,16 @@ def _train_all(
 
     def task(number: int, slot: Slot) -> Task:
         place = f"{slot.arch}-{slot.budget}-{slot.repeat}".replace(":", "-")
-        arch = lab.candidates[slot.arch].arch.to_dict()
+        arch = study.candidates[slot.arch].arch.to_dict()
         return Task(number, arch, slot.seed, slot.budget.epochs, str(folder / TRAINING / place))
 
-    tasks = [(slot, task(number, slot)) for number, slot in enumerate(lab.slots())]
+    tasks = [(slot, task(number, slot)) for number, slot in enumerate(study.slots())]
     try:
         reason = run_all(
             tasks,
-            _Here([slot for slot, _ in tasks], partial(train, lab, watch=watch, say=say)),
+            InProcessExecutor(
+                [slot for slot, _ in tasks], partial(train, study, watch=watch, say=say)
+            ),
             table,
             lambda: INTERRUPTED if interrupted() else "",
         )
@@ -115,7 +117,7 @@ def _train_all(
 
 
 @dataclass
-class _Here:
+class InProcessExecutor:
     """An executor in this process, whose images and checkpoints the trainings share."""
 
     trainings: Sequence[Slot]
@@ -138,11 +140,11 @@ class _Here:
 
 
 @dataclass(frozen=True)
-class _Table:
+class _ProxyTable:
     """The finished trainings of a check."""
 
-    lab: Lab
-    ledger: Ledger[Training]
+    study: FidelityStudy
+    ledger: Ledger[ProxyTraining]
     say: Callable[[str], None]
 
     def __contains__(self, item: tuple[Slot, Task]) -> bool:
@@ -150,9 +152,9 @@ class _Table:
         return (slot.arch, str(slot.budget), slot.repeat) in self._done()
 
     def finish(self, slot: Slot, task: Task, outcome: Outcome) -> None:
-        row = row_of(self.lab, slot, outcome)
+        row = row_of(self.study, slot, outcome)
         self.ledger.append(row)
-        number, trainings = len(self.ledger.rows), len(self.lab.slots())
+        number, trainings = len(self.ledger.rows), len(self.study.slots())
         self.say(_line(row, number, trainings, self._left()))
 
     def _done(self) -> set[tuple[int, str, int]]:
@@ -161,12 +163,14 @@ class _Table:
     def _left(self) -> float:
         """Return the seconds that the rest takes at the speed so far."""
         seconds, done = sum(row.seconds for row in self.ledger.rows if not row.error), self._done()
-        weights = {(s.arch, str(s.budget), s.repeat): self.lab.weight(s) for s in self.lab.slots()}
+        weights = {
+            (s.arch, str(s.budget), s.repeat): self.study.weight(s) for s in self.study.slots()
+        }
         spent = sum(weight for key, weight in weights.items() if key in done)
         return seconds * (sum(weights.values()) / spent - 1)
 
 
-def _line(row: Training, number: int, trainings: int, left: float) -> str:
+def _line(row: ProxyTraining, number: int, trainings: int, left: float) -> str:
     head = f"{number}/{trainings} arch {row.arch + 1} ({format_count(row.flops)}) {row.budget}"
     if row.error:
         return f"{head} failed: {row.error}"
@@ -174,49 +178,51 @@ def _line(row: Training, number: int, trainings: int, left: float) -> str:
     return f"{head} seed {row.seed}: {row.accuracy:.2f} % in {format_seconds(row.seconds)}{rest}"
 
 
-def _result(lab: Lab, folder: Path, rows: Sequence[Training], stopped: str) -> ProxyCheckResult:
+def _result(
+    study: FidelityStudy, folder: Path, rows: Sequence[ProxyTraining], stopped: str
+) -> ProxyCheckResult:
     """Return what the trainings show.
 
     Raises:
         NasError: every training failed.
     """
-    kept, trained = gathered(lab, rows)
+    kept, trained = group_trainings(study, rows)
     failed = [row for row in rows if row.error]
     if not kept and failed and not stopped:
         raise NasError(f"no arch came through all its trainings: {failed[-1].error}")
-    flops = [lab.candidates[arch].flops for arch in kept]
-    shorts, long = [trained[budget] for budget in lab.budgets], trained[lab.long]
+    flops = [study.candidates[arch].flops for arch in kept]
+    shorts, long = [trained[budget] for budget in study.budgets], trained[study.long]
     known = {
         "schema": SCHEMA,
         "run": str(folder),
         "stopped": stopped,
-        "data": lab.settings.data,
+        "data": study.settings.data,
         "split": "val",
-        "space": lab.space.name,
-        "recipe": lab.settings.recipe,
-        "device": lab.device,
-        "seeds": lab.settings.seeds,
-        "fraction": lab.settings.fraction,
+        "space": study.space.name,
+        "recipe": study.settings.recipe,
+        "device": study.device,
+        "seeds": study.settings.seeds,
+        "fraction": study.settings.fraction,
         "trainings": len(rows),
-        "notes": _notes(lab),
+        "notes": _notes(study),
         "failed": [
             {"arch_id": row.arch_id, "budget": row.budget, "seed": row.seed, "error": row.error}
             for row in failed
         ],
-        "archs": [_arch(lab, arch, rows) for arch in kept],
-        **judge(shorts, long, flops, lab.settings.threshold),
+        "archs": [_arch(study, arch, rows) for arch in kept],
+        **rank_budgets(shorts, long, flops, study.settings.threshold),
     }
     return ProxyCheckResult.from_dict(known)
 
 
-def _notes(lab: Lab) -> list[str]:
+def _notes(study: FidelityStudy) -> list[str]:
     """Return what was understood or left out, of the images too where they were opened."""
-    opened = (note for data in lab.opened.values() for note in data.notes)
-    return list(dict.fromkeys((*lab.notes, *opened)))
+    opened = (note for data in study.opened.values() for note in data.notes)
+    return list(dict.fromkeys((*study.notes, *opened)))
 
 
-def _arch(lab: Lab, arch: int, rows: Sequence[Training]) -> dict[str, Any]:
-    candidate = lab.candidates[arch]
+def _arch(study: FidelityStudy, arch: int, rows: Sequence[ProxyTraining]) -> dict[str, Any]:
+    candidate = study.candidates[arch]
     accuracies: dict[str, list[float]] = {}
     for row in rows:
         if row.arch == arch:

@@ -1,4 +1,4 @@
-"""The trainings of a proxy check: which archs, how much, with which seed, and what came of it."""
+"""The fidelity study of a proxy check: its archs, budgets, seeds and finished trainings."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ from nas.interfaces import TRAINING_FLOPS, Choices, Outcome, Space, Task
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.searching.feasibility import check_space, fitted, try_decode
-from nas.searching.fidelity.proxies import Budget, Trained, default_budgets, parse_budget
+from nas.searching.fidelity.proxies import (
+    BudgetTrainings,
+    ProxyBudget,
+    default_budgets,
+    parse_budget,
+)
 from nas.searching.fidelity.settings import ProxySettings
 from nas.searching.samplers import random_choices, repair
 from nas.training.amount import FINAL
@@ -41,12 +46,12 @@ ROWS = "trainings.csv"
 DRAWS = 2000
 BAND, SAMPLED = 0.1, 200  # of the target, to both sides; archs that a median is taken of
 LONG_EPOCHS = 16
-# where random points within the limits are rare, so many for each arch are led there; unless so
-# many did not arrive
+# where random points in the band are rare, so many for each arch are repaired to lie there; unless
+# so many repairs failed
 STRATUM, MOST_FAILURES = 5, 3
 
 
-class Candidate(NamedTuple):
+class SampledArch(NamedTuple):
     """One arch of the check; its multiply-adds are counted at the long training's image size."""
 
     arch: Arch
@@ -58,13 +63,13 @@ class Slot(NamedTuple):
     """One training to be done: which arch, how much, which repeat of it, with which seed."""
 
     arch: int
-    budget: Budget
+    budget: ProxyBudget
     repeat: int
     seed: int
 
 
 @dataclass(frozen=True)
-class Training:
+class ProxyTraining:
     """One finished training, a row of trainings.csv.
 
     Top-1 in percent on the validation split after the last epoch; a training that failed has an
@@ -84,15 +89,15 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Lab:
-    """Everything that the trainings share. `opened` fills as budgets ask for images."""
+class FidelityStudy:
+    """A fidelity study: what its trainings share. `opened` fills as budgets ask for images."""
 
     settings: ProxySettings
     dataset: Dataset
     space: Space
-    candidates: tuple[Candidate, ...]
-    budgets: tuple[Budget, ...]
-    long: Budget
+    candidates: tuple[SampledArch, ...]
+    budgets: tuple[ProxyBudget, ...]
+    long: ProxyBudget
     device: str
     notes: tuple[str, ...]
     opened: dict[tuple[float, int], Data] = field(default_factory=dict)
@@ -101,7 +106,7 @@ class Lab:
         """Return all trainings, arch by arch, so that an early end leaves whole archs.
 
         A seed belongs to one budget and one repeat: were a short training to share it with the
-        long one, it would share its luck. All archs share it, as the trials of a search do.
+        long one, their noise would be correlated. All archs share it, as the trials of a search do.
         """
         base, seeds = self.settings.seed, self.settings.seeds
         return [
@@ -111,7 +116,7 @@ class Lab:
             for repeat in range(seeds)
         ]
 
-    def images(self, budget: Budget) -> Data:
+    def images(self, budget: ProxyBudget) -> Data:
         """Return the data of a budget, opened once."""
         key = (self.settings.fraction * budget.fraction, budget.imgsz)
         if key not in self.opened:
@@ -152,7 +157,7 @@ class Lab:
         return flops * slot.budget.epochs * slot.budget.fraction
 
 
-def open_lab(chosen: ProxySettings) -> Lab:
+def open_study(chosen: ProxySettings) -> FidelityStudy:
     """Check the parts and pick the archs; nothing is written or trained yet.
 
     Raises:
@@ -164,11 +169,11 @@ def open_lab(chosen: ProxySettings) -> Lab:
     dataset = make_splits(open_asked(chosen))
     space, notes = _space(chosen, dataset)
     imgsz = chosen.imgsz or check_space(space).resolution
-    long = Budget(chosen.long_epochs or _long_epochs(chosen, dataset), 1.0, imgsz)
+    long = ProxyBudget(chosen.long_epochs or _long_epochs(chosen, dataset), 1.0, imgsz)
     budgets = _budgets(chosen, long)
     (least, most), note = _band(chosen, space)
     candidates = spread_archs(space, chosen.archs, seed=chosen.seed, least=least, most=most)
-    return Lab(chosen, dataset, space, candidates, budgets, long, device, (*notes, *note))
+    return FidelityStudy(chosen, dataset, space, candidates, budgets, long, device, (*notes, *note))
 
 
 def _band(chosen: ProxySettings, space: Space) -> tuple[tuple[float, float], tuple[str, ...]]:
@@ -197,7 +202,7 @@ def _long_epochs(chosen: ProxySettings, dataset: Dataset) -> int:
     return max(LONG_EPOCHS, FINAL.epochs(images, batch))
 
 
-def _budgets(chosen: ProxySettings, long: Budget) -> tuple[Budget, ...]:
+def _budgets(chosen: ProxySettings, long: ProxyBudget) -> tuple[ProxyBudget, ...]:
     given = [parse_budget(text, long.imgsz) for text in chosen.budget]
     budgets = given or default_budgets(long)
     if not budgets:
@@ -233,7 +238,7 @@ def _space(chosen: ProxySettings, dataset: Dataset) -> tuple[Space, tuple[str, .
 
 def spread_archs(
     space: Space, number: int, *, seed: int, least: float, most: float
-) -> tuple[Candidate, ...]:
+) -> tuple[SampledArch, ...]:
     """Return different random archs of a space, one of each stratum of FLOPs, small to large.
 
     The strata hold equally many of the random archs between `least` and `most`.
@@ -245,7 +250,9 @@ def spread_archs(
     points = (random_choices(space, rng) for _ in range(DRAWS))
     pool = _inside(space, points, least, most)
     if len(pool) < STRATUM * number:
-        pool |= _inside(space, _led(space, STRATUM * number, rng, least, most), least, most)
+        pool |= _inside(
+            space, _sample_repaired(space, STRATUM * number, rng, least, most), least, most
+        )
     if len(pool) < number:
         upper = format_count(most) if math.isfinite(most) else "any"
         raise OptionError(
@@ -260,17 +267,17 @@ def spread_archs(
 
 def _inside(
     space: Space, points: Iterable[Choices], least: float, most: float
-) -> dict[str, Candidate]:
+) -> dict[str, SampledArch]:
     """Return the archs of points that are within the limits, by id."""
-    found: dict[str, Candidate] = {}
+    found: dict[str, SampledArch] = {}
     for choices in points:
         arch = try_decode(space, choices)
         if arch and least <= (flops := count(arch).flops) <= most:
-            found.setdefault(arch.id, Candidate(arch, choices, flops))
+            found.setdefault(arch.id, SampledArch(arch, choices, flops))
     return found
 
 
-def _led(
+def _sample_repaired(
     space: Space, number: int, rng: random.Random, least: float, most: float
 ) -> Iterator[Choices]:
     """Yield random points repaired to lie within the band, as a search does; some may fail."""
@@ -292,7 +299,7 @@ def _led(
 
 
 def train(
-    lab: Lab,
+    study: FidelityStudy,
     slot: Slot,
     task: Task,
     *,
@@ -305,7 +312,7 @@ def train(
         OptionError: the data or the recipe cannot be used.
         RunError: the checkpoint cannot be written or read.
     """
-    job, data, place = lab.job(slot), lab.images(slot.budget), Path(task.folder)
+    job, data, place = study.job(slot), study.images(slot.budget), Path(task.folder)
     try:
         epochs = fit(job, data, place, validate_at=(job.epochs,), watch=watch, say=say)
         spent = float(training_flops(job, data, job.epochs))
@@ -319,10 +326,10 @@ def train(
     return found
 
 
-def row_of(lab: Lab, slot: Slot, outcome: Outcome) -> Training:
-    """Return what came of a training as a row of trainings.csv."""
-    candidate, found = lab.candidates[slot.arch], outcome.metrics
-    return Training(
+def row_of(study: FidelityStudy, slot: Slot, outcome: Outcome) -> ProxyTraining:
+    """Return the outcome of a training as a row of trainings.csv."""
+    candidate, found = study.candidates[slot.arch], outcome.metrics
+    return ProxyTraining(
         slot.arch,
         candidate.arch.id,
         candidate.flops,
@@ -336,15 +343,15 @@ def row_of(lab: Lab, slot: Slot, outcome: Outcome) -> Training:
     )
 
 
-def read_rows(lab: Lab, folder: Path) -> Ledger[Training]:
+def read_rows(study: FidelityStudy, folder: Path) -> Ledger[ProxyTraining]:
     """Return the finished trainings of a run.
 
     Raises:
         RunError: a row is damaged, or of another arch than the settings give.
     """
-    ledger = Ledger(folder / ROWS, Training)
+    ledger = Ledger(folder / ROWS, ProxyTraining)
     for number, row in enumerate(ledger.rows, 1):
-        if row.arch_id not in {each.arch.id for each in lab.candidates}:
+        if row.arch_id not in {each.arch.id for each in study.candidates}:
             raise RunError(
                 f"{folder / ROWS} row {number} is of arch {row.arch_id}, which these settings do "
                 "not give: the space or the data has changed; start a new run"
@@ -352,17 +359,19 @@ def read_rows(lab: Lab, folder: Path) -> Ledger[Training]:
     return ledger
 
 
-def gathered(lab: Lab, rows: Sequence[Training]) -> tuple[list[int], dict[Budget, Trained]]:
-    """Return the archs that came through all their trainings, and those of each budget."""
+def group_trainings(
+    study: FidelityStudy, rows: Sequence[ProxyTraining]
+) -> tuple[list[int], dict[ProxyBudget, BudgetTrainings]]:
+    """Return the archs whose trainings all succeeded, and the trainings of each budget."""
     good = {(row.arch, row.budget, row.repeat): row for row in rows if not row.error}
-    missing = {s.arch for s in lab.slots() if (s.arch, str(s.budget), s.repeat) not in good}
-    kept = [arch for arch in range(len(lab.candidates)) if arch not in missing]
+    missing = {s.arch for s in study.slots() if (s.arch, str(s.budget), s.repeat) not in good}
+    kept = [arch for arch in range(len(study.candidates)) if arch not in missing]
 
-    def trained(budget: Budget) -> Trained:
-        found = [good[a, str(budget), r] for a in kept for r in range(lab.settings.seeds)]
-        accuracies = np.array([row.accuracy for row in found]).reshape(-1, lab.settings.seeds)
+    def trained(budget: ProxyBudget) -> BudgetTrainings:
+        found = [good[a, str(budget), r] for a in kept for r in range(study.settings.seeds)]
+        accuracies = np.array([row.accuracy for row in found]).reshape(-1, study.settings.seeds)
         seconds = sum(row.seconds for row in found) / max(1, len(found))
         spent = sum(row.training_flops for row in found) / max(1, len(found))
-        return Trained(budget, accuracies, seconds, spent)
+        return BudgetTrainings(budget, accuracies, seconds, spent)
 
-    return kept, {budget: trained(budget) for budget in (*lab.budgets, lab.long)}
+    return kept, {budget: trained(budget) for budget in (*study.budgets, study.long)}

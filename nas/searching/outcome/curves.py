@@ -40,11 +40,11 @@ def _rows(study: str, trials: Sequence[Trial], goal: Goal) -> Iterator[list[Any]
             yield [*head, rung.epochs, *_cells(rung.metrics, rung.reward), rung.seconds]
         if trial.state == "done":
             last = trial.seconds - sum(rung.seconds for rung in trial.rungs)
-            worth = goal.reward_of(trial)
+            reward = goal.reward_of(trial)
             # of a training of a set time rungs are hundredths of it
             epochs = int(trial.metrics.get("time_share") or trial.metrics.get("epochs", 0))
-            yield [*head, epochs, *_cells(trial.metrics, worth), last]
+            yield [*head, epochs, *_cells(trial.metrics, reward), last]
 
 
-def _cells(metrics: Metrics, worth: float) -> list[Any]:
-    return [metrics["accuracy"], worth, metrics["flops"], metrics[TRAINING_FLOPS]]
+def _cells(metrics: Metrics, reward: float) -> list[Any]:
+    return [metrics["accuracy"], reward, metrics["flops"], metrics[TRAINING_FLOPS]]

@@ -1,4 +1,4 @@
-"""Which network is handed over, and why, in one sentence. Light: screens show it."""
+"""Choice of the result among contenders, and its explanation in one sentence. Light."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = TypeVar("Row", bound=Candidate)
 
 @dataclass(frozen=True)
 class Contender:
-    """A network that may be handed over: its reward, and the standard error of that.
+    """A contender for the result of a search: its reward, and the standard error of that.
 
     `origin`: search, random search or reference. `reward`: of the finals, else at the posterior
     mean; `error` is 0 where unknown. `cost`: what is to be low. `within`: whether it keeps to the
@@ -39,7 +39,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Choice:
-    """The network that is handed over, and all contenders by reward, best first."""
+    """The network that is chosen, and all contenders by reward, best first."""
 
     chosen: Contender
     ranked: tuple[Contender, ...]
@@ -70,7 +70,7 @@ def _error(one: Contender, other: Contender) -> float:
 
 
 def explain(choice: Choice, *, where: str, unit: str) -> str:
-    """Return in one sentence what is handed over, and by how much it is ahead of what.
+    """Return the explanation of a choice in one sentence: what it is ahead of, and by how much.
 
     `where`: how they were compared, as "in the finals". `unit`: of the reward, as "points".
     """
@@ -87,7 +87,7 @@ def explain(choice: Choice, *, where: str, unit: str) -> str:
 
 
 def _best_of(origin: str, choice: Choice) -> Contender | None:
-    """Return the best contender of an origin; None if there is none, or it is handed over."""
+    """Return the best contender of an origin; None if there is none, or it is the choice."""
     best = next((c for c in choice.ranked if c.origin == origin), None)
     return None if best is choice.chosen else best
 
@@ -107,42 +107,44 @@ def _gap(ahead: Contender, behind: Contender, unit: str) -> str:
 
 
 def why(result: SearchResult) -> str:
-    """Return why this network is handed over: the verdict, and what was luck; "" of none."""
+    """Return the explanation of the result, with the winner's curse where it shows; "" of none."""
     best = result.best
     if not best:
         return ""
     verdict = result.verdict or _older(best)
-    return " ".join(part for part in (verdict, _luck(result, best), _short(result)) if part)
+    return " ".join(
+        part for part in (verdict, _winners_curse(result, best), _short(result)) if part
+    )
 
 
 def as_candidate(result: SearchResult, row: Row) -> Row:
-    """Return a row with what its net showed as a candidate, to stand beside those of other trials.
+    """Return a row with the metrics of its net as a candidate, comparable with other trials.
 
-    Of a finalist the row has what the finals found, which are longer; of one that was no trial
-    accuracy and reward are left out: the reward is nan.
+    The row of a finalist has the accuracy of the finals, whose trainings are longer; of one that
+    was no trial accuracy and reward are left out: the reward is nan.
     """
-    played = next((each for each in result.finals if each.arch_id == row.arch_id), None)
-    worth = played.searched_reward if played else math.nan
-    if not played or (worth is not None and math.isnan(worth)):  # an older version's finals
+    final = next((each for each in result.finals if each.arch_id == row.arch_id), None)
+    reward = final.searched_reward if final else math.nan
+    if not final or (reward is not None and math.isnan(reward)):  # an older version's finals
         return row
-    seen = {"accuracy": played.searched, "accuracy_std": played.searched_std}
+    seen = {"accuracy": final.searched, "accuracy_std": final.searched_std}
     kept = {k: v for k, v in row.metrics.items() if k not in seen}
     metrics = kept | {name: value for name, value in seen.items() if value is not None}
-    return replace(row, metrics=metrics, reward=math.nan if worth is None else worth)
+    return replace(row, metrics=metrics, reward=math.nan if reward is None else reward)
 
 
 def _short(result: SearchResult) -> str:
-    """Return that the finals were too short to tell what an arch gives, "" where they were not."""
+    """Return a sentence where the finals were too short to rank archs, else ""."""
     length = result.finals_length
     return f"The finals were short: {length.text}." if length and not length.enough else ""
 
 
 def _older(best: Candidate) -> str:
-    """Return the verdict of a run that an older version left."""
+    """Return the explanation of a run that an older version left."""
     return f"Handed over is {_told(best)}, best by posterior mean." if best.posterior else ""
 
 
-def _luck(result: SearchResult, best: Candidate) -> str:
+def _winners_curse(result: SearchResult, best: Candidate) -> str:
     if result.pareto:
         return (
             "The nets of the front are not ranked: none is better than another in both accuracy "

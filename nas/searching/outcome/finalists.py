@@ -1,4 +1,4 @@
-"""Who plays in the finals of a search, and how long each training there is."""
+"""The finalists of a search, and the length of their trainings."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from nas.searching.studies.study import Log
 FINALS = "finals.json"  # the length of the finals, of a run
 
 
-def playing(
+def select_finalists(
     setup: Setup, studies: selection.Studies, left: float | None, slots: int
 ) -> list[Finalist]:
-    """Return who is in the finals: as many as can be trained once in the seconds that are left.
+    """Return the finalists: as many as can be trained once in the seconds that are left.
 
-    At least two, so that there is something to compare. left: None: any time. slots: trainings at
+    At least two, so that there is a comparison. left: None: any time. slots: trainings at
     once.
     """
-    everyone = selection.finalists(setup, *studies)
-    if left is None or not (each := _candidate_seconds(setup, studies.found.trials)):
-        return everyone
-    return selection.fewer(everyone, max(2, math.floor(left * slots / each)))
+    all_finalists = selection.finalists(setup, *studies)
+    if left is None or not (each := _candidate_seconds(setup, studies.search.trials)):
+        return all_finalists
+    return selection.limit_finalists(all_finalists, max(2, math.floor(left * slots / each)))
 
 
 def length(
@@ -57,12 +57,12 @@ def length(
 
 
 def seconds(setup: Setup, log: Log, chosen: Length) -> float:
-    """Return about how long one training of the finals takes, 0 if nothing tells."""
+    """Return an estimate of the seconds of one training of the finals, 0 if there is none."""
     return _candidate_seconds(setup, log.trials()) * chosen.ratio
 
 
-def lengthened(setup: Setup, chosen: Length) -> EvaluatorSpec:
-    """Return the work of the finals: the search's, with trainings of another length."""
+def spec_of_length(setup: Setup, chosen: Length) -> EvaluatorSpec:
+    """Return the evaluator spec of the finals: the search's, with trainings of another length."""
     known = registry.option_defaults("evaluators", setup.work.evaluator)
     options = {"epochs": chosen.epochs, "fraction": chosen.fraction}
     options = {name: value for name, value in options.items() if name in known}

@@ -1,8 +1,8 @@
-"""The last round of a search that trains: the best few again, with seeds that chose nobody.
+"""Finals: the last round of a search that trains, with seeds that no finalist was selected by.
 
-The best observation of a search is partly luck. So the leaders of the search and of random search
-and references are trained anew with several new seeds, long enough to tell what an arch gives, and
-their means are compared. The spread over seeds is pooled over all of them.
+The best observation of a search is biased upwards. So the leaders of the search and of random
+search and references are trained anew with several new seeds, long enough to rank archs, and their
+means are compared. The deviation over seeds is pooled over all of them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Finalist:
 
 
 @dataclass(frozen=True)
-class Standing:
-    """What the last round showed of one arch: accuracies in percent, one a seed."""
+class FinalScore:
+    """The result of the finals for one arch: accuracies in percent, one a seed."""
 
     finalist: Finalist
     accuracies: tuple[float, ...]
@@ -58,7 +58,7 @@ class Standing:
 
 
 @dataclass(frozen=True)
-class Training:
+class FinalTraining:
     """One training of the finals, a row of finals.csv: accuracy in percent, or an error.
 
     `folder`: within finals/. `length` tells trainings apart that are longer than a candidate's.
@@ -75,16 +75,16 @@ class Training:
     length: str = ""
 
 
-def trainings(folder: Path) -> Ledger[Training]:
+def trainings(folder: Path) -> Ledger[FinalTraining]:
     """Return the trainings for the finals of a run.
 
     Raises:
         RunError: finals.csv is damaged.
     """
-    return Ledger(folder / FINALS, Training)
+    return Ledger(folder / FINALS, FinalTraining)
 
 
-def play(
+def run_finals(
     folder: Path,
     finalists: list[Finalist],
     executor: Executor,
@@ -94,15 +94,15 @@ def play(
     seed: int,
     stop: Callable[[], str],
     say: Callable[[str], None],
-    limit: float = 0.0,
+    timeout_s: float = 0.0,
     retry: bool = False,
     length: str = "",
-) -> tuple[list[Standing], str]:
-    """Train every finalist with every seed; return the standings in the order given.
+) -> tuple[list[FinalScore], str]:
+    """Train every finalist with every seed; return their scores in the order given.
 
     Beside them comes the reason of `stop` where trainings are left undone, else "". Each training
     is a row of finals.csv as soon as it is done; those that are there are not repeated, but with
-    `retry` those that failed. A finalist whose trainings all failed has no standing. `limit`:
+    `retry` those that failed. A finalist whose trainings all failed has no score. `timeout_s`:
     seconds of one training, 0: any. `length` tells trainings of another length apart, which are
     kept in the table.
 
@@ -113,26 +113,26 @@ def play(
     if retry:
         ledger.forget(lambda row: row.accuracy is None)
     tasks = [
-        (finalist, replace(task, limit=limit))
+        (finalist, replace(task, timeout_s=timeout_s))
         for finalist, task in _tasks(folder, finalists, epochs, seeds, seed, length)
     ]
-    table = _Table(ledger, length, say)
+    table = _FinalsTable(ledger, length, say)
     table.left = sum(task not in table for task in tasks)
     reason = run_all(tasks, executor, table, stop)
-    return _standings(finalists, table.rows), reason
+    return _scores(finalists, table.rows), reason
 
 
 @dataclass
-class _Table:
+class _FinalsTable:
     """The trainings of one length; `left`: how many are still to come."""
 
-    ledger: Ledger[Training]
+    ledger: Ledger[FinalTraining]
     length: str
     say: Callable[[str], None]
     left: int = 0
 
     @property
-    def rows(self) -> list[Training]:
+    def rows(self) -> list[FinalTraining]:
         return [row for row in self.ledger.rows if row.length == self.length]
 
     def __contains__(self, item: tuple[Finalist, Task]) -> bool:
@@ -140,8 +140,8 @@ class _Table:
         return (finalist.arch.id, task.seed) in {(row.arch_id, row.seed) for row in self.rows}
 
     def finish(self, finalist: Finalist, task: Task, outcome: Outcome) -> None:
-        """Put a training on file, tell of it, and drop what only a later epoch would need."""
-        row = Training(
+        """Append a training to the ledger, report it, and remove its checkpoints."""
+        row = FinalTraining(
             finalist.name,
             finalist.arch.id,
             task.seed,
@@ -162,7 +162,7 @@ class _Table:
 def all_trained(folder: Path, finalists: Sequence[Finalist], length: str) -> bool:
     """Tell whether each finalist has had a training of that length, failed or not.
 
-    Where the time was over before, the others have nothing to be compared with.
+    Where the time was over before, there is no comparison.
     """
     found = {row.arch_id for row in trainings(folder).rows if row.length == length}
     return {finalist.arch.id for finalist in finalists} <= found
@@ -180,8 +180,8 @@ def _tasks(
             yield finalist, Task(number, finalist.arch.to_dict(), chosen, epochs, str(place))
 
 
-def _standings(finalists: list[Finalist], rows: Sequence[Training]) -> list[Standing]:
-    """Return what each finalist showed that has an accuracy."""
+def _scores(finalists: list[Finalist], rows: Sequence[FinalTraining]) -> list[FinalScore]:
+    """Return the score of each finalist that has an accuracy."""
     found: dict[str, list[tuple[float, str]]] = {each.arch.id: [] for each in finalists}
     for row in rows:
         if row.arch_id in found and row.accuracy is not None:
@@ -189,7 +189,7 @@ def _standings(finalists: list[Finalist], rows: Sequence[Training]) -> list[Stan
     shown = {name: tuple(accuracy for accuracy, _ in own) for name, own in found.items()}
     deviation = pooled_deviation([list(each) for each in shown.values()])
     return [
-        Standing(each, shown[each.arch.id], deviation, _best(found[each.arch.id]))
+        FinalScore(each, shown[each.arch.id], deviation, _best(found[each.arch.id]))
         for each in finalists
         if shown[each.arch.id]
     ]
@@ -217,10 +217,10 @@ def trained(folder: Path, arch_id: str) -> Path | None:
     return folder / "finals" / best if best else None
 
 
-def hand_over(training: Path | None, best: Path, facts: Mapping[str, Any]) -> bool:
+def copy_weights(training: Path | None, best: Path, facts: Mapping[str, Any]) -> bool:
     """Copy the weights of a training, with its config, to the folder `best`; tell if there are any.
 
-    Without a training, what an earlier winner left there goes. facts: what its config says besides.
+    Without a training, what an earlier result left there is removed. facts: added to its config.
 
     Raises:
         RunError: they cannot be written, as on a full disk.

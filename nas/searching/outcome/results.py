@@ -16,8 +16,8 @@ from nas.searching.objective import Goal, Objective, describe, hypervolume, pare
 from nas.searching.outcome import selection
 from nas.searching.outcome.curves import write_rungs
 from nas.searching.outcome.explanation import why
-from nas.searching.outcome.finals import Standing, hand_over, trained
-from nas.searching.outcome.selection import Judged
+from nas.searching.outcome.finals import FinalScore, copy_weights, trained
+from nas.searching.outcome.selection import StudyPosterior
 from nas.searching.result import (
     BestArch,
     Candidate,
@@ -43,31 +43,31 @@ def conclude(
     setup: Setup,
     log: Log,
     baseline: Log | None,
-    standings: list[Standing],
+    scores: list[FinalScore],
     length: Length | None,
     reason: str,
     fleet: ExecutorStatus,
     ends: Mapping[str, str],
-    judged: selection.Studies | None = None,
+    before: selection.Studies | None = None,
 ) -> SearchResult:
     """Write what is handed over, the Pareto front and the importances; return the result.
 
     `baseline` is the random search, `standings` the finals of a search that trains, and `length`
     that of their trainings; `reason` says why the search ended early, or is empty; `fleet` did the
-    work; `ends` gives the reason of each stage; `judged` are the studies as the finals saw them.
+    work; `ends` gives the reason of each stage; `before`: the studies as the finals saw them.
     """
-    found, rival = selection.studies(setup, log, baseline, judged)
-    final = {standing.finalist.arch.id: standing for standing in standings}
-    best, verdict = selection.handed_over(setup, found, rival, final) or (None, "")
+    found, random_study = selection.studies(setup, log, baseline, before)
+    final = {score.finalist.arch.id: score for score in scores}
+    best, verdict = selection.select_best(setup, found, random_study, final) or (None, "")
     front = _front(selection.leaders(found, setup.goal), setup.goal)
     studies = {log.study.study_name: found.trials}
     if baseline:
-        studies[baseline.study.study_name] = rival.trials
+        studies[baseline.study.study_name] = random_study.trials
     result = SearchResult(
         schema=SCHEMA,
         run=folder,
         **_description(setup),
-        **_effort(found.trials, rival.trials),
+        **_effort(found.trials, random_study.trials),
         fleet=fleet,
         stopped=reason,
         ends=dict(ends),
@@ -77,13 +77,13 @@ def conclude(
         verdict=verdict,
         weights=_weights(folder, setup, studies, best, final),
         observed_best=selection.observed_best(setup, found, best),
-        **_compared(setup, found, rival, final, best),
-        finals=tuple(final_result(each, setup.goal.objective) for each in standings),
-        finals_length=length if standings else None,
+        **_compared(setup, found, random_study, final, best),
+        finals=tuple(final_result(each, setup.goal.objective) for each in scores),
+        finals_length=length if scores else None,
         front=len(front),
-        hypervolume=_volumes(found.trials, rival.trials, setup.goal),
+        hypervolume=_volumes(found.trials, random_study.trials, setup.goal),
     )
-    write_rungs(folder, {SEARCH: found.trials, RANDOM: rival.trials}, setup.goal)
+    write_rungs(folder, {SEARCH: found.trials, RANDOM: random_study.trials}, setup.goal)
     _write(folder, setup.goal, front, log, result)
     if best:
         run_folder.write_text(folder / "best" / "arch.json", best.arch.to_json() + "\n")
@@ -96,7 +96,7 @@ def _weights(
     setup: Setup,
     studies: Mapping[str, Sequence[Trial]],
     best: Candidate | None,
-    final: Mapping[str, Standing],
+    final: Mapping[str, FinalScore],
 ) -> str | None:
     """Copy the weights of what is handed over to its folder; return of which training they are.
 
@@ -104,8 +104,8 @@ def _weights(
     """
     if not best:
         return None
-    standing, epochs = final.get(best.arch_id), best.metrics.get("epochs")
-    played = folder / "finals" / standing.weights if standing else None
+    score, epochs = final.get(best.arch_id), best.metrics.get("epochs")
+    played = folder / "finals" / score.weights if score else None
     length = f", {epochs:.0f} epoch{'' if epochs == 1 else 's'}" if epochs else ""
     trainings = [
         ("its best training in the finals", played),
@@ -119,7 +119,7 @@ def _weights(
         if t.arch_id == best.arch_id and t.state == "done"
     ]
     facts, to = _images(setup), folder / "best"
-    return next((text for text, place in trainings if hand_over(place, to, facts)), None)
+    return next((text for text, place in trainings if copy_weights(place, to, facts)), None)
 
 
 def _images(setup: Setup) -> dict[str, str]:
@@ -131,9 +131,9 @@ def _images(setup: Setup) -> dict[str, str]:
 
 def _compared(
     setup: Setup,
-    found: Judged,
-    rival: Judged,
-    final: Mapping[str, Standing],
+    found: StudyPosterior,
+    random_study: StudyPosterior,
+    final: Mapping[str, FinalScore],
     best: BestArch | None,
 ) -> dict[str, Any]:
     """Return what is shown beside the network that is handed over, and its gains over each."""
@@ -141,14 +141,14 @@ def _compared(
     shown = _shown(leaders, _front(leaders, setup.goal), best, setup.goal)
     rows, counted = _references(setup, found, final)
     named = {each.arch.id: each.name for each in setup.references}
-    own = selection.winner(setup, SEARCH, selection.without(found, named), final)
-    random = selection.winner(setup, RANDOM, rival, final)
+    own = selection.best_of_study(setup, SEARCH, selection.without(found, named), final)
+    random = selection.best_of_study(setup, RANDOM, random_study, final)
     others = [*rows, *(row for row in (own, random) if row)]
     others = [row for row in others if best and row.arch_id != best.arch_id]
     if final:  # of the others the accuracy is that of a candidate's training
         others = [row for row in others if row.arch_id in final]
-    cost, trained = spent(rival.trials), training_flops(rival.trials)
-    entries = [selection.entry(setup, f"#{t.number}", t, found.beliefs) for t in shown]
+    cost, trained = spent(random_study.trials), training_flops(random_study.trials)
+    entries = [selection.candidate_from(setup, f"#{t.number}", t, found.posteriors) for t in shown]
     return {
         "leaders": tuple(Leader(**vars(e), reference=named.get(e.arch_id)) for e in entries),
         "search": own,
@@ -173,18 +173,18 @@ def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
     }
 
 
-def final_result(standing: Standing, objective: Objective) -> FinalResult:
+def final_result(score: FinalScore, objective: Objective) -> FinalResult:
     """Return what the finals and, before them, the search showed of one network."""
-    finalist = standing.finalist
-    before, now = finalist.metrics, selection.fresh(finalist.metrics, standing)
+    finalist = score.finalist
+    before, now = finalist.metrics, selection.final_metrics(finalist.metrics, score)
     return FinalResult(
         name=finalist.name,
         origin=finalist.origin,
         arch_id=finalist.arch.id,
-        accuracies=standing.accuracies,
-        accuracy=standing.mean,
-        accuracy_std=standing.error or None,
-        seed_deviation=standing.deviation or None,
+        accuracies=score.accuracies,
+        accuracy=score.mean,
+        accuracy_std=score.error or None,
+        seed_deviation=score.deviation or None,
         searched=before.get("accuracy"),
         searched_std=before.get("accuracy_std"),
         reward=reward(now, objective),
@@ -235,7 +235,7 @@ def _gain(best: Candidate, other: Candidate) -> Gain:
 
 
 def _references(
-    setup: Setup, found: Judged, final: Mapping[str, Standing]
+    setup: Setup, found: StudyPosterior, final: Mapping[str, FinalScore]
 ) -> tuple[list[Candidate], list[CountedReference]]:
     """Return the references that were trials or in the finals, and those that were counted only."""
     trials = {t.arch_id: t for t in found.trials if t.state in SCORED}
@@ -244,9 +244,11 @@ def _references(
     for each in setup.references:
         trial = trials.get(each.arch.id)
         if trial or each.arch.id in final:
-            known = trial or selection.untried(each.arch, each.cost)
-            told = selection.retold(known, final) if each.arch.id in final else known
-            rows.append(selection.entry(setup, each.name, told, found.beliefs, each.arch))
+            known = trial or selection.unevaluated_trial(each.arch, each.cost)
+            told = selection.with_final_accuracy(known, final) if each.arch.id in final else known
+            rows.append(
+                selection.candidate_from(setup, each.name, told, found.posteriors, each.arch)
+            )
             continue
         reason = "not trained" if each.fits else "above the target or a limit"
         reason = others.get(each.arch.id, reason)

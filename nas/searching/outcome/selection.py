@@ -1,9 +1,9 @@
-"""What a search hands over: what did best in the finals, wherever it came from.
+"""Selection of the result of a search: the best of the finals, whichever study proposed it.
 
-The best of many noisy observations is partly luck (the winner's curse). So a model is fitted to all
-trials of a study (nas/searching/gp/posterior.py), and the finalists are chosen by its mean. Where
-nothing is trained there are no finals, and the best by posterior mean is handed over. What was
-observed stays as it was, and both are told.
+The best of many noisy observations is biased upwards (the winner's curse). So the finalists are
+chosen by the posterior mean of the accuracy given all trials of a study
+(nas/searching/gp/posterior.py). Where nothing is trained there are no finals, and the best by
+posterior mean is the result. Observed metrics are kept, and both are reported.
 """
 
 from __future__ import annotations
@@ -28,68 +28,70 @@ from nas.searching.outcome.explanation import (
     explain,
     figures,
 )
-from nas.searching.outcome.finals import Finalist, Standing
+from nas.searching.outcome.finals import Finalist, FinalScore
 from nas.searching.result import BestArch, Candidate, Posterior
 from nas.searching.setup import Setup
 from nas.searching.studies.study import Log
 
 # by trial number: mean and standard deviation of the accuracy, in percent
-Beliefs = Mapping[int, tuple[float, float]]
+Posteriors = Mapping[int, tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The finished trials of a study, and what is believed of the accuracies."""
+class StudyPosterior:
+    """The finished trials of a study, and the posterior of their accuracies."""
 
     trials: list[Trial]
-    beliefs: Beliefs = dataclasses.field(default_factory=dict)
+    posteriors: Posteriors = dataclasses.field(default_factory=dict)
 
 
 class Studies(NamedTuple):
     """The studies of a run: the search, and random search (without trials where there is none)."""
 
-    found: Judged
-    rival: Judged
+    search: StudyPosterior
+    random_study: StudyPosterior
 
 
 def studies(setup: Setup, log: Log, baseline: Log | None, before: Studies | None = None) -> Studies:
-    """Return both studies of a run, judged.
+    """Return both studies of a run with their posteriors.
 
-    before: as they were judged earlier, which stands unless other drivers have added trials since.
+    before: those of earlier, which are kept unless other drivers have added trials since.
     """
-    found, rival = before or (None, None)
+    found, random_study = before or (None, None)
     return Studies(
-        judged(setup, log.trials(), found),
-        judged(setup, baseline.trials() if baseline else [], rival),
+        posterior_of_study(setup, log.trials(), found),
+        posterior_of_study(setup, baseline.trials() if baseline else [], random_study),
     )
 
 
-def judged(setup: Setup, trials: list[Trial], before: Judged | None = None) -> Judged:
-    """Return the trials with a model's beliefs; of two objectives the front stays observed."""
+def posterior_of_study(
+    setup: Setup, trials: list[Trial], before: StudyPosterior | None = None
+) -> StudyPosterior:
+    """Return trials with the posterior of their accuracy; with two objectives there is none."""
     if before and before.trials == trials:
         return before
     if setup.goal.pareto:
-        return Judged(trials)
-    return Judged(trials, posterior(setup.space, trials))
+        return StudyPosterior(trials)
+    return StudyPosterior(trials, posterior(setup.space, trials))
 
 
-def without(study: Judged, archs: Collection[str]) -> Judged:
+def without(study: StudyPosterior, archs: Collection[str]) -> StudyPosterior:
     """Return a study without the trials of some networks."""
-    return Judged([t for t in study.trials if t.arch_id not in archs], study.beliefs)
+    return StudyPosterior([t for t in study.trials if t.arch_id not in archs], study.posteriors)
 
 
-def ranked(trials: Sequence[Trial], goal: Goal, beliefs: Beliefs = {}) -> list[Trial]:  # noqa: B006
+def ranked(trials: Sequence[Trial], goal: Goal, posteriors: Posteriors = {}) -> list[Trial]:  # noqa: B006
     """Return the evaluated trials by reward, best first; ties by number.
 
-    With beliefs by the reward at the mean that is believed. The hard reward means a limit: what
-    keeps to its targets comes first.
+    With posteriors by the reward at the posterior mean. The hard reward means a limit: what keeps
+    to its targets comes first.
     """
     scored = [trial for trial in trials if trial.state in SCORED]
     return sorted(
         scored,
         key=lambda t: (
             not within(t.metrics, goal),
-            -goal.reward_of(_believed(t, beliefs)),
+            -goal.reward_of(_at_posterior_mean(t, posteriors)),
             t.number,
         ),
     )
@@ -100,48 +102,49 @@ def within(metrics: Metrics, goal: Goal) -> bool:
     return goal.objective.kind != "hard" or meets(metrics, goal.objective)
 
 
-def _believed(trial: Trial, beliefs: Beliefs) -> Trial:
-    """Return a trial with the accuracy that is believed of it; its reward is another one then."""
-    if trial.number not in beliefs:
+def _at_posterior_mean(trial: Trial, posteriors: Posteriors) -> Trial:
+    """Return a trial with the posterior mean as its accuracy, and its reward to be computed."""
+    if trial.number not in posteriors:
         return trial
-    metrics = {**trial.metrics, "accuracy": beliefs[trial.number][0]}
+    metrics = {**trial.metrics, "accuracy": posteriors[trial.number][0]}
     return dataclasses.replace(trial, metrics=metrics, values=())
 
 
-def leaders(study: Judged, goal: Goal) -> list[Trial]:
-    """Return the evaluated trials of a study, the one to hand over first."""
-    return ranked(study.trials, goal, study.beliefs)
+def leaders(study: StudyPosterior, goal: Goal) -> list[Trial]:
+    """Return the evaluated trials of a study by reward at the posterior mean, best first."""
+    return ranked(study.trials, goal, study.posteriors)
 
 
-def finalists(setup: Setup, found: Judged, baseline: Judged) -> list[Finalist]:
-    """Return the best few of the search and of its random baseline, and references; none twice.
+def finalists(setup: Setup, found: StudyPosterior, baseline: StudyPosterior) -> list[Finalist]:
+    """Return the finalists: the best few of the search and of its random baseline, and references.
 
-    Of the references that were trials the best plays, of those beside the space all that fit.
+    None twice. Of the references that were trials the best one, of those beside the space all that
+    fit.
     """
     top, named = setup.finalists, {each.arch.id: each.name for each in setup.references}
     first = leaders(found, setup.goal)
-    tried = _best_reference(setup, first, found.trials, named)
-    playing = [_finalist(setup, SEARCH, trial, named) for trial in first[:top]]
-    playing += [_finalist(setup, SEARCH, tried, named)] if tried else []
-    playing += [
+    reference = _best_reference(setup, first, found.trials, named)
+    entrants = [_finalist(setup, SEARCH, trial, named) for trial in first[:top]]
+    entrants += [_finalist(setup, SEARCH, reference, named)] if reference else []
+    entrants += [
         _finalist(setup, RANDOM, trial, named) for trial in leaders(baseline, setup.goal)[:top]
     ]
-    playing += [
+    entrants += [
         Finalist(each.name, each.arch, each.cost, REFERENCE) for each in setup.beside_the_space
     ]
-    once = {finalist.arch.id: finalist for finalist in reversed(playing)}
-    return [finalist for finalist in playing if once[finalist.arch.id] is finalist]
+    once = {finalist.arch.id: finalist for finalist in reversed(entrants)}
+    return [finalist for finalist in entrants if once[finalist.arch.id] is finalist]
 
 
-def fewer(playing: Sequence[Finalist], most: int) -> list[Finalist]:
+def limit_finalists(entrants: Sequence[Finalist], most: int) -> list[Finalist]:
     """Return at most that many finalists, in their order: the first of each origin come first."""
     seen: Counter[str] = Counter()
     turns = []
-    for index, finalist in enumerate(playing):
+    for index, finalist in enumerate(entrants):
         turns.append((seen[finalist.origin], index))
         seen[finalist.origin] += 1
     kept = sorted(index for _, index in sorted(turns)[:most])
-    return [playing[index] for index in kept]
+    return [entrants[index] for index in kept]
 
 
 def _best_reference(
@@ -167,24 +170,24 @@ def _origin(study: str, trial: Trial, named: Mapping[str, str]) -> tuple[str, st
     return f"{study} #{trial.number}", study
 
 
-def winner(
-    setup: Setup, name: str, study: Judged, final: Mapping[str, Standing]
+def best_of_study(
+    setup: Setup, name: str, study: StudyPosterior, final: Mapping[str, FinalScore]
 ) -> Candidate | None:
     """Return the best of one study: by the finals among those that were in them."""
     first = leaders(study, setup.goal)
-    played = [retold(trial, final) for trial in first if trial.arch_id in final]
-    best = ranked(played, setup.goal) or first
-    return entry(setup, name, best[0], study.beliefs) if best else None
+    in_finals = [with_final_accuracy(trial, final) for trial in first if trial.arch_id in final]
+    best = ranked(in_finals, setup.goal) or first
+    return candidate_from(setup, name, best[0], study.posteriors) if best else None
 
 
-def handed_over(
-    setup: Setup, found: Judged, baseline: Judged, final: Mapping[str, Standing]
+def select_best(
+    setup: Setup, found: StudyPosterior, baseline: StudyPosterior, final: Mapping[str, FinalScore]
 ) -> tuple[BestArch, str] | None:
-    """Return the network that is handed over, wherever it came from, and why.
+    """Return the result of a search, whichever study proposed it, and the explanation.
 
-    It is what did best in the finals, the cheapest of those that are level; without finals the best
-    by posterior mean of the search with its references and of random search. None: nothing was
-    evaluated.
+    It is the best of the finals, the cheapest of those within one standard error; without finals
+    the best by posterior mean of the search with its references and of random search. None: nothing
+    was evaluated.
     """
     entries = _in_finals(setup, found, baseline, final) or _by_posterior(setup, found, baseline)
     if not entries:
@@ -203,31 +206,33 @@ def handed_over(
 
 
 def _in_finals(
-    setup: Setup, found: Judged, baseline: Judged, final: Mapping[str, Standing]
+    setup: Setup, found: StudyPosterior, baseline: StudyPosterior, final: Mapping[str, FinalScore]
 ) -> list[BestArch]:
     """Return each finalist with the accuracy that the finals found."""
     trials = {
-        trial.arch_id: (trial, study.beliefs)
+        trial.arch_id: (trial, study.posteriors)
         for study in (baseline, found)  # what both proposed is the search's
         for trial in study.trials
         if trial.state in SCORED
     }
     entries = []
-    for arch_id, standing in final.items():
-        finalist = standing.finalist
+    for arch_id, score in final.items():
+        finalist = score.finalist
         if arch_id in trials:
-            trial, beliefs = trials[arch_id]
+            trial, posteriors = trials[arch_id]
         else:
-            trial, beliefs = untried(finalist.arch, finalist.metrics), {}
-        row = entry(setup, finalist.name, retold(trial, final), beliefs, finalist.arch)
+            trial, posteriors = unevaluated_trial(finalist.arch, finalist.metrics), {}
+        row = candidate_from(
+            setup, finalist.name, with_final_accuracy(trial, final), posteriors, finalist.arch
+        )
         entries.append(BestArch(**vars(row), origin=finalist.origin, label=finalist.name))
     return entries
 
 
-def _by_posterior(setup: Setup, found: Judged, baseline: Judged) -> list[BestArch]:
+def _by_posterior(setup: Setup, found: StudyPosterior, baseline: StudyPosterior) -> list[BestArch]:
     """Return the best of the search, of its references and of random search.
 
-    Of two objectives those of the search alone: what is handed over lies on its front.
+    With two objectives those of the search alone: the result lies on its front.
     """
     named = {each.arch.id: each.name for each in setup.references}
     studies = [(SEARCH, found)] if setup.goal.pareto else [(SEARCH, found), (RANDOM, baseline)]
@@ -236,26 +241,26 @@ def _by_posterior(setup: Setup, found: Judged, baseline: Judged) -> list[BestArc
         for trial in leaders(study, setup.goal):
             label, origin = _origin(name, trial, named)
             if origin not in entries:
-                row = entry(setup, label, trial, study.beliefs)
+                row = candidate_from(setup, label, trial, study.posteriors)
                 entries[origin] = BestArch(**vars(row), origin=origin, label=label)
     return list(entries.values())
 
 
 def _contender(setup: Setup, row: BestArch, final: bool) -> Contender:
-    """Return a network as what may be handed over."""
+    """Return a network as a contender for the result."""
     goal, metrics = setup.goal, row.metrics
     known = None if final else row.posterior
     accuracy = known.accuracy if known else metrics["accuracy"]
     error = known.accuracy_std if known else metrics.get("accuracy_std") or 0.0
-    worth = known.reward if known else row.reward
-    scale = 1.0 if goal.objective.kind == "absolute" or not accuracy else worth / accuracy
+    reward = known.reward if known else row.reward
+    scale = 1.0 if goal.objective.kind == "absolute" or not accuracy else reward / accuracy
     spread = f" ±{error:.2f}" if error else ""
     in_finals = f"{accuracy:.2f}{spread} %, {amount(goal.cost, metrics[goal.cost])}"
     return Contender(
         label=row.label,
         origin=row.origin,
         arch_id=row.arch_id,
-        reward=worth,
+        reward=reward,
         error=error * scale,
         cost=metrics[goal.cost],
         within=within(metrics, goal),
@@ -263,40 +268,40 @@ def _contender(setup: Setup, row: BestArch, final: bool) -> Contender:
     )
 
 
-def untried(arch: Arch, cost: Metrics) -> Trial:
-    """Return a trial for a network that was none: a reference beside the space."""
+def unevaluated_trial(arch: Arch, cost: Metrics) -> Trial:
+    """Return a trial in place of one for a reference beside the space, which was none."""
     return Trial(-1, "done", {}, arch.id, cost)
 
 
-def observed_best(setup: Setup, study: Judged, best: Candidate | None) -> Candidate | None:
-    """Return the trial that looked best, where another one is handed over; else None."""
+def observed_best(setup: Setup, study: StudyPosterior, best: Candidate | None) -> Candidate | None:
+    """Return the trial of the best observed reward, where another one is the result; else None."""
     first = ranked(study.trials, setup.goal)[:1]
-    if not study.beliefs or not best or not first or first[0].number == best.number:
+    if not study.posteriors or not best or not first or first[0].number == best.number:
         return None
-    return entry(setup, f"#{first[0].number}", first[0], study.beliefs)
+    return candidate_from(setup, f"#{first[0].number}", first[0], study.posteriors)
 
 
-def retold(trial: Trial, final: Mapping[str, Standing]) -> Trial:
+def with_final_accuracy(trial: Trial, final: Mapping[str, FinalScore]) -> Trial:
     """Return a trial with the accuracy that the finals found."""
-    metrics = fresh(trial.metrics, final[trial.arch_id])
+    metrics = final_metrics(trial.metrics, final[trial.arch_id])
     return dataclasses.replace(trial, metrics=metrics, values=())  # their reward is another one
 
 
-def fresh(metrics: Metrics, standing: Standing) -> Metrics:
+def final_metrics(metrics: Metrics, score: FinalScore) -> Metrics:
     """Return metrics with the accuracy that the finals found."""
     # with one seed each the spread is unknown: the evaluator's own stands
-    known = {"accuracy_std": standing.error} if standing.deviation else {}
-    return {**metrics, "accuracy": standing.mean, **known}
+    known = {"accuracy_std": score.error} if score.deviation else {}
+    return {**metrics, "accuracy": score.mean, **known}
 
 
-def entry(
+def candidate_from(
     setup: Setup,
     name: str,
     trial: Trial,
-    beliefs: Beliefs = {},  # noqa: B006
+    posteriors: Posteriors = {},  # noqa: B006
     arch: Arch | None = None,
 ) -> Candidate:
-    """Return a trial as the result tells it: metrics as observed, its posterior if there is one.
+    """Return a trial as a candidate of the result: metrics as observed, posterior if there is one.
 
     `arch`: its network, where that is no point of the space.
     """
@@ -307,16 +312,16 @@ def entry(
         state=trial.state,
         reward=setup.goal.reward_of(trial),
         metrics=trial.metrics,
-        posterior=_posterior(trial, setup.goal, beliefs),
+        posterior=_posterior(trial, setup.goal, posteriors),
         choices=trial.choices,
         arch=arch,
         arch_id=arch.id,
     )
 
 
-def _posterior(trial: Trial, goal: Goal, beliefs: Beliefs) -> Posterior | None:
-    if trial.number not in beliefs:
+def _posterior(trial: Trial, goal: Goal, posteriors: Posteriors) -> Posterior | None:
+    if trial.number not in posteriors:
         return None
-    mean, deviation = beliefs[trial.number]
-    worth = goal.reward_of(_believed(trial, beliefs))
-    return Posterior(accuracy=mean, accuracy_std=deviation, reward=worth)
+    mean, deviation = posteriors[trial.number]
+    reward = goal.reward_of(_at_posterior_mean(trial, posteriors))
+    return Posterior(accuracy=mean, accuracy_std=deviation, reward=reward)

@@ -73,5 +73,5 @@ class TrialTable:
         value = self._goal.reward_of(trial) if trial.values else ""
         named = [cells.get(column, "") for column in self._columns]
         seconds = f"{trial.seconds:.3g}"
-        last = [getattr(trial, name) for name in LAST]
+        last = [trial.reason, trial.node, trial.retries]
         return [trial.number, trial.state, value, seconds, *named, trial.arch_id, *last]

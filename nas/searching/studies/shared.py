@@ -41,8 +41,8 @@ from nas.searching.studies.study import (
     RANDOM,
     SEARCH,
     Direction,
-    Heir,
     StudyLog,
+    Takeover,
     task_seconds,
     trial_of,
 )
@@ -200,7 +200,7 @@ class SharedLog:
     def tell(self, trial: Trial) -> bool:
         """Record what came of a proposal; False if another driver has taken it over."""
         self._heartbeat.end(self._log.trial_id(trial.number))
-        placed = dataclasses.replace(trial, place=trial.place or host())
+        placed = dataclasses.replace(trial, node=trial.node or host())
         try:
             done = self._log.tell(placed)
         except UpdateFinishedTrialError:
@@ -251,22 +251,22 @@ class SharedLog:
         news = [t for t in every if t.state.is_finished() and t.number not in self._told]
         self._told |= {frozen.number for frozen in news}
         running = (t for t in every if t.state is TrialState.RUNNING)
-        rivals = {t.number: t for t in running if _driver(t) != self._driver}
-        for number in rivals.keys() - self._met:
+        others = {t.number: t for t in running if _driver(t) != self._driver}
+        for number in others.keys() - self._met:
             # its driver may have died before the first heartbeat, without which it is never stale
             self._storage.record_heartbeat(self._log.trial_id(number))
             self._met.add(number)
-        whole = {n: dict(t.params) for n, t in rivals.items() if len(t.params) == self._choices}
-        return [trial_of(t) for t in news], {number: whole.get(number, {}) for number in rivals}
+        whole = {n: dict(t.params) for n, t in others.items() if len(t.params) == self._choices}
+        return [trial_of(t) for t in news], {number: whole.get(number, {}) for number in others}
 
-    def origin(self, number: int) -> Heir | None:
+    def origin(self, number: int) -> Takeover | None:
         """Return what a proposal from the queue goes on with, if it was a dead driver's."""
         frozen = self.study.get_trials(deepcopy=False)[number]
         if TAKES not in frozen.system_attrs:
             return None
         before, driver = frozen.system_attrs[TAKES]
         folder = self.study.user_attrs.get(PREFIX + driver, {}).get("folder", "")
-        return Heir(trial_of(frozen), before, _visible(folder, driver))
+        return Takeover(trial_of(frozen), before, _visible(folder, driver))
 
     def importances(self) -> dict[str, float]:
         """Return how much each choice matters to the first objective, most first, summing to 1."""

@@ -43,8 +43,8 @@ FIRST_GENERATION = {"NSGAIISampler:generation": 0}
 
 
 @dataclass(frozen=True)
-class Heir:
-    """A trial that goes on with one whose driver died: `of` that number, in that run folder."""
+class Takeover:
+    """A trial that continues that of a dead driver: `of` that number, in that run folder."""
 
     trial: Trial
     of: int
@@ -81,7 +81,7 @@ class Log(Protocol):
         Both are of one moment. The choices are empty while a proposal is being made.
         """
 
-    def origin(self, number: int) -> Heir | None:
+    def origin(self, number: int) -> Takeover | None:
         """Return what a proposal from the queue goes on with, if it was a dead driver's."""
 
     def importances(self) -> dict[str, float]:
@@ -94,7 +94,7 @@ class Log(Protocol):
 def task_seconds(trials: Sequence[Trial]) -> list[float]:
     """Return what each task of the evaluated trials has taken, but for virtual seconds."""
     found = (trial for trial in trials if trial.state == "done" and trial.seconds)
-    real = (trial for trial in found if not trial.place.startswith(VIRTUAL))
+    real = (trial for trial in found if not trial.node.startswith(VIRTUAL))
     return [trial.seconds / (len(trial.rungs) + 1) for trial in real]
 
 
@@ -292,7 +292,7 @@ class StudyLog:
         """Return nothing."""
         return [], {}
 
-    def origin(self, number: int) -> Heir | None:
+    def origin(self, number: int) -> Takeover | None:
         """Return None."""
         return None
 
@@ -323,7 +323,8 @@ def importances(study: optuna.Study) -> dict[str, float]:
 
 def attributes_of(trial: Trial) -> dict[str, Any]:
     """Return what is kept of a trial beside its choices, values and rungs."""
-    record = {name: getattr(trial, name) for name in RECORD if name != "rungs"}
+    fields = {name: name for name in RECORD if name != "rungs"} | {"place": "node"}
+    record = {name: getattr(trial, field) for name, field in fields.items()}
     return {k: v for k, v in record.items() if v not in ("", 0)} | trial.metrics
 
 
@@ -345,6 +346,6 @@ def trial_of(frozen: FrozenTrial) -> Trial:
         reason=attributes.get("reason", UNTOLD if state == "dropped" else ""),
         seconds=attributes.get("seconds", 0.0),
         rungs=tuple(Rung(**rung) for rung in attributes.get("rungs", ())),
-        place=attributes.get("place", ""),
+        node=attributes.get("place", ""),
         retries=attributes.get("retries", 0),
     )
