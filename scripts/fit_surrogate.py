@@ -1,4 +1,4 @@
-"""Fit nas/evaluators/surrogate.npz to the tables of Accel-NASBench and print how good it is.
+"""Fit nas/evaluation/evaluators/surrogate.npz to the tables of Accel-NASBench and print how good it is.
 
     python scripts/fit_surrogate.py --data PATH_TO/accel_nasbench
 
