@@ -230,8 +230,10 @@ def test_a_training_resumes_to_the_same_or_names_the_file(
 def test_the_result_of_a_finished_training_is_checked(home: Path) -> None:
     folder = home / "runs/train/x"
     run_folder.write_args(folder, {"arch": "resnet18"})
-    run_folder.write_json(folder / "result.json", {"val": {"top1": 71.5}, "test": {}})
-    assert go_on(folder, {})["val"] == {"top1": 71.5}
+    test = HeldOutScore(top1=70.0, n=9, standard_error=1.0)
+    made = TrainResult(run=folder, epochs=1, val=ValScore(top1=71.5, n=9), test=test)
+    run_folder.write_json(folder / "result.json", made.to_dict())
+    assert go_on(folder, {}) == made
     text = (folder / "result.json").read_text()
     (folder / "result.json").write_text(text.replace("71.5", "77.5"))
     with pytest.raises(RunError, match=r"result.json is damaged: .* delete it and --resume"):
