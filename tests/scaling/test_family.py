@@ -2,9 +2,7 @@
 
 import json
 import os
-import random
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -32,11 +30,6 @@ from nas.scaling.scale import go_on, scale
 from nas.scaling.settings import ScaleSettings
 from nas.training.recipe import load_recipe
 from nas.training.settings import TrainSettings
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-
-from targets import family as chaos_family
-from targets.project import Project
 
 LOST = """
 from nas.core.errors import OptionError
@@ -302,18 +295,3 @@ def test_the_augmentation_grows_with_the_member() -> None:
     found = [recipe_options(phi, drawn).get("magnitude") for phi in (0.0, 5.0, 6.0, 7.0, 9.0)]
     assert found == [9, 17, 22, 28, 30]
     assert recipe_options(7, load_recipe("efficientnet", {})) == {}
-
-
-@pytest.mark.slow
-def test_a_kill_of_the_driver_changes_nothing(
-    trained: tuple[Path, dict[str, Any]], tmp_path: Path
-) -> None:
-    home, result = trained
-    flags = f"{home / 'tiny.json'} --phi 0.5 --train --data digits --recipe proxy --epochs 2"
-    words = f"scale {flags} --device fake --accelerator cpu".split()
-    calm, killed = (Project.made(tmp_path / name, words) for name in ("calm", "killed"))
-    shutil.copytree(home / result["run"] / "b0.5", calm.run / "b0.5")
-    rng = random.Random(0)  # with an epoch on file
-    done, faults = chaos_family.kill(killed, 1, rng, ["driver"])
-    assert not faults and done["driver"] == 1, killed.log
-    assert chaos_family.compare(calm, killed) == []
