@@ -21,6 +21,7 @@ from nas.searching.studies.journal import read_only
 from nas.searching.studies.study import read_journal
 from nas.training.checkpoint import load_weights
 from nas.training.mending import BEST
+from nas.training.result import HeldOutScore, TrainResult, ValScore
 from nas.training.train import go_on, train
 
 TEXT = {".json", ".yaml", ".csv", ".log"}
