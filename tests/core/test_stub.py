@@ -48,7 +48,7 @@ def test_a_verb_shows_each_setting_with_its_default_and_help(name: str) -> None:
         assert f"{key}: {' '.join(str(field.description).split())}" in told
 
 
-@pytest.mark.parametrize("model", set(MODELS.values()), ids=lambda model: model.VERB)
+@pytest.mark.parametrize("model", dict.fromkeys(MODELS.values()), ids=lambda model: model.VERB)
 def test_a_setting_reads_what_it_is_by_default_and_keeps_what_it_has_read(
     model: type[Settings],
 ) -> None:
