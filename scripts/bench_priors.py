@@ -230,7 +230,9 @@ def naswot(given: argparse.Namespace) -> None:
 def scores_of_points(points: int) -> dict[str, list[float]]:
     """Return what some random points score, by NASWOT and by their channels alone."""
     space: Space = registry.export("spaces", "mbconv", "SPACE")
-    archs = [decode(space, point) for point in zero_cost.drawn(space, no_violation, 0, points)]
+    archs = [
+        decode(space, point) for point in zero_cost.sample_points(space, no_violation, 0, points)
+    ]
     start = time.perf_counter()
     values = [score(arch) for arch in archs]
     print(f"{points} networks scored in {time.perf_counter() - start:.0f} s")
@@ -242,7 +244,9 @@ def prior_of(job: Job, space: Space) -> Prior:
     if job.prior == "none":
         return no_prior
     values = job.scores[job.prior]
-    return prior_of_scores(space, zero_cost.drawn(space, no_violation, 0, len(values)), values)[0]
+    return prior_of_scores(
+        space, zero_cost.sample_points(space, no_violation, 0, len(values)), values
+    )[0]
 
 
 def searched(job: Job) -> list[float]:
@@ -252,8 +256,8 @@ def searched(job: Job) -> list[float]:
     goal = Goal(make_objective(job.reward, None, (Bound("flops", TARGET),), ()))
     fixed: dict[str, Any] = {"seed": job.seed, "goal": goal, "prior": prior_of(job, space)}
     sampler = registry.make("controllers", "predictor", space, options={}, **fixed)
-    work = EvaluatorSpec("surrogate", {"noise": job.noise, "seed": job.seed})
-    executor = registry.make("executors", "local", work, options={})
+    spec = EvaluatorSpec("surrogate", {"noise": job.noise, "seed": job.seed})
+    executor = registry.make("executors", "local", spec, options={})
     found: list[Trial] = []
     limits: dict[str, int] = {"seed": job.seed, "trials": job.trials}
     plain_search.run(space, goal, sampler, executor, **limits, watch=found.append)
@@ -280,7 +284,7 @@ def pool(given: argparse.Namespace) -> None:
     space: Space = registry.export("spaces", name, "SPACE")
     trials = read_journal(given.run / "journal.log").studies[SEARCH]
     trained = [trial for trial in trials if trial.state == "done"]
-    told = surrogate_prior(SimpleNamespace(space=space, work=SimpleNamespace(evaluator="")))[0]
+    told = surrogate_prior(SimpleNamespace(space=space, spec=SimpleNamespace(evaluator="")))[0]
     accuracies = [trial.metrics["accuracy"] for trial in trained]
     tau = kendall(told([trial.choices for trial in trained]), accuracies)
     print(f"{len(trained)} trainings, accuracy {min(accuracies):.1f} to {max(accuracies):.1f} %")

@@ -93,7 +93,7 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     return given
 
 
-def verified(member: compound.Member, given: argparse.Namespace) -> Row:
+def verified(member: compound.ScaledArch, given: argparse.Namespace) -> Row:
     """Return what a member costs, its estimate, and what was measured; show it."""
     found, batch = cost.count(member.arch), given.batch
     while True:

@@ -29,7 +29,7 @@ Features = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class File:
+class TableFile:
     """An opened parquet file: its path, pyarrow's schema, pyarrow's parquet metadata."""
 
     path: Path
@@ -64,7 +64,9 @@ class Chosen:
         return text + "".join(m for m, names in zip(more, others.values(), strict=True) if names)
 
 
-def choose(files: Sequence[File], hub: Features, image: str | None, label: str | None) -> Chosen:
+def choose(
+    files: Sequence[TableFile], hub: Features, image: str | None, label: str | None
+) -> Chosen:
     """Return the columns to read: those that are named, else those that the files tell of.
 
     Raises:
@@ -85,7 +87,7 @@ def choose(files: Sequence[File], hub: Features, image: str | None, label: str |
     )
 
 
-def _named(file: File, name: str | None, kind: str) -> str | None:
+def _named(file: TableFile, name: str | None, kind: str) -> str | None:
     """Return the column that was asked for, if any.
 
     Raises:
@@ -100,7 +102,7 @@ def _named(file: File, name: str | None, kind: str) -> str | None:
     )
 
 
-def _image_candidates(file: File, declared: Features) -> list[str]:
+def _image_candidates(file: TableFile, declared: Features) -> list[str]:
     held = [name for name in file.schema.names if _may_hold(file, name)]
     said = [name for name in held if _type(declared.get(name)) == "Image"]
     if said:
@@ -109,7 +111,7 @@ def _image_candidates(file: File, declared: Features) -> list[str]:
     return binary or [name for name in held if name.lower() in (*_IMAGES, *_PATHS)]
 
 
-def _one_image(file: File, names: list[str]) -> str:
+def _one_image(file: TableFile, names: list[str]) -> str:
     usual = [n for word in (*_IMAGES, *_PATHS) for n in names if n.lower() == word]
     if usual or len(names) == 1:
         return (usual or names)[0]
@@ -126,14 +128,14 @@ def _one_image(file: File, names: list[str]) -> str:
     )
 
 
-def _label_candidates(file: File, declared: Features) -> list[str]:
+def _label_candidates(file: TableFile, declared: Features) -> list[str]:
     said = [name for name, feature in declared.items() if _type(feature) == "ClassLabel"]
     usual = [n for word in _LABELS for n in file.schema.names if n.lower() == word]
     first = [name for name in usual if name in said or not said]
     return list(dict.fromkeys([*first, *said, *usual]))
 
 
-def _one_label(file: File, names: list[str]) -> str:
+def _one_label(file: TableFile, names: list[str]) -> str:
     usual = [name for name in names if name.lower() in _LABELS]
     if (usual and usual[0] == names[0]) or len(names) == 1:
         return names[0]
@@ -151,7 +153,7 @@ def _type(feature: Any) -> str:
     return str(feature.get("_type", "")) if isinstance(feature, Mapping) else ""
 
 
-def _may_hold(file: File, name: str) -> bool:
+def _may_hold(file: TableFile, name: str) -> bool:
     """Tell whether a column can hold images: bytes, paths of files, or nested lists of numbers."""
     kind = file.schema.field(name).type
     return holds_bytes(kind) or is_text(kind) or (is_list(kind) and is_list(kind.value_type))
@@ -189,7 +191,7 @@ def is_list(kind: Any) -> bool:
     return any(t(kind) for t in (types.is_list, types.is_large_list, types.is_fixed_size_list))
 
 
-def _decodes(file: File, name: str) -> bool:
+def _decodes(file: TableFile, name: str) -> bool:
     """Tell whether one of the first values of a column is an image."""
     from pyarrow import ArrowException
     from pyarrow import parquet as pq

@@ -47,7 +47,7 @@ _UNTOLD: dict[str, Any] = {
 }
 
 
-def make_evaluator(work: EvaluatorSpec) -> TrainingEvaluator:
+def make_evaluator(spec: EvaluatorSpec) -> TrainingEvaluator:
     """Return the evaluator of a EvaluatorSpec, with measured latency where a device is named.
 
     `rungs` of an evaluator that does not train are ().
@@ -55,13 +55,13 @@ def make_evaluator(work: EvaluatorSpec) -> TrainingEvaluator:
     Raises:
         OptionError: an unknown part or option.
     """
-    made = registry.make("evaluators", work.evaluator, options=work.options)
+    made = registry.make("evaluators", spec.evaluator, options=spec.options)
     evaluator = cast(TrainingEvaluator, Complete(made))
-    if work.device is None:
+    if spec.device is None:
         return evaluator
     from nas.hardware.latency import Cached, cache_file
 
-    device = registry.make("devices", work.device, options=work.device_options)
+    device = registry.make("devices", spec.device, options=spec.device_options)
     return cast(TrainingEvaluator, Measured(evaluator, Cached(device, cache_file())))
 
 

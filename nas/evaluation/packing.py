@@ -17,7 +17,7 @@ MOST = 16
 
 
 def trainings_at_once(
-    asked: str, work: EvaluatorSpec, arch: Arch, say: Callable[[str], None]
+    asked: str, spec: EvaluatorSpec, arch: Arch, say: Callable[[str], None]
 ) -> int:
     """Return the number of worker processes for a `--trials-per-device` of N or auto.
 
@@ -35,11 +35,11 @@ def trainings_at_once(
     if asked != "auto":
         return int(asked) * devices
     most = MOST if _gpus() else processors()
-    best, speed = 1, _speed(work, arch, devices)
+    best, speed = 1, _speed(spec, arch, devices)
     say(f"1 training a device: {_shown(speed)}")
     while 2 * best <= most:
         try:
-            faster = _speed(work, arch, 2 * best * devices)
+            faster = _speed(spec, arch, 2 * best * devices)
         except NasError as error:
             say(f"{2 * best} trainings a device: {error}")
             break
@@ -60,9 +60,9 @@ def check_asked(asked: str) -> None:
         raise OptionError(f"--trials-per-device takes a number from 1 or auto, not {asked!r}")
 
 
-def _speed(work: EvaluatorSpec, arch: Arch, workers: int) -> float:
+def _speed(spec: EvaluatorSpec, arch: Arch, workers: int) -> float:
     """Return the multiply-adds a second of `workers` trainings at once, after one to warm up."""
-    executor = registry.make("executors", "local", work, options={}, workers=workers)
+    executor = registry.make("executors", "local", spec, options={}, workers=workers)
     with tempfile.TemporaryDirectory() as folder:
         try:
             _round(executor, arch, Path(folder), 0)

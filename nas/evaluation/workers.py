@@ -55,13 +55,13 @@ class Processes:
 
     def __init__(
         self,
-        work: EvaluatorSpec,
+        spec: EvaluatorSpec,
         shares: list[dict[str, str]],
         gpus: Sequence[str] = (),
         retries: Retries | None = None,
     ) -> None:
         self.slots = len(shares)
-        self._work, self._shares, self._gpus = work, shares, gpus
+        self._spec, self._shares, self._gpus = spec, shares, gpus
         self._queue: deque[Task] = deque()
         self._retries = retries or Retries()
         self._given_up: list[Outcome] = []  # tasks that were tried often enough before
@@ -153,7 +153,7 @@ class Processes:
         if before := self._workers[slot]:
             kill(before)
         share = {**self._shares[slot], **({VISIBLE: ",".join(gpus)} if gpus else {})}
-        self._workers[slot] = worker = start_worker(self._work, share)
+        self._workers[slot] = worker = start_worker(self._spec, share)
         worker.gpus = gpus
         return worker
 
@@ -191,12 +191,12 @@ def _ids(share: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(gpu for gpu in share.get(VISIBLE, "").split(",") if gpu)
 
 
-def start_worker(work: EvaluatorSpec, share: Mapping[str, str]) -> Worker:
+def start_worker(spec: EvaluatorSpec, share: Mapping[str, str]) -> Worker:
     """Return a new worker whose environment has `share` beyond this process's."""
     # spawn: a forked child would share the parent's torch threads and locks
     context = multiprocessing.get_context("spawn")
     mine, its = context.Pipe()
-    data = json.dumps(dataclasses.asdict(work))
+    data = json.dumps(dataclasses.asdict(spec))
     process = context.Process(target=_serve, args=(its, data, dict(share)), daemon=False)
     with _nameless_program():
         process.start()

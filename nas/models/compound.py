@@ -77,7 +77,7 @@ class Answer(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Member:
+class ScaledArch:
     """One arch of a family, with the multipliers asked for and those that rounding left.
 
     Of `rounded`, depth is blocks / the base's blocks, width the mean over the stages of channels /
@@ -149,7 +149,7 @@ def family(
     beta: float = 1.1,
     gamma: float = 1.15,
     fixed_ends: bool = False,
-) -> list[Member]:
+) -> list[ScaledArch]:
     """Return one member per phi, scaled from `arch` by a rule of RULES; phi 0 is `arch` itself.
 
     A negative or fractional phi is allowed except by the rule `released`. The coefficients matter
@@ -278,11 +278,11 @@ RULES: dict[str, Rule] = {
 AIMED = ("width", "depth", "resolution", "fast")
 
 
-def _member(rule: str, request: Request) -> Member:
+def _member(rule: str, request: Request) -> ScaledArch:
     answer = RULES[rule](request)
     name = f"b{request.phi:g}"
     arch = replace(_apply(request, answer), name=f"{request.arch.name}_{name}")
-    return Member(name, request.phi, answer.asked, _rounded(request.arch, arch), arch)
+    return ScaledArch(name, request.phi, answer.asked, _rounded(request.arch, arch), arch)
 
 
 def _rounded(base: Arch, arch: Arch) -> Multipliers:

@@ -33,7 +33,7 @@ from nas.reporting.explained import (
     ExplainResult,
     Explanation,
 )
-from nas.reporting.html.markup import Table, render
+from nas.reporting.html.markup import MarkupTable, render
 from nas.reporting.pictures import Cell, heat_maps, need
 from nas.training import trained
 from nas.training.predict import image_files, read_image, views_of
@@ -351,7 +351,7 @@ def _page(picture: bytes, result: ExplainResult) -> str:
         else [printable(str(row.path)), "", row.error, *[""] * (len(head) - 3)]
         for row in result.images
     ]
-    table = Table(head, rows, left=range(len(head)))
+    table = MarkupTable(head, rows, left=range(len(head)))
     context = {"source": source, "note": NOTE, "models": table, "footer": None}
     return render("explain.html", title="Where the models look", **context)
 

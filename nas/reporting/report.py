@@ -131,7 +131,7 @@ def write(folder: Path, say: Callable[[str], None] = lambda text: None) -> Path:
     return folder / REPORT
 
 
-def _draw(found: train.Found, result: TrainResult, say: Callable[[str], None]) -> None:
+def _draw(found: train.TrainingFiles, result: TrainResult, say: Callable[[str], None]) -> None:
     """Draw the curves and the confusion matrix of a finished training, as PNG files."""
     counts = _json(found.folder / train.COUNTS)
     try:

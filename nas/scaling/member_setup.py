@@ -19,7 +19,7 @@ from nas.interfaces import EvaluatorSpec
 from nas.models.cost import count
 from nas.scaling.result import Member
 from nas.scaling.settings import ScaleSettings
-from nas.scaling.setup import Setup
+from nas.scaling.setup import ScaleSetup
 from nas.training import auto
 from nas.training.auto import NAME
 from nas.training.recipe import Recipe, load_recipe
@@ -29,7 +29,7 @@ from nas.training.setup import check_policy
 EVALUATOR, RECIPE, ARCH = "member", NAME, "arch.json"
 
 
-def with_data(setup: Setup) -> Setup:
+def with_data(setup: ScaleSetup) -> ScaleSetup:
     """Return a setup with its images; check how members are to be trained on them.
 
     Raises:
@@ -49,7 +49,7 @@ def with_data(setup: Setup) -> Setup:
     return dataclasses.replace(setup, dataset=plan.dataset)
 
 
-def fitted_to_data(setup: Setup) -> Setup:
+def fitted_to_data(setup: ScaleSetup) -> ScaleSetup:
     """Return a setup whose base has a class for each of its images'."""
     classes = len(setup.dataset.classes) if setup.dataset else setup.arch.head.classes
     head = dataclasses.replace(setup.arch.head, classes=classes)
@@ -114,7 +114,7 @@ def _gpus_here() -> int:
     return sum(each["device"].startswith("cuda") for each in accelerators()[0])
 
 
-def _check_batch(plan: Plan) -> None:
+def _check_batch(plan: MemberPlan) -> None:
     """Check that a step's images can be shared among the GPUs of every member.
 
     Raises:
@@ -179,10 +179,10 @@ def advice(member: Member, images: int, memory: float, parts: int = 1) -> str:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemberPlan:
     """What is to be trained: rows of members, on which data, where."""
 
-    setup: Setup
+    setup: ScaleSetup
     folder: Path
     rows: Sequence[Member]
     dataset: Dataset
@@ -231,17 +231,17 @@ class Plan:
         return math.ceil(self.batch / parts)
 
 
-def plan_of(setup: Setup, folder: Path, rows: Sequence[Member]) -> Plan:
+def plan_of(setup: ScaleSetup, folder: Path, rows: Sequence[Member]) -> MemberPlan:
     """Return the plan of a setup, whose data is opened if it is not.
 
     Raises:
         OptionError, MissingError: the data cannot be read.
     """
     dataset = setup.dataset or make_splits(open_asked(setup.settings))
-    return Plan(setup, folder, rows, dataset)
+    return MemberPlan(setup, folder, rows, dataset)
 
 
-def work_of(plan: Plan) -> EvaluatorSpec:
+def spec_of(plan: MemberPlan) -> EvaluatorSpec:
     chosen = plan.setup.settings
     options = {
         "data": chosen.data or "",
@@ -254,7 +254,7 @@ def work_of(plan: Plan) -> EvaluatorSpec:
     return EvaluatorSpec(EVALUATOR, options)
 
 
-def begin(plan: Plan, row: Member) -> None:
+def begin(plan: MemberPlan, row: Member) -> None:
     """Make a member's folder one of `nas train`, which only has to be gone on with."""
     folder, chosen = (plan.folder / row.name).resolve(), plan.setup.settings
     arguments = TrainSettings.model_validate(
@@ -281,7 +281,7 @@ def begin(plan: Plan, row: Member) -> None:
     run_folder.write_text(folder / ARCH, row.arch.to_json() + "\n")
 
 
-def opening(plan: Plan, due: Sequence[Member]) -> str:
+def opening(plan: MemberPlan, due: Sequence[Member]) -> str:
     names = ", ".join(row.name for row in due)
     return (
         f"training {names} on {plan.dataset.name}, {plan.epochs} epochs, recipe "
@@ -289,7 +289,7 @@ def opening(plan: Plan, due: Sequence[Member]) -> str:
     )
 
 
-def warnings(plan: Plan, due: Sequence[Member]) -> list[str]:
+def warnings(plan: MemberPlan, due: Sequence[Member]) -> list[str]:
     """Return a line for each member that will hardly fit into this machine's memory."""
     from nas.hardware.facts import training_memory
 

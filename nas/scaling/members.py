@@ -18,17 +18,17 @@ from nas.models.arch import Arch
 from nas.scaling.family_card import placed
 from nas.scaling.member_setup import (
     ARCH,
-    Plan,
+    MemberPlan,
     begin,
     memory_needed,
     opening,
     plan_of,
+    spec_of,
     warnings,
-    work_of,
 )
 from nas.scaling.progress import Progress
 from nas.scaling.result import Member, MemberTraining, ScaleResult, TrainedOn
-from nas.scaling.setup import INTERRUPTED, ScalingProgress, Setup, Stop, open_executor
+from nas.scaling.setup import INTERRUPTED, ScaleSetup, ScalingProgress, Stop, open_executor
 
 MEMBER, RESULT, LATENCY, CARD, SCHEMA = "member.json", "result.json", "latency.json", "README.md", 1
 DATA = "data.json"  # of a training: the images that it is of
@@ -61,7 +61,7 @@ COLUMNS = (
 
 
 def train_members(
-    setup: Setup, folder: Path, result: ScaleResult, screen: ScalingProgress, stop: Stop
+    setup: ScaleSetup, folder: Path, result: ScaleResult, screen: ScalingProgress, stop: Stop
 ) -> tuple[ScaleResult, NasError | None]:
     """Train every member that is not on file; return the result of a scaling with what they gave.
 
@@ -95,7 +95,7 @@ def train_members(
     return told, error
 
 
-def _alike(plan: Plan) -> TrainedOn:
+def _alike(plan: MemberPlan) -> TrainedOn:
     """Return what two families must have in common for their accuracies to be compared."""
     dataset, chosen = plan.dataset, plan.setup.settings
     return TrainedOn(
@@ -110,7 +110,7 @@ def _alike(plan: Plan) -> TrainedOn:
     )
 
 
-def _check_images(plan: Plan) -> None:
+def _check_images(plan: MemberPlan) -> None:
     """Check that what is on file was trained on these images.
 
     Raises:
@@ -150,7 +150,7 @@ def _twins(rows: Sequence[Member]) -> dict[str, str]:
 class _Members:
     """The members on file, a member.json in each one's folder; `missing`: why others failed."""
 
-    plan: Plan
+    plan: MemberPlan
     screen: ScalingProgress
     missing: dict[str, str] = field(default_factory=dict)
 
@@ -182,7 +182,7 @@ def _valid(found: Mapping[str, Any]) -> bool:
     )
 
 
-def _with_training(plan: Plan, row: Member, name: str) -> Member:
+def _with_training(plan: MemberPlan, row: Member, name: str) -> Member:
     """Return a row with what the training of the member of this name gave, if it is on file."""
     found = _object(plan.folder / name / MEMBER)
     if not _valid(found) or found["arch_id"] != row.arch.id:
@@ -191,7 +191,7 @@ def _with_training(plan: Plan, row: Member, name: str) -> Member:
     return replace(row, training=MemberTraining.from_dict(told))
 
 
-def _train(plan: Plan, due: Sequence[Member], kept: _Members, stop: Stop) -> str:
+def _train(plan: MemberPlan, due: Sequence[Member], kept: _Members, stop: Stop) -> str:
     """Train members; return why some are left undone, "" for none."""
     screen = kept.screen
     if reason := stop():
@@ -206,7 +206,7 @@ def _train(plan: Plan, due: Sequence[Member], kept: _Members, stop: Stop) -> str
     for line in (opening(plan, due), *warnings(plan, due)):
         screen.say(line)
     tasks = [(row, _task(plan, number, row)) for number, row in enumerate(due)]
-    executor = open_executor(plan.setup, work_of(plan), plan.folder)
+    executor = open_executor(plan.setup, spec_of(plan), plan.folder)
     screen.patient = False  # a training keeps what it has done when it is told to end
     try:
         with Progress([plan.folder / row.name for row in due], plan.epochs, screen.say):
@@ -230,7 +230,7 @@ def put_aside(folder: Path, arch_id: str) -> str:
     return other.name
 
 
-def _task(plan: Plan, number: int, row: Member) -> Task:
+def _task(plan: MemberPlan, number: int, row: Member) -> Task:
     chosen = plan.setup.settings
     return Task(
         number,
@@ -253,7 +253,7 @@ def _trained_as(folder: Path) -> str:
     return ""
 
 
-def _keep(plan: Plan, row: Member, outcome: Outcome) -> None:
+def _keep(plan: MemberPlan, row: Member, outcome: Outcome) -> None:
     """Write what came of a member, which says that it is trained and measured."""
     folder = plan.folder / row.name
     run_folder.write_json(

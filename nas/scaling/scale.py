@@ -26,7 +26,7 @@ from nas.scaling.settings import (
     ScaleSettings,
     changeable,
 )
-from nas.scaling.setup import BASE, INTERRUPTED, ScalingProgress, Setup
+from nas.scaling.setup import BASE, INTERRUPTED, ScaleSetup, ScalingProgress
 from nas.searching.evaluator_spec import CLUSTER, executor_of
 from nas.searching.start.old_settings import scale_args
 
@@ -83,7 +83,7 @@ def scale(
     source = latest_search(project) if base is None else base
     arch = load_arch(source)
     base_name = named(source) if isinstance(source, str | Path) else arch.name
-    setup = Setup(chosen, arch, base_name, project)
+    setup = ScaleSetup(chosen, arch, base_name, project)
     arguments = {"base": base_name, **chosen.model_dump()}
     screen = screen or ScalingProgress()
     folder = _found(project, name, arguments, arch) if resume else None
@@ -118,7 +118,7 @@ def go_on(
     source = str(arguments.pop("base", ""))
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
-    setup = Setup(ScaleSettings.model_validate(arguments), arch, source, folder.parent.parent)
+    setup = ScaleSetup(ScaleSettings.model_validate(arguments), arch, source, folder.parent.parent)
     setup, plan = _check(setup)
     screen = screen or ScalingProgress()
     screen.run = str(folder)
@@ -174,7 +174,7 @@ def _stored(folder: Path) -> dict[str, Any]:
     return scale_args(run_folder.read_args(folder))
 
 
-def _check(setup: Setup) -> tuple[Setup, FitPlan | None]:
+def _check(setup: ScaleSetup) -> tuple[ScaleSetup, FitPlan | None]:
     """Refuse a family that cannot be before anything is written.
 
     Return the setup, with its images where members are trained, and the fit, if one is due.
@@ -204,7 +204,7 @@ def _check_coefficients(chosen: ScaleSettings) -> None:
         )
 
 
-def _members(setup: Setup, found: coefficients.Coefficients) -> list[compound.Member]:
+def _members(setup: ScaleSetup, found: coefficients.Coefficients) -> list[compound.ScaledArch]:
     chosen = setup.settings
     return compound.family(
         setup.arch,
@@ -218,7 +218,7 @@ def _members(setup: Setup, found: coefficients.Coefficients) -> list[compound.Me
 
 
 def _scale(
-    setup: Setup,
+    setup: ScaleSetup,
     plan: FitPlan | None,
     folder: Path,
     screen: ScalingProgress,
@@ -253,7 +253,10 @@ def _scale(
 
 
 def _result(
-    setup: Setup, folder: Path, found: coefficients.Coefficients, members: list[compound.Member]
+    setup: ScaleSetup,
+    folder: Path,
+    found: coefficients.Coefficients,
+    members: list[compound.ScaledArch],
 ) -> ScaleResult:
     arch, chosen = setup.arch, setup.settings
     return ScaleResult(
@@ -273,7 +276,7 @@ def _result(
     )
 
 
-def _row(member: compound.Member, base: Arch) -> Member:
+def _row(member: compound.ScaledArch, base: Arch) -> Member:
     """Return one member: multipliers as asked for, resolution in pixels."""
     return Member(
         name=member.name,

@@ -34,7 +34,7 @@ class ScalingProgress:
 
 
 @dataclass(frozen=True)
-class Setup:
+class ScaleSetup:
     """`source`: the base as it was named; `project`: the folder that holds the runs.
 
     `dataset`: what members are trained on, opened and split once; None where none is.
@@ -47,11 +47,11 @@ class Setup:
     dataset: Dataset | None = None
 
 
-def open_executor(setup: Setup, work: EvaluatorSpec, folder: Path) -> Executor:
+def open_executor(setup: ScaleSetup, spec: EvaluatorSpec, folder: Path) -> Executor:
     """Return who does this work, its files in a folder of the run; close it in the end."""
     chosen = setup.settings
     return executor_of(chosen).make(
-        work,
+        spec,
         workers=chosen.workers or 0,
         isolate=bool(chosen.trial_time_limit),
         folder=folder.resolve(),

@@ -52,7 +52,7 @@ def executor_of(settings: ExecutorSettings) -> Part[Executor]:
     return registry.part("executors", settings.executor, options, EXECUTORS)
 
 
-def work_of(settings: SearchSettings) -> EvaluatorSpec:
+def spec_of(settings: SearchSettings) -> EvaluatorSpec:
     """Return what workers make: the evaluator with its options, and a device that measures."""
     name = settings.evaluator or ("training" if settings.data else "surrogate")
     known = registry.option_defaults("evaluators", name)

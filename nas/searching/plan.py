@@ -59,15 +59,16 @@ def plan(
     """
     rate = _rate(price)
     setup = prepare(
-        SearchSettings.model_validate(warm_start.anchored(given, Path(project))), strict=False
+        SearchSettings.model_validate(warm_start.with_source_path(given, Path(project))),
+        strict=False,
     )
-    learnt = warm_start.learnt(setup)
+    start_data = warm_start.read_source(setup)
     space, objective = setup.space, setup.goal.objective
     archs = _sample(space, setup.settings.seed)
     bounds = (*objective.targets, *objective.limits)
     problem, seconds = _evaluation(setup, _typical(archs, bounds))
-    work = expected_work(setup)
-    billed: dict[str, Any] = bill(work, seconds, setup.settings.gpus_per_trial, rate)
+    expected = expected_work(setup)
+    billed: dict[str, Any] = bill(expected, seconds, setup.settings.gpus_per_trial, rate)
     return PlanResult(
         space=space.name,
         size=space.size,
@@ -75,14 +76,14 @@ def plan(
         objective=describe(objective),
         controller=setup.settings.controller,
         notes=(*setup.evaluator.notes, *setup.notes),
-        warm_start=warm_start.planned(setup, learnt),
+        warm_start=warm_start.start_line(setup, start_data),
         evaluator=setup.evaluator.title,
         problem=problem,
         reachable={name: _range(space, _counter(name)) for name in COUNTED}
         | {b.metric: _range(space, _meter(setup, b)) for b in _measured(bounds, seconds)},
         random_archs=len(archs),
         shares={b.metric: _shares(archs, b) for b in bounds if b.metric in COUNTED},
-        **dataclasses.asdict(work),
+        **dataclasses.asdict(expected),
         early_stopping=bool(setup.rungs) and setup.pruner.name != "none",
         seconds_per_trial=seconds,
         seconds_per_proposal=_proposal_seconds(setup, archs),
@@ -91,7 +92,7 @@ def plan(
 
 
 @dataclasses.dataclass(frozen=True)
-class Amount:
+class ExpectedWork:
     """What a search evaluates at most: trials, in them those of random search, and the rest."""
 
     trials: int
@@ -102,7 +103,7 @@ class Amount:
     time_limit: float | None  # seconds
 
 
-def expected_work(setup: Setup) -> Amount:
+def expected_work(setup: Setup) -> ExpectedWork:
     """Return how much a search evaluates if no trial is stopped early.
 
     Random search gets the search's multiply-adds of training, so it costs no more than that.
@@ -111,7 +112,7 @@ def expected_work(setup: Setup) -> Amount:
     studies = 2 if chosen.random_search else 1
     first, beside = len(setup.first_points), len(setup.beside_the_space)
     finalists = studies * setup.finalists + (bool(first) + beside if setup.finalists else 0)
-    return Amount(
+    return ExpectedWork(
         trials=setup.trials * studies,
         final_trainings=finalists * setup.final_seeds,
         final_ratio=setup.final_length().ratio if setup.finalists else 1.0,
@@ -125,35 +126,39 @@ def announced(setup: Setup) -> tuple[str, ...]:
     """Return what a search that trains is about to do, in a line or two; nothing is timed."""
     if not setup.rungs:
         return ()
-    work, chosen = expected_work(setup), setup.settings
-    first = f", the first {work.references} of them reference designs" if work.references else ""
+    expected, chosen = expected_work(setup), setup.settings
+    first = (
+        f", the first {expected.references} of them reference designs"
+        if expected.references
+        else ""
+    )
     parts = [f"{setup.trials} trials{first}"]
     parts += ["random search of equal cost"] if chosen.random_search else []
-    if work.final_trainings:
-        nets = work.final_trainings // setup.final_seeds
+    if expected.final_trainings:
+        nets = expected.final_trainings // setup.final_seeds
         parts.append(f"finals of up to {nets} nets with {setup.final_seeds} seeds each")
     lines = [f"to do: {', then '.join(parts)}"]
     arch, seconds = _drawn(setup)
     if seconds:
-        lines.append(_told_time(setup, work, arch, seconds))
+        lines.append(_time_line(setup, expected, arch, seconds))
     if text := setup.evaluator.estimated_worth(arch):
         size = format_count(cost_metrics(arch)["flops"])
         lines.append(f"a candidate of {size} multiply-adds gets about {text}")
     return tuple(lines)
 
 
-def _told_time(setup: Setup, work: Amount, arch: Arch, seconds: float) -> str:
+def _time_line(setup: Setup, expected: ExpectedWork, arch: Arch, seconds: float) -> str:
     """Return what trainings of so many seconds come to."""
     size = format_count(cost_metrics(arch)["flops"])
     each = (
         f"{format_seconds(round(seconds))} a training, for {size} multiply-adds, the median of "
         "what is drawn, by a model of such a machine"
     )
-    if limit := work.time_limit:
-        count = math.floor(limit * work.workers / seconds)
+    if limit := expected.time_limit:
+        count = math.floor(limit * expected.workers / seconds)
         enough = f"enough for about {count}" if count else "less than one, and one is begun anyway"
         return f"{each}: the time limit of {format_seconds(limit)} is {enough}"
-    total = bill(work, seconds, None, None)["projected_seconds"] or 0.0
+    total = bill(expected, seconds, None, None)["projected_seconds"] or 0.0
     target = "" if _targets(setup) else ", --target-flops"
     return (
         f"{each}: about {format_seconds(round(total))} if nothing is stopped early; shorter with "
@@ -174,7 +179,7 @@ def _drawn(setup: Setup) -> tuple[Arch, float]:
 
 
 def bill(
-    work: Amount, seconds: float | None, gpus: float | None, price: float | None
+    expected: ExpectedWork, seconds: float | None, gpus: float | None, price: float | None
 ) -> dict[str, float | None]:
     """Return the time, the worker-hours, the GPU-hours and the cost of a search.
 
@@ -184,10 +189,10 @@ def bill(
     names = ("projected_seconds", "worker_hours", "gpu_hours", "price", "cost")
     if seconds is None:
         return dict.fromkeys(names)
-    limit = math.inf if work.time_limit is None else work.time_limit
-    evaluations = work.trials + work.final_trainings * work.final_ratio
-    elapsed = min(evaluations * seconds / work.workers, limit)
-    hours = min(evaluations * seconds, limit * work.workers) / 3600
+    limit = math.inf if expected.time_limit is None else expected.time_limit
+    evaluations = expected.trials + expected.final_trainings * expected.final_ratio
+    elapsed = min(evaluations * seconds / expected.workers, limit)
+    hours = min(evaluations * seconds, limit * expected.workers) / 3600
     gpu_hours = hours * gpus if gpus else None
     billed = hours if gpu_hours is None else gpu_hours
     cost = None if price is None else billed * price
@@ -244,8 +249,8 @@ def seconds_per_training(setup: Setup, arch: Arch) -> float | None:
         return None
     share = setup.settings.fraction or 1.0
     few = {"fraction": share * min(1.0, PROBE / images), "epochs": 1}
-    work = dataclasses.replace(setup.work, options={**setup.work.options, **few}, device=None)
-    probe = make_evaluator(work)
+    expected = dataclasses.replace(setup.spec, options={**setup.spec.options, **few}, device=None)
+    probe = make_evaluator(expected)
     with tempfile.TemporaryDirectory() as folder:
         task = Task(0, arch.to_dict(), 0, 1, folder)
         outcomes = [perform(probe, dataclasses.replace(task, folder=f"{folder}/{i}")) for i in "ab"]

@@ -72,7 +72,7 @@ def search(
         RunError: the run folder is in use, damaged or cannot be written.
     """
     settings, password = _without_password(settings, name)
-    settings = warm_start.anchored(settings, Path(project))
+    settings = warm_start.with_source_path(settings, Path(project))
     folder = resumption.found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - resumption.FREE:
         settings = {
@@ -82,7 +82,7 @@ def search(
     setup = prepare(SearchSettings.model_validate(settings))
     said = opening(folder, resume)
     fresh = folder is None
-    learnt = warm_start.learnt(setup) if fresh else {}
+    start_data = warm_start.read_source(setup) if fresh else {}
     with _opened(setup.settings.storage, password) as database:
         if folder is None:
             folder = run_folder.create("search", name, Path(project), setup.settings.model_dump())
@@ -90,7 +90,7 @@ def search(
             check_sources(folder, setup)
             screen = screen or SearchProgress()
             place = priors.Place(folder, screen.say, interrupted)
-            setup = warm_start.begun(setup, place, learnt)
+            setup = warm_start.with_start(setup, place, start_data)
             journal = _journal(setup, folder, database)
             run_folder.write_environment(folder)
             run_folder.write_args(folder, setup.settings.model_dump())
@@ -175,7 +175,7 @@ def _executor(
     """Return who does the work; a fresh run for which there is nobody leaves no folder."""
     try:
         executor = setup.executor.make(
-            setup.work,
+            setup.spec,
             workers=_workers(setup, folder, screen),
             isolate=bool(setup.settings.trial_time_limit),
             folder=folder.resolve(),
@@ -220,7 +220,7 @@ def _search(
             length = finalists.length(setup, folder, log, len(entrants), left, slots)
             if length.label:  # workers that hold other images
                 executor.close()
-                longer = dataclasses.replace(setup, work=finalists.spec_of_length(setup, length))
+                longer = dataclasses.replace(setup, spec=finalists.spec_of_length(setup, length))
                 executor = _executor(longer, folder, journal, screen, fresh=False)
             # a candidate's weights can be handed over: none is begun that would end too late
             late = shares.late(shares.stages, finalists.seconds(setup, log, length))
@@ -245,7 +245,7 @@ def _workers(setup: Setup, folder: Path, screen: SearchProgress) -> int:
         return setup.settings.workers or 0
     if not path.exists() or run_folder.read_object(path).get("asked") != asked:
         arch = check_space(setup.space)
-        workers = trainings_at_once(asked, setup.work, arch, screen.say)
+        workers = trainings_at_once(asked, setup.spec, arch, screen.say)
         run_folder.write_json(path, {"asked": asked, "workers": workers})
     found = int(run_folder.read_object(path, "workers")["workers"])
     screen.say(f"{found} trainings at once")

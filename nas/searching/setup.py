@@ -31,7 +31,7 @@ from nas.models.arch import Arch
 from nas.models.load import baselines
 from nas.models.points import cost_metrics
 from nas.searching.engine import Budget
-from nas.searching.evaluator_spec import executor_of, work_of
+from nas.searching.evaluator_spec import executor_of, spec_of
 from nas.searching.feasibility import COUNTED, check_reach, check_space, fitted, known_costs
 from nas.searching.final_length import Length, length_of
 from nas.searching.objective import Bound, Goal, make_objective
@@ -84,7 +84,7 @@ class Setup:
     space: Space
     goal: Goal
     evaluator: TrainingEvaluator
-    work: EvaluatorSpec
+    spec: EvaluatorSpec
     controller: Part[BaseSampler]
     pruner: Part[BasePruner]
     executor: Part[Executor]
@@ -139,7 +139,7 @@ class Setup:
     def final_length(self, epochs: int | None = None, fraction: float | None = None) -> Length:
         """Return how long each training of the finals is: as asked for, by default by the flags."""
         chosen, amount = self.settings, self.evaluator.amount
-        share = float(self.work.options.get("fraction") or 1.0)
+        share = float(self.spec.options.get("fraction") or 1.0)
         epochs, fraction = epochs or chosen.final_epochs, fraction or chosen.final_fraction
         return length_of(self.rungs[-1], share, amount, epochs, fraction)
 
@@ -163,8 +163,8 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
     executor = executor_of(settings)
     _check_storage(settings)
     goal = _goal(settings)
-    work = work_of(settings)
-    evaluator = make_evaluator(work)
+    spec = spec_of(settings)
+    evaluator = make_evaluator(spec)
     space, notes = _space(settings, evaluator)
     arch = check_space(space)
     controller = _controller(settings)
@@ -172,15 +172,15 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
     fixed = {"seed": settings.seed, "goal": goal}
     free = dict.fromkeys(("constraint_violation", "excess"), no_violation)
     sampler = controller.make(space, **fixed, **free)
-    pruner = _pruner(settings, goal, evaluator, work.evaluator)
+    pruner = _pruner(settings, goal, evaluator, spec.evaluator)
     if strict:
-        _check_evaluator(evaluator, work.evaluator, arch)
+        _check_evaluator(evaluator, spec.evaluator, arch)
     known, cost_of = _known_costs(goal, evaluator, arch)
     if strict:
         notes += check_reach(space, goal.objective, known, cost_of)
     draw = drawing(space, goal, known, cost_of)
     parts, own = (controller, pruner, executor), sources(settings)
-    setup = Setup(settings, space, goal, evaluator, work, *parts, own, notes, draw=draw)
+    setup = Setup(settings, space, goal, evaluator, spec, *parts, own, notes, draw=draw)
     setup = dataclasses.replace(setup, references=_references(setup, known, cost_of))
     late = startup_warning(sampler, setup.trials)
     if late and not settings.warm_start:  # which gives it results to begin with

@@ -177,9 +177,9 @@ def test_plan_bills_shares_of_gpus(cli: Cli, tmp_path: Path) -> None:
     [(None, 118 / 60, 118 * 60 / 4), (600.0, 4 * 600 / 3600, 600)],
 )
 def test_a_time_limit_caps_the_bill(limit: float | None, hours: float, seconds: float) -> None:
-    from nas.searching.plan import Amount, bill
+    from nas.searching.plan import ExpectedWork, bill
 
-    found = bill(Amount(100, 9, 2.0, 3, 4, limit), 60.0, 0.5, 3.0)
+    found = bill(ExpectedWork(100, 9, 2.0, 3, 4, limit), 60.0, 0.5, 3.0)
     assert found["worker_hours"] == pytest.approx(hours)
     assert found["gpu_hours"] == pytest.approx(hours / 2)
     assert found["cost"] == pytest.approx(1.5 * hours)

@@ -16,7 +16,7 @@ import nas
 from nas.core import registry
 from nas.core.errors import MissingError, OptionError
 from nas.evaluation.durations import SPREAD, arch_of, estimate, features, observed, read_times
-from nas.evaluation.executors.simulated import Cluster
+from nas.evaluation.executors.simulated import SimulatedCluster
 from nas.interfaces import EvaluatorSpec, Outcome, Task, Trial
 from nas.models.arch import Arch
 from nas.searching.engine import Engine
@@ -38,15 +38,15 @@ ARCHS = [MBCONV.decode(random_choices(MBCONV, RNG)) for _ in range(40)]
 TASKS = [Task(number, arch.to_dict(), 0) for number, arch in enumerate(ARCHS)]
 
 
-def cluster(workers: int, evaluator: str = "synthetic", **options: Any) -> Cluster:
+def cluster(workers: int, evaluator: str = "synthetic", **options: Any) -> SimulatedCluster:
     made = registry.make(
         "executors", "simulated", EvaluatorSpec(evaluator), options=options, workers=workers
     )
-    assert isinstance(made, Cluster)
+    assert isinstance(made, SimulatedCluster)
     return made
 
 
-def work(executor: Cluster, tasks: list[Task]) -> list[Outcome]:
+def work(executor: SimulatedCluster, tasks: list[Task]) -> list[Outcome]:
     """Submit all at once; return the outcomes in the order in which they come back."""
     for task in tasks:
         executor.submit(task)

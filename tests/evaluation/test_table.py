@@ -15,7 +15,7 @@ from nas.models.arch import Arch
 from nas.searching.search import search
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import prepare
-from nas.searching.start.warm_start import anchored, learnt
+from nas.searching.start.warm_start import read_source, with_source_path
 
 Lines = list[list[Any]]
 
@@ -119,7 +119,7 @@ def test_a_part_of_a_space_is_a_table_where_the_rest_is_not_valid(
     given: dict[str, Any] = {"space": "./valid.py", "evaluator": "table"}
     given["evaluator_options"] = {"path": str(path)}
     setup = prepare(SearchSettings.model_validate(given))
-    assert setup.work.options == {"space": "./valid.py", "path": str(path)}
+    assert setup.spec.options == {"space": "./valid.py", "path": str(path)}
     assert setup.evaluator.title.startswith("table few.csv: 18 rows, 18 networks")
 
 
@@ -218,8 +218,11 @@ def test_the_same_table_under_another_path_is_taken_over(path: Path, folder: Pat
     def kind(space: str, file: str) -> tuple[str, str]:
         options = {"evaluator_options": {"path": file}, "controller": "predictor"}
         settings = {**given, **options, "space": space, "warm_start": "own"}
-        found = learnt(
-            prepare(SearchSettings.model_validate(anchored(settings, Path("runs"))), strict=False)
+        found = read_source(
+            prepare(
+                SearchSettings.model_validate(with_source_path(settings, Path("runs"))),
+                strict=False,
+            )
         )
         return found["kind"], found.get("reason", "")
 

@@ -70,9 +70,12 @@ def test_jumps_within_the_page_land() -> None:
 
 
 def test_the_plan_fields_of_the_page_are_those_of_the_command() -> None:
-    from nas.searching.plan import Amount, bill
+    from nas.searching.plan import ExpectedWork, bill
 
-    fields = {*bill(Amount(1, 0, 1.0, 0, 1, None), 1.0, None, None), *Amount.__dataclass_fields__}
+    fields = {
+        *bill(ExpectedWork(1, 0, 1.0, 0, 1, None), 1.0, None, None),
+        *ExpectedWork.__dataclass_fields__,
+    }
     text = PAGE.read_text(encoding="utf-8")
     section = text[text.index("`--json` has") :].partition(".\n")[0]
     named = set(re.findall(r"`([a-z_]+)`", section))

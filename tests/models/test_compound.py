@@ -12,9 +12,9 @@ from nas.models.compound import (
     RELEASED,
     RULES,
     TOLERANCE,
-    Member,
     Multipliers,
     Request,
+    ScaledArch,
     family,
     fast,
     scale_arch,
@@ -26,7 +26,7 @@ FLOPS = count(B0).flops
 V3 = mobilenet.ARCHS["mobilenet_v3_large"]
 
 
-def one(phi: float, base: Arch = B0, **options: object) -> Member:
+def one(phi: float, base: Arch = B0, **options: object) -> ScaledArch:
     return family(base, [phi], **options)[0]
 
 

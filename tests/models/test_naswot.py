@@ -153,15 +153,17 @@ def space(folder: Path) -> Space:
 
 
 def test_the_points_are_different_networks_within_the_limits(space: Space) -> None:
-    points = zero_cost.drawn(space, no_violation, 0)
+    points = zero_cost.sample_points(space, no_violation, 0)
     assert len({decode(space, point).id for point in points}) == len(points) == 27
     assert (
-        points == zero_cost.drawn(space, no_violation, 0) != zero_cost.drawn(space, no_violation, 1)
+        points
+        == zero_cost.sample_points(space, no_violation, 0)
+        != zero_cost.sample_points(space, no_violation, 1)
     )
-    few = zero_cost.drawn(space, lambda point: point["channels"] - 24, 0)
+    few = zero_cost.sample_points(space, lambda point: point["channels"] - 24, 0)
     assert {point["channels"] for point in few} == {16, 24}
     with pytest.raises(OptionError, match=r"needs 10 networks .* small found 9: leave it out"):
-        zero_cost.drawn(space, lambda point: point["channels"] - 16, 0)
+        zero_cost.sample_points(space, lambda point: point["channels"] - 16, 0)
 
 
 Asked = Callable[[int], tuple[list[float], list[str]]]
@@ -170,7 +172,7 @@ Asked = Callable[[int], tuple[list[float], list[str]]]
 @pytest.fixture
 def asked(space: Space, tmp_path: Path) -> Asked:
     """Score up to so many networks into one file; return all scores, and the archs asked for."""
-    archs = [decode(space, point) for point in zero_cost.drawn(space, no_violation, 0)]
+    archs = [decode(space, point) for point in zero_cost.sample_points(space, no_violation, 0)]
 
     def ask(most: int) -> tuple[list[float], list[str]]:
         seen: list[str] = []
@@ -180,7 +182,9 @@ def asked(space: Space, tmp_path: Path) -> Asked:
             return int(arch.id, 16) / 7
 
         path = tmp_path / zero_cost.FILE
-        found = zero_cost.scored(path, archs, pretend, lambda line: None, lambda: len(seen) >= most)
+        found = zero_cost.score_archs(
+            path, archs, pretend, lambda line: None, lambda: len(seen) >= most
+        )
         return found[0], seen
 
     return ask
@@ -209,7 +213,7 @@ def test_what_takes_long_is_told_before_and_once(tmp_path: Path) -> None:
         return 1.0
 
     path = tmp_path / zero_cost.FILE
-    zero_cost.scored(path, [TINY] * 4000, slow, said.append, lambda: len(begun) == 2)
+    zero_cost.score_archs(path, [TINY] * 4000, slow, said.append, lambda: len(begun) == 2)
     [line] = said
     assert line.startswith("naswot: scoring 4000 networks without training, about ")
 

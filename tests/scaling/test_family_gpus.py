@@ -16,7 +16,7 @@ from nas.evaluation.workers import VISIBLE, Processes
 from nas.interfaces import EvaluatorSpec, Executor, Outcome, Task
 from nas.scaling.member_setup import advice, plan_of
 from nas.scaling.settings import ScaleSettings
-from nas.scaling.setup import Setup
+from nas.scaling.setup import ScaleSetup
 
 # says which GPUs it sees, and writes down when it begins and ends
 SEEN = """
@@ -102,7 +102,7 @@ def test_the_images_that_a_device_has_at_a_time(
     more: dict[str, Any], batch: int, b1: int, b2: int
 ) -> None:
     given = {**DIGITS, "train": True, **more}
-    setup = Setup(ScaleSettings.model_validate(given), TINY, "tiny.json", Path())
+    setup = ScaleSetup(ScaleSettings.model_validate(given), TINY, "tiny.json", Path())
     plan = plan_of(setup, Path(), ())
     assert (plan.batch, plan.per_step("b1"), plan.per_step("b2")) == (batch, b1, b2)
 

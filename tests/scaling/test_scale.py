@@ -17,7 +17,7 @@ from nas.reporting.terminal.scale import ScalingLines
 from nas.scaling.result import ScaleResult
 from nas.scaling.scale import COLUMNS, scale
 from nas.scaling.settings import ScaleSettings
-from nas.scaling.setup import Setup
+from nas.scaling.setup import ScaleSetup
 from nas.searching.search import search
 
 KEYS = {"name", "phi", "depth", "width", "resolution", "params", "flops"}
@@ -120,7 +120,7 @@ def test_what_may_change_is_taken_by_resume_and_the_rest_refused(
     began |= {"name": "f", "resume": True}
     seen: list[ScaleSettings] = []
 
-    def check(setup: Setup) -> None:
+    def check(setup: ScaleSetup) -> None:
         seen.append(setup.settings)
         raise OptionError("far enough")
 

@@ -20,14 +20,16 @@ from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start import resumption
 from nas.searching.start.priors import MAKERS, Place, Source, prior_of_run
-from nas.searching.start.warm_start import FILE, anchored, begun, learnt
+from nas.searching.start.warm_start import FILE, read_source, with_source_path, with_start
 
 SMALL = {"space": "space.py", "evaluator": "ledger.py", "random_search": False}
 NARROW = SPACE.rstrip().removesuffix(")") + "    valid=lambda choices: RULE,\n)\n"
 
 
 def setup_of(**settings: Any) -> Setup:
-    return prepare(SearchSettings.model_validate(anchored(settings, Path("runs"))), strict=False)
+    return prepare(
+        SearchSettings.model_validate(with_source_path(settings, Path("runs"))), strict=False
+    )
 
 
 def narrow(rule: str, name: str = "narrow.py") -> dict[str, Any]:
@@ -103,10 +105,10 @@ def test_a_damaged_file_of_the_earlier_run_is_one_line(
     path.write_text(text)
     setup = setup_of(**SMALL, warm_start="own")
     if file == "result.json":  # is asked for only where a device measures
-        setup = dataclasses.replace(setup, work=dataclasses.replace(setup.work, device="cpu"))
+        setup = dataclasses.replace(setup, spec=dataclasses.replace(setup.spec, device="cpu"))
         run_folder.write_args(path.parent, {**run_folder.read_args(path.parent), "device": "cpu"})
     with pytest.raises(RunError, match=message) as error:
-        learnt(setup)
+        read_source(setup)
     assert "\n" not in str(error.value)
 
 
@@ -114,7 +116,7 @@ def test_wrong_settings_of_the_earlier_run_name_it(own: Path) -> None:
     path = own / "runs/search/own"
     run_folder.write_args(path, {**run_folder.read_args(path), "seed": -3})
     with pytest.raises(OptionError, match=r"search/own/args.yaml: .*-3"):
-        learnt(setup_of(**SMALL, warm_start="own"))
+        read_source(setup_of(**SMALL, warm_start="own"))
 
 
 def test_what_is_kept_is_checked_and_a_fault_of_a_prior_is_its_own(
@@ -126,7 +128,7 @@ def test_what_is_kept_is_checked_and_a_fault_of_a_prior_is_its_own(
     for key, value in (("schema", 2), ("kind", "tarot"), ("kind", ["naswot"])):
         run_folder.write_json(folder / FILE, {**kept, key: value})
         with pytest.raises(RunError, match=f"{FILE} is damaged .*: start a new run"):
-            begun(setup, place, {})
+            with_start(setup, place, {})
 
     def fault(setup: Setup, place: Place) -> Any:
         raise LookupError("a fault of the scoring")
@@ -134,7 +136,7 @@ def test_what_is_kept_is_checked_and_a_fault_of_a_prior_is_its_own(
     monkeypatch.setitem(MAKERS, "naswot", Source(lambda setup: "", fault))  # type: ignore[arg-type]
     run_folder.write_json(folder / FILE, kept)
     with pytest.raises(LookupError, match="a fault of the scoring"):
-        begun(setup, place, {})
+        with_start(setup, place, {})
 
 
 OWN = {"controller": "evolution", "controller_options": {"population": 9}}

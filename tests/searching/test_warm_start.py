@@ -22,7 +22,7 @@ from nas.searching.search import search
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start.priors import prior_of_run, surrogate_prior
-from nas.searching.start.warm_start import FILE, anchored, learnt, start
+from nas.searching.start.warm_start import FILE, read_source, start, with_source_path
 from nas.searching.studies.journal import read_only
 
 SYNTHETIC = {"evaluator": "synthetic", "random_search": False}
@@ -53,7 +53,9 @@ def rows(found: dict[str, Any], name: str = "trials.csv") -> list[dict[str, str]
 
 
 def setup_of(**settings: Any) -> Setup:
-    return prepare(SearchSettings.model_validate(anchored(settings, Path("runs"))), strict=False)
+    return prepare(
+        SearchSettings.model_validate(with_source_path(settings, Path("runs"))), strict=False
+    )
 
 
 def unclocked(found: dict[str, Any]) -> dict[str, Any]:
@@ -287,14 +289,14 @@ def test_other_images_or_a_changed_file_make_it_a_prior(
     earlier: Path, believer: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = {"evaluator": "synthetic", "warm_start": "a", "controller": "believer.py"}
-    assert learnt(setup_of(**options))["kind"] == "trials"
+    assert read_source(setup_of(**options))["kind"] == "trials"
     sources = Path("runs/search/a/sources.json")
     sources.write_text(json.dumps({"the data": "other"}))
-    assert learnt(setup_of(**options))["reason"] == "other images"
+    assert read_source(setup_of(**options))["reason"] == "other images"
     small = {**SMALL, "controller": "believer.py", "random_search": False}
     search(**small, trials=12, name="own")
     Path("ledger.py").write_text(Path("ledger.py").read_text() + "\n# changed\n")
-    found = learnt(setup_of(**small, warm_start="own"))
+    found = read_source(setup_of(**small, warm_start="own"))
     assert (found["kind"], found["reason"]) == ("prior", "evaluator ledger.py, not ledger.py")
 
 
@@ -316,7 +318,7 @@ def test_another_evaluator_makes_it_a_prior_that_reaches_the_controller(
 
 def test_the_prior_of_a_run_ranks_as_its_trials_did(earlier: Path, believer: Path) -> None:
     setup = setup_of(warm_start="a", controller="believer.py")
-    data = learnt(setup)
+    data = read_source(setup)
     prior = start(setup, json.loads(json.dumps(data))).prior
     points = [row["choices"] for row in data["trials"]]
     accuracies = [row["metrics"]["accuracy"] for row in data["trials"]]

@@ -25,7 +25,7 @@ from nas.data import identity
 from nas.data.columns import (
     Chosen,
     Features,
-    File,
+    TableFile,
     choose,
     class_names,
     holds_bytes,
@@ -101,7 +101,7 @@ def read(
     return Dataset(title, classes, splits, own, tuple(notes), former_fingerprint=former)
 
 
-def _identity(found: Shards, files: dict[str, list[File]], chosen: Chosen) -> str:
+def _identity(found: Shards, files: dict[str, list[TableFile]], chosen: Chosen) -> str:
     """Return what the data is: the files, and those whose paths they hold."""
     listed = []
     for name, several in files.items():
@@ -111,7 +111,7 @@ def _identity(found: Shards, files: dict[str, list[File]], chosen: Chosen) -> st
     return identity.of_files(listed, chosen.image, chosen.label)
 
 
-def _named_files(file: File, chosen: Chosen, found: Shards) -> list[Path]:
+def _named_files(file: TableFile, chosen: Chosen, found: Shards) -> list[Path]:
     """Return the image files that a column of paths names."""
     if not is_text(file.schema.field(chosen.image).type):
         return []
@@ -119,7 +119,7 @@ def _named_files(file: File, chosen: Chosen, found: Shards) -> list[Path]:
     return [_place(text, file, found.home) for text in texts if text]
 
 
-def _former(files: dict[str, list[File]], chosen: Chosen) -> str:
+def _former(files: dict[str, list[TableFile]], chosen: Chosen) -> str:
     first = files["train"][0]
     inside = chosen.image
     if not is_binary(first.schema.field(inside).type):
@@ -132,11 +132,11 @@ def _former(files: dict[str, list[File]], chosen: Chosen) -> str:
     return identity.fingerprint([columns, *facts])
 
 
-def _all(files: dict[str, list[File]]) -> list[File]:
+def _all(files: dict[str, list[TableFile]]) -> list[TableFile]:
     return [file for found in files.values() for file in found]
 
 
-def _open(path: Path) -> File:
+def _open(path: Path) -> TableFile:
     try:
         from pyarrow import ArrowException
         from pyarrow import parquet as pq
@@ -144,12 +144,12 @@ def _open(path: Path) -> File:
         raise MissingError(f"parquet is read by pyarrow ({error}): {install('parquet')}") from error
     try:
         with pq.ParquetFile(path) as file:
-            return File(path, file.schema_arrow, file.metadata)
+            return TableFile(path, file.schema_arrow, file.metadata)
     except (OSError, ArrowException) as error:
         raise OptionError(f"cannot read {path}: {first_line(error)}") from error
 
 
-def _names(files: dict[str, list[File]], label: str, hub: Features) -> tuple[str, ...]:
+def _names(files: dict[str, list[TableFile]], label: str, hub: Features) -> tuple[str, ...]:
     """Return the names of the labels that are numbers, for files that lack them; () if unknown.
 
     Files that name them differently have no names in common.
@@ -159,7 +159,7 @@ def _names(files: dict[str, list[File]], label: str, hub: Features) -> tuple[str
 
 
 def _coded(
-    name: str, files: list[File], chosen: Chosen, names: tuple[str, ...], notes: list[str]
+    name: str, files: list[TableFile], chosen: Chosen, names: tuple[str, ...], notes: list[str]
 ) -> list[_Coded]:
     """Return the labels of a split's files; none of a split that has no labels.
 
@@ -186,7 +186,7 @@ def _coded(
     return parts
 
 
-def _labels(file: File, label: str, names: tuple[str, ...]) -> _Coded:
+def _labels(file: TableFile, label: str, names: tuple[str, ...]) -> _Coded:
     """Return the labels of a file.
 
     Raises:
@@ -224,7 +224,7 @@ def _whole(column: Any) -> bool:
     return bool(np.isfinite(values).all() and (values == np.floor(values)).all())
 
 
-def _checked(file: File, codes: Index, names: Sequence[str]) -> Index:
+def _checked(file: TableFile, codes: Index, names: Sequence[str]) -> Index:
     if len(codes) and not (codes.min() >= -1 and codes.max() < len(names)):
         raise OptionError(
             f"{file.path}: labels are {codes.min()}..{codes.max()}, "
@@ -233,7 +233,7 @@ def _checked(file: File, codes: Index, names: Sequence[str]) -> Index:
     return codes
 
 
-def _table(file: File, column: str) -> Any:
+def _table(file: TableFile, column: str) -> Any:
     from pyarrow import ArrowException
     from pyarrow import parquet as pq
 
@@ -277,7 +277,9 @@ def _labels_of(name: str, parts: list[_Coded], classes: tuple[str, ...]) -> Inde
     return np.concatenate(labels)
 
 
-def _split(home: Path, files: list[File], labels: Index, image: str, notes: list[str]) -> Split:
+def _split(
+    home: Path, files: list[TableFile], labels: Index, image: str, notes: list[str]
+) -> Split:
     names = [
         f"{file.path.relative_to(home)} row {row}"
         for file in files
@@ -290,7 +292,7 @@ def _split(home: Path, files: list[File], labels: Index, image: str, notes: list
     return split
 
 
-def _reader(files: list[File], image: str, home: Path) -> Callable[[int], bytes | Array]:
+def _reader(files: list[TableFile], image: str, home: Path) -> Callable[[int], bytes | Array]:
     """Return what reads the encoded image of a row.
 
     All row groups are kept once read where they fit into memory, else the last few.
@@ -315,7 +317,7 @@ def _reader(files: list[File], image: str, home: Path) -> Callable[[int], bytes 
     return read_row
 
 
-def _encoded(value: Any, file: File, home: Path) -> bytes | Array:
+def _encoded(value: Any, file: TableFile, home: Path) -> bytes | Array:
     """Return the image of a cell.
 
     Raises:
@@ -339,7 +341,7 @@ def _encoded(value: Any, file: File, home: Path) -> bytes | Array:
     raise OSError("the row holds no image bytes")
 
 
-def _place(text: str, file: File, home: Path) -> Path:
+def _place(text: str, file: TableFile, home: Path) -> Path:
     """Return the file that a path in a table names, from the table's folder or the data set's."""
     beside = file.path.parent / text
     return beside if beside.exists() else home / text
@@ -357,7 +359,7 @@ def _of_numbers(value: list[Any]) -> Array:
     raise OSError("the row holds no image: nested lists of whole numbers 0..255 are read")
 
 
-def _images(file: File, group: int, image: str) -> Any:
+def _images(file: TableFile, group: int, image: str) -> Any:
     """Return the images of a row group, an arrow column.
 
     Raises:

@@ -20,9 +20,9 @@ from nas.interfaces import Outcome, Task
 class Tasks:
     """One Ray task an evaluation; Ray retries nothing by itself, so that tries can be counted."""
 
-    def __init__(self, cluster: Cluster, work: str, isolate: bool, retries: Retries) -> None:
+    def __init__(self, cluster: Cluster, spec: str, isolate: bool, retries: Retries) -> None:
         self._cluster = cluster
-        self._work, self._isolate, self._retries = work, isolate, retries
+        self._spec, self._isolate, self._retries = spec, isolate, retries
         self._live: dict[Any, Task] = {}
 
     def __len__(self) -> int:
@@ -32,7 +32,7 @@ class Tasks:
         """Give a task to the cluster."""
         text = json.dumps(vars(task))
         remote = self._remote(self._cluster.needs(task))
-        self._live[remote.remote(self._work, self._isolate, text)] = task
+        self._live[remote.remote(self._spec, self._isolate, text)] = task
 
     def wait(self) -> list[Outcome]:
         """Return the outcomes that are ready; block until there is one, but not for long."""

@@ -58,9 +58,9 @@ class TaskTrainable(tune.Trainable):
 class QueueSearcher(Searcher):
     """Tune's way to ask what to run next: the next task of a queue."""
 
-    def __init__(self, work: str, isolate: bool) -> None:
+    def __init__(self, spec: str, isolate: bool) -> None:
         super().__init__(metric=None, mode=None)
-        self._fixed = {"work": work, "isolate": isolate}
+        self._fixed = {"work": spec, "isolate": isolate}
         self._waiting: queue.SimpleQueue[str] | None = queue.SimpleQueue()
         self._running = 0
         self.closed = False
@@ -137,10 +137,10 @@ class TuneTrials:
     """Tasks as trials of one Tune experiment, which runs in a thread and ends when it is closed."""
 
     def __init__(
-        self, cluster: Cluster, work: str, isolate: bool, retries: Retries, folder: Path | None
+        self, cluster: Cluster, spec: str, isolate: bool, retries: Retries, folder: Path | None
     ) -> None:
         self._retries = retries
-        self._searcher, self._callback = QueueSearcher(work, isolate), ResultCallback()
+        self._searcher, self._callback = QueueSearcher(spec, isolate), ResultCallback()
         self._live = 0
         self._stopper = _Stop()
         for left in folder.glob(f"{SCRATCH}*") if folder else ():  # of a driver that was killed

@@ -42,8 +42,8 @@ class IsolatedWorker:
     told instead of shared. That process sees the GPUs that Ray gave to this one.
     """
 
-    def __init__(self, work: str, isolate: bool) -> None:
-        self._text, self._work = work, EvaluatorSpec(**json.loads(work))
+    def __init__(self, spec: str, isolate: bool) -> None:
+        self._text, self._spec = spec, EvaluatorSpec(**json.loads(spec))
         self._isolate = isolate
         self._worker: Worker | None = None
         self._gpus: str | None = None
@@ -86,24 +86,24 @@ class IsolatedWorker:
         if self._worker and gpus != self._gpus:
             self.close()
         self._gpus = gpus
-        self._worker = self._worker or start_worker(self._work, {"OMP_WAIT_POLICY": "PASSIVE"})
+        self._worker = self._worker or start_worker(self._spec, {"OMP_WAIT_POLICY": "PASSIVE"})
         return self._worker
 
 
 @cache
-def isolated_worker(work: str, isolate: bool) -> IsolatedWorker:
+def isolated_worker(spec: str, isolate: bool) -> IsolatedWorker:
     """Return the one worker of this process for a EvaluatorSpec."""
-    return IsolatedWorker(work, isolate)
+    return IsolatedWorker(spec, isolate)
 
 
-def perform_task(work: str, isolate: bool, task: str) -> str:
+def perform_task(spec: str, isolate: bool, task: str) -> str:
     """Return the answer to a task: the body of a plain Ray task."""
-    return isolated_worker(work, isolate).do(task)
+    return isolated_worker(spec, isolate).do(task)
 
 
 @cache
-def _made(work: str) -> Evaluator:
-    return make_evaluator(EvaluatorSpec(**json.loads(work)))
+def _made(spec: str) -> Evaluator:
+    return make_evaluator(EvaluatorSpec(**json.loads(spec)))
 
 
 def node_name() -> str:

@@ -55,7 +55,7 @@ def make(
     batch_size: int = 0,
     accelerator: str = "auto",
     latency_on: str = "",
-) -> Member:
+) -> MemberEvaluator:
     """Return the evaluator.
 
     data: what `--data` takes; image_column, label_column: of parquet. epochs, batch_size: 0 is the
@@ -76,10 +76,10 @@ def make(
         "batch_size": batch_size or None,
         "device": accelerator,
     }
-    return Member(asked, latency_on)
+    return MemberEvaluator(asked, latency_on)
 
 
-class Member:
+class MemberEvaluator:
     """See the module."""
 
     def __init__(self, asked: dict[str, Any], latency_on: str) -> None:

@@ -112,7 +112,7 @@ class Time:
 
 
 @dataclass(frozen=True)
-class Coefficients:
+class CostCoefficients:
     """Everything in surrogate.npz, ready to use."""
 
     scaling: tuple[Array, Array]
@@ -131,7 +131,7 @@ class Surrogate:
     """
 
     def __init__(
-        self, fitted: Coefficients, *, device: str | None, noise: float, seed: int
+        self, fitted: CostCoefficients, *, device: str | None, noise: float, seed: int
     ) -> None:
         self._fitted, self._device, self._noise, self._seed = fitted, device, noise, seed
         self.quality, self.provenance = fitted.quality, fitted.provenance
@@ -231,13 +231,13 @@ def _draw(key: str) -> float:
 
 
 @cache
-def _load() -> Coefficients:
+def _load() -> CostCoefficients:
     """Return the coefficients in surrogate.npz, read once per process."""
     with np.load(FILE, allow_pickle=False) as file:
         return unpack({name: file[name] for name in file.files})
 
 
-def unpack(stored: dict[str, Any]) -> Coefficients:
+def unpack(stored: dict[str, Any]) -> CostCoefficients:
     """Return the coefficients from the arrays of an npz file; `pack` in the script writes them."""
     points = features(stored["centres"].astype(np.int64))
     scaling = points.mean(axis=0), points.std(axis=0)
@@ -261,4 +261,4 @@ def unpack(stored: dict[str, Any]) -> Coefficients:
         for i, name in enumerate(TIMES)
     }
     quality, provenance = (json.loads(str(stored[key])) for key in ("quality", "provenance"))
-    return Coefficients(scaling, accuracy, times, quality, provenance)
+    return CostCoefficients(scaling, accuracy, times, quality, provenance)

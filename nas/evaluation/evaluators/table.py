@@ -32,7 +32,7 @@ ENOUGH = 1000  # missing points, after which no more are looked for
 
 def make(
     *, path: str = "", space: str = "mbconv", observed: str = "accuracy", true: str = "true"
-) -> Table:
+) -> TableEvaluator:
     """Return what answers from a table.
 
     path: the .csv or .parquet file. space: whose choices its columns are, a name or a .py file;
@@ -59,7 +59,7 @@ class Known:
     metrics: Metrics
 
 
-class Table:
+class TableEvaluator:
     """The evaluator. `notes`: lines that the user should see before a search."""
 
     def __init__(
@@ -117,7 +117,7 @@ class _Columns:
 @lru_cache(maxsize=4)
 def _load(
     path: Path, changed: int, space_name: str, written: int, observed: str, true: str
-) -> Table:
+) -> TableEvaluator:
     """Return the table of a file; a process decodes its rows once, 0.1 ms each."""
     space = registry.export("spaces", space_name, "SPACE")
     if not isinstance(space, Space):
@@ -133,7 +133,7 @@ def _load(
         )
     notes = [f"{path}: no metrics are in {', '.join(columns.useless)}"] * bool(columns.useless)
     digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-    return Table(known, _title(path, len(rows), len(known), columns), tuple(notes), digest)
+    return TableEvaluator(known, _title(path, len(rows), len(known), columns), tuple(notes), digest)
 
 
 def _changed(path: Path) -> int:

@@ -69,7 +69,7 @@ def make(
         raise OptionError(f"epochs must be at least 1, or 0 for as many as rank, not {epochs}")
     if trial_time and (epochs or "epochs" in recipe_options):
         raise OptionError("--trial-time sets each candidate's epochs: leave --epochs out, or it")
-    budget = Budget(epochs, fraction, train_imgsz, batch_size, trial_time)
+    budget = TrainingBudget(epochs, fraction, train_imgsz, batch_size, trial_time)
     columns = {"image_column": image_column or None, "label_column": label_column or None}
     dataset = make_splits(open_dataset(data, download=download, **columns))
     return Training(dataset, (recipe, recipe_options), budget, accelerator)
@@ -93,7 +93,7 @@ def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str)
 
 
 @dataclasses.dataclass(frozen=True)
-class Budget:
+class TrainingBudget:
     """How much training a candidate gets; epochs and batch_size of 0: as the recipe has it.
 
     `seconds`: instead of epochs, which are hundredths of a candidate's own then; 0: none.
@@ -113,7 +113,7 @@ class Training:
         self,
         dataset: Dataset,
         recipe: tuple[str, Mapping[str, Any]],
-        budget: Budget,
+        budget: TrainingBudget,
         accelerator: str,
     ) -> None:
         self._dataset = dataset
@@ -130,7 +130,7 @@ class Training:
         else:
             self._counted(budget)
 
-    def _counted(self, budget: Budget) -> None:
+    def _counted(self, budget: TrainingBudget) -> None:
         """Say what a candidate gets that is trained for a number of epochs."""
         found, validated = self._plan(budget.imgsz or SMALLEST), self._validated
         self.amount: Amount | None = found.amount
@@ -146,7 +146,7 @@ class Training:
             "validation images, which are no test images"
         )
 
-    def _timed(self, budget: Budget) -> None:
+    def _timed(self, budget: TrainingBudget) -> None:
         """Say what a candidate gets that is trained for a time."""
         self.amount = None  # each has its own
         self.rungs, self.rung_unit = PARTS, "% of its time"
@@ -161,7 +161,7 @@ class Training:
     def _validated(self) -> int:
         return len(self._dataset.splits["val"])
 
-    def _settled(self, budget: Budget) -> Budget:
+    def _settled(self, budget: TrainingBudget) -> TrainingBudget:
         """Return the budget with the epochs and the batch that were not asked for."""
         name, options = self._recipe
         batch = budget.batch_size or settled(name, options, self._situation(budget)).amount.batch
@@ -171,7 +171,9 @@ class Training:
             epochs = enough if name == NAME else CANDIDATE_EPOCHS
         return dataclasses.replace(budget, epochs=epochs, batch_size=batch)
 
-    def _situation(self, budget: Budget, side: int = SMALLEST, gray: bool = False) -> Situation:
+    def _situation(
+        self, budget: TrainingBudget, side: int = SMALLEST, gray: bool = False
+    ) -> Situation:
         return Situation(
             self.train_images,
             len(self.classes),

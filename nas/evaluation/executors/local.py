@@ -14,7 +14,7 @@ from nas.interfaces import Evaluator, EvaluatorSpec, Executor, ExecutorStatus, O
 
 
 def make(
-    work: EvaluatorSpec, *, workers: int = 0, isolate: bool = False, folder: Path | None = None
+    spec: EvaluatorSpec, *, workers: int = 0, isolate: bool = False, folder: Path | None = None
 ) -> Executor:
     """Return the executor.
 
@@ -23,13 +23,13 @@ def make(
     cores, and take the GPUs in turn; a task that asks for some of its own waits for them. folder:
     the run's, where it is kept how often an evaluation has ended the process that it ran in.
     """
-    trains = getattr(registry.load("evaluators", work.evaluator), "TRAINS", False)
+    trains = getattr(registry.load("evaluators", spec.evaluator), "TRAINS", False)
     if workers <= 1 and not isolate and not trains:
-        return InProcess(work, Retries(folder=folder))
+        return InProcess(spec, Retries(folder=folder))
     slots = max(1, workers)
     gpus = _gpus() if trains else []
     shares = [_share(slot, slots, gpus) if trains else {} for slot in range(slots)]
-    return Processes(work, shares, gpus, Retries(folder=folder))
+    return Processes(spec, shares, gpus, Retries(folder=folder))
 
 
 class InProcess:
@@ -37,8 +37,8 @@ class InProcess:
 
     slots = 1
 
-    def __init__(self, work: EvaluatorSpec, retries: Retries) -> None:
-        self._evaluator: Evaluator = make_evaluator(work)
+    def __init__(self, spec: EvaluatorSpec, retries: Retries) -> None:
+        self._evaluator: Evaluator = make_evaluator(spec)
         self._queue: deque[Task] = deque()
         self._retries = retries
 

@@ -35,7 +35,7 @@ REMEMBERED = 50  # tasks, whose seconds tell how long the next ones will take
 
 
 def make(
-    work: EvaluatorSpec,
+    spec: EvaluatorSpec,
     *,
     workers: int = 0,
     isolate: bool = False,
@@ -79,12 +79,12 @@ def make(
     cluster = connection.connect(where, share, runtime_env)
     try:
         connection.await_room(cluster, cluster.share, patience)
-        trains = getattr(registry.load("evaluators", work.evaluator), "TRAINS", False)
-        work, paths = _located(work, ships_code=bool(runtime_env))
+        trains = getattr(registry.load("evaluators", spec.evaluator), "TRAINS", False)
+        spec, paths = _located(spec, ships_code=bool(runtime_env))
         seen = folder if trains else None
         check = functools.partial(connection.check_nodes, cluster, seen, paths)
         check()
-        data, apart = json.dumps(dataclasses.asdict(work)), isolate or trains
+        data, apart = json.dumps(dataclasses.asdict(spec)), isolate or trains
         parts = _Parts(
             cluster, data, apart, folder, Retries(retries, folder), through, check, patience
         )
@@ -99,7 +99,7 @@ class _Parts:
     """What both ways through the cluster are made of."""
 
     cluster: Cluster
-    work: str
+    spec: str
     isolate: bool
     folder: Path | None
     retries: Retries
@@ -116,7 +116,7 @@ class _Parts:
 
     def open(self, short: bool) -> Tasks | TuneTrials:
         """Return one of the two ways."""
-        common = (self.cluster, self.work, self.isolate, self.retries)
+        common = (self.cluster, self.spec, self.isolate, self.retries)
         if short:
             from nas.evaluation.cluster.tasks import Tasks
 
@@ -222,7 +222,7 @@ def _check(cpus: float, gpus: float, retries: int, patience: float, through: str
         raise OptionError(f"executor option through takes {', '.join(THROUGH)}, not {through!r}")
 
 
-def _located(work: EvaluatorSpec, *, ships_code: bool) -> tuple[EvaluatorSpec, list[str]]:
+def _located(spec: EvaluatorSpec, *, ships_code: bool) -> tuple[EvaluatorSpec, list[str]]:
     """Return the work with the user's paths made absolute, and those that every node must have.
 
     A runtime_env may bring code along, so with one the paths of .py files stay as typed.
@@ -240,9 +240,9 @@ def _located(work: EvaluatorSpec, *, ships_code: bool) -> tuple[EvaluatorSpec, l
         paths.append(str(Path(value).resolve()))
         return paths[-1]
 
-    options = {name: absolute(value, name) for name, value in work.options.items()}
-    evaluator = str(absolute(work.evaluator))
-    return dataclasses.replace(work, evaluator=evaluator, options=options), paths
+    options = {name: absolute(value, name) for name, value in spec.options.items()}
+    evaluator = str(absolute(spec.evaluator))
+    return dataclasses.replace(spec, evaluator=evaluator, options=options), paths
 
 
 def _quiet() -> None:

@@ -27,7 +27,7 @@ TRIES = 3
 
 
 def make(
-    work: EvaluatorSpec,
+    spec: EvaluatorSpec,
     *,
     workers: int = 0,
     seed: int = 0,
@@ -60,7 +60,7 @@ def make(
         )
     table = read_times(Path(times)) if times else {}
     chances = Chances(seed, stragglers, slowdown, failures)
-    return Cluster(make_evaluator(work), max(1, workers), chances, overhead, table)
+    return SimulatedCluster(make_evaluator(spec), max(1, workers), chances, overhead, table)
 
 
 class Try(NamedTuple):
@@ -93,7 +93,7 @@ class Chances:
 
 
 @dataclass(frozen=True)
-class Job:
+class SimulatedTask:
     """A task with what its earlier tries have taken, in virtual seconds."""
 
     task: Task
@@ -107,11 +107,11 @@ class Event(NamedTuple):
     time: float
     order: int
     worker: int
-    job: Job
+    job: SimulatedTask
     tried: Try
 
 
-class Cluster:
+class SimulatedCluster:
     """Virtual workers. `now`: the clock; `busy_seconds`: what workers were held, all together.
 
     A task goes to the worker that has been free the longest, in the order of submission; one whose
@@ -130,7 +130,7 @@ class Cluster:
         self.now = self.busy_seconds = 0.0
         self._evaluator, self._chances, self._times = evaluator, chances, times
         self._overhead, self._driver = overhead, 0.0  # when the driver is free again
-        self._free, self._queue = deque(range(workers)), deque[Job]()
+        self._free, self._queue = deque(range(workers)), deque[SimulatedTask]()
         self._events: list[Event] = []
         self._trained: dict[str, int] = {}  # epochs, by folder
         self._order = self._retries = 0
@@ -148,7 +148,7 @@ class Cluster:
 
     def submit(self, task: Task) -> None:
         """Start a task at this moment, or queue it."""
-        self._queue.append(Job(task))
+        self._queue.append(SimulatedTask(task))
         self._dispatch()
 
     def wait(self) -> list[Outcome]:
@@ -174,7 +174,7 @@ class Cluster:
             event = Event(self._driver + tried.seconds, self._order, worker, job, tried)
             heapq.heappush(self._events, event)
 
-    def _tried(self, job: Job) -> Try:
+    def _tried(self, job: SimulatedTask) -> Try:
         """Return the next try of a task, ended by the task's time limit."""
         task = job.task
         chance = self._chances.stream(task, job.tries)
@@ -195,7 +195,7 @@ class Cluster:
         """Take the next event: a result, or a death after which the task is tried again."""
         self.now, _, worker, job, tried = heapq.heappop(self._events)
         self.busy_seconds += tried.seconds
-        job = Job(job.task, job.tries + 1, job.seconds + tried.seconds)
+        job = SimulatedTask(job.task, job.tries + 1, job.seconds + tried.seconds)
         again = tried.end == "death" and job.tries < TRIES
         if again:
             self._retries += 1
@@ -204,7 +204,7 @@ class Cluster:
         self._dispatch()
         return [] if again else [self._outcome(job, worker, tried)]
 
-    def _outcome(self, job: Job, worker: int, tried: Try) -> Outcome:
+    def _outcome(self, job: SimulatedTask, worker: int, tried: Try) -> Outcome:
         task = job.task
         if tried.end == "result":
             found = perform(self._evaluator, task)

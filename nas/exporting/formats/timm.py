@@ -55,7 +55,7 @@ _OPS = {
 _NAMES = {"silu": "swish", "hardswish": "hard_swish", "hardsigmoid": "hard_sigmoid"}
 
 
-class Plan(NamedTuple):
+class TimmPlan(NamedTuple):
     """How timm builds an arch: an architecture of timm's or of CODE, and its arguments."""
 
     architecture: str
@@ -119,7 +119,7 @@ def _lines(folder: str, own: bool, features_only: bool) -> list[str]:
     return ["import timm", *(code if own else []), made]
 
 
-def plan(arch: Arch) -> Plan:
+def plan(arch: Arch) -> TimmPlan:
     """Return how timm builds an arch.
 
     Raises:
@@ -130,10 +130,10 @@ def plan(arch: Arch) -> Plan:
     if arch.norm.kind != "batch":
         raise _no(arch, f"its norm is {arch.norm.kind}, not batch")
     if all(stage.op in ("basic", "bottleneck") for stage in arch.stages):
-        return Plan(*_resnet(arch, shared), "conv1", "fc")
+        return TimmPlan(*_resnet(arch, shared), "conv1", "fc")
     if name := _own(arch):
-        return Plan(name, shared | norm)
-    return Plan(CODE, _effnet(arch) | shared | norm)
+        return TimmPlan(name, shared | norm)
+    return TimmPlan(CODE, _effnet(arch) | shared | norm)
 
 
 def _own(arch: Arch) -> str:
@@ -261,7 +261,7 @@ def _timm() -> Any:
     return timm
 
 
-def _built(request: ExportRequest, found: Plan, config: dict[str, Any]) -> Any:
+def _built(request: ExportRequest, found: TimmPlan, config: dict[str, Any]) -> Any:
     """Return timm's module with fresh weights."""
     make = _timm().create_model
     shape = {"num_classes": request.arch.head.classes, "in_chans": request.arch.in_channels}
@@ -271,7 +271,7 @@ def _built(request: ExportRequest, found: Plan, config: dict[str, Any]) -> Any:
     return make(found.architecture, **arguments)
 
 
-def _renamed(request: ExportRequest, found: Plan) -> dict[str, Tensor]:
+def _renamed(request: ExportRequest, found: TimmPlan) -> dict[str, Tensor]:
     """Return the weights with timm's names: both lists are in the order of the network."""
     theirs = _built(request, found, _config(request, found)).state_dict()
     ours = request.model.state_dict()
@@ -285,7 +285,7 @@ def _renamed(request: ExportRequest, found: Plan) -> dict[str, Tensor]:
     return {name: value.reshape(their.shape) for (name, their), value in pairs}
 
 
-def _config(request: ExportRequest, found: Plan) -> dict[str, Any]:
+def _config(request: ExportRequest, found: TimmPlan) -> dict[str, Any]:
     """Return config.json as timm reads it."""
     facts, classes = request.facts, request.arch.head.classes
     return {

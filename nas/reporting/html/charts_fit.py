@@ -15,7 +15,7 @@ PALE = "var(--tint)"
 
 
 @dataclass(frozen=True)
-class Cell:
+class FitCell:
     """One network at (alpha, beta): what is written there, and its accuracy in each view.
 
     `weight` tells which of several networks of one cell is shown; `hover` is HTML.
@@ -30,12 +30,12 @@ class Cell:
     values: tuple[float | None, ...]
 
 
-def fit_chart(cells: Sequence[Cell], views: Sequence[str]) -> Figure:
+def fit_chart(cells: Sequence[FitCell], views: Sequence[str]) -> Figure:
     """Return the map, with a button for each view where there are several."""
     shown = _shown(cells)
     alphas = sorted({cell.alpha for cell in shown})
     betas = sorted({cell.beta for cell in shown})
-    top: dict[tuple[float, float], Cell] = {}
+    top: dict[tuple[float, float], FitCell] = {}
     for cell in sorted(shown, key=lambda each: each.weight):
         top[cell.alpha, cell.beta] = cell
     place = [[top.get((alpha, beta)) for beta in betas] for alpha in alphas]
@@ -57,7 +57,7 @@ def fit_chart(cells: Sequence[Cell], views: Sequence[str]) -> Figure:
     return chart
 
 
-def _shown(cells: Sequence[Cell]) -> Sequence[Cell]:
+def _shown(cells: Sequence[FitCell]) -> Sequence[FitCell]:
     """Return the cells of a map that can be read: all, or without what is lightest."""
     for least in (0, 1, 2):
         found = [cell for cell in cells if cell.weight >= least]
@@ -66,7 +66,7 @@ def _shown(cells: Sequence[Cell]) -> Sequence[Cell]:
     return found
 
 
-Place = Sequence[Sequence[Cell | None]]
+Place = Sequence[Sequence[FitCell | None]]
 
 
 def _layer(
@@ -98,7 +98,7 @@ def _words(place: Place, view: int | None) -> list[list[str]]:
     return [[_word(cell, view) for cell in row] for row in place]
 
 
-def _word(cell: Cell | None, view: int | None) -> str:
+def _word(cell: FitCell | None, view: int | None) -> str:
     if cell is None or (view is None and any(v is not None for v in cell.values)):
         return ""
     gamma = f"{cell.mark}γ {cell.gamma:g}"
@@ -109,9 +109,9 @@ def _word(cell: Cell | None, view: int | None) -> str:
 
 
 def _hover(
-    shown: Sequence[Cell], alphas: Sequence[float], betas: Sequence[float]
+    shown: Sequence[FitCell], alphas: Sequence[float], betas: Sequence[float]
 ) -> list[list[str]]:
-    found: dict[tuple[float, float], list[Cell]] = {}
+    found: dict[tuple[float, float], list[FitCell]] = {}
     for cell in sorted(shown, key=lambda each: -each.weight):
         found.setdefault((cell.alpha, cell.beta), []).append(cell)
     return [["<br>".join(c.hover for c in found.get((a, b), [])) for b in betas] for a in alphas]

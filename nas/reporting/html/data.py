@@ -41,7 +41,7 @@ RANDOM = "random search"
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchFiles:
     """A search as its files tell it; `cost` is the metric that accuracy was traded for."""
 
     result: SearchResult
@@ -66,7 +66,9 @@ class Found:
         return self.result.best
 
 
-def read(folder: Path, result: SearchResult, args: dict[str, Any], env: dict[str, Any]) -> Found:
+def read(
+    folder: Path, result: SearchResult, args: dict[str, Any], env: dict[str, Any]
+) -> SearchFiles:
     """Return a search with its tables; those that are not there are empty."""
     # a study that evaluated nothing has tables without a header
     tables = TABLES if result.best else ((name, ()) for name, _ in TABLES)
@@ -76,7 +78,7 @@ def read(folder: Path, result: SearchResult, args: dict[str, Any], env: dict[str
     if not trials and result.trials:
         raise RunError(f"{folder}/trials.csv lacks the {result.trials} trials: was it edited?")
     cost = result.pareto or next(iter(result.targets), "flops")
-    return Found(result, args, env, trials, rivals, front, shares, cost)
+    return SearchFiles(result, args, env, trials, rivals, front, shares, cost)
 
 
 def _table(path: Path, *columns: str) -> list[dict[str, str]]:
@@ -132,7 +134,7 @@ def number(text: object) -> float:
         return math.nan
 
 
-def points(found: Found, rows: list[dict[str, str]]) -> list[Point]:
+def points(found: SearchFiles, rows: list[dict[str, str]]) -> list[Point]:
     """Return the evaluated trials of a table that have an accuracy and the cost."""
     names = list(next(iter(found.result.leaders), found.best).choices)
     found_points = []
@@ -146,7 +148,7 @@ def points(found: Found, rows: list[dict[str, str]]) -> list[Point]:
     return found_points
 
 
-def entry_point(found: Found, entry: Candidate) -> Point | None:
+def entry_point(found: SearchFiles, entry: Candidate) -> Point | None:
     """Return the winner or a reference as a point, None without the cost or an accuracy."""
     metrics, name = entry.metrics, title(entry.name)
     if isinstance(entry, BestArch):
@@ -160,7 +162,7 @@ def entry_point(found: Found, entry: Candidate) -> Point | None:
 
 
 def _hover(
-    found: Found,
+    found: SearchFiles,
     name: str,
     accuracy: float,
     cost: float,
@@ -208,7 +210,7 @@ def best_so_far(rows: list[dict[str, str]]) -> list[float]:
     return values
 
 
-def pair(found: Found, row: dict[str, str]) -> tuple[float, float] | None:
+def pair(found: SearchFiles, row: dict[str, str]) -> tuple[float, float] | None:
     """Return the accuracy and the negated cost of a trial, None if it has no such."""
     accuracy, cost = number(row.get("accuracy")), number(row.get(found.cost))
     return (accuracy, -cost) if math.isfinite(accuracy) and math.isfinite(cost) else None

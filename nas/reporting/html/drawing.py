@@ -13,7 +13,7 @@ from nas.core import registry
 from nas.core.units import format_count
 from nas.models import cost
 from nas.models.arch import Arch, Stage
-from nas.reporting.html.markup import Table, render, tag
+from nas.reporting.html.markup import MarkupTable, render, tag
 
 BOX, GAP, COLUMN, WIDE, TALL, ROW = 12, 2, 92, 1050, 66, 194  # pixels of the drawing
 Parts = tuple[str, ...]
@@ -24,7 +24,7 @@ class Networks:
     """One or two networks as a page shows them, and what to add to the key of their drawing."""
 
     drawing: Markup
-    stages: Table
+    stages: MarkupTable
     note: str = ""
 
 
@@ -48,7 +48,7 @@ def block(stage: Stage) -> Parts:
     return tuple(found)
 
 
-def stage_table(nets: Sequence[tuple[str, Arch]]) -> Table:
+def stage_table(nets: Sequence[tuple[str, Arch]]) -> MarkupTable:
     """Return the stages of one or two nets side by side, with what differs marked."""
     columns = [_cells(arch) for _, arch in nets]
     marks = _differing(nets[0][1], nets[-1][1])
@@ -68,7 +68,7 @@ def stage_table(nets: Sequence[tuple[str, Arch]]) -> Table:
             row += marked[1 if own else 2 :]
         rows.append(row)
     left = [0, *(at for at, name in enumerate(head) if name in dict(nets))]
-    return Table(head, rows, left=left, label="Stages")
+    return MarkupTable(head, rows, left=left, label="Stages")
 
 
 def _cells(arch: Arch) -> list[tuple[object, ...]]:

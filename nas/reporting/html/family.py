@@ -10,7 +10,7 @@ from nas.core.units import format_bytes, format_count, format_seconds
 from nas.hardware.timing import MOST_UNREST
 from nas.reporting.html.axes import Axis, plot
 from nas.reporting.html.charts_family import Spot, accuracy_chart
-from nas.reporting.html.markup import Table, tag
+from nas.reporting.html.markup import MarkupTable, tag
 from nas.reporting.terminal.scale import unsteady
 from nas.scaling.result import Member, MemberTraining, ScaleResult, TrainedOn
 
@@ -47,7 +47,7 @@ def section(result: ScaleResult, beside: Sequence[ScaleResult]) -> dict[str, obj
     return {
         "facts": facts,
         "alerts": _alerts(result),
-        "table": Table(HEAD, [_line(*each) for each in trained], label="Trainings"),
+        "table": MarkupTable(HEAD, [_line(*each) for each in trained], label="Trainings"),
         "beside": "; ".join(f"{other.rule}, {other.run}" for other in beside),
         "figures": [_figure(result, beside, key, axis) for key, axis in AXES if trained],
     }

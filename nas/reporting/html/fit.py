@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from nas.core.units import format_count, format_seconds
 from nas.reporting.html.axes import plot
-from nas.reporting.html.charts_fit import Cell, fit_chart
-from nas.reporting.html.markup import Table, escape
+from nas.reporting.html.charts_fit import FitCell, fit_chart
+from nas.reporting.html.markup import MarkupTable, escape
 from nas.scaling.fit.result import FitCandidate, FitResult
 from nas.scaling.fit.results import label, noise_said
 
@@ -51,13 +51,13 @@ def _said(fit: FitResult) -> list[str]:
     ]
 
 
-def _cell(fit: FitResult, each: FitCandidate) -> Cell:
+def _cell(fit: FitResult, each: FitCandidate) -> FitCell:
     accuracies = [each.accuracies.get(str(rung)) for rung in fit.rungs]
     chosen = each.arch_id == _chosen(fit).arch_id
     paper = fit.paper.candidate
     near = paper is not None and each.point == paper.point
     text = f"{label(each.point)}: {each.flops_ratio:.2f} × FLOPs, {_state(each)}"
-    return Cell(
+    return FitCell(
         *each.point,
         mark="★ " * chosen + "◆ " * near,
         weight=WEIGHTS[each.state] + 2 * chosen + near,
@@ -76,7 +76,7 @@ def _state(each: FitCandidate) -> str:
     return f"{each.state} after {_epochs(each.epochs)}"
 
 
-def _table(fit: FitResult) -> Table:
+def _table(fit: FitResult) -> MarkupTable:
     head: list[object] = ["candidate", "α·β²·γ²", "depth", "width", "pixels", "× FLOPs"]
     timed = any(each.latency_ms for each in fit.candidates)
     head += ["latency (ms)"] * timed
@@ -85,7 +85,7 @@ def _table(fit: FitResult) -> Table:
     rows = [_row(fit, each, timed) for each in trained]
     marked = [at for at, e in enumerate(trained) if e.point == fit.chosen.point]
     last = len(head) - 1
-    return Table(head, rows, left=(0, last), marked=marked, label="Candidates of the fit")
+    return MarkupTable(head, rows, left=(0, last), marked=marked, label="Candidates of the fit")
 
 
 def _row(fit: FitResult, each: FitCandidate, timed: bool) -> Sequence[object]:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from nas.core.units import amount
 from nas.interfaces import Metrics
 from nas.reporting.html import data
-from nas.reporting.html.markup import Table, code
+from nas.reporting.html.markup import MarkupTable, code
 from nas.searching.result import Candidate, Leader, Posterior, RandomSearch, SearchResult
 
 COUNTS = {"flops": "FLOPs", "params": "params", "activations": "activations"}
 
 
-def section(found: data.Found) -> dict[str, object]:
+def section(found: data.SearchFiles) -> dict[str, object]:
     """Return the table with its title; what is handed over is in bold."""
     result = found.result
     shown = {entry.arch_id for entry in result.leaders}
@@ -42,7 +42,7 @@ def section(found: data.Found) -> dict[str, object]:
     marked = [place for place, entry in enumerate(entries) if entry.arch_id == best]
     return {
         "title": f"{title}, with {' and '.join(beside)}" if beside else title,
-        "table": Table(head, rows, marked=marked, label="Leaderboard"),
+        "table": MarkupTable(head, rows, marked=marked, label="Leaderboard"),
         "counted": _counted(result),
     }
 

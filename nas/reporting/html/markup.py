@@ -36,7 +36,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Table:
+class MarkupTable:
     """A table: the columns in `left` are text, the rows in `marked` are set in bold."""
 
     head: Sequence[object]

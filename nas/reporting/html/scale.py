@@ -17,7 +17,7 @@ from nas.models.compound import RULES
 from nas.reporting.html import charts_family, family, fit
 from nas.reporting.html.axes import plot
 from nas.reporting.html.drawing import block
-from nas.reporting.html.markup import Page, Table, command, date, escape, raised, signed
+from nas.reporting.html.markup import MarkupTable, Page, command, date, escape, raised, signed
 from nas.reporting.terminal.scale import rounding_misses
 from nas.scaling.result import FamilyBase, Member, ScaleResult
 from nas.scaling.settings import COEFFICIENTS, SHAPED
@@ -87,12 +87,12 @@ def _members(result: ScaleResult) -> dict[str, object]:
     }
 
 
-def _table(result: ScaleResult) -> Table:
+def _table(result: ScaleResult) -> MarkupTable:
     head = ["net", "φ", "depth", "width", "resolution", "pixels", "params", "FLOPs", "× base"]
     head += [raised("2^φ"), "off", "activations", "memory/image", "fixed"]
     base = result.baseline
     first = ["base", "0", "1", "1", "1", base.arch.resolution, *_costs(base, 1.0)]
-    return Table(head, [first, *(_line(result, m) for m in result.members)], label="Family")
+    return MarkupTable(head, [first, *(_line(result, m) for m in result.members)], label="Family")
 
 
 def _line(result: ScaleResult, member: Member) -> list[object]:
@@ -156,7 +156,7 @@ def _words(result: ScaleResult) -> list[str]:
     return [*words, "--fixed-ends"] if result.fixed_ends else words
 
 
-def _stages(result: ScaleResult) -> Table:
+def _stages(result: ScaleResult) -> MarkupTable:
     """Return the stages of every member: what scaling keeps, and channels × layers of each."""
     archs = [result.baseline.arch, *(member.arch for member in result.members)]
     names = ["base", *(member.name for member in result.members)]
@@ -165,7 +165,9 @@ def _stages(result: ScaleResult) -> Table:
     labels = ["input", "stem", *(f"stage {n + 1}" for n in range(len(kept))), "head", "dropout"]
     kinds = ["pixels", f"conv k{archs[0].stem.kernel}", *kept, "channels", ""]
     rows = [list(row) for row in zip_longest(labels, kinds, *columns, fillvalue="")]
-    return Table(["stage", "blocks", *names], rows, left=(0, 1), label="Stages of the members")
+    return MarkupTable(
+        ["stage", "blocks", *names], rows, left=(0, 1), label="Stages of the members"
+    )
 
 
 def _shapes(arch: Arch) -> Sequence[str]:

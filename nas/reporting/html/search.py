@@ -31,7 +31,7 @@ FEWEST, FEW = 5, 50
 ANY_MEANING = "The accuracy is this evaluator's: compare it with others of the same evaluator only."
 
 
-def page(found: data.Found, family: Mapping[str, Any] | None) -> Page:
+def page(found: data.SearchFiles, family: Mapping[str, Any] | None) -> Page:
     """Return the page of a search; `family`: the members of `scale.in_search`, if there are any."""
     result = found.result
     context: dict[str, Any] = {
@@ -58,7 +58,7 @@ def page(found: data.Found, family: Mapping[str, Any] | None) -> Page:
     return Page("search.html", f"{result.space.name}: report of a search", context)
 
 
-def _facts(found: data.Found) -> list[tuple[str, object]]:
+def _facts(found: data.SearchFiles) -> list[tuple[str, object]]:
     result, states = found.result, found.result.states
     trials = [f"{result.trials:,} evaluated of {result.proposals:,} proposed"]
     trials += [
@@ -87,7 +87,7 @@ def _facts(found: data.Found) -> list[tuple[str, object]]:
     ]
 
 
-def _headline(found: data.Found) -> str:
+def _headline(found: data.SearchFiles) -> str:
     best, space = found.result.best, found.result.space.name
     if not best:
         return f"Search of {space}: no net was evaluated"
@@ -96,7 +96,7 @@ def _headline(found: data.Found) -> str:
     return f"Search of {space}: {metrics['accuracy']:.2f} % at {cost}"
 
 
-def _alerts(found: data.Found) -> list[str]:
+def _alerts(found: data.SearchFiles) -> list[str]:
     """Return what a reader must know before believing the figures."""
     result, notes = found.result, []
     if result.stopped:
@@ -112,7 +112,7 @@ def _alerts(found: data.Found) -> list[str]:
     return notes
 
 
-def _figures(found: data.Found) -> list[tuple[str, str, str]]:
+def _figures(found: data.SearchFiles) -> list[tuple[str, str, str]]:
     best, metrics = found.best, found.best.metrics
     flops = metrics["flops"]
     figures = [
@@ -132,17 +132,17 @@ def _figures(found: data.Found) -> list[tuple[str, str, str]]:
     return [(f"{name} of the winner", value, note) for name, value, note in figures]
 
 
-def _deviation(found: data.Found) -> str:
+def _deviation(found: data.SearchFiles) -> str:
     if found.result.finals:
         return "on validation images, ± the standard error over the seeds of the finals"
     return "± one standard deviation"
 
 
-def _device(found: data.Found) -> str:
+def _device(found: data.SearchFiles) -> str:
     return f"on {found.args.get('device') or 'the device of the run'}"
 
 
-def _gains(found: data.Found) -> list[str]:
+def _gains(found: data.SearchFiles) -> list[str]:
     """Return what the winner gains over the references and random search, in sentences."""
     result = found.result
     beside = [result.search] if result.search else []
@@ -158,7 +158,7 @@ def _gains(found: data.Found) -> list[str]:
     return notes
 
 
-def _gain(found: data.Found, gain: Gain, other: Candidate) -> str:
+def _gain(found: data.SearchFiles, gain: Gain, other: Candidate) -> str:
     mine, theirs = found.best.metrics, other.metrics
     named = {data.RANDOM: _rival(found.result), "search": "the search's own best"}
     name = named.get(other.name, data.title(other.name))
@@ -191,7 +191,7 @@ def _rival(result: SearchResult) -> str:
     return f"random search at {equal}"
 
 
-def _front(found: data.Found) -> dict[str, object]:
+def _front(found: data.SearchFiles) -> dict[str, object]:
     result, axis = found.result, found.axis
     trials, rivals = data.points(found, found.trials), data.points(found, found.rivals)
     numbers = {row["number"] for row in found.front}
@@ -217,7 +217,7 @@ def _front(found: data.Found) -> dict[str, object]:
     }
 
 
-def _elasticity(found: data.Found, trials: list[Point]) -> list[str]:
+def _elasticity(found: data.SearchFiles, trials: list[Point]) -> list[str]:
     """Return what a looser and a tighter budget would do to the best accuracy seen."""
     target = float(found.result.targets.get(found.cost, 0))
     within = {
@@ -243,7 +243,7 @@ def _change(points: float) -> str:
     return f"changes the best accuracy by {signed(points)} points"
 
 
-def _progress(found: data.Found) -> dict[str, object] | None:
+def _progress(found: data.SearchFiles) -> dict[str, object] | None:
     """Return how the best reward grew, of a Pareto search the front; None if nothing is known."""
     if found.result.pareto:
         return _dominated(found)
@@ -262,7 +262,7 @@ def _progress(found: data.Found) -> dict[str, object] | None:
     }
 
 
-def _dominated(found: data.Found) -> dict[str, object] | None:
+def _dominated(found: data.SearchFiles) -> dict[str, object] | None:
     """Return how the fronts of both searches grew."""
     rows = {"search": data.evaluated(found.trials), data.RANDOM: data.evaluated(found.rivals)}
     pairs = {name: [data.pair(found, row) for row in each] for name, each in rows.items() if each}
@@ -280,7 +280,7 @@ def _dominated(found: data.Found) -> dict[str, object] | None:
     }
 
 
-def _importance(found: data.Found) -> dict[str, object] | None:
+def _importance(found: data.SearchFiles) -> dict[str, object] | None:
     """Return which choices mattered; None of too few trials."""
     read = ((row["choice"], data.number(row["importance"])) for row in found.importance)
     shares = [(*data.split(choice), share) for choice, share in read if math.isfinite(share)]
@@ -298,7 +298,7 @@ def _importance(found: data.Found) -> dict[str, object] | None:
     return {"plot": plot(charts.importance_chart(shares)), "note": note}
 
 
-def _winner(found: data.Found) -> dict[str, object]:
+def _winner(found: data.SearchFiles) -> dict[str, object]:
     """Return the winner, beside the best reference that is another net."""
     result = found.result
     mine = f"Winner, {data.label(found.best)}"

@@ -43,7 +43,7 @@ Row = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Found:
+class TrainingFiles:
     """A training as its files tell it; `result` is None while it is not finished."""
 
     folder: Path
@@ -62,7 +62,7 @@ def holds(folder: Path, args: Mapping[str, Any]) -> bool:
 
 def read(
     folder: Path, result: TrainResult | None, args: Mapping[str, Any], env: Mapping[str, Any]
-) -> Found:
+) -> TrainingFiles:
     """Return a training.
 
     Raises:
@@ -74,7 +74,9 @@ def read(
         raise RunError(f"{folder / ARCH} holds no arch: {error}") from error
     data = run_folder.read_json(folder / DATA) if (folder / DATA).is_file() else {}
     rows = [_numbers(row) for row in run_folder.read_csv(folder / ROWS)]
-    return Found(folder, result, args, env, arch, data, [row for row in rows if "epoch" in row])
+    return TrainingFiles(
+        folder, result, args, env, arch, data, [row for row in rows if "epoch" in row]
+    )
 
 
 def _numbers(row: Mapping[str, Any]) -> Row:
@@ -88,7 +90,7 @@ def _numbers(row: Mapping[str, Any]) -> Row:
     return found
 
 
-def page(found: Found) -> Page:
+def page(found: TrainingFiles) -> Page:
     """Return the page of a training."""
     notes = found.data.get("notes") or (found.result.notes if found.result else ())
     context = {
@@ -107,7 +109,7 @@ def page(found: Found) -> Page:
     return Page("train.html", f"{found.arch.name}: report of a training", context)
 
 
-def _facts(found: Found) -> list[tuple[str, object]]:
+def _facts(found: TrainingFiles) -> list[tuple[str, object]]:
     result, args = found.result, found.args
     items = [
         ("Arch", join([found.arch.name, ", id ", code(found.arch.id)])),
@@ -125,15 +127,15 @@ def _facts(found: Found) -> list[tuple[str, object]]:
     return [(name, value) for name, value in items if value]
 
 
-def _run(found: Found) -> str:
+def _run(found: TrainingFiles) -> str:
     return str(found.result.run if found.result else found.folder)
 
 
-def _file(found: Found, name: str) -> str:
+def _file(found: TrainingFiles, name: str) -> str:
     return f"{_run(found)}/{name}"
 
 
-def _headline(found: Found) -> str:
+def _headline(found: TrainingFiles) -> str:
     name = f"{found.arch.name} on {_data_name(found)}"
     if found.result and found.result.test:
         return f"{name}: {found.result.test.top1:.2f} % of the test images right"
@@ -142,17 +144,17 @@ def _headline(found: Found) -> str:
     return f"{name}: not finished, {len(found.rows)} of {_epochs(found)} epochs{so_far}"
 
 
-def _data_name(found: Found) -> str:
+def _data_name(found: TrainingFiles) -> str:
     known = found.result.data if found.result else ""
     return known or str(found.data.get("name") or found.args.get("data") or "images")
 
 
-def _epochs(found: Found) -> object:
+def _epochs(found: TrainingFiles) -> object:
     known = found.result.epochs if found.result else 0
     return known or found.args.get("epochs") or "the recipe's"
 
 
-def _images(found: Found) -> str:
+def _images(found: TrainingFiles) -> str:
     result = found.result
     splits = (result and result.splits) or found.data.get("splits") or {}
     counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
@@ -172,7 +174,7 @@ def _classes(names: Sequence[str]) -> str:
     return " ".join(words) if names else ""
 
 
-def _recipe(found: Found) -> str:
+def _recipe(found: TrainingFiles) -> str:
     args = found.args
     words = [(found.result and found.result.recipe) or str(args.get("recipe") or "")]
     words += [f"{name} {value}" for name, value in (args.get("recipe_options") or {}).items()]
@@ -183,7 +185,7 @@ def _recipe(found: Found) -> str:
     return ", ".join([*words, f"seed {args.get('seed', 'unknown')}"])
 
 
-def _alerts(found: Found) -> list[str]:
+def _alerts(found: TrainingFiles) -> list[str]:
     """Return what a reader must know before trusting the figures."""
     warning = found.result.warning if found.result else ""
     alerts = [f"{warning[:1].upper()}{warning[1:]}."] if warning else []
@@ -193,7 +195,7 @@ def _alerts(found: Found) -> list[str]:
     return alerts
 
 
-def _figures(found: Found) -> list[tuple[str, str, str]]:
+def _figures(found: TrainingFiles) -> list[tuple[str, str, str]]:
     counted = cost.count(found.arch)
     flops = f"multiply-adds at {found.arch.resolution} pixels"
     figures = [
@@ -218,7 +220,7 @@ def _score(score: ValScore | HeldOutScore) -> str:
     return f"{score.top1:.2f} ± {score.standard_error:.2f} %"
 
 
-def _curves(found: Found) -> dict[str, object]:
+def _curves(found: TrainingFiles) -> dict[str, object]:
     """Return loss and accuracy over the epochs, and what the loss's axis leaves out."""
     if not found.rows:
         return {"loss": "", "accuracy": "", "lost": ""}
@@ -238,7 +240,7 @@ def _loss_chart(rows: Sequence[Row], curves: Sequence[history.Curve]) -> Figure:
     return chart
 
 
-def _accuracy_chart(found: Found) -> Figure:
+def _accuracy_chart(found: TrainingFiles) -> Figure:
     rows = found.rows
     chart = _chart(rows, history.accuracies(rows), "Accuracy (%)")
     known = found.result.best_epoch if found.result else 0
@@ -271,7 +273,7 @@ def _line(rows: Sequence[Row], column: str, name: str) -> dict[str, Any]:
     }
 
 
-def _confusion(found: Found) -> dict[str, str]:
+def _confusion(found: TrainingFiles) -> dict[str, str]:
     """Return the picture of the confusion matrix, and itself as a URL where it is small enough."""
     path = found.folder / PICTURE
     if not path.is_file():
@@ -281,7 +283,7 @@ def _confusion(found: Found) -> dict[str, str]:
     return {"picture": PICTURE, "source": source if len(data) <= LARGEST else ""}
 
 
-def _uses(found: Found) -> list[Markup]:
+def _uses(found: TrainingFiles) -> list[Markup]:
     if not found.result:
         return []
     lines = [("predict", _run(found), "IMAGE"), ("explain", "IMAGE", "--models", _run(found))]

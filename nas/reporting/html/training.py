@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from nas.core.units import format_count
 from nas.reporting.html import data
-from nas.reporting.html.markup import Table, code
+from nas.reporting.html.markup import MarkupTable, code
 from nas.searching.result import SearchResult
 
 HEAD = ("net", "trained anew", "each seed", "in the search", "reward", "arch")
 
 
-def sections(found: data.Found) -> dict[str, object]:
+def sections(found: data.SearchFiles) -> dict[str, object]:
     """Return what the template is told; `trained` is None where nothing was trained."""
     if not found.result.training_flops:
         return {"trained": None, "finals": None}
@@ -57,4 +57,4 @@ def _finals(result: SearchResult) -> dict[str, object] | None:
         for place, entry in enumerate(finals)
         if result.best and entry.arch_id == result.best.arch_id
     }
-    return {"spread": spread, "table": Table(HEAD, rows, marked=marked, label="Finals")}
+    return {"spread": spread, "table": MarkupTable(HEAD, rows, marked=marked, label="Finals")}

@@ -25,7 +25,7 @@ from nas.scaling.fit.results import conclude, label
 from nas.scaling.fit.setup import FitPlan
 from nas.scaling.fit.table import FitTable
 from nas.scaling.settings import COEFFICIENTS, SHAPED
-from nas.scaling.setup import ScalingProgress, Setup, Stop, open_executor
+from nas.scaling.setup import ScaleSetup, ScalingProgress, Stop, open_executor
 from nas.searching.outcome import finals
 from nas.searching.outcome.finals import Finalist, FinalScore
 
@@ -33,7 +33,7 @@ TRAININGS = "trainings"
 
 
 def settle(
-    setup: Setup, plan: FitPlan | None, folder: Path, screen: ScalingProgress, stop: Stop
+    setup: ScaleSetup, plan: FitPlan | None, folder: Path, screen: ScalingProgress, stop: Stop
 ) -> tuple[Coefficients | None, str]:
     """Return the coefficients of a run, or None and why there are none yet.
 
@@ -78,7 +78,7 @@ def _pinned(path: Path) -> Coefficients:
         ) from error
 
 
-def _stored(setup: Setup, screen: ScalingProgress) -> Coefficients | None:
+def _stored(setup: ScaleSetup, screen: ScalingProgress) -> Coefficients | None:
     """Return what was fitted to this base last, in the project or by an earlier version."""
     found, note = coefficients.fitted(setup.project, setup.arch)
     screen.say(note)
@@ -92,7 +92,7 @@ def _stored(setup: Setup, screen: ScalingProgress) -> Coefficients | None:
     return found
 
 
-def given(setup: Setup, others: Coefficients) -> Coefficients:
+def given(setup: ScaleSetup, others: Coefficients) -> Coefficients:
     """Return the coefficients of the flags, the others where a flag is missing."""
     flags = {name: getattr(setup.settings, name) for name in COEFFICIENTS}
     # 0 is given too, and refused where the family is made
@@ -145,7 +145,7 @@ def fit(
     for line in (*plan.evaluator.notes, *_opening(plan)):
         screen.say(line)
     table = FitTable(plan, folder, screen)
-    executor = open_executor(plan.setup, plan.work, folder)
+    executor = open_executor(plan.setup, plan.spec, folder)
     table.slots = lambda: executor.slots
     try:
         last, reason = _halve(plan, table, executor, stop)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from nas.models.arch import Arch
-from nas.models.compound import Member, Multipliers, family
+from nas.models.compound import Multipliers, ScaledArch, family
 from nas.models.cost import count
 from nas.scaling.fit.coefficients import PAPER
 
@@ -121,7 +121,7 @@ def distance(one: Sequence[float], other: Sequence[float]) -> float:
     return math.hypot(*(weight * math.log(a / b) for weight, a, b in parts))
 
 
-def _member(arch: Arch, point: Point, fixed_ends: bool) -> Member:
+def _member(arch: Arch, point: Point, fixed_ends: bool) -> ScaledArch:
     alpha, beta, gamma = point
     return family(arch, [1], alpha=alpha, beta=beta, gamma=gamma, fixed_ends=fixed_ends)[0]
 
@@ -163,7 +163,9 @@ def _made(arch: Arch, points: Sequence[Point], fixed_ends: bool) -> list[GridPoi
     return [candidate(arch, point, fixed_ends) for _, point in sorted(best.values())]
 
 
-def _side(arch: Arch, axis: int, points: Sequence[Point], fixed_ends: bool) -> dict[float, Member]:
+def _side(
+    arch: Arch, axis: int, points: Sequence[Point], fixed_ends: bool
+) -> dict[float, ScaledArch]:
     """Return the base scaled in one dimension alone: what is equal there is equal in the grid."""
     values = {point[axis] for point in points}
     return {value: _member(arch, _on(axis, value), fixed_ends) for value in values}

@@ -85,7 +85,7 @@ def conclude(
         fingerprint=plan.evaluator.fingerprint,
         evaluator=plan.evaluator.title,
         objective=describe(plan.objective),
-        device=plan.work.device,
+        device=plan.spec.device,
         fixed_ends=chosen.fixed_ends,
         step=plan.grid.step,
         product_tolerance=plan.grid.tolerance,

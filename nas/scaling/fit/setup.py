@@ -14,7 +14,7 @@ from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.scaling.fit.grid import GROWTH, MISS, MOST, Grid, GridPoint, candidates
 from nas.scaling.settings import SHAPED, ScaleSettings
-from nas.scaling.setup import Setup
+from nas.scaling.setup import ScaleSetup
 from nas.searching.objective import Bound, Objective, make_objective, reward
 from nas.searching.setup import FINAL_SEEDS, FINALISTS
 
@@ -27,11 +27,11 @@ MEMORY = "memory_mib"  # of training at batch 1, counted
 class FitPlan:
     """A fit that has been checked. `arch`: the base with the data's classes."""
 
-    setup: Setup
+    setup: ScaleSetup
     arch: Arch
     grid: Grid
     evaluator: TrainingEvaluator
-    work: EvaluatorSpec
+    spec: EvaluatorSpec
     objective: Objective
 
     @property
@@ -88,7 +88,7 @@ class FitPlan:
         return reward(metrics, self.objective)
 
 
-def prepare_fit(setup: Setup) -> FitPlan:
+def prepare_fit(setup: ScaleSetup) -> FitPlan:
     """Check a fit and choose its candidates; nothing is written or trained yet.
 
     Raises:
@@ -98,8 +98,8 @@ def prepare_fit(setup: Setup) -> FitPlan:
     """
     chosen = setup.settings
     _check(chosen)
-    work = _work(chosen)
-    evaluator = make_evaluator(work)
+    spec = _spec(chosen)
+    evaluator = make_evaluator(spec)
     arch = _fitted(setup.arch, evaluator)
     evaluator.check(arch)
     most = chosen.candidates or MOST
@@ -107,8 +107,8 @@ def prepare_fit(setup: Setup) -> FitPlan:
     if len(grid.trained) < LEAST:
         raise OptionError(_too_few(arch, grid))
     if chosen.target_latency:
-        work = dataclasses.replace(work, device=_device(chosen))
-    return FitPlan(setup, arch, grid, evaluator, work, _objective(chosen))
+        spec = dataclasses.replace(spec, device=_device(chosen))
+    return FitPlan(setup, arch, grid, evaluator, spec, _objective(chosen))
 
 
 def measured(metrics: Metrics, candidate: GridPoint) -> Metrics:
@@ -129,7 +129,7 @@ def _check(chosen: ScaleSettings) -> None:
         )
 
 
-def _work(chosen: ScaleSettings) -> EvaluatorSpec:
+def _spec(chosen: ScaleSettings) -> EvaluatorSpec:
     """Return what workers make: trainings of candidates."""
     given = {
         "data": chosen.data,

@@ -63,10 +63,10 @@ def seconds(setup: Setup, log: Log, chosen: Length) -> float:
 
 def spec_of_length(setup: Setup, chosen: Length) -> EvaluatorSpec:
     """Return the evaluator spec of the finals: the search's, with trainings of another length."""
-    known = registry.option_defaults("evaluators", setup.work.evaluator)
+    known = registry.option_defaults("evaluators", setup.spec.evaluator)
     options = {"epochs": chosen.epochs, "fraction": chosen.fraction}
     options = {name: value for name, value in options.items() if name in known}
-    return dataclasses.replace(setup.work, options={**setup.work.options, **options})
+    return dataclasses.replace(setup.spec, options={**setup.spec.options, **options})
 
 
 def _candidate_seconds(setup: Setup, trials: Sequence[Trial]) -> float:

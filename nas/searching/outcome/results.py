@@ -208,7 +208,7 @@ def _description(setup: Setup) -> dict[str, Any]:
         "space": SpaceInfo(name=setup.space.name, size=setup.space.size),
         "controller": setup.settings.controller,
         "warm_start": setup.start.told(),
-        "evaluator": EvaluatorInfo(name=setup.work.evaluator, title=setup.evaluator.title),
+        "evaluator": EvaluatorInfo(name=setup.spec.evaluator, title=setup.evaluator.title),
         "objective": describe(objective),
         "reward": objective.kind,
         "pareto": setup.goal.pareto,

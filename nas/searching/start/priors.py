@@ -48,7 +48,7 @@ def surrogate_prior(setup: Setup) -> tuple[Prior, str]:
     Raises:
         OptionError: the space lacks choices of `mbconv`, or the surrogate is the evaluator itself.
     """
-    if setup.work.evaluator == SURROGATE:
+    if setup.spec.evaluator == SURROGATE:
         raise OptionError(
             f"--warm-start {SURROGATE} would tell the evaluator {SURROGATE} what it knows: leave "
             "it out, or give --data or another --evaluator"
@@ -90,7 +90,7 @@ def naswot_plan(setup: Setup) -> str:
         OptionError: it cannot be scored, or there are too few within the limits.
     """
     points, start = _to_score(setup), time.perf_counter()
-    zero_cost.tried(decode(setup.space, points[0]), _naswot(setup))
+    zero_cost.score_arch(decode(setup.space, points[0]), _naswot(setup))
     seconds = (time.perf_counter() - start) * len(points)
     return f"naswot: {len(points)} networks are scored without training, about {seconds:.0f} s"
 
@@ -105,7 +105,7 @@ def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
     points = _to_score(setup)
     archs = [decode(setup.space, point) for point in points]
     path = place.folder / zero_cost.FILE
-    values, seconds = zero_cost.scored(path, archs, _naswot(setup), place.say, place.stop)
+    values, seconds = zero_cost.score_archs(path, archs, _naswot(setup), place.say, place.stop)
     line = f"naswot: {len(values)} networks scored without training in {seconds:.0f} s"
     prior, believed = prior_of_scores(setup.space, points[: len(values)], values)
     return prior, f"{line}; {believed}"
@@ -115,7 +115,7 @@ def prior_of_scores(
     space: Space, points: Sequence[Choices], scores: Sequence[float]
 ) -> tuple[Prior, str]:
     """Return a prior: a Gaussian process of scores, in deviations from their mean."""
-    if len(scores) < zero_cost.FEW:
+    if len(scores) < zero_cost.MIN_POINTS:
         return no_prior, "too few scores for a prior"
     mean, spread = statistics.fmean(scores), statistics.pstdev(scores) or 1.0
     standard = [(value - mean) / spread for value in scores]
@@ -124,7 +124,7 @@ def prior_of_scores(
 
 def _to_score(setup: Setup) -> list[Choices]:
     allowed = constraint_violation(setup.space, setup.goal.objective)
-    return zero_cost.drawn(setup.space, allowed, setup.settings.seed)
+    return zero_cost.sample_points(setup.space, allowed, setup.settings.seed)
 
 
 def _naswot(setup: Setup) -> zero_cost.Scorer:

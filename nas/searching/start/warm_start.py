@@ -21,7 +21,7 @@ from nas.core.errors import NasError, OptionError, RunError, did_you_mean
 from nas.data.identity import unchanged
 from nas.interfaces import SCORED, Metrics, Rung, Space, Trial
 from nas.models.points import decode
-from nas.searching.evaluator_spec import work_of
+from nas.searching.evaluator_spec import spec_of
 from nas.searching.objective import Goal, broken_limit, reward
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, Start
@@ -39,7 +39,7 @@ JOURNAL = "journal.log"
 PLACES = {"data", "image_column", "label_column", "download"}
 
 
-def anchored(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
+def with_source_path(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
     """Return settings in which an earlier run is a path that is the same from any directory."""
     source = given.get("warm_start")
     if not isinstance(source, str) or source in MAKERS:
@@ -49,7 +49,7 @@ def anchored(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
     return {**given, "warm_start": str((named if plain else path).resolve())}
 
 
-def learnt(setup: Setup) -> dict[str, Any]:
+def read_source(setup: Setup) -> dict[str, Any]:
     """Return as JSON data what a new search begins with, {} where with nothing.
 
     Raises:
@@ -75,8 +75,8 @@ def learnt(setup: Setup) -> dict[str, Any]:
 
 def _of_run(folder: Path, setup: Setup) -> dict[str, Any]:
     """Return as JSON data what an earlier run tells."""
-    kept, theirs = _earlier(folder, setup)
-    scored = _scored(kept)
+    kept, theirs = _earlier_run(folder, setup)
+    scored = _evaluated(kept)
     if not scored:
         raise OptionError(f"{folder} has no evaluated trial to begin with: name another run")
     reason = _difference(folder, kept, theirs, scored, setup)
@@ -90,7 +90,7 @@ def _of_run(folder: Path, setup: Setup) -> dict[str, Any]:
     return data
 
 
-def begun(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
+def with_start(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
     """Return the setup with what the search of a run folder begins with, kept there from now on.
 
     `data`: from `learnt`, {} for a run that is gone on with.
@@ -103,11 +103,11 @@ def begun(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
         return setup
     path = place.folder / FILE
     if not path.exists():
-        run_folder.write_json(path, data or learnt(setup))
+        run_folder.write_json(path, data or read_source(setup))
     return dataclasses.replace(setup, start=_ready(setup, place, path))
 
 
-def planned(setup: Setup, data: Mapping[str, Any]) -> str:
+def start_line(setup: Setup, data: Mapping[str, Any]) -> str:
     """Return what a search would say of `data` from `learnt`, "" if nothing."""
     source = MAKERS.get(data.get("kind", ""))
     if source:
@@ -163,7 +163,7 @@ def _check_controller(setup: Setup, what: str) -> None:
     )
 
 
-def _earlier(folder: Path, setup: Setup) -> tuple[Kept, SearchSettings]:
+def _earlier_run(folder: Path, setup: Setup) -> tuple[Kept, SearchSettings]:
     """Return what an earlier run holds, and its settings.
 
     Raises:
@@ -192,7 +192,7 @@ def _earlier(folder: Path, setup: Setup) -> tuple[Kept, SearchSettings]:
     return read_journal(folder / JOURNAL), theirs
 
 
-def _scored(kept: Kept) -> list[tuple[str, Trial]]:
+def _evaluated(kept: Kept) -> list[tuple[str, Trial]]:
     """Return the evaluated trials with what each is called, one of each network."""
     found = {
         trial.arch_id: (f"trial {trial.number} of the {name}", trial)
@@ -270,14 +270,14 @@ def _arch_id(space: Space, trial: Trial) -> str:
 def _other_work(folder: Path, theirs: SearchSettings, setup: Setup) -> str:
     """Return what differs in the evaluator, its options, its images or its device."""
     try:
-        work = work_of(theirs)
-        options = _options(work.evaluator, work.options)
+        spec = spec_of(theirs)
+        options = _options(spec.evaluator, spec.options)
     except NasError:
         return "its evaluator is not here any more"
     before = run_folder.read_object(folder / SOURCES) if (folder / SOURCES).exists() else {}
-    now, mine = setup.sources, setup.work
-    if _content(work.evaluator, before) != _content(mine.evaluator, now):
-        return f"evaluator {work.evaluator}, not {mine.evaluator}"
+    now, mine = setup.sources, setup.spec
+    if _content(spec.evaluator, before) != _content(mine.evaluator, now):
+        return f"evaluator {spec.evaluator}, not {mine.evaluator}"
     own = _options(mine.evaluator, mine.options)
     fingerprint = setup.evaluator.fingerprint
     # of a table `path` is such a place too
@@ -288,8 +288,8 @@ def _other_work(folder: Path, theirs: SearchSettings, setup: Setup) -> str:
     noted = before.get(DATA, "")
     if noted != fingerprint and not (fingerprint and unchanged(noted, setup.evaluator)):
         return "another table" if "path" in own else "other images"
-    if (work.device, work.device_options) != (mine.device, mine.device_options):
-        return f"device {work.device}, not {mine.device}"
+    if (spec.device, spec.device_options) != (mine.device, mine.device_options):
+        return f"device {spec.device}, not {mine.device}"
     return _other_machine(folder, setup) if mine.device else ""
 
 

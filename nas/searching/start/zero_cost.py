@@ -17,13 +17,13 @@ from nas.searching.samplers import Violation, sample_feasible
 
 FILE = "naswot.csv"
 POINTS = 64
-FEW = 10  # points under which nothing can be told of the others
+MIN_POINTS = 10  # points under which nothing can be told of the others
 LONG = 60.0  # seconds that are told before they are spent
 Scorer = Callable[[Arch], float]
 
 
 @dataclass(frozen=True)
-class Score:
+class ZeroCostScore:
     """A row of naswot.csv."""
 
     arch_id: str
@@ -31,7 +31,9 @@ class Score:
     seconds: float
 
 
-def drawn(space: Space, violation: Violation, seed: int, count: int = POINTS) -> list[Choices]:
+def sample_points(
+    space: Space, violation: Violation, seed: int, count: int = POINTS
+) -> list[Choices]:
     """Return so many random points within the limits, all of them different networks.
 
     Raises:
@@ -46,15 +48,15 @@ def drawn(space: Space, violation: Violation, seed: int, count: int = POINTS) ->
             continue
         if len(found) == count:
             break
-    if len(found) < FEW:
+    if len(found) < MIN_POINTS:
         raise OptionError(
-            f"--warm-start naswot needs {FEW} networks within the limits to score, and of space "
-            f"{space.name} found {len(found)}: leave it out"
+            f"--warm-start naswot needs {MIN_POINTS} networks within the limits to score, and of "
+            f"space {space.name} found {len(found)}: leave it out"
         )
     return list(found.values())
 
 
-def scored(
+def score_archs(
     path: Path,
     archs: Sequence[Arch],
     score: Scorer,
@@ -70,15 +72,15 @@ def scored(
         OptionError: an arch cannot be scored.
         RunError: the file cannot be written, or is damaged.
     """
-    ledger = Ledger(path, Score)
-    known, found, told = {row.arch_id: row for row in ledger.rows}, list[Score](), False
+    ledger = Ledger(path, ZeroCostScore)
+    known, found, told = {row.arch_id: row for row in ledger.rows}, list[ZeroCostScore](), False
     for arch in archs:
         if arch.id not in known:
             if stop():
                 break
             start = time.perf_counter()
-            value = tried(arch, score)
-            known[arch.id] = Score(arch.id, value, time.perf_counter() - start)
+            value = score_arch(arch, score)
+            known[arch.id] = ZeroCostScore(arch.id, value, time.perf_counter() - start)
             ledger.append(known[arch.id])
             left = known[arch.id].seconds * (len(archs) - len(found) - 1)
             if left > LONG and not told:
@@ -91,7 +93,7 @@ def scored(
     return [row.score for row in found], sum(row.seconds for row in found)
 
 
-def tried(arch: Arch, score: Scorer) -> float:
+def score_arch(arch: Arch, score: Scorer) -> float:
     """Return the score of an arch.
 
     Raises:
