@@ -1,4 +1,4 @@
-"""Fit nas/evaluation/evaluators/surrogate.npz to the tables of Accel-NASBench and print how good it is.
+"""Fit the surrogate evaluator (surrogate.npz) to the tables of Accel-NASBench; print its errors.
 
     python scripts/fit_surrogate.py --data PATH_TO/accel_nasbench
 
