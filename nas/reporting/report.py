@@ -172,7 +172,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _family(folder: Path, result: SearchResult) -> dict[str, object] | None:
     """Return the section of the latest family of a search, if there is one."""
-    if not result.best:
+    if not result.winner:
         return None
     for other in reversed(run_folder.runs("scale", folder.resolve().parent.parent)):
         try:
@@ -181,7 +181,7 @@ def _family(folder: Path, result: SearchResult) -> dict[str, object] | None:
             continue
         if "members" in made:
             found = ScaleResult.from_dict(made)
-            return scale.in_search(found, found.baseline.arch.id == result.best.arch.id)
+            return scale.in_search(found, found.baseline.arch.id == result.winner.arch.id)
     return None
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from nas.core.records import Record, Table, optional
+from nas.core.errors import NasError
+from nas.core.records import Record, Table, named, optional
 from nas.interfaces import Choices, ExecutorStatus, Metrics
 from nas.models.arch import Arch
 from nas.searching.final_length import Length
@@ -148,7 +149,7 @@ class WarmStart(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SearchResult(Record):
-    """A search: `best` is the network that it hands over, None where nothing was evaluated.
+    """A search: `best` is the network that it hands over (`winner`: or None where there is none).
 
     `trials`: evaluations, of `proposals`; `states` counts these by state. `met`: whether `best` is
     within the targets. `stopped`: why the search ended early, "" where it did not; `ends` tells it
@@ -178,7 +179,7 @@ class SearchResult(Record):
     ends: dict[str, str] = field(default_factory=dict)
     met: bool = True
     data: str | None = None
-    best: BestArch | None
+    winner: BestArch | None = named("best")
     verdict: str = ""
     weights: str | None = None
     observed_best: Candidate | None = None
@@ -194,6 +195,17 @@ class SearchResult(Record):
     hypervolume: dict[str, float] | None = None
 
     @property
+    def best(self) -> BestArch:
+        """Return the network that is handed over.
+
+        Raises:
+            NasError: nothing was evaluated before the search ended.
+        """
+        if self.winner is None:
+            raise NasError(f"{self.run} has evaluated no arch yet; `resume=True` goes on with it")
+        return self.winner
+
+    @property
     def baseline(self) -> RandomSearch | None:
         """Return the random baseline of equal cost, None where there was none."""
         return self.random
@@ -207,7 +219,7 @@ class SearchResult(Record):
 
     def _summary(self) -> dict[str, object]:
         told: dict[str, object] = {"space": self.space.name, "trials": self.trials}
-        told |= {"best": self.best, "met": self.met}
+        told |= {"best": self.winner, "met": self.met}
         told |= {"stopped": self.stopped} if self.stopped else {}
         return {**told, "run": self.run}
 

@@ -1,5 +1,6 @@
 """The result of a search: what --json prints, for scripts and for notebooks."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -69,3 +70,10 @@ def test_it_shows_in_a_line_and_in_a_notebook(found: SearchResult) -> None:
     assert "\n" not in repr(found) and len(repr(found)) < 400
     page = found._repr_html_()
     assert found.best and page.count(found.best.arch_id) >= 2 and "random search" in page
+
+
+def test_a_search_that_has_evaluated_nothing_says_so(found: SearchResult) -> None:
+    empty = dataclasses.replace(found, winner=None)
+    assert empty.to_dict()["best"] is None
+    with pytest.raises(nas.NasError, match="has evaluated no arch yet"):
+        _ = empty.best

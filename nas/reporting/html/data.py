@@ -61,9 +61,9 @@ class SearchFiles:
     @property
     def best(self) -> BestArch:
         """Return what is handed over, of a search that evaluated anything."""
-        if not self.result.best:
+        if not self.result.winner:
             raise LookupError("best")
-        return self.result.best
+        return self.result.winner
 
 
 def read(
@@ -71,7 +71,7 @@ def read(
 ) -> SearchFiles:
     """Return a search with its tables; those that are not there are empty."""
     # a study that evaluated nothing has tables without a header
-    tables = TABLES if result.best else ((name, ()) for name, _ in TABLES)
+    tables = TABLES if result.winner else ((name, ()) for name, _ in TABLES)
     trials, rivals, front, shares = (
         _table(folder / f"{name}.csv", *columns) for name, columns in tables
     )

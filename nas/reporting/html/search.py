@@ -40,9 +40,9 @@ def page(found: data.SearchFiles, family: Mapping[str, Any] | None) -> Page:
         "facts": _facts(found),
         "meaning": MEANING.get(result.evaluator.name, ANY_MEANING),
         "alerts": _alerts(found),
-        "best": bool(result.best),
+        "best": bool(result.winner),
     }
-    if result.best:
+    if result.winner:
         context |= {
             "figures": _figures(found),
             "gains": _gains(found),
@@ -88,7 +88,7 @@ def _facts(found: data.SearchFiles) -> list[tuple[str, object]]:
 
 
 def _headline(found: data.SearchFiles) -> str:
-    best, space = found.result.best, found.result.space.name
+    best, space = found.result.winner, found.result.space.name
     if not best:
         return f"Search of {space}: no net was evaluated"
     metrics = best.metrics
@@ -101,7 +101,7 @@ def _alerts(found: data.SearchFiles) -> list[str]:
     result, notes = found.result, []
     if result.stopped:
         notes.append(f"The search ended early: {result.stopped}.")
-    if result.best and not result.met:
+    if result.winner and not result.met:
         notes.append("No evaluated net is within the budget; the best by reward is shown.")
     reasons = Counter(row["reason"] for row in found.trials if row.get("state") == "failed")
     if reasons:

@@ -55,6 +55,6 @@ def _finals(result: SearchResult) -> dict[str, object] | None:
     marked = {
         place
         for place, entry in enumerate(finals)
-        if result.best and entry.arch_id == result.best.arch_id
+        if result.winner and entry.arch_id == result.winner.arch_id
     }
     return {"spread": spread, "table": MarkupTable(HEAD, rows, marked=marked, label="Finals")}

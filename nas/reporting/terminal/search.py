@@ -267,9 +267,9 @@ def show_search(result: SearchResult, console: Console) -> None:
     console.print("FLOPs are multiply-adds (MACs); tools that count both report twice as many")
     saved = [name for name in SAVED if (result.run / name).is_file()]
     console.print(f"saved   {result.run}  ({', '.join(saved)})")
-    if result.best and result.training_flops:
+    if result.winner and result.training_flops:
         print_training(result, console)
-    elif result.best:
+    elif result.winner:
         console.print(f"next    {command('nas', 'scale', str(result.run), '--phi', '1..7')}")
 
 
@@ -308,7 +308,7 @@ def _place(result: SearchResult, place: int) -> str:
     """Return the rank of a leader; the nets of a front have none, one of them is handed over."""
     if not result.pareto:
         return f"{place}. "
-    best = result.best
+    best = result.winner
     chosen = best and result.leaders[place - 1].arch_id == best.arch_id
     return "★ " if chosen else "  "
 

@@ -108,7 +108,7 @@ def _gap(ahead: Contender, behind: Contender, unit: str) -> str:
 
 def why(result: SearchResult) -> str:
     """Return the explanation of the result, with the winner's curse where it shows; "" of none."""
-    best = result.best
+    best = result.winner
     if not best:
         return ""
     verdict = result.verdict or _older(best)

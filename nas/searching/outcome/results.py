@@ -73,7 +73,7 @@ def conclude(
         ends=dict(ends),
         met=best is not None and selection.within(best.metrics, setup.goal),
         data=setup.settings.data,
-        best=best,
+        winner=best,
         verdict=verdict,
         weights=_weights(folder, setup, studies, best, final),
         observed_best=selection.observed_best(setup, found, best),
