@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Fit the surrogate evaluator (surrogate.npz) to the tables of Accel-NASBench; print its errors.
-=======
-"""Fit the surrogate (nas/evaluation/evaluators) to Accel-NASBench and print how good it is.
->>>>>>> 2d3cdcd (Let nas.search(...).best be an arch, or say that there is none)
 
     python scripts/fit_surrogate.py --data PATH_TO/accel_nasbench
 
