@@ -34,8 +34,8 @@ from nas.models.published import Published as Published
 from nas.reporting.explain import explain as explain
 from nas.reporting.explained import ExplainResult as ExplainResult
 from nas.scaling.fit.result import FitResult as FitResult
+from nas.scaling.progress import ScalingProgress
 from nas.scaling.result import ScaleResult as ScaleResult
-from nas.scaling.setup import ScalingProgress
 from nas.searching.fidelity.result import ProxyCheckResult as ProxyCheckResult
 from nas.searching.progress import SearchProgress
 from nas.searching.result import PlanResult as PlanResult

@@ -15,6 +15,7 @@ from nas.data.identity import unchanged, way_back
 from nas.evaluation.run_all import run_all
 from nas.interfaces import Outcome, Task
 from nas.models.arch import Arch
+from nas.scaling.epoch_watcher import EpochWatcher
 from nas.scaling.family_card import placed
 from nas.scaling.member_setup import (
     ARCH,
@@ -26,9 +27,9 @@ from nas.scaling.member_setup import (
     spec_of,
     warnings,
 )
-from nas.scaling.progress import Progress
+from nas.scaling.progress import ScalingProgress
 from nas.scaling.result import Member, MemberTraining, ScaleResult, TrainedOn
-from nas.scaling.setup import INTERRUPTED, ScaleSetup, ScalingProgress, Stop, open_executor
+from nas.scaling.setup import INTERRUPTED, ScaleSetup, Stop, open_executor
 
 MEMBER, RESULT, LATENCY, CARD, SCHEMA = "member.json", "result.json", "latency.json", "README.md", 1
 DATA = "data.json"  # of a training: the images that it is of
@@ -209,7 +210,7 @@ def _train(plan: MemberPlan, due: Sequence[Member], kept: _Members, stop: Stop) 
     executor = open_executor(plan.setup, spec_of(plan), plan.folder)
     screen.patient = False  # a training keeps what it has done when it is told to end
     try:
-        with Progress([plan.folder / row.name for row in due], plan.epochs, screen.say):
+        with EpochWatcher([plan.folder / row.name for row in due], plan.epochs, screen.say):
             return run_all(tasks, executor, kept, stop, patient=False)
     except KeyboardInterrupt:
         return INTERRUPTED

@@ -19,6 +19,7 @@ from nas.models.arch import Arch
 from nas.models.load import anchored, latest_search, load_arch, named
 from nas.scaling.fit import coefficients, fitting
 from nas.scaling.fit.setup import FitPlan, prepare_fit
+from nas.scaling.progress import ScalingProgress
 from nas.scaling.result import FamilyBase, Member, ScaleResult
 from nas.scaling.settings import (
     COEFFICIENTS,
@@ -26,7 +27,7 @@ from nas.scaling.settings import (
     ScaleSettings,
     changeable,
 )
-from nas.scaling.setup import BASE, INTERRUPTED, ScaleSetup, ScalingProgress
+from nas.scaling.setup import BASE, INTERRUPTED, ScaleSetup
 from nas.searching.evaluator_spec import CLUSTER, executor_of
 from nas.searching.start.old_settings import scale_args
 

@@ -20,19 +20,6 @@ BASE = "baseline.json"  # of a scaling, as it was when it began
 Stop = Callable[[], str]  # the reason to begin nothing more, "" to go on
 
 
-class ScalingProgress:
-    """Listens to a scaling; this one shows nothing, a screen overrides what it shows.
-
-    `patient`: whether a request to stop waits for what is running. `run`: the folder that it works
-    in, "" before there is one.
-    """
-
-    patient, run = True, ""
-
-    def say(self, text: str) -> None:
-        """Show one line; "" shows nothing."""
-
-
 @dataclass(frozen=True)
 class ScaleSetup:
     """`source`: the base as it was named; `project`: the folder that holds the runs.

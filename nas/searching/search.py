@@ -26,7 +26,8 @@ from nas.searching.constraints import constraint_violation
 from nas.searching.engine import Engine
 from nas.searching.feasibility import check_space
 from nas.searching.final_length import Length
-from nas.searching.outcome import finalists, finals, results, selection
+from nas.searching.outcome import finalists, finals, selection
+from nas.searching.outcome.conclude import conclude, spent, training_flops
 from nas.searching.outcome.trial_table import FILES, TrialTable
 from nas.searching.plan import announced
 from nas.searching.progress import SearchProgress
@@ -233,9 +234,7 @@ def _search(
         screen.say(fleet.message)
     finally:
         executor.close()
-    return results.conclude(
-        folder, setup, log, baseline, scores, length, reason, fleet, ends, studies
-    )
+    return conclude(folder, setup, log, baseline, scores, length, reason, fleet, ends, studies)
 
 
 def _workers(setup: Setup, folder: Path, screen: SearchProgress) -> int:
@@ -265,7 +264,7 @@ def _baseline(
     trials = log.trials()
     allowed = _cost(active.setup, trials)
     if not allowed:
-        return _pursue(active, RANDOM, results.spent(trials), stop, late)
+        return _pursue(active, RANDOM, spent(trials), stop, late)
     return _pursue(active, RANDOM, MANY * len(trials), stop, late, allowed=allowed)
 
 
@@ -273,7 +272,7 @@ def _cost(setup: Setup, trials: Sequence[Trial]) -> float:
     """Return what trainings have cost: multiply-adds, of those of a set time seconds; else 0."""
     if setup.settings.trial_time:
         return sum(trial.seconds for trial in trials if trial.state in SPENT)
-    return results.training_flops(trials)
+    return training_flops(trials)
 
 
 def _finals(
@@ -342,7 +341,7 @@ def _pursue(
     setup = active.setup
     log, seed = _study(active, name)
     earlier = log.trials()
-    if name == SEARCH and results.spent(earlier) < trials:
+    if name == SEARCH and spent(earlier) < trials:
         log.enqueue(setup.first_points)
     cost = [_cost(setup, earlier)]
     table = TrialTable(active.folder / FILES[name], earlier, setup.goal)

@@ -21,11 +21,11 @@ from nas.data.loader import Loader
 from nas.models.arch import Arch
 from nas.models.load import anchored, load_arch, named
 from nas.training import distributed
+from nas.training.conclude import RESULT, conclude, described_data, earlier, partial, tested
 from nas.training.loop import RESULTS, fit
 from nas.training.progress import TrainingProgress
 from nas.training.recipe import Augment, Recipe, recipe_from
 from nas.training.result import TrainResult
-from nas.training.results import RESULT, conclude, described_data, earlier, partial, tested
 from nas.training.settings import FREE, TrainSettings
 from nas.training.setup import Ready, make_ready, together
 from nas.training.state import Row

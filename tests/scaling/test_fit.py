@@ -14,10 +14,10 @@ from nas.core.units import parse_count
 from nas.models import compound
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.reporting import report
-from nas.reporting.terminal.scale import ScalingLines, show_family
+from nas.reporting.terminal.scale import ScalingScreen, show_family
 from nas.scaling.fit import setup
 from nas.scaling.fit.coefficients import PAPER
-from nas.scaling.fit.results import noise_said
+from nas.scaling.fit.conclude import noise_said
 from nas.scaling.scale import go_on, scale
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
@@ -134,7 +134,7 @@ def test_a_fit_on_digits_is_kept_used_and_shown(
     assert len(run_folder.read_csv(place / found["run"] / "fit.csv")) == 6
     page = report.write(place / found["run"]).read_text()
     assert "The fit of α, β and γ" in page and '"heatmap"' in page
-    show_family(found, ScalingLines(console())._console)
+    show_family(found, ScalingScreen(console())._console)
     shown = capsys.readouterr().out
     assert "against the paper's α 1.2 β 1.1 γ 1.15 (1.920)" in shown
     assert found.fit and noise_said(found.fit) in shown

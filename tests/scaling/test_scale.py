@@ -13,7 +13,7 @@ from nas.cli.commands.resume import resume
 from nas.cli.commands.scale import attend
 from nas.core import run_folder
 from nas.core.errors import ArchError, OptionError, RunError
-from nas.reporting.terminal.scale import ScalingLines
+from nas.reporting.terminal.scale import ScalingScreen
 from nas.scaling.result import ScaleResult
 from nas.scaling.scale import COLUMNS, scale
 from nas.scaling.settings import ScaleSettings
@@ -160,7 +160,7 @@ def test_the_way_to_go_on_names_the_run_that_was_made(
 ) -> None:
     scale("resnet18", phi="1", name="fam")
 
-    def work(screen: ScalingLines, **_: Any) -> ScaleResult:
+    def work(screen: ScalingScreen, **_: Any) -> ScaleResult:
         found = scale("resnet18", phi="1", name="fam", screen=screen)
         if pressed:
             raise KeyboardInterrupt

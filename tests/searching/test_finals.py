@@ -18,7 +18,7 @@ from nas.interfaces import Outcome, Rung, Task, Trial
 from nas.models.arch import Arch
 from nas.searching.engine import KEPT
 from nas.searching.objective import Objective
-from nas.searching.outcome import finalists, finals, results, selection
+from nas.searching.outcome import conclude, finalists, finals, selection
 from nas.searching.outcome.explanation import as_candidate
 from nas.searching.outcome.finals import (
     Finalist,
@@ -205,7 +205,7 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 def test_a_final_result_tells_what_the_search_had_seen(tmp_path: Path) -> None:
     score = played(tmp_path, Course())[1]
-    told = results.final_result(score, Objective())
+    told = conclude.final_result(score, Objective())
     assert (told.name, told.arch_id) == ("search #1", ARCHS[1].id)
     assert (told.searched, told.accuracy) == (69.0, score.mean)
     assert (told.searched_reward, told.reward) == (69.0, score.mean)
@@ -366,6 +366,6 @@ def test_weights_of_what_both_studies_proposed_are_those_of_its_own_training(
     setup: Any = SimpleNamespace(settings=chosen, evaluator=untold)
     # random search's, with the number that the search gave it
     best: Any = SimpleNamespace(arch_id="a", metrics={"epochs": 4.0})
-    told = results._weights(folder, setup, studies, best, {})
+    told = conclude._weights(folder, setup, studies, best, {})
     assert told == "its training as a candidate, 4 epochs"
     assert (folder / "best" / "model.safetensors").read_text() == "right"

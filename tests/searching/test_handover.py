@@ -16,9 +16,9 @@ from nas.models.points import cost_metrics, decode
 from nas.reporting import report
 from nas.reporting.terminal.search import show_search
 from nas.searching.final_length import length_of
+from nas.searching.outcome.conclude import final_result
 from nas.searching.outcome.explanation import Contender, choose, explain, why
 from nas.searching.outcome.finals import Finalist, FinalScore
-from nas.searching.outcome.results import final_result
 from nas.searching.outcome.selection import (
     StudyPosterior,
     best_of_study,

@@ -15,7 +15,7 @@ from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError, RunError
 from nas.searching import feasibility
 from nas.searching.objective import pareto_front
-from nas.searching.outcome import results
+from nas.searching.outcome import conclude
 from nas.searching.search import search
 
 SYNTHETIC = {"evaluator": "synthetic", "target_flops": "400M"}
@@ -360,12 +360,12 @@ def test_references_are_at_most_half_of_few_trials(folder: Path, trials: int, fi
 def test_a_gain_below_two_standard_deviations_is_noise() -> None:
     def gain(mine: float, other: float, sd: float) -> dict[str, float | bool]:
         metrics = ({"accuracy": a, "accuracy_std": sd} for a in (mine, other))
-        return results.compare(*metrics)
+        return conclude.compare(*metrics)
 
     assert gain(70, 69.5, 0.3)["within_noise"] is True
     assert gain(70, 69.0, 0.3)["within_noise"] is False
     assert gain(70, 69.0, 0.3)["accuracy_std"] == pytest.approx(0.3 * 2**0.5)
-    unknown = results.compare({"accuracy": 2.0}, {"accuracy": 1.0})
+    unknown = conclude.compare({"accuracy": 2.0}, {"accuracy": 1.0})
     assert unknown["within_noise"] is None and unknown["accuracy_std"] is None
 
 

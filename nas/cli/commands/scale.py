@@ -53,9 +53,9 @@ def attend(as_json: bool, quiet: bool, work: Callable[..., ScaleResult]) -> int:
     """Scale with lines of progress and Ctrl-C, print the result; return the exit code."""
     from nas.reporting.report import reported
     from nas.reporting.terminal import scale as screen
-    from nas.scaling.setup import ScalingProgress
+    from nas.scaling.progress import ScalingProgress
 
-    lines = ScalingProgress() if quiet else screen.ScalingLines(console(stderr=True))
+    lines = ScalingProgress() if quiet else screen.ScalingScreen(console(stderr=True))
     interrupted = on_interrupt("training", lambda _: False, lambda: lines.patient)
     try:
         result = reported(lambda: work(screen=lines, interrupted=interrupted))

@@ -8,8 +8,8 @@ from nas.core.units import format_count, format_seconds
 from nas.reporting.html.axes import plot
 from nas.reporting.html.charts_fit import FitCell, fit_chart
 from nas.reporting.html.markup import MarkupTable, escape
+from nas.scaling.fit.conclude import label, noise_said
 from nas.scaling.fit.result import FitCandidate, FitResult
-from nas.scaling.fit.results import label, noise_said
 
 WEIGHTS = {"rejected": 0, "spare": 1, "failed": 1, "stopped": 2, "trained": 2}
 

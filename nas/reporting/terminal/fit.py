@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
+from nas.scaling.fit.conclude import label, noise_said
 from nas.scaling.fit.result import FitCandidate, FitResult
-from nas.scaling.fit.results import label, noise_said
 
 TITLES = ("candidate", "α·β²·γ²", "× base", "epochs", "accuracy %", "finals", "")
 

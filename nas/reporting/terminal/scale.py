@@ -12,14 +12,14 @@ from nas.core.units import format_bytes, format_count, format_seconds
 from nas.hardware.timing import MOST_UNREST
 from nas.models.compound import AIMED, TOLERANCE
 from nas.reporting.terminal.fit import show_fit
-from nas.scaling.fit.results import label
+from nas.scaling.fit.conclude import label
+from nas.scaling.progress import ScalingProgress
 from nas.scaling.result import Member, MemberTraining, ScaleResult
-from nas.scaling.setup import ScalingProgress
 
 NEAR = 0.05  # of 2^φ: what a family may be off without a word
 
 
-class ScalingLines(ScalingProgress):
+class ScalingScreen(ScalingProgress):
     """One line for each thing that is told."""
 
     def __init__(self, console: Console) -> None:

@@ -19,13 +19,14 @@ from nas.evaluation.run_all import run_all
 from nas.interfaces import TRAINING_FLOPS, Executor, Task
 from nas.scaling.fit import coefficients
 from nas.scaling.fit.coefficients import FILE, FIT, Coefficients
+from nas.scaling.fit.conclude import conclude, label
 from nas.scaling.fit.grid import MISS, GridPoint
 from nas.scaling.fit.result import FitResult
-from nas.scaling.fit.results import conclude, label
 from nas.scaling.fit.setup import FitPlan
 from nas.scaling.fit.table import FitTable
+from nas.scaling.progress import ScalingProgress
 from nas.scaling.settings import COEFFICIENTS, SHAPED
-from nas.scaling.setup import ScaleSetup, ScalingProgress, Stop, open_executor
+from nas.scaling.setup import ScaleSetup, Stop, open_executor
 from nas.searching.outcome import finals
 from nas.searching.outcome.finals import Finalist, FinalScore
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from nas.core.ledger import Ledger
 from nas.core.units import format_seconds
 from nas.interfaces import Metrics, Outcome, Task
+from nas.scaling.fit.conclude import label
 from nas.scaling.fit.grid import GridPoint
-from nas.scaling.fit.results import label
 from nas.scaling.fit.setup import FitPlan, measured
-from nas.scaling.setup import ScalingProgress
+from nas.scaling.progress import ScalingProgress
 
 TABLE = "fit.csv"
 
