@@ -71,17 +71,16 @@ def export(
     options = {"preprocessing": preprocessing, "features_only": features_only}
     _check(batch_size, batches, seed)
     run_folder.check_place(output, name)
-    request = _subject(source, imgsz, batch_size, seed, options)
+    request = _request(source, imgsz, batch_size, seed, options)
     with registry.guard(f"check of {format} fails"):
         exporter.check(request)
     arguments: dict[str, Any] = {"source": _named(source), "format": format}
     arguments |= {"imgsz": request.arch.resolution}
     arguments |= {"batch_size": batch_size, **options, "seed": seed}
     path, folder = _place(exporter, output, Path(project), name, arguments)
-    say(f"writing {path}")
+    say(f"writing {path}, and comparing it with the network")
     with _kept_if_written(folder):
         _write(exporter, request, path)
-    say("comparing it with the network")
     with registry.guard(f"{path} is written, but run of {format} fails", NasError):
         rows = _compare(exporter, request, path, [batch_size] if batch_size else batches)
     result = ExportResult(
@@ -123,7 +122,7 @@ def _check(batch_size: int, batches: Sequence[int], seed: int) -> None:
         raise OptionError(f"batches takes numbers of images of at least 1, not {list(batches)}")
 
 
-def _subject(
+def _request(
     source: str | Path | Arch | Mapping[str, Any],
     imgsz: int | None,
     batch: int,

@@ -1,4 +1,4 @@
-"""Pictures as PNG: the curves of a training, what was taken for what, and where a net looks."""
+"""Pictures as PNG: the curves of a training, its confusion matrix, class activation maps."""
 
 from __future__ import annotations
 

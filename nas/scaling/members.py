@@ -66,8 +66,8 @@ def train_members(
 ) -> tuple[ScaleResult, NasError | None]:
     """Train every member that is not on file; return the result of a scaling with what they gave.
 
-    Beside it comes the error that no further member
-    would have escaped, as a full disk, to be raised once the rest is written; None: there is none.
+    Beside it comes a fatal error (such as a full disk), to be raised once the results are written,
+    or None.
 
     Raises:
         RunError: members on file were trained on other images.

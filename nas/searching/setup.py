@@ -59,9 +59,9 @@ EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 
 @dataclass(frozen=True)
 class Start:
-    """What a search begins with; `source` and `line` say from where, "" where with nothing.
+    """The warm start of a search; `source` and `line` say from where, "" where there is none.
 
-    `trials`: evaluated elsewhere, to be taken over. `prior`: believed accuracies of points.
+    `trials`: evaluated elsewhere, to be taken over. `prior`: expected accuracies of points.
     """
 
     source: str = ""

@@ -20,7 +20,7 @@ MATRIX = 1000
 
 @dataclass(frozen=True)
 class Confusion:
-    """What was taken for what: each pair of classes that came up, in order, and how often.
+    """A sparse confusion matrix: each pair of classes that came up, in order, and how often.
 
     `true`, `predicted` and `counts` (P,) int64: of N images at most N pairs, however many classes.
     """

@@ -1,4 +1,4 @@
-"""The page of a search: the verdict, the front, the way there, the winner, its company."""
+"""HTML page of a search: gains, Pareto front, best reward over trials, best arch, leaderboard."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of a training: its scores, the way there, what is taken for what, the network."""
+"""HTML page of a training: scores, curves, confusion matrix, the network."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Source: Tan and Le 2019, section 3.3, step 1. They trained a grid once and took the best. Here the
 worse half stops at each rung (Jamieson and Talwalkar 2016, successive halving), and the winner is
-named by new seeds that chose nobody, as in a search's finals.
+named by held-out seeds, as in a search's finals.
 """
 
 from __future__ import annotations
@@ -213,7 +213,7 @@ def _halve(
 ) -> tuple[list[GridPoint], str]:
     """Train up to each rung, and go on with the better half; return those at the last, best first.
 
-    Where it ends early, nobody is returned and the reason.
+    If stopped early, an empty list and the reason.
     """
     alive = plan.grid.trained
     for epochs in plan.rungs:

@@ -47,7 +47,7 @@ class FitTraining:
 
 @dataclass
 class FitTable:
-    """What the first round has shown; `slots`: trainings at once, by which the rest is foretold."""
+    """What the first round has shown; `slots`: trainings at once, used to estimate the remaining time."""
 
     plan: FitPlan
     folder: Path

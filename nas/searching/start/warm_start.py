@@ -1,4 +1,4 @@
-"""What a search begins with: the trials of an earlier one, or what they make believe.
+"""Warm start: trials of an earlier search, or a prior fitted to them.
 
 Where an earlier run was evaluated as this one will be (same networks, evaluator, data, budget and
 device), its evaluated trials are taken over: the new study begins with them, their rewards counted

@@ -82,7 +82,7 @@ class Log(Protocol):
         """
 
     def origin(self, number: int) -> Takeover | None:
-        """Return what a proposal from the queue goes on with, if it was a dead driver's."""
+        """Return the trial of a dead driver that this queued trial resumes, or None."""
 
     def importances(self) -> dict[str, float]:
         """Return how much each choice matters to the first objective, most first, summing to 1."""
@@ -329,7 +329,7 @@ def attributes_of(trial: Trial) -> dict[str, Any]:
 
 
 def trial_of(frozen: FrozenTrial) -> Trial:
-    """Return a trial as the rest of the house knows it."""
+    """Convert an Optuna FrozenTrial to a Trial."""
     attributes = frozen.user_attrs
     died = frozen.state is TrialState.FAIL  # but for what was told
     state = attributes.get("state", "dropped" if died else "failed")
