@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from statistics import NormalDist, mean
 from typing import Any
@@ -26,44 +24,6 @@ SECONDS = (363.2, 1.664, 106.3, 15.08, 28.55)
 SPREAD = 0.075
 SPACE = "mbconv"  # whose archs Accel-NASBench has trained
 GENES = {"expansion": "e", "kernel": "k", "layers": "l", "se": "se"}
-
-
-TIME_LIMIT = "time limit"
-
-
-@dataclass(frozen=True)
-class Shares:
-    """A time limit in seconds (None: none) that so many stages share evenly, one after another.
-
-    A stage ends by its part of the whole since the start, so what one leaves the next ones have,
-    and what one takes beyond its share they lack.
-    """
-
-    limit: float | None
-    stages: int
-    clock: Callable[[], float] = time.monotonic
-    start: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "start", self.clock())
-
-    def left(self, stage: int) -> float | None:
-        """Return the seconds that a stage, counted from 1, has left; None: as many as it takes."""
-        if self.limit is None:
-            return None
-        return self.start + self.limit * stage / self.stages - self.clock()
-
-    def late(self, stage: int, needed: float = 0.0) -> Callable[[], str]:
-        """Return what tells that a stage is to end, as a reason or an empty string.
-
-        needed: seconds of what would be begun next; where they are not left the stage ends too.
-        """
-
-        def reason() -> str:
-            left = self.left(stage)
-            return TIME_LIMIT if left is not None and left <= needed else ""
-
-        return reason
 
 
 def features(arch: Arch) -> tuple[float, ...]:

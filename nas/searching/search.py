@@ -19,7 +19,6 @@ from nas.core import registry, run_folder
 from nas.core.errors import NasError
 from nas.core.resume import opening
 from nas.core.settings import takes
-from nas.evaluation.durations import Shares
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
 from nas.searching.constraints import constraint_violation
@@ -39,6 +38,7 @@ from nas.searching.start import priors, resumption, warm_start
 from nas.searching.start.old_settings import search_args
 from nas.searching.start.provenance import check_sources
 from nas.searching.studies.study import RANDOM, SEARCH, Journal, Log
+from nas.searching.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from nas.searching.studies.shared import Shared
@@ -203,7 +203,7 @@ def _search(
             journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
         active = _Active(setup, folder, journal, executor, screen, journal.known())
         has_final_round = bool(setup.finalists)
-        shares = Shares(chosen.time_limit, 1 + chosen.random_search + has_final_round)
+        shares = TimeBudget(chosen.time_limit, 1 + chosen.random_search + has_final_round)
         stop = _stopper(interrupted)
         ends = dict[str, str]()  # why each stage ended early, "" where it did not
         log, ends[SEARCH] = _pursue(active, SEARCH, setup.trials, stop, shares.late(1), at_least=1)

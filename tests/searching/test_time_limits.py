@@ -9,7 +9,6 @@ from test_engine import SMALL, trials
 
 from nas.core import registry
 from nas.core.errors import OptionError
-from nas.evaluation.durations import TIME_LIMIT, Shares
 from nas.models.arch import Arch, Head, Stage
 from nas.models.cost import count
 from nas.reporting.terminal.search import ending
@@ -18,6 +17,7 @@ from nas.searching.search import search
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import prepare
 from nas.searching.studies.study import SEARCH
+from nas.searching.time_budget import TIME_LIMIT, TimeBudget
 from nas.training import loop
 
 FINALISTS = {**SMALL, "finalists": 2, "final_seeds": 2, "pruner": "none"}
@@ -64,7 +64,7 @@ def limited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         count = len(ticks.read_text().splitlines()) if ticks.exists() else 0
         return float(count) if count < jump[0] else 1e6
 
-    monkeypatch.setattr("nas.searching.search.Shares", lambda *given: Shares(*given, clock))
+    monkeypatch.setattr("nas.searching.search.TimeBudget", lambda *given: TimeBudget(*given, clock))
 
     def call(limit: int | None, over_at: int = 1000, **settings: Any) -> dict[str, Any]:
         jump[0] = over_at
@@ -76,12 +76,12 @@ def limited(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_stages_end_by_their_part_of_the_whole() -> None:
     now = [100.0]
-    shares = Shares(30.0, 3, lambda: now[0])
+    shares = TimeBudget(30.0, 3, lambda: now[0])
     assert [shares.left(stage) for stage in (1, 2, 3)] == [10, 20, 30]
     now[0] = 115.0
     assert [shares.late(stage)() for stage in (1, 2, 3)] == [TIME_LIMIT, "", ""]
     assert [shares.late(3, needed)() for needed in (14.9, 15.0)] == ["", TIME_LIMIT]
-    assert Shares(None, 3).left(1) is None and not Shares(None, 3).late(1, 9.0)()
+    assert TimeBudget(None, 3).left(1) is None and not TimeBudget(None, 3).late(1, 9.0)()
 
 
 def test_one_arch_is_evaluated_and_handed_over_whatever_the_limit(limited: Any) -> None:

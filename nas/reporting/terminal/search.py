@@ -14,7 +14,6 @@ from rich.table import Table
 
 from nas.core.quoting import command
 from nas.core.units import amount, format_count
-from nas.evaluation.durations import TIME_LIMIT
 from nas.interfaces import SCORED, SPENT, ExecutorStatus, Metrics, Trial
 from nas.searching.objective import Goal, pareto_front
 from nas.searching.outcome.explanation import as_candidate, why
@@ -27,6 +26,7 @@ from nas.searching.result import (
     Posterior,
     SearchResult,
 )
+from nas.searching.time_budget import TIME_LIMIT
 
 SHOWN = 5
 SAVED = ("report.html", "best/arch.json", "trials.csv")

@@ -47,7 +47,7 @@ class FitTraining:
 
 @dataclass
 class FitTable:
-    """What the first round has shown; `slots`: trainings at once, used to estimate the remaining time."""
+    """What the first round has shown; `slots`: trainings at once, to estimate the time left."""
 
     plan: FitPlan
     folder: Path
