@@ -48,7 +48,7 @@ class Processes:
     """Worker processes; a task whose worker dies is tried again, as often as `retries` allows.
 
     A task that runs out of its time limit has its worker killed, and is not tried again. Each
-    worker has a pipe of its own, so one that dies takes no neighbour with it. `shares`: for each
+    worker has a pipe of its own, so one that dies leaves the others running. `shares`: for each
     worker, what its environment has beyond this process's. `gpus`: this machine's, of which a task
     may ask for some of its own; it waits until they are free, and so do those behind it.
     """

@@ -1,4 +1,4 @@
-"""Before members are trained: what is asked checked, each one's recipe and folder, its memory."""
+"""Setup of the training of members: checks, each one's recipe and folder, its memory."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def advice(member: Member, images: int, memory: float, parts: int = 1) -> str:
 
 @dataclass(frozen=True)
 class MemberPlan:
-    """What is to be trained: rows of members, on which data, where."""
+    """Plan of the training of a family: rows of members, data, devices."""
 
     setup: ScaleSetup
     folder: Path

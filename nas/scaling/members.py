@@ -1,4 +1,4 @@
-"""Train the members of a family: one task each, the largest first, every result on file at once."""
+"""Training of the members of a family: one task each, largest first, each result filed at once."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ COLUMNS = (
 def train_members(
     setup: ScaleSetup, folder: Path, result: ScaleResult, screen: ScalingProgress, stop: Stop
 ) -> tuple[ScaleResult, NasError | None]:
-    """Train every member that is not on file; return the result of a scaling with what they gave.
+    """Train every member that is not on file; return the result of a scaling with their accuracies.
 
     Beside it comes a fatal error (such as a full disk), to be raised once the results are written,
     or None.
@@ -97,7 +97,7 @@ def train_members(
 
 
 def _alike(plan: MemberPlan) -> TrainedOn:
-    """Return what two families must have in common for their accuracies to be compared."""
+    """Return what two families must share for their accuracies to be comparable."""
     dataset, chosen = plan.dataset, plan.setup.settings
     return TrainedOn(
         data=dataset.name,
@@ -164,7 +164,7 @@ class _Members:
         return self.has(item[0])
 
     def finish(self, row: Member, task: Task, outcome: Outcome) -> None:
-        """Keep what came of a member, and tell of it."""
+        """Write the outcome of a member to file, and report it."""
         if outcome.error:
             self.missing[row.name] = outcome.error.removeprefix("NasError: ")
         else:
@@ -255,7 +255,7 @@ def _trained_as(folder: Path) -> str:
 
 
 def _keep(plan: MemberPlan, row: Member, outcome: Outcome) -> None:
-    """Write what came of a member, which says that it is trained and measured."""
+    """Write the result of a member, which marks it as trained and measured."""
     folder = plan.folder / row.name
     run_folder.write_json(
         folder / MEMBER,

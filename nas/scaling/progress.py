@@ -1,4 +1,4 @@
-"""What a scaling tells while it runs: the lines that a screen shows."""
+"""Progress of a scaling: the lines that a screen shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `nas.scale` returns: a family, its costs, and what training its members gave. Light."""
+"""What `nas.scale` returns: a family, its costs, and the accuracies of its members. Light."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class FamilyBase(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MemberTraining(Record):
-    """What the training of a member gave; accuracies in percent, of the val and the test split.
+    """Result of the training of a member; accuracies in percent, of the val and the test split.
 
     `member`: whose training it is, where two members are one network. `memory_estimate` in bytes.
     """
@@ -98,7 +98,7 @@ class Member(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TrainedOn(Record):
-    """What two families must have in common for their accuracies to be compared."""
+    """What two families must share for their accuracies to be comparable."""
 
     data: str
     fingerprint: str

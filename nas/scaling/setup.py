@@ -1,4 +1,4 @@
-"""A scaling that has been checked: its settings, its base, and who does its work."""
+"""Setup of a scaling, checked: its settings, its base, its executor."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ScaleSetup:
 
 
 def open_executor(setup: ScaleSetup, spec: EvaluatorSpec, folder: Path) -> Executor:
-    """Return who does this work, its files in a folder of the run; close it in the end."""
+    """Return the executor of a scaling, its files in a folder of the run; to be closed."""
     chosen = setup.settings
     return executor_of(chosen).make(
         spec,

@@ -1,4 +1,4 @@
-"""Plan: what a search can reach and what it will take, before it is started."""
+"""Plan of a search before it starts: range of its costs, expected work, time and price."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class ExpectedWork:
 
 
 def expected_work(setup: Setup) -> ExpectedWork:
-    """Return how much a search evaluates if no trial is stopped early.
+    """Return the expected work of a search if no trial is stopped early.
 
     Random search gets the search's multiply-adds of training, so it costs no more than that.
     """
@@ -148,7 +148,7 @@ def announced(setup: Setup) -> tuple[str, ...]:
 
 
 def _time_line(setup: Setup, expected: ExpectedWork, arch: Arch, seconds: float) -> str:
-    """Return what trainings of so many seconds come to."""
+    """Return a line on the time of all trainings, given seconds of one."""
     size = format_count(cost_metrics(arch)["flops"])
     each = (
         f"{format_seconds(round(seconds))} a training, for {size} multiply-adds, the median of "

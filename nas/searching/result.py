@@ -16,7 +16,7 @@ from nas.searching.final_length import Length
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Posterior(Record):
-    """What all trials together say of one network: accuracy in percent, and the reward there."""
+    """Posterior of one network given all trials: accuracy in percent, reward at its mean."""
 
     accuracy: float
     accuracy_std: float
@@ -54,7 +54,7 @@ class Candidate(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class BestArch(Candidate):
-    """The network that a search hands over; `origin`: search, random search or reference."""
+    """The result of a search, its best network; `origin`: search, random search or reference."""
 
     origin: str = optional("")
     label: str = optional("")
@@ -69,7 +69,7 @@ class Leader(Candidate):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class RandomSearch(Candidate):
-    """The best of random search, with the number of its trials and what they took to train."""
+    """The best of random search, with the number of its trials and their training cost."""
 
     trials: int
     training_flops: float = 0.0
@@ -88,7 +88,7 @@ class CountedReference(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Gain(Record):
-    """How far the network that is handed over is ahead of another one, `over`.
+    """Gain of the best network over another one, `over`.
 
     `accuracy` in points; `accuracy_std` and `within_noise` are None where the evaluator tells no
     deviation.
@@ -103,9 +103,9 @@ class Gain(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FinalResult(Record):
-    """What the finals showed of one network: mean accuracy, and that of each seed.
+    """Result of the finals for one network: mean accuracy, and that of each seed.
 
-    `searched`, `searched_std`, `searched_reward`: what it showed as a candidate; None of a
+    `searched`, `searched_std`, `searched_reward`: its figures as a candidate; None of a
     reference that was no trial.
     """
 
@@ -132,7 +132,7 @@ class SpaceInfo(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class EvaluatorInfo(Record):
-    """What evaluated, and in one line how well."""
+    """The evaluator, and in one line how accurate it is."""
 
     name: str
     title: str
@@ -149,7 +149,7 @@ class WarmStart(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SearchResult(Record):
-    """A search: `best` is the network that it hands over (`winner`: or None where there is none).
+    """Result of a search: `best` is its best network (`winner`: or None where there is none).
 
     `trials`: evaluations, of `proposals`; `states` counts these by state. `met`: whether `best` is
     within the targets. `stopped`: why the search ended early, "" where it did not; `ends` tells it

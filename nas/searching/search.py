@@ -223,7 +223,7 @@ def _search(
                 executor.close()
                 longer = dataclasses.replace(setup, spec=finalists.spec_of_length(setup, length))
                 executor = _executor(longer, folder, journal, screen, fresh=False)
-            # a candidate's weights can be handed over: none is begun that would end too late
+            # none is begun that would end too late: a candidate's weights are the fallback
             late = shares.late(shares.stages, finalists.seconds(setup, log, length))
             scores, end = _finals(active, executor, entrants, length, lambda: stop() or late())
             ends[LAST] = end.replace(INTERRUPTED, "")

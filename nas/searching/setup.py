@@ -59,9 +59,9 @@ EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 
 @dataclass(frozen=True)
 class Start:
-    """The warm start of a search; `source` and `line` say from where, "" where there is none.
+    """Warm start of a search; `source` and `line` name its source, "" without one.
 
-    `trials`: evaluated elsewhere, to be taken over. `prior`: expected accuracies of points.
+    `trials`: evaluated elsewhere, to be taken over. `prior`: prior mean of the accuracy of points.
     """
 
     source: str = ""
@@ -96,7 +96,7 @@ class Setup:
 
     @property
     def rungs(self) -> tuple[int, ...]:
-        """Return the epochs at which a training is asked; () where nothing is trained."""
+        """Return the rungs: epochs at which a training is evaluated; () without training."""
         return self.evaluator.rungs
 
     @property
@@ -127,7 +127,7 @@ class Setup:
 
     @property
     def finalists(self) -> int:
-        """Return how many of the search's best are trained again; 0 where nothing is trained."""
+        """Return the number of finalists of the search; 0 where nothing is trained."""
         asked = self.settings.finalists
         return (FINALISTS if asked is None else asked) if self.rungs else 0
 
@@ -144,7 +144,7 @@ class Setup:
         return length_of(self.rungs[-1], share, amount, epochs, fraction)
 
     def budget(self, folder: Path) -> Budget:
-        """Return what a trial gets, its checkpoints in a folder."""
+        """Return the training budget of a trial, its checkpoints in a folder."""
         # two objectives cannot be stopped early, so they are not asked on the way either
         steps = self.rungs[-1:] if self.goal.pareto else self.rungs
         unit = self.evaluator.rung_unit
@@ -192,7 +192,7 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
 def _known_costs(
     goal: Goal, evaluator: TrainingEvaluator, arch: Arch
 ) -> tuple[Sequence[str], Callable[[Arch], Metrics]]:
-    """Return which metrics of the bounds can be had at once, and what gives them."""
+    """Return the metrics of the bounds that are known without an evaluation, and their function."""
     try:
         return known_costs(goal.objective, evaluator, arch)
     except EvaluatorError:  # it does not know the space, which a plan tells
@@ -294,7 +294,7 @@ def sources(settings: SearchSettings) -> dict[str, str]:
 
 
 def _controller(settings: SearchSettings) -> Part[BaseSampler]:
-    """Return what proposes.
+    """Return the controller.
 
     Raises:
         OptionError: an unknown one or one of its options, or it cannot pursue the objective.
@@ -322,7 +322,7 @@ def _controller(settings: SearchSettings) -> Part[BaseSampler]:
 def _pruner(
     settings: SearchSettings, goal: Goal, evaluator: TrainingEvaluator, evaluator_name: str
 ) -> Part[BasePruner]:
-    """Return what stops trainings early."""
+    """Return the pruner."""
     steps = evaluator.rungs
     wanted = settings.pruner or settings.pruner_options
     if goal.pareto and wanted and settings.pruner != "none":

@@ -1,4 +1,4 @@
-"""A search as its files tell it: trials as points, and how the best grew."""
+"""A search read from its files: trials as points, and the best so far."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RANDOM = "random search"
 
 @dataclass(frozen=True)
 class SearchFiles:
-    """A search as its files tell it; `cost` is the metric that accuracy was traded for."""
+    """The files of a search; `cost` is the metric that accuracy is traded against."""
 
     result: SearchResult
     args: dict[str, Any]
@@ -60,7 +60,7 @@ class SearchFiles:
 
     @property
     def best(self) -> BestArch:
-        """Return what is handed over, of a search that evaluated anything."""
+        """Return the best network of a search that evaluated anything."""
         if not self.result.winner:
             raise LookupError("best")
         return self.result.winner

@@ -15,7 +15,7 @@ COUNTS = {"flops": "FLOPs", "params": "params", "activations": "activations"}
 
 
 def section(found: data.SearchFiles) -> dict[str, object]:
-    """Return the table with its title; what is handed over is in bold."""
+    """Return the table with its title; the result is in bold."""
     result = found.result
     shown = {entry.arch_id for entry in result.leaders}
     others = [e for e in data.compared(result) if e.arch_id not in shown]

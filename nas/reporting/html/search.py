@@ -143,7 +143,7 @@ def _device(found: data.SearchFiles) -> str:
 
 
 def _gains(found: data.SearchFiles) -> list[str]:
-    """Return what the winner gains over the references and random search, in sentences."""
+    """Return the gains over the references and random search, in sentences."""
     result = found.result
     beside = [result.search] if result.search else []
     others = {entry.name: entry for entry in [*data.compared(result), *beside]}

@@ -44,7 +44,7 @@ Row = Mapping[str, float]
 
 @dataclass(frozen=True)
 class TrainingFiles:
-    """A training as its files tell it; `result` is None while it is not finished."""
+    """The files of a training; `result` is None while it is not finished."""
 
     folder: Path
     result: TrainResult | None

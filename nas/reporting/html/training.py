@@ -1,4 +1,4 @@
-"""What the report of a search that trains says besides: splits, cost, stopped trials, finals."""
+"""Sections of the report of a search that trains: splits, cost, stopped trials, finals."""
 
 from __future__ import annotations
 

@@ -305,7 +305,7 @@ def why_none(result: SearchResult) -> str:
 
 
 def _place(result: SearchResult, place: int) -> str:
-    """Return the rank of a leader; the nets of a front have none, one of them is handed over."""
+    """Return the rank of a leader; the nets of a front have none, one of them is the result."""
     if not result.pareto:
         return f"{place}. "
     best = result.winner
@@ -340,7 +340,7 @@ def _note(leader: Leader) -> str:
 
 
 def print_training(result: SearchResult, console: Console) -> None:
-    """Print what the trainings cost and what to do with the winner."""
+    """Print the cost of the trainings and the next commands."""
     spent, rival = format_count(result.training_flops), result.random
     other = f"; random search {format_count(rival.training_flops)}" if rival else ""
     console.print(f"trained {spent} multiply-adds{other}")

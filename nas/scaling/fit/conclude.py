@@ -1,4 +1,4 @@
-"""What a fit found: every candidate, the choice, and whether it is noise."""
+"""Result of a fit from its trainings: every candidate, the choice, and whether it is noise."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def label(point: Sequence[float]) -> str:
 
 
 def noise_said(fit: FitResult) -> str:
-    """Return in sentences how far the choice is to be trusted."""
+    """Return in sentences how large the noise of the choice is."""
     if fit.ahead is None:
         return "Only one candidate was in the finals: there is nothing to compare it with."
     unit = "points " if fit.objective == "accuracy" else ""

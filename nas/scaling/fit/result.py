@@ -1,4 +1,4 @@
-"""What a fit of alpha, beta and gamma found: every candidate, the choice, and its noise. Light."""
+"""Result of a fit of alpha, beta and gamma: every candidate, the choice, its noise. Light."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Coefficients(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FitCandidate(Coefficients):
-    """One network of the grid: what it costs, how far it was trained, what it showed.
+    """One network of the grid: its costs, its trained epochs, its accuracies.
 
     `reason`: why it was not trained, "" of those that were. `accuracies`: percent, by epochs.
     `final_scores`: of each seed of the finals.
@@ -67,7 +67,7 @@ class PaperPoint(Coefficients):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class FitResult(Record):
-    """A fit; `chosen` goes into the family.
+    """Result of a fit; `chosen` goes into the family.
 
     `ahead`: of the next in the finals, in points, with its standard error; None where there is no
     next. `within_noise`: None where the noise is unknown. `alike`: what the chosen cannot be told
@@ -103,7 +103,7 @@ class FitResult(Record):
     seconds: float
 
     def ordered(self) -> list[FitCandidate]:
-        """Return the trained candidates: those of the finals first, then who came furthest."""
+        """Return the trained candidates: finalists first, then by the rung they reached."""
         trained = [each for each in self.candidates if not each.reason]
         return sorted(trained, key=lambda e: (-(e.final_mean or 0), -e.epochs, -(e.accuracy or 0)))
 

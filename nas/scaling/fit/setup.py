@@ -80,7 +80,7 @@ class FitPlan:
         return STEP * images * spent
 
     def survivors(self, alive: int) -> int:
-        """Return how many go on after a rung: the better half, and never fewer than the finals."""
+        """Return the number of survivors of a rung: the better half, at least the finalists."""
         return min(alive, max(self.finalists, math.ceil(alive / 2)))
 
     def score(self, metrics: Metrics) -> float:

@@ -1,4 +1,4 @@
-"""What a search leaves behind: tables while it runs, and in the end what it hands over."""
+"""Results of a search: its best network, front, importances, references and gains, as files."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ def conclude(
     ends: Mapping[str, str],
     before: selection.Studies | None = None,
 ) -> SearchResult:
-    """Write what is handed over, the Pareto front and the importances; return the result.
+    """Write the best network, the Pareto front and the importances; return the result.
 
-    `baseline` is the random search, `standings` the finals of a search that trains, and `length`
-    that of their trainings; `reason` says why the search ended early, or is empty; `fleet` did the
-    work; `ends` gives the reason of each stage; `before`: the studies as the finals saw them.
+    `baseline` is the random search, `scores` those of the finals of a search that trains, and
+    `length` that of their trainings; `reason` says why the search ended early, or is empty;
+    `fleet`: status of the executor; `ends` gives the reason of each stage; `before`: the studies as
+    the finals saw them.
     """
     found, random_study = selection.studies(setup, log, baseline, before)
     final = {score.finalist.arch.id: score for score in scores}
@@ -98,17 +99,17 @@ def _weights(
     best: Candidate | None,
     final: Mapping[str, FinalScore],
 ) -> str | None:
-    """Copy the weights of what is handed over to its folder; return of which training they are.
+    """Copy the weights of the best network to its folder; return of which training they are.
 
     None: it was not trained here, or its weights were not among the best that were kept.
     """
     if not best:
         return None
     score, epochs = final.get(best.arch_id), best.metrics.get("epochs")
-    played = folder / "finals" / score.weights if score else None
+    finalist = folder / "finals" / score.weights if score else None
     length = f", {epochs:.0f} epoch{'' if epochs == 1 else 's'}" if epochs else ""
     trainings = [
-        ("its best training in the finals", played),
+        ("its best training in the finals", finalist),
         ("a training for the finals", trained(folder, best.arch_id)),
     ]
     # what both studies proposed was trained in one of them
@@ -136,7 +137,7 @@ def _compared(
     final: Mapping[str, FinalScore],
     best: BestArch | None,
 ) -> dict[str, Any]:
-    """Return what is shown beside the network that is handed over, and its gains over each."""
+    """Return the references, the random baseline and the gains over each."""
     leaders = selection.leaders(found, setup.goal)
     shown = _shown(leaders, _front(leaders, setup.goal), best, setup.goal)
     rows, counted = _references(setup, found, final)
@@ -162,7 +163,7 @@ def _compared(
 
 
 def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
-    """Return how many trials there were, and what they took."""
+    """Return the number of trials by state, and their cost."""
     return {
         "trials": spent(trials),
         "proposals": sum(trial.state != "earlier" for trial in trials),
@@ -174,7 +175,7 @@ def _effort(trials: list[Trial], random_trials: list[Trial]) -> dict[str, Any]:
 
 
 def final_result(score: FinalScore, objective: Objective) -> FinalResult:
-    """Return what the finals and, before them, the search showed of one network."""
+    """Return the result of a finalist: its figures in the finals, and as a candidate."""
     finalist = score.finalist
     before, now = finalist.metrics, selection.final_metrics(finalist.metrics, score)
     return FinalResult(
@@ -275,14 +276,14 @@ def _points(trials: list[Trial], goal: Goal) -> list[tuple[float, float]]:
 
 
 def _front(trials: list[Trial], goal: Goal) -> list[Trial]:
-    """Return the trials that no other beats in both accuracy and cost, most accurate first."""
+    """Return the non-dominated trials (Pareto front), most accurate first."""
     return [trials[index] for index in pareto_front(_points(trials, goal))]
 
 
 def _shown(
     leaders: list[Trial], front: list[Trial], best: Candidate | None, goal: Goal
 ) -> list[Trial]:
-    """Return the trials of the leaderboard: the best, or some of the front and what is handed over.
+    """Return the trials of the leaderboard: the best, or some of the front and the result.
 
     Of a front as many are spread over it, most accurate first.
     """
@@ -296,7 +297,7 @@ def _shown(
 
 
 def _volumes(found: list[Trial], rivals: list[Trial], goal: Goal) -> dict[str, float] | None:
-    """Return the hypervolumes of the search and of random search, from the worst corner of both.
+    """Return the hypervolumes of the search and of random search, with a common reference point.
 
     As shares of the box between that corner and the best of each coordinate. None for a search of
     one reward.
@@ -324,7 +325,7 @@ def _write(folder: Path, goal: Goal, front: list[Trial], log: Log, result: Searc
 
 
 def _card(setup: Setup, result: SearchResult, best: BestArch) -> str:
-    """Return the winner's card: what it is, how it was found, how to use it."""
+    """Return the card of the best network: what it is, how it was found, how to use it."""
     settings = setup.settings
     # beside the accuracy of the finals these would be of another training
     left = ("epochs", "images_per_second", TRAINING_FLOPS) if result.finals else ()

@@ -83,7 +83,7 @@ def fit(space: Space, log_cost: Callable[[Choices], float], aim: float, least: f
     log_cost: of a point, inf where it is none. least: the log cost of the lower bound, -inf without
     one: what costs less than the aim is then as welcome as what costs just that.
     """
-    rng = random.Random(0)  # equal for every seed of a search: the fit is no part of its luck
+    rng = random.Random(0)  # equal for every seed of a search: a seed decides the draws alone
     tilt = Tilt(tuple(np.zeros(len(options)) for options in space.choices.values()))
     for _ in range(ROUNDS):
         rows = [tilt.places(rng) for _ in range(POINTS)]

@@ -1,1 +1,1 @@
-"""What a search begins with: warm starts, priors, the run to resume."""
+"""Start of a search: warm starts, priors, the run to resume."""

@@ -35,7 +35,7 @@ KINDS = ("expansion", "kernel", "layers", "se")  # of each block, as the surroga
 
 
 class Place(NamedTuple):
-    """Where a prior is made: the run folder, who is told of it, and whether to end early."""
+    """Context in which a prior is made: the run folder, a function for messages, one to stop."""
 
     folder: Path
     say: Callable[[str], None]
@@ -214,7 +214,7 @@ def _shared(space: Space, names: Sequence[str]) -> Space:
 
 
 class Source(NamedTuple):
-    """What --warm-start takes beside a run.
+    """A source of --warm-start beside a run.
 
     `check` raises an OptionError where it can tell nothing, before anything is written, and returns
     the line that a plan shows; `make` returns the prior, and the line that a search shows.

@@ -1,4 +1,4 @@
-"""What a run was started from: the user's own files and images, by their content."""
+"""Provenance of a run: the user's own files and images, by their content."""
 
 from __future__ import annotations
 

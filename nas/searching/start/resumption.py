@@ -1,4 +1,4 @@
-"""Going on with a search: which run that is, and what may differ from how it was started."""
+"""Resumption of a search: finding its run, and the settings that may differ."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ AIM = {
 
 
 def kept(stored: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run that hold still; with another executor not those of its own."""
+    """Return the settings of a run that are fixed; with another executor not those of its own."""
     if given.get("executor", stored.get("executor")) == stored.get("executor"):
         return stored
     return {key: value for key, value in stored.items() if key not in EXECUTOR}
@@ -63,12 +63,12 @@ def found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | N
 
 
 def _fixed_of(folder: Path) -> dict[str, Any]:
-    """Return the settings of a run that hold still."""
+    """Return the settings of a run that are fixed."""
     return fixed(SearchSettings.model_validate(search_args(run_folder.read_args(folder))))
 
 
 def _way_out(folder: Path, stored: Stored, typed: Mapping[str, Any]) -> str:
-    """Return how to go on with other settings; what was evaluated holds under another aim."""
+    """Return how to go on with other settings; evaluations stay valid under another objective."""
     if not typed or not AIM.issuperset(typed) or stored["storage"] or _stranded(typed, stored):
         return OWN
     flags = [word for key, value in typed.items() for word in _typed(key, value)]

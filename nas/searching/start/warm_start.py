@@ -1,9 +1,9 @@
-"""Warm start: trials of an earlier search, or a prior fitted to them.
+"""Warm start of a search: trials of an earlier run are taken over, or give a prior.
 
 Where an earlier run was evaluated as this one will be (same networks, evaluator, data, budget and
 device), its evaluated trials are taken over: the new study begins with them, their rewards counted
 anew, so that every controller learns from them, and the winner may be one of them. Otherwise they
-are a prior: what is believed of accuracies before anything is seen (nas/searching/start/priors.py).
+are a prior of the accuracy (nas/searching/start/priors.py).
 
 All that is needed lies in the run folder before the first proposal, so that a resumed search asks
 nothing of the earlier run.
@@ -50,7 +50,7 @@ def with_source_path(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
 
 
 def read_source(setup: Setup) -> dict[str, Any]:
-    """Return as JSON data what a new search begins with, {} where with nothing.
+    """Return the warm start of a new search as JSON data, {} without one.
 
     Raises:
         OptionError: there is no such run, or it tells nothing about this space or to this
@@ -74,7 +74,7 @@ def read_source(setup: Setup) -> dict[str, Any]:
 
 
 def _of_run(folder: Path, setup: Setup) -> dict[str, Any]:
-    """Return as JSON data what an earlier run tells."""
+    """Return the warm start from an earlier run as JSON data."""
     kept, theirs = _earlier_run(folder, setup)
     scored = _evaluated(kept)
     if not scored:
@@ -91,7 +91,7 @@ def _of_run(folder: Path, setup: Setup) -> dict[str, Any]:
 
 
 def with_start(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
-    """Return the setup with what the search of a run folder begins with, kept there from now on.
+    """Return the setup with its warm start, which is kept in the run folder from now on.
 
     `data`: from `learnt`, {} for a run that is gone on with.
 
@@ -108,7 +108,7 @@ def with_start(setup: Setup, place: Place, data: Mapping[str, Any]) -> Setup:
 
 
 def start_line(setup: Setup, data: Mapping[str, Any]) -> str:
-    """Return what a search would say of `data` from `learnt`, "" if nothing."""
+    """Return the line on a warm start, from the data of `read_source`; "" without one."""
     source = MAKERS.get(data.get("kind", ""))
     if source:
         return f"warm start: {source.check(setup)}"
@@ -116,7 +116,7 @@ def start_line(setup: Setup, data: Mapping[str, Any]) -> str:
 
 
 def _ready(setup: Setup, place: Place, path: Path) -> Start:
-    """Return what `learnt` found, ready to use.
+    """Return the warm start from the data of `read_source`, ready to use.
 
     Raises:
         RunError: the file is damaged, or of another version.
@@ -137,7 +137,7 @@ def _ready(setup: Setup, place: Place, path: Path) -> Start:
 
 
 def start(setup: Setup, data: Mapping[str, Any]) -> Start:
-    """Return what an earlier run lets a search begin with, from the data that `learnt` found."""
+    """Return the warm start from an earlier run, from the data of `read_source`."""
     source, kind = data["source"], data["kind"]
     if kind == "trials":
         return _taken_over(source, data["trials"], setup.goal)
@@ -148,7 +148,7 @@ def start(setup: Setup, data: Mapping[str, Any]) -> Start:
 
 
 def _check_controller(setup: Setup, what: str) -> None:
-    """Check that the controller listens to a prior.
+    """Check that the controller takes a prior.
 
     Raises:
         OptionError: it does not; the message names those that do.
@@ -164,7 +164,7 @@ def _check_controller(setup: Setup, what: str) -> None:
 
 
 def _earlier_run(folder: Path, setup: Setup) -> tuple[Kept, SearchSettings]:
-    """Return what an earlier run holds, and its settings.
+    """Return the studies of an earlier run, and its settings.
 
     Raises:
         OptionError: it is no search run, or cannot be used with --storage.
@@ -193,7 +193,7 @@ def _earlier_run(folder: Path, setup: Setup) -> tuple[Kept, SearchSettings]:
 
 
 def _evaluated(kept: Kept) -> list[tuple[str, Trial]]:
-    """Return the evaluated trials with what each is called, one of each network."""
+    """Return the evaluated trials with their labels, one of each network."""
     found = {
         trial.arch_id: (f"trial {trial.number} of the {name}", trial)
         for name in (RANDOM, SEARCH)
@@ -248,7 +248,7 @@ def _difference(
     scored: Sequence[tuple[str, Trial]],
     setup: Setup,
 ) -> str:
-    """Return what an earlier run was evaluated otherwise by, "" if all is as it will be here."""
+    """Return how an earlier run evaluates otherwise, "" where its trials can be taken over."""
     if not _same_choices(kept, setup.space):
         return "other choices"
     if any(_arch_id(setup.space, trial) != trial.arch_id for _, trial in scored):

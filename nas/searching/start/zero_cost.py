@@ -1,4 +1,4 @@
-"""Random points of a space scored by NASWOT, without training, each once in a run folder."""
+"""Zero-cost scores (NASWOT) of random points of a space, each computed once in a run folder."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from nas.searching.samplers import Violation, sample_feasible
 
 FILE = "naswot.csv"
 POINTS = 64
-MIN_POINTS = 10  # points under which nothing can be told of the others
-LONG = 60.0  # seconds that are told before they are spent
+MIN_POINTS = 10  # points below which there is no prior
+LONG = 60.0  # seconds from which the duration is announced
 Scorer = Callable[[Arch], float]
 
 
@@ -34,7 +34,7 @@ class ZeroCostScore:
 def sample_points(
     space: Space, violation: Violation, seed: int, count: int = POINTS
 ) -> list[Choices]:
-    """Return so many random points within the limits, all of them different networks.
+    """Return random feasible points, all of them different networks.
 
     Raises:
         OptionError: there are fewer than FEW, or they are too rare to be met.
