@@ -185,17 +185,17 @@ def plan(
         batch_size: Images a step; default the recipe's.
         recipe: Recipe (`nas ls recipes`); default auto.
         recipe_options: Option of the recipe, as name=value.
-        pruner: What stops losing trainings early (`nas ls pruners`); default halving.
+        pruner: Pruner, which stops losing trainings early (`nas ls pruners`); default halving.
         pruner_options: Option of the pruner, as name=value.
         trial_time: Train each candidate for this time, such as 5m, instead of a number of
             epochs: a small network gets more of them.
-        trial_time_limit: Give a trial up after this time, such as 10m.
+        trial_time_limit: Stop a trial after this time, such as 10m.
         trials_per_device: Trainings at once on one device: a number, or auto to measure it.
-        finalists: How many of the best are trained again with new seeds before one is named; 0:
-            none; default 3.
+        finalists: How many of the best are trained again with new seeds before one is selected;
+            0: none; default 3.
         final_seeds: Seeds of each finalist; default 3.
-        final_epochs: Epochs of a training of the finals; default as many as tell what an arch
-            gives, within --time-limit.
+        final_epochs: Epochs of a training of the finals; default as many as rank archs
+            reliably, within --time-limit.
         final_fraction: Share of the training images for the finals; default what is needed.
         target_flops: Multiply-adds to aim at, such as 400M (= 0.8 GFLOPs at 2 per
             multiply-add).
@@ -210,15 +210,16 @@ def plan(
         reward: accuracy x (cost/T)^w. hard: free up to T, w = -1 above. soft: w = -0.07 on both
             sides (its optimum does not depend on T). absolute: accuracy - 10 x |cost/T - 1|.
         w: Exponent of the reward, <= 0 (hard: above T; absolute: slope).
-        controller: What proposes archs (`nas ls controllers`), or a path to your .py.
+        controller: Controller, which proposes archs (`nas ls controllers`), or a path to your
+            .py.
         controller_options: Option of the controller, as name=value.
-        evaluator: What scores an arch (`nas ls evaluators`), or a path to your .py; default
+        evaluator: Evaluator of archs (`nas ls evaluators`), or a path to your .py; default
             surrogate, with --data training.
         evaluator_options: Option of the evaluator, as name=value.
-        warm_start: Begin with what is known: an earlier search run (its evaluations, or what
-            they tell of accuracies elsewhere), surrogate (5,138 ImageNet proxy trainings), or
-            naswot (scores without training).
-        executor: Who runs the evaluations (`nas ls executors`).
+        warm_start: Warm start: an earlier search run (its evaluations, or a prior from them),
+            surrogate (a prior from 5,138 ImageNet proxy trainings), or naswot (a prior from
+            zero-cost scores).
+        executor: Executor, which runs the evaluations (`nas ls executors`).
         executor_options: Option of the executor, as name=value.
         workers: Evaluations at once; default 1, on a cluster as many as it holds. With 1 a
             resumed search is identical.
@@ -231,8 +232,8 @@ def plan(
         study: Name of the shared study in --storage; default the run's --name.
         trials: Archs to evaluate; default 300, with --data 60.
         time_limit: End after this time, such as 20m, shared evenly by the search, the random
-            search and, with --data, the finals. What runs then is finished, or counted for what
-            it showed.
+            search and, with --data, the finals. What runs then is finished, or counts with its
+            accuracy so far.
         seed: Seed of everything random.
         random_search: Random search at equal budget beside the search, to compare with.
     """
@@ -499,17 +500,17 @@ def search(
         batch_size: Images a step; default the recipe's.
         recipe: Recipe (`nas ls recipes`); default auto.
         recipe_options: Option of the recipe, as name=value.
-        pruner: What stops losing trainings early (`nas ls pruners`); default halving.
+        pruner: Pruner, which stops losing trainings early (`nas ls pruners`); default halving.
         pruner_options: Option of the pruner, as name=value.
         trial_time: Train each candidate for this time, such as 5m, instead of a number of
             epochs: a small network gets more of them.
-        trial_time_limit: Give a trial up after this time, such as 10m.
+        trial_time_limit: Stop a trial after this time, such as 10m.
         trials_per_device: Trainings at once on one device: a number, or auto to measure it.
-        finalists: How many of the best are trained again with new seeds before one is named; 0:
-            none; default 3.
+        finalists: How many of the best are trained again with new seeds before one is selected;
+            0: none; default 3.
         final_seeds: Seeds of each finalist; default 3.
-        final_epochs: Epochs of a training of the finals; default as many as tell what an arch
-            gives, within --time-limit.
+        final_epochs: Epochs of a training of the finals; default as many as rank archs
+            reliably, within --time-limit.
         final_fraction: Share of the training images for the finals; default what is needed.
         target_flops: Multiply-adds to aim at, such as 400M (= 0.8 GFLOPs at 2 per
             multiply-add).
@@ -524,15 +525,16 @@ def search(
         reward: accuracy x (cost/T)^w. hard: free up to T, w = -1 above. soft: w = -0.07 on both
             sides (its optimum does not depend on T). absolute: accuracy - 10 x |cost/T - 1|.
         w: Exponent of the reward, <= 0 (hard: above T; absolute: slope).
-        controller: What proposes archs (`nas ls controllers`), or a path to your .py.
+        controller: Controller, which proposes archs (`nas ls controllers`), or a path to your
+            .py.
         controller_options: Option of the controller, as name=value.
-        evaluator: What scores an arch (`nas ls evaluators`), or a path to your .py; default
+        evaluator: Evaluator of archs (`nas ls evaluators`), or a path to your .py; default
             surrogate, with --data training.
         evaluator_options: Option of the evaluator, as name=value.
-        warm_start: Begin with what is known: an earlier search run (its evaluations, or what
-            they tell of accuracies elsewhere), surrogate (5,138 ImageNet proxy trainings), or
-            naswot (scores without training).
-        executor: Who runs the evaluations (`nas ls executors`).
+        warm_start: Warm start: an earlier search run (its evaluations, or a prior from them),
+            surrogate (a prior from 5,138 ImageNet proxy trainings), or naswot (a prior from
+            zero-cost scores).
+        executor: Executor, which runs the evaluations (`nas ls executors`).
         executor_options: Option of the executor, as name=value.
         workers: Evaluations at once; default 1, on a cluster as many as it holds. With 1 a
             resumed search is identical.
@@ -545,8 +547,8 @@ def search(
         study: Name of the shared study in --storage; default the run's --name.
         trials: Archs to evaluate; default 300, with --data 60.
         time_limit: End after this time, such as 20m, shared evenly by the search, the random
-            search and, with --data, the finals. What runs then is finished, or counted for what
-            it showed.
+            search and, with --data, the finals. What runs then is finished, or counts with its
+            accuracy so far.
         seed: Seed of everything random.
         random_search: Random search at equal budget beside the search, to compare with.
     """

@@ -76,7 +76,9 @@ class SearchSettings(Settings):
     recipe: Place | None = setting(None, "Data", "Recipe (`nas ls recipes`); default auto.")
     recipe_options: Options = setting({}, "Data", "Option of the recipe, as name=value.")
     pruner: Place | None = setting(
-        None, "Data", "What stops losing trainings early (`nas ls pruners`); default halving."
+        None,
+        "Data",
+        "Pruner, which stops losing trainings early (`nas ls pruners`); default halving.",
     )
     pruner_options: Options = setting({}, "Data", "Option of the pruner, as name=value.")
     trial_time: Seconds | None = setting(
@@ -86,7 +88,7 @@ class SearchSettings(Settings):
         "network gets more of them.",
     )
     trial_time_limit: Seconds | None = setting(
-        None, "Data", "Give a trial up after this time, such as 10m."
+        None, "Data", "Stop a trial after this time, such as 10m."
     )
     trials_per_device: Word | None = setting(
         None, "Data", "Trainings at once on one device: a number, or auto to measure it."
@@ -94,14 +96,14 @@ class SearchSettings(Settings):
     finalists: Natural | None = setting(
         None,
         "Data",
-        "How many of the best are trained again with new seeds before one is named; 0: none; "
+        "How many of the best are trained again with new seeds before one is selected; 0: none; "
         "default 3.",
     )
     final_seeds: Positive | None = setting(None, "Data", "Seeds of each finalist; default 3.")
     final_epochs: Positive | None = setting(
         None,
         "Data",
-        "Epochs of a training of the finals; default as many as tell what an arch gives, within "
+        "Epochs of a training of the finals; default as many as rank archs reliably, within "
         "--time-limit.",
     )
     final_fraction: Share | None = setting(
@@ -143,24 +145,27 @@ class SearchSettings(Settings):
         None, "Target", "Exponent of the reward, <= 0 (hard: above T; absolute: slope)."
     )
     controller: Place = setting(
-        "predictor", "How", "What proposes archs (`nas ls controllers`), or a path to your .py."
+        "predictor",
+        "How",
+        "Controller, which proposes archs (`nas ls controllers`), or a path to your .py.",
     )
     controller_options: Options = setting({}, "How", "Option of the controller, as name=value.")
     evaluator: Place | None = setting(
         None,
         "How",
-        "What scores an arch (`nas ls evaluators`), or a path to your .py; default surrogate, "
+        "Evaluator of archs (`nas ls evaluators`), or a path to your .py; default surrogate, "
         "with --data training.",
     )
     evaluator_options: Options = setting({}, "How", "Option of the evaluator, as name=value.")
     warm_start: Place | None = setting(
         None,
         "How",
-        "Begin with what is known: an earlier search run (its evaluations, or what they tell of "
-        "accuracies elsewhere), surrogate (5,138 ImageNet proxy trainings), or naswot (scores "
-        "without training).",
+        "Warm start: an earlier search run (its evaluations, or a prior from them), surrogate (a "
+        "prior from 5,138 ImageNet proxy trainings), or naswot (a prior from zero-cost scores).",
     )
-    executor: Place = setting("local", "How", "Who runs the evaluations (`nas ls executors`).")
+    executor: Place = setting(
+        "local", "How", "Executor, which runs the evaluations (`nas ls executors`)."
+    )
     executor_options: Options = setting({}, "How", "Option of the executor, as name=value.")
     workers: Positive | None = setting(
         None,
@@ -199,7 +204,7 @@ class SearchSettings(Settings):
         None,
         "How",
         "End after this time, such as 20m, shared evenly by the search, the random search and, "
-        "with --data, the finals. What runs then is finished, or counted for what it showed.",
+        "with --data, the finals. What runs then is finished, or counts with its accuracy so far.",
     )
     seed: Natural = setting(0, "How", "Seed of everything random.")
     random_search: Switch = setting(

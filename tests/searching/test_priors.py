@@ -57,7 +57,7 @@ def small(valid: Callable[[Any], bool] | None = None) -> Space:
 
 def test_points_that_are_no_networks_here_are_left_out(own: Path) -> None:
     found = search(**narrow('choices["expansion"] < 6'), trials=3, name="b", warm_start="own")
-    assert found["trials"] == 3 and "believed is what" in found["warm_start"]["line"]
+    assert found["trials"] == 3 and "prior: the mean of" in found["warm_start"]["line"]
 
 
 def test_a_run_without_a_network_here_is_refused_before_anything_is_written(folder: Path) -> None:

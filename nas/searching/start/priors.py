@@ -65,7 +65,7 @@ def surrogate_prior(setup: Setup) -> tuple[Prior, str]:
     extra = [name for name in setup.space.choices if name not in known.choices]
     ignored = f"; {', '.join(extra)} ignored" if extra else ""
     line = (
-        "believed is the surrogate's ImageNet proxy accuracy of the mbconv net with the same "
+        "prior: the surrogate's ImageNet proxy accuracy of the mbconv net with the same "
         f"choices (5,138 trainings){ignored}; only its shape counts"
     )
     blocks = range(1, len(known.choices) // len(KINDS) + 1)
@@ -107,8 +107,8 @@ def naswot_prior(setup: Setup, place: Place) -> tuple[Prior, str]:
     path = place.folder / zero_cost.FILE
     values, seconds = zero_cost.score_archs(path, archs, _naswot(setup), place.say, place.stop)
     line = f"naswot: {len(values)} networks scored without training in {seconds:.0f} s"
-    prior, believed = prior_of_scores(setup.space, points[: len(values)], values)
-    return prior, f"{line}; {believed}"
+    prior, note = prior_of_scores(setup.space, points[: len(values)], values)
+    return prior, f"{line}; {note}"
 
 
 def prior_of_scores(
@@ -189,7 +189,7 @@ def prior_of_run(
             found[here] = process.mean_at(features.inputs([asked[place] for place in here]))
         return found
 
-    return prior, f"believed is what a Gaussian process expects{ignored}; only its shape counts"
+    return prior, f"prior: the mean of a Gaussian process{ignored}; only its shape counts"
 
 
 def _of(point: Choices, names: Sequence[str]) -> Choices:
