@@ -41,8 +41,8 @@ from nas.cli.flags import pairs
 from nas.core.errors import MissingError, NasError, OptionError
 from nas.data.loader import Data, Loader
 from nas.hardware import measurement
-from nas.hardware.processors import torch_device
 from nas.hardware.timing import load
+from nas.hardware.torch_device import torch_device
 from nas.models.arch import Arch
 from nas.models.build import Model
 from nas.models.cost import count

@@ -34,7 +34,7 @@ from nas.core import run_folder
 from nas.core.errors import NasError, OptionError
 from nas.core.units import format_bytes, parse_phis
 from nas.hardware import facts, measurement
-from nas.hardware.processors import torch_device
+from nas.hardware.torch_device import torch_device
 from nas.models import compound, cost
 from nas.models.arch import Arch
 from nas.models.build import Model

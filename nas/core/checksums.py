@@ -1,6 +1,6 @@
 """Checksums of what a run resumes from, each within the file that it is of.
 
-They tell a digit that a disk has changed from one that was written: such a file parses as before.
+They detect bit rot that still parses, as a changed digit does.
 A file without one, of an earlier version or another program, is taken as it is.
 """
 

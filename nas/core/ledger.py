@@ -1,4 +1,4 @@
-"""What a run has finished, as a table that is on file after every row: nothing is done twice."""
+"""Append-only CSV of finished tasks, so that a resumed run repeats none."""
 
 from __future__ import annotations
 

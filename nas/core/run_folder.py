@@ -76,7 +76,7 @@ def create(verb: str, name: str | None, project: Path, arguments: Mapping[str, A
 
 
 def check_place(output: object, name: str | None) -> None:
-    """Refuse the name of a run folder beside a place that needs none.
+    """Refuse --name together with --output.
 
     Raises:
         OptionError: both are given.

@@ -19,9 +19,8 @@ from torch import Tensor
 from nas.data.augment_settings import Augment
 from nas.data.pixels import Pixels
 
-CROP_PCT = (
-    0.875  # of the short side; the EfficientNet reference reads 224 out of 256 (papers.md 1.4)
-)
+# of the short side: 224 pixels out of 256, as the reference code of EfficientNet cuts them out
+CROP_PCT = 0.875
 ASPECTS = (3 / 4, 4 / 3)
 ATTEMPTS = 10  # at a random part that fits into the image, as in torchvision
 DRAWS = 2 * ATTEMPTS + 5  # random numbers per view: attempts, place, flip, place of the cutout

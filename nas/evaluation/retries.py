@@ -83,7 +83,7 @@ class Retries:
         return Outcome(number, {}, error, retries=tries - 1)
 
     def leave(self) -> None:
-        """Forget what is in flight: it is ended in order, and is no crash."""
+        """Forget running tasks on a clean shutdown; they are not counted as crashes."""
         self._begun.clear()
         self._attempts.leave()
 

@@ -1,6 +1,6 @@
 """What ops are made of. Each layer states its output size, its cost and its module side by side.
 
-An op describes a block once, as a list of these; `cost` adds up the tallies and `model` builds the
+An op describes a block once, as a list of these; `cost` adds up the tallies and `build` makes the
 modules, so the two cannot drift apart. Torch is imported only when a module is asked for.
 
 Sizes are (height, width). FLOPs are multiply-adds of convolutions and linear layers.

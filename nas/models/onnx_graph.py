@@ -25,7 +25,7 @@ def need(what: str) -> None:
     Raises:
         MissingError: a package is not installed; `what` begins the message.
     """
-    _tell_nobody()
+    _disable_telemetry()
     try:
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
@@ -36,8 +36,8 @@ def need(what: str) -> None:
         ) from error
 
 
-def _tell_nobody() -> None:
-    """Have onnxruntime look up no host of its maker's, which it would when it is imported.
+def _disable_telemetry() -> None:
+    """Keep onnxruntime from looking up its maker's host, as it would when it is imported.
 
     ORT_DISABLE_TELEMETRY=0 in the environment leaves it as it is.
     """
@@ -79,7 +79,7 @@ def graph(
 
 def session(source: bytes | str, threads: int) -> Any:
     """Return onnxruntime on the CPU, ready to run an ONNX file or its bytes."""
-    _tell_nobody()
+    _disable_telemetry()
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -23,7 +23,7 @@ from nas.data import augment
 from nas.data.class_folders import class_above
 from nas.data.images import Array, quiet
 from nas.data.walk import printable
-from nas.hardware.processors import torch_device
+from nas.hardware.torch_device import torch_device
 from nas.models.build import Model
 from nas.models.cam import check_method
 from nas.models.cam import explain as evidence_of

@@ -75,7 +75,7 @@ def _check_devices(settings: ScaleSettings) -> None:
     Raises:
         OptionError: there is none of that name, or not here.
     """
-    from nas.hardware.processors import torch_device
+    from nas.hardware.torch_device import torch_device
 
     if settings.device:
         registry.export("devices", settings.device, "make")

@@ -27,7 +27,7 @@ from nas.training import distributed, optim, preemption
 from nas.training.memory import check_images, is_out_of_memory, more_parts, parts_that_fit
 from nas.training.mending import keep_best, mend
 from nas.training.preemption import Notice, Preempted
-from nas.training.state import Job, Row, State, fresh, restored, save, seed_torch, shown
+from nas.training.state import Job, Row, State, eval_model, fresh, restored, save, seed_torch
 from nas.training.validation import Score, validate
 
 RESULTS = "results.csv"
@@ -267,7 +267,7 @@ def _keep(job: Job, data: Data, folder: Path, state: State, row: Row) -> None:
     state.best = max(state.best, row.get("val_top1", -1.0))
     if distributed.rank() == 0:
         if better:
-            keep_best(folder, shown(state), job.arch, data, job.recipe.name, row)
+            keep_best(folder, eval_model(state), job.arch, data, job.recipe.name, row)
         save(job, folder, state)
         _write_rows(folder / RESULTS, state.rows)
     distributed.barrier()
@@ -298,7 +298,7 @@ def _mend(job: Job, data: Data, folder: Path, state: State) -> None:
     """Make what is damaged beside the checkpoint again."""
     if state.best < 0 or distributed.rank():
         return
-    if mend(folder, shown(state), job.arch, data, job.recipe.name, state.rows):
+    if mend(folder, eval_model(state), job.arch, data, job.recipe.name, state.rows):
         state.best = -1.0 if state.part.steps else state.rows[-1].get("val_top1", -1.0)
 
 

@@ -1,9 +1,9 @@
-"""The best weights and config.json of a training, and what takes the place of lost ones."""
+"""Best weights and config.json of a training; repair of damaged ones on resume."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -13,10 +13,10 @@ from nas.core.errors import RunError
 from nas.data.loader import Data
 from nas.models.arch import Arch
 from nas.training.checkpoint import load_weights, save_weights
+from nas.training.progress import Row, best
 from nas.training.trained import CONFIG, config
 
 BEST = "weights/best.safetensors"
-Row = Mapping[str, float]
 
 _log = logging.getLogger("nas")
 
@@ -57,6 +57,5 @@ def mend(
     try:
         run_folder.read_json(folder / CONFIG)
     except RunError:
-        best = max(rows, key=lambda row: row.get("val_top1", -1.0))
-        describe(folder, arch, data, recipe, best)
+        describe(folder, arch, data, recipe, best(rows))
     return replaced

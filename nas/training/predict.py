@@ -18,7 +18,7 @@ from nas.data.images import SUFFIXES, Array, decode, quiet, shrink
 from nas.data.loader import stored_side
 from nas.data.pixels import reason_of
 from nas.data.walk import images_below
-from nas.hardware.processors import torch_device
+from nas.hardware.torch_device import torch_device
 from nas.models.build import Model
 from nas.training.diagnosis import FIELD
 from nas.training.result import Likelihood, Prediction, PredictResult

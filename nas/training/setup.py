@@ -13,7 +13,7 @@ from nas.data import policies
 from nas.data.dataset import Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.splits import make_splits
-from nas.hardware.processors import torch_device
+from nas.hardware.torch_device import torch_device
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.training import distributed
@@ -121,7 +121,7 @@ def _settled(
 
 
 def situation(chosen: TrainSettings, arch: Arch, data: Data, device: str) -> Situation:
-    """Return what the rule of the recipe auto is told."""
+    """Return the inputs of the rule of the recipe `auto`."""
     return Situation(
         images=len(data.train),
         classes=len(data.classes),

@@ -110,7 +110,7 @@ def restored(job: Job, folder: Path, accumulate: int = 0) -> State:
     return state
 
 
-def shown(state: State) -> nn.Module:
+def eval_model(state: State) -> nn.Module:
     """Return the model that is validated and kept: that of the averaged weights, if any."""
     return state.ema.module if state.ema else state.model
 

@@ -92,7 +92,7 @@ def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
 
 
 def load_finite(source: str | Path) -> tuple[Model, dict[str, Any]]:
-    """Return what `load_trained` does, of a training that has not diverged.
+    """Do what `load_trained` does; refuse weights that are not finite.
 
     Raises:
         OptionError: there is no trained model.

@@ -21,7 +21,7 @@ from nas.data.identity import unchanged
 from nas.data.loader import open_split
 from nas.data.split_names import alike
 from nas.data.splits import joined, make_splits
-from nas.hardware.processors import torch_device
+from nas.hardware.torch_device import torch_device
 from nas.training.diagnosis import FIELD
 from nas.training.result import ClassScore, ValResult
 from nas.training.trained import load_trained, trained_input

@@ -1,1 +1,1 @@
-"""What the Ray executor is made of; the only room that knows Ray."""
+"""What the Ray executor (`executors/ray.py`) is made of; nothing else imports Ray."""

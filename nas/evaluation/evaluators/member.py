@@ -80,7 +80,7 @@ def make(
 
 
 class MemberEvaluator:
-    """See the module."""
+    """Evaluator that trains each member of a family to the end, in a process of its own."""
 
     def __init__(self, asked: dict[str, Any], latency_on: str) -> None:
         self._settings = TrainSettings.model_validate(asked).model_dump()
@@ -103,7 +103,7 @@ class MemberEvaluator:
             )
 
     def evaluate(self, arch: Arch, *, seed: int = 0) -> Metrics:
-        """Return the metrics of a training that nothing is kept of."""
+        """Train in a temporary folder; return the metrics."""
         with tempfile.TemporaryDirectory() as folder:
             return self.train(arch, seed=seed, epochs=self.rungs[-1], folder=folder)
 

@@ -28,7 +28,7 @@ def make(*, landscape: int = 0, noise: float = 0.0, epochs: int = 0) -> Syntheti
 
 
 class Synthetic:
-    """See the module."""
+    """Evaluator that computes a made-up accuracy, without data and without training."""
 
     title = "synthetic: a made-up landscape for trying out; its accuracy means nothing"
 

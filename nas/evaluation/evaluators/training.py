@@ -107,7 +107,10 @@ class TrainingBudget:
 
 
 class Training:
-    """See the module. Images are read and decoded when the first arch is trained."""
+    """Evaluator that trains each arch on images for a short while.
+
+    Images are read and decoded when the first arch is trained.
+    """
 
     def __init__(
         self,
@@ -322,7 +325,7 @@ class Training:
 
     @cached_property
     def _device(self) -> str:
-        from nas.hardware.processors import torch_device
+        from nas.hardware.torch_device import torch_device
 
         return torch_device(self._accelerator)
 

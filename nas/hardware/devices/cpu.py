@@ -43,7 +43,7 @@ def make(
 
 @dataclass(frozen=True)
 class Cpu:
-    """See the module."""
+    """The CPU of this machine, with torch in eager mode."""
 
     title: str
     fingerprint: str

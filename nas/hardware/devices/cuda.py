@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from nas.core.errors import NasError
 from nas.hardware import measurement
-from nas.hardware.processors import torch_device
 from nas.hardware.timing import Once, steady_measure
+from nas.hardware.torch_device import torch_device
 from nas.interfaces import Timing
 from nas.models.arch import Arch
 
@@ -49,7 +49,7 @@ def make(
 
 @dataclass(frozen=True)
 class Cuda:
-    """See the module."""
+    """A CUDA device, with torch in eager mode."""
 
     title: str
     fingerprint: str

@@ -37,7 +37,7 @@ def make(*, batch: int = 1, gflops: float = 10.0, layer_ms: float = 0.05) -> Fak
 
 @dataclass(frozen=True)
 class Fake:
-    """See the module."""
+    """A device whose latencies are computed from the FLOPs."""
 
     title: str
     fingerprint: str

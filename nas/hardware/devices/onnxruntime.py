@@ -59,7 +59,7 @@ def make(
 
 @dataclass(frozen=True)
 class OnnxRuntime:
-    """See the module."""
+    """The CPU of this machine, with onnxruntime."""
 
     title: str
     fingerprint: str

@@ -66,7 +66,7 @@ def _asset(name: str) -> Markup:
 
 
 def _library() -> Markup:
-    """Return plotly.js as its authors packed it for charts with two axes (see pages/plotly)."""
+    """Return plotly.js as its authors packed it for charts with two axes (see plotly/)."""
     return packed((HERE / "plotly" / "plotly-cartesian.min.js.gz").read_bytes(), id="plotly")
 
 

@@ -73,14 +73,14 @@ class _Stderr(io.TextIOWrapper):
 
 
 def drop(descriptor: int) -> None:
-    """Send what is and will be written there to nowhere: its reader or its disk is gone."""
+    """Redirect a file descriptor to /dev/null: its reader or its disk is gone."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, descriptor)
     os.close(nowhere)
 
 
 def settle_streams() -> None:
-    """Make stdout and stderr take any text, and an absent one a void one."""
+    """Replace closed stdout and stderr by /dev/null; put ? for what they cannot encode."""
     if sys.stdout is None:  # closed, as by >&- : the next file opened would get its number
         sys.stdout = io.TextIOWrapper(io.FileIO(os.devnull, "w"), "utf-8")
     if sys.stderr is None:

@@ -153,7 +153,7 @@ def _device(chosen: ScaleSettings) -> str:
     if chosen.device:
         registry.export("devices", chosen.device, "make")
         return chosen.device
-    from nas.hardware.processors import torch_device
+    from nas.hardware.torch_device import torch_device
 
     gpu = chosen.gpus_per_trial or torch_device(chosen.accelerator).startswith("cuda")
     return "cuda" if gpu else "cpu"

@@ -23,7 +23,7 @@ from nas.data.dataset import SMALL, Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.pixels import typical_side
 from nas.data.splits import make_splits
-from nas.hardware.processors import torch_device
+from nas.hardware.torch_device import torch_device
 from nas.interfaces import TRAINING_FLOPS, Choices, Outcome, Space, Task
 from nas.models.arch import Arch
 from nas.models.cost import count
