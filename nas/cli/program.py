@@ -20,7 +20,7 @@ from nas.cli.commands import data, explain, export, look, resume, scale, search,
 from nas.cli.flags import flagged
 from nas.core.errors import NasError
 from nas.core.quoting import visible
-from nas.core.registry import said
+from nas.core.registry import error_text
 from nas.reporting.terminal.tables import FAILED, INTERRUPTED, CannotPrint, settle_streams
 
 MOST_LETTERS = 2000  # of an error
@@ -103,7 +103,7 @@ def main() -> None:
         # a training's, for a notice; a shell's that asks for completions
         if type(end) is not SystemExit or COMPLETE in os.environ:
             raise
-        code = _fail(f"a part of this run: {said(end)}", FAILED)
+        code = _fail(f"a part of this run: {error_text(end)}", FAILED)
     except Exception as error:
         expected = _expected(error)
         if debug or not expected:

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from nas.interfaces import Device, Evaluator, Executor, Tracker
 
 T = TypeVar("T")
-ROOMS = {
+# the package of each kind of part
+PACKAGES = {
     "spaces": "nas.search_spaces",
     "baselines": "nas.baselines",
     "controllers": "nas.searching.controllers",
@@ -41,6 +42,8 @@ ROOMS = {
     "ops": "nas.models.ops",
 }
 
+# the flags that take the path of a part, where they are not called after its kind
+_FLAGS = {"datasets": "data", "exporters": "format"}
 # what the parts that `make` gives are asked for at least
 _OFFERS = {
     "controllers": ("before_trial", "sample_independent"),
@@ -50,17 +53,17 @@ _OFFERS = {
     "pruners": ("prune",),
     "trackers": ("title", "row", "close"),
 }
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+_TYPES = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
 
 
 @cache
-def names(room: str) -> tuple[str, ...]:
-    """Return the names of the shipped parts of a room, sorted: its files."""
-    files = _folder(room).glob("*.py")
+def names(kind: str) -> tuple[str, ...]:
+    """Return the names of the shipped parts of a kind, sorted: the files of its package."""
+    files = _folder(kind).glob("*.py")
     return tuple(sorted(file.stem for file in files if not file.stem.startswith("_")))
 
 
-def load(room: str, name: str) -> ModuleType:
+def load(kind: str, name: str) -> ModuleType:
     """Return the module of a shipped part, or of the user's file when `name` is a path to a .py.
 
     A user's file is read again when it has changed, as it does between the cells of a notebook.
@@ -72,70 +75,69 @@ def load(room: str, name: str) -> ModuleType:
     if name.endswith(".py"):
         path = Path(name)
         if not path.is_file():
-            raise OptionError(
-                f"no file {path} for --{room[:-1]}; known names: {', '.join(names(room))}"
-            )
+            flag = _FLAGS.get(kind, kind[:-1])
+            raise OptionError(f"no file {path} for --{flag}; known names: {', '.join(names(kind))}")
         return _load_file(path.resolve(), path.stat().st_mtime_ns)
-    return _load_shipped(room, name)
+    return _load_shipped(kind, name)
 
 
 @cache
-def _load_shipped(room: str, name: str) -> ModuleType:
-    if name not in names(room):
+def _load_shipped(kind: str, name: str) -> ModuleType:
+    if name not in names(kind):
         raise OptionError(
-            f"no {room[:-1]} named {name!r}{did_you_mean(name, names(room))}; "
-            f"known: {', '.join(names(room))} (files of {_folder(room)}), or a path to a .py file"
+            f"no {kind[:-1]} named {name!r}{did_you_mean(name, names(kind))}; "
+            f"known: {', '.join(names(kind))} (files of {_folder(kind)}), or a path to a .py file"
         )
-    if importlib.util.find_spec(ROOMS[room]) is None:
-        return _load_file(_folder(room) / f"{name}.py", 0)
-    return importlib.import_module(f"{ROOMS[room]}.{name}")
+    if importlib.util.find_spec(PACKAGES[kind]) is None:
+        return _load_file(_folder(kind) / f"{name}.py", 0)
+    return importlib.import_module(f"{PACKAGES[kind]}.{name}")
 
 
-def export(room: str, name: str, what: str) -> Any:
+def export(kind: str, name: str, what: str) -> Any:
     """Return the object `what` of a part.
 
     Raises:
         OptionError: no such part, or its file does not define `what`.
     """
-    module = load(room, name)
+    module = load(kind, name)
     if not hasattr(module, what):
-        raise OptionError(f"{name} does not define {what}, which every {room[:-1]} file must")
+        raise OptionError(f"{name} does not define {what}, which every {kind[:-1]} file must")
     return getattr(module, what)
 
 
 @overload
 def make(
-    room: Literal["evaluators"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+    kind: Literal["evaluators"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
 ) -> Evaluator: ...
 @overload
 def make(
-    room: Literal["executors"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+    kind: Literal["executors"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
 ) -> Executor: ...
 @overload
 def make(
-    room: Literal["devices"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+    kind: Literal["devices"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
 ) -> Device: ...
 @overload
 def make(
-    room: Literal["controllers"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+    kind: Literal["controllers"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
 ) -> BaseSampler: ...
 @overload
 def make(
-    room: Literal["pruners"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+    kind: Literal["pruners"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
 ) -> BasePruner: ...
 @overload
 def make(
-    room: Literal["trackers"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
+    kind: Literal["trackers"], name: str, *given: Any, options: Mapping[str, Any], **fixed: Any
 ) -> Tracker: ...
 @overload
-def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any: ...
-def make(room: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any:
+def make(kind: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any: ...
+def make(kind: str, name: str, *given: Any, options: Mapping[str, Any], **fixed: Any) -> Any:
     """Call a part's `make` with the user's options, checked against its signature.
 
     Raises:
         OptionError: an option that `make` does not take, in name or in type; or it fails.
     """
-    return part(room, name, options, fixed).make(*given, **fixed)
+    return part(kind, name, options, fixed).make(*given, **fixed)
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,7 @@ class Part(Generic[T]):
     Where a user's file has changed since, it still makes what the file said then.
     """
 
-    room: str
+    kind: str
     name: str
     options: Mapping[str, Any]
     function: Callable[..., T]
@@ -163,83 +165,83 @@ class Part(Generic[T]):
         """
         parameters = inspect.signature(self.function).parameters
         accepted = {key: value for key, value in fixed.items() if key in parameters}
-        kind, offers = self.room[:-1], _OFFERS.get(self.room, ())
-        with guard(f"{kind} {self.name} cannot be made"):
+        one, offers = self.kind[:-1], _OFFERS.get(self.kind, ())
+        with guard(f"{one} {self.name} cannot be made"):
             made = self.function(*given, **accepted, **self.options)
         if lacks := [what for what in offers if not hasattr(made, what)]:
             raise OptionError(
-                f"make of {self.name} gives {made!r:.60}, which has no {lacks[0]}: a {kind} must "
+                f"make of {self.name} gives {made!r:.60}, which has no {lacks[0]}: a {one} must "
                 f"have {', '.join(offers)}"
             )
         return made
 
 
 def part(
-    room: str, name: str, options: Mapping[str, Any], fixed: Collection[str] = ()
+    kind: str, name: str, options: Mapping[str, Any], fixed: Collection[str] = ()
 ) -> Part[Any]:
     """Return a part with the user's options; `fixed` names those that are not the user's to set.
 
     Raises:
         OptionError: no such part, or an option that it does not take, in name or in type.
     """
-    check_options(room, name, options, fixed)
-    return Part(room, name, options, _make_of(room, name))
+    check_options(kind, name, options, fixed)
+    return Part(kind, name, options, _make_of(kind, name))
 
 
-def _make_of(room: str, name: str) -> Callable[..., Any]:
+def _make_of(kind: str, name: str) -> Callable[..., Any]:
     """Return the `make` of a part.
 
     Raises:
         OptionError: no such part, or its file does not define it as a function.
     """
-    function = export(room, name, "make")
+    function = export(kind, name, "make")
     if not callable(function):
         raise OptionError(f"make of {name} must be a function, not {function!r:.60}")
     found: Callable[..., Any] = function
     return found
 
 
-def check_options(room: str, name: str, options: Mapping[str, Any], fixed: Collection[str]) -> None:
+def check_options(kind: str, name: str, options: Mapping[str, Any], fixed: Collection[str]) -> None:
     """Check the user's options of a part; those of `fixed` are not the user's.
 
     Raises:
         OptionError: one that its `make` does not take, in name or in type.
     """
-    known = option_defaults(room, name)
+    known = option_defaults(kind, name)
     for option in options:
         if option not in known or option in fixed:
             free = ", ".join(f"{k}={v}" for k, v in known.items() if k not in fixed) or "none"
             raise OptionError(
-                f"{room[:-1]} {name} has no option {option!r}{did_you_mean(option, known)}; "
+                f"{kind[:-1]} {name} has no option {option!r}{did_you_mean(option, known)}; "
                 f"it takes {free}"
             )
-        _check_kind(f"{room[:-1]} {name}: option {option}", options[option], known[option])
+        _check_type(f"{kind[:-1]} {name}: option {option}", options[option], known[option])
 
 
-def _check_kind(what: str, value: object, default: object) -> None:
+def _check_type(what: str, value: object, default: object) -> None:
     """Check that an option is of its default's type; a whole number passes for a fraction."""
     wanted = type(default)
     fits = isinstance(value, int | float if wanted is float else wanted)
-    if wanted not in _KINDS or (fits and isinstance(value, bool) == (wanted is bool)):
+    if wanted not in _TYPES or (fits and isinstance(value, bool) == (wanted is bool)):
         return
-    raise OptionError(f"{what} takes {_KINDS[wanted]} (default {default!r}), not {value!r}")
+    raise OptionError(f"{what} takes {_TYPES[wanted]} (default {default!r}), not {value!r}")
 
 
-def option_defaults(room: str, name: str) -> dict[str, Any]:
+def option_defaults(kind: str, name: str) -> dict[str, Any]:
     """Return the options of a part's `make` that a user may set, with their defaults.
 
     A keyword without a default, or with a function as its default, is the engine's to fill.
     """
-    parameters = inspect.signature(_make_of(room, name)).parameters.values()
+    parameters = inspect.signature(_make_of(kind, name)).parameters.values()
     keywords = (p for p in parameters if p.kind is p.KEYWORD_ONLY)
     return {
         p.name: p.default for p in keywords if p.default is not p.empty and not callable(p.default)
     }
 
 
-def keywords(room: str, name: str) -> tuple[str, ...]:
+def keywords(kind: str, name: str) -> tuple[str, ...]:
     """Return all keywords of a part's `make`, the engine's too."""
-    return _keywords(_make_of(room, name))
+    return _keywords(_make_of(kind, name))
 
 
 def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
@@ -247,14 +249,14 @@ def _keywords(function: Callable[..., Any]) -> tuple[str, ...]:
     return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
 
-def _folder(room: str) -> Path:
-    """Return a room's folder: within the package or, of a checkout, at the repository's root."""
-    spec = importlib.util.find_spec(ROOMS[room])
+def _folder(kind: str) -> Path:
+    """Return the folder of a kind: in the package or, of a checkout, at the repository's root."""
+    spec = importlib.util.find_spec(PACKAGES[kind])
     if spec and spec.submodule_search_locations:
         return Path(next(iter(spec.submodule_search_locations)))
-    beside = PACKAGE.parent / ROOMS[room].rpartition(".")[2]
+    beside = PACKAGE.parent / PACKAGES[kind].rpartition(".")[2]
     if not beside.is_dir():
-        raise OptionError(f"there is neither {ROOMS[room]} nor {beside}; install nas again")
+        raise OptionError(f"there is neither {PACKAGES[kind]} nor {beside}; install nas again")
     return beside
 
 
@@ -278,7 +280,7 @@ def _load_file(path: Path, changed: int) -> ModuleType:
 
 
 @contextlib.contextmanager
-def guard(what: str, kind: type[NasError] = OptionError) -> Iterator[None]:
+def guard(what: str, error_type: type[NasError] = OptionError) -> Iterator[None]:
     """Turn what a user's code raises in here into one line that begins with `what`.
 
     That it ends the process is an error too, and what it prints goes to stderr: stdout is for
@@ -288,28 +290,28 @@ def guard(what: str, kind: type[NasError] = OptionError) -> Iterator[None]:
         NasError: of that kind, or as it was raised.
     """
     try:
-        with theirs():
+        with user_code():
             yield
     except NasError:
         raise
     except Exception as error:
-        raise kind(f"{what}: {said(error)}") from error
+        raise error_type(f"{what}: {error_text(error)}") from error
     except SystemExit as error:
         if type(error) is not SystemExit:  # a training's, for a notice
             raise
-        raise kind(f"{what}: {said(error)}") from error
+        raise error_type(f"{what}: {error_text(error)}") from error
 
 
-def said(error: BaseException) -> str:
-    """Return in a few words what was raised."""
+def error_text(error: BaseException) -> str:
+    """Return an exception's type and message in one text."""
     if isinstance(error, SystemExit):
         return f"it ends the process (exit code {error.code!r}); let it raise an error instead"
     return f"{type(error).__name__}: {error}".rstrip(": ")
 
 
 @contextlib.contextmanager
-def theirs() -> Iterator[None]:
-    """Let a user's code print to stderr, and raise SystemExit where it calls os._exit."""
+def user_code() -> Iterator[None]:
+    """Run a user's code in here: it prints to stderr, and os._exit raises SystemExit."""
     real, here = os._exit, os.getpid()
 
     def leave(status: int) -> NoReturn:

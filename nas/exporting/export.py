@@ -224,13 +224,13 @@ def _write(exporter: ModuleType, request: ExportRequest, path: Path) -> None:
     """
     with _beside(path) as fresh:
         try:
-            with registry.theirs():
+            with registry.user_code():
                 exporter.write(request, fresh)
             fresh.replace(path)
         except (NasError, OSError):
             raise
         except (Exception, SystemExit) as error:  # of torch's exporters, or the user's
-            first = " ".join(registry.said(error).split())[:240]
+            first = " ".join(registry.error_text(error).split())[:240]
             raise NasError(f"{request.arch.name} cannot be exported: {first}") from error
 
 

@@ -24,17 +24,17 @@ Source = str | Path | Arch | Mapping[str, Any]
 @cache
 def baselines() -> dict[str, Arch]:
     """Return the archs of every file of the folder baselines, by name."""
-    rooms = (registry.export("baselines", name, "ARCHS") for name in registry.names("baselines"))
-    return {name: arch for archs in rooms for name, arch in archs.items()}
+    files = (registry.export("baselines", name, "ARCHS") for name in registry.names("baselines"))
+    return {name: arch for archs in files for name, arch in archs.items()}
 
 
 @cache
 def published() -> dict[str, Published]:
     """Return the published figures of the baselines, by name."""
-    rooms = (
+    files = (
         registry.export("baselines", name, "PUBLISHED") for name in registry.names("baselines")
     )
-    return {name: figures for room in rooms for name, figures in room.items()}
+    return {name: figures for table in files for name, figures in table.items()}
 
 
 def load_arch(source: Source) -> Arch:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nas.core.errors import ArchError, NasError
-from nas.core.registry import said
+from nas.core.registry import error_text
 from nas.interfaces import Choices, Metrics, Space
 from nas.models.arch import Arch
 from nas.models.cost import count
@@ -22,7 +22,7 @@ def decode(space: Space, choices: Choices) -> Arch:
     except NasError:
         raise
     except (Exception, SystemExit) as error:  # a space is the user's code
-        raise ArchError(f"decode fails on {choices}: {said(error)}") from error
+        raise ArchError(f"decode fails on {choices}: {error_text(error)}") from error
     if not isinstance(arch, Arch):
         raise ArchError(f"decode gives no Arch for {choices} but {type(arch).__name__}")
     return arch

@@ -60,8 +60,8 @@ def listing(what: str, project: Path) -> list[dict[str, Any]]:
         return sorted(rows, key=lambda row: row["date"])
     if what == "baselines":
         return [_baseline_row(name, arch) for name, arch in baselines().items()]
-    if what not in registry.ROOMS:
-        known = (*registry.ROOMS, "runs")
+    if what not in registry.PACKAGES:
+        known = (*registry.PACKAGES, "runs")
         raise OptionError(
             f"nas ls takes {', '.join(known)}, not {what!r}{did_you_mean(what, known)}"
         )
@@ -103,14 +103,14 @@ def _baseline_row(name: str, arch: Arch) -> dict[str, Any]:
     }
 
 
-def _part_row(room: str, name: str) -> dict[str, Any]:
-    module = registry.load(room, name)
+def _part_row(kind: str, name: str) -> dict[str, Any]:
+    module = registry.load(kind, name)
     row: dict[str, Any] = {"name": name, "about": (inspect.getdoc(module) or "").splitlines()[0]}
-    if room == "spaces":
+    if kind == "spaces":
         space = module.SPACE
         return {**row, "choices": len(space.choices), "size": space.size}
     if hasattr(module, "make"):
-        options = registry.option_defaults(room, name)
+        options = registry.option_defaults(kind, name)
         given = ("workers",)
         row["options"] = {k: repr(v) for k, v in options.items() if k not in given}
     return row

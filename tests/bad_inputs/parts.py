@@ -261,7 +261,7 @@ RECIPES = [
     ),
 ]
 DATASETS = [
-    (D, "no file d.py for --dataset"),
+    (D, "no file d.py for --data"),
     (D, "d.py does not define read", {"d.py": ""}),
     (D, "read of d.py gave no Dataset: AttributeError", {"d.py": DATA.format("return None")}),
     (
@@ -286,7 +286,7 @@ OTHERS = [
     ),
     ("bench tiny.json --device d.py", "d.py", device("return None")),
     ("bench tiny.json --device d.py", "ends the process", device("import os; os._exit(0)")),
-    (EXPORT, "no file f.py for --exporter"),
+    (EXPORT, "no file f.py for --format"),
     (EXPORT, "f.py does not define", {"f.py": "x = 1\n"}),
     (
         EXPORT,

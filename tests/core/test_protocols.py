@@ -37,14 +37,17 @@ def training(evaluator: Training) -> TrainingEvaluator:
 def statements() -> list[str]:
     """Return one assignment for each shipped part, which holds if it keeps the protocol."""
     found = []
-    for room, kind in MADE.items():
-        for name in registry.names(room):
-            module = f"{registry.ROOMS[room]}.{name}"
-            found += [f"import {module}", f"{room}_{name}: Callable[..., {kind}] = {module}.make"]
-    for room, kind in (("controllers", "Controller"), ("exporters", "Exporter")):
-        for name in registry.names(room):
-            module = f"{registry.ROOMS[room]}.{name}"
-            found += [f"import {module}", f"{room}_{name}: {kind} = {module}"]
+    for kind, wanted in MADE.items():
+        for name in registry.names(kind):
+            module = f"{registry.PACKAGES[kind]}.{name}"
+            found += [
+                f"import {module}",
+                f"{kind}_{name}: Callable[..., {wanted}] = {module}.make",
+            ]
+    for kind, wanted in (("controllers", "Controller"), ("exporters", "Exporter")):
+        for name in registry.names(kind):
+            module = f"{registry.PACKAGES[kind]}.{name}"
+            found += [f"import {module}", f"{kind}_{name}: {wanted} = {module}"]
     return found
 
 

@@ -10,12 +10,12 @@ from nas.core.errors import NasError, OptionError
 
 
 def test_the_folder_is_the_registry() -> None:
-    for room, package in registry.ROOMS.items():
+    for kind, package in registry.PACKAGES.items():
         root = Path(nas.__file__).parents[1]
         inside, beside = root / package.replace(".", "/"), root / package.rpartition(".")[2]
         files = (inside if inside.is_dir() else beside).glob("[!_]*.py")
-        assert registry.names(room) == tuple(sorted(file.stem for file in files))
-        assert registry.names(room)
+        assert registry.names(kind) == tuple(sorted(file.stem for file in files))
+        assert registry.names(kind)
 
 
 def test_an_unknown_name_gets_the_nearest_one_and_the_folder_searched() -> None:

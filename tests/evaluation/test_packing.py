@@ -67,7 +67,7 @@ class Device:
         monkeypatch.setattr(packing.registry, "make", self.make)
         monkeypatch.setattr(packing.time, "perf_counter", lambda: self.now)
 
-    def make(self, room: str, name: str, *given: Any, workers: int, **options: Any) -> "Device":
+    def make(self, kind: str, name: str, *given: Any, workers: int, **options: Any) -> "Device":
         self.slots, self._queue = workers, list[Task]()
         self.made.append(workers)
         return self

@@ -11,9 +11,9 @@ from nas.models.published import Published
 
 ARCHS: dict[str, Arch] = {}
 PUBLISHED: dict[str, Published] = {}
-for room in registry.names("baselines"):
-    ARCHS |= registry.export("baselines", room, "ARCHS")
-    PUBLISHED |= registry.export("baselines", room, "PUBLISHED")
+for file in registry.names("baselines"):
+    ARCHS |= registry.export("baselines", file, "ARCHS")
+    PUBLISHED |= registry.export("baselines", file, "PUBLISHED")
 
 NAMES = {
     *(f"efficientnet_b{n}" for n in range(9)),

@@ -91,7 +91,7 @@ class Cluster:
             raise ConnectionError("the node of this process has died")
         return self._nodes
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         """Return how many evaluations fit on the cluster at once."""
         return sum(self.share.fits(node["Resources"]) for node in self.nodes())
 

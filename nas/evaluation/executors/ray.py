@@ -143,9 +143,9 @@ class Ray:
     def slots(self) -> int:
         """Return how many tasks to keep in flight: as asked for, or what has room now."""
         with self._telling_loss():
-            room = max(1, self._cluster.room())
-        asked = self._workers or room
-        return min(asked, room) if self._cluster.alone else asked
+            capacity = max(1, self._cluster.capacity())
+        asked = self._workers or capacity
+        return min(asked, capacity) if self._cluster.alone else asked
 
     def submit(self, task: Task) -> None:
         """Give a task to the cluster.
@@ -183,7 +183,7 @@ class Ray:
         """Return the nodes and what they do."""
         cluster = self._cluster
         with self._telling_loss():
-            workers, nodes = min(self.slots, cluster.room()), len(cluster.nodes())
+            workers, nodes = min(self.slots, cluster.capacity()), len(cluster.nodes())
             gpus, retries = cluster.gpus(), self._parts.retries.total
         return ExecutorStatus(workers, len(self._way), nodes, gpus, retries, cluster.link)
 

@@ -138,8 +138,8 @@ def plan(arch: Arch) -> TimmPlan:
 
 def _own(arch: Arch) -> str:
     """Return the name of the architecture of timm that this is but for its classes, or ""."""
-    for room in registry.names("baselines"):
-        for name, base in registry.export("baselines", room, "ARCHS").items():
+    for file in registry.names("baselines"):
+        for name, base in registry.export("baselines", file, "ARCHS").items():
             head = replace(arch.head, classes=base.head.classes, dropout=base.head.dropout)
             same = replace(
                 base, stages=arch.stages, stem=arch.stem, head=head, activation=arch.activation,
