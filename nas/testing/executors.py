@@ -99,7 +99,7 @@ class _Tasks(Contract):
 
 
 class ExecutorContract(_Tasks):
-    """Tests of a file whose `make(work, *, workers, ...)` gives an executor."""
+    """Tests of a file whose `make(spec, *, workers, ...)` gives an executor."""
 
     @pytest.mark.parametrize("workers", [1, 2])
     def test_outcomes_are_those_of_this_process(

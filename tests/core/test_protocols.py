@@ -1,5 +1,6 @@
 """Every shipped part against the protocol of its kind, by the type checker."""
 
+import dataclasses
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nas.core import registry
+from nas.interfaces import Outcome, Task
 
 ROOT = Path(__file__).parents[2]
 # what the `make` of a part of each kind returns
@@ -63,3 +65,9 @@ def test_every_part_keeps_its_protocol(tmp_path: Path) -> None:
         cwd=ROOT,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_names_of_before_still_work_in_users_executors() -> None:
+    outcome = Outcome(1, {"accuracy": 50.0}, place="host gpu 0")
+    assert outcome.node == "host gpu 0" == dataclasses.replace(outcome, retries=1).node
+    assert Task(1, {}, 0, timeout_s=9.0).limit == 9.0

@@ -9,6 +9,7 @@ import optuna
 import pytest
 from optuna.samplers import BaseSampler
 
+import nas
 from nas.core import registry
 from nas.core.errors import OptionError
 from nas.interfaces import Space
@@ -174,3 +175,20 @@ def test_a_sampler_of_optunas_that_is_made_already_is_seeded_by_the_trial() -> N
     )
     asked = [[s.ask(distributions(MBCONV)).params for _ in range(3)] for s in (first, other)]
     assert asked[0] == asked[1] and asked[0][0] != asked[0][1]
+
+
+@pytest.mark.parametrize("keyword", ["constraint_violation", "excess"])
+def test_a_users_controller_is_given_the_constraint_violation_by_either_name(
+    keyword: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text(
+        "from nas.searching.samplers import Proposer, sample_feasible\n"
+        "OBJECTIVES = ('reward',)\n"
+        f"def make(space, *, seed, {keyword}):\n"
+        "    def propose(past, rng):\n"
+        f"        return sample_feasible(space, rng, {keyword})\n"
+        "    return Proposer(space, propose, seed)\n"
+    )
+    found = nas.search(controller="./own.py", max_flops="300M", trials=4, random_search=False)
+    assert found.states == {"done": 4}

@@ -87,7 +87,7 @@ def result_of(best: Candidate | None, **more: Any) -> SearchResult:
         proposals=3,
         states={"done": 3},
         seconds=0.0,
-        best=best and BestArch(**vars(best)),
+        winner=best and BestArch(**vars(best)),
         leaders=(),
         references=(),
         gains=(),
