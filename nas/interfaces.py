@@ -390,6 +390,6 @@ class Trial:
     retries: int = 0
 
 
-# the names of before, which users' executors import
+# names of before, which users' executors import: to be removed together with `nas.core.moved`
 Work = EvaluatorSpec
 Fleet = ExecutorStatus

@@ -53,7 +53,6 @@ from nas.evaluation.naswot import (
     IMAGES,
     SIDE,
     by_channels,
-    by_units,
     kernel,
     log_determinant,
     noise,
@@ -148,6 +147,11 @@ def scores(given: argparse.Namespace) -> None:
     cells = ((name, f"{t.value:.3f} ({t.low:.3f}–{t.high:.3f})") for name, t in taus.items())
     print(markdown(["score", "tau (95 %)"], cells))
     print(f"\n{statistics.median(seconds) / 2:.2f} s of CPU a network and determinant (median)")
+
+
+def by_units(channels: int, positions: int) -> float:
+    """Return the number of units: what a layer counts in the paper."""
+    return float(channels * positions)
 
 
 def scores_of(arch: Arch, given: argparse.Namespace) -> dict[str, float]:

@@ -89,21 +89,6 @@ def draw(count: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, DRAWS, generator=generator, dtype=torch.float64)
 
 
-def train_crops(
-    store: Store,
-    index: Tensor,
-    size: int,
-    augment: Augment,
-    generator: torch.Generator,
-    *,
-    crop_pct: float = 1.0,
-) -> Tensor:
-    """Return a randomly cropped or shifted, flipped view of each image: `crop` of random boxes."""
-    draws = draw(len(index), generator)
-    sides = store.heights[index], store.widths[index]
-    return crop(store, index, train_boxes(*sides, size, augment, draws, crop_pct=crop_pct), size)
-
-
 def plain_crops(store: Store, index: Tensor, size: int, *, crop_pct: float = 1.0) -> Tensor:
     """Return the middle of each image, as for evaluation: `crop` of plain boxes."""
     sides = store.heights[index], store.widths[index]

@@ -104,7 +104,7 @@ def apply_policy(policy: Transform, views: Tensor, seeds: Sequence[int]) -> Tens
 def sample_transform(augment: Augment, size: int, crop_pct: float) -> Transform:
     """Return what makes a training view, uint8 (3, size, size), of one uint8 image (3, H, W).
 
-    The views of `nas.data.augment.train_crops` but for antialiasing, and with a policy of its own
+    The views of `nas.data.augment.train_boxes` but for antialiasing, and with a policy of its own
     for each image. Without the cutout. What is drawn comes from torch's CPU generator.
 
     Raises:

@@ -41,11 +41,6 @@ def by_channels(channels: int, positions: int) -> float:
     return math.sqrt(channels)
 
 
-def by_units(channels: int, positions: int) -> float:
-    """Return the number of units: what a layer counts in the paper."""
-    return float(channels * positions)
-
-
 def score(arch: Arch, *, seed: int = 0) -> float:
     """Return the score of an arch; only comparisons mean something.
 

@@ -199,7 +199,7 @@ class MemberPlan:
             epochs=chosen.epochs or 0,
             batch=chosen.batch_size or 0,
         )
-        return auto.settled(chosen.recipe or RECIPE, chosen.recipe_options, given)
+        return auto.resolve_recipe(chosen.recipe or RECIPE, chosen.recipe_options, given)
 
     @property
     def recipe(self) -> Recipe:

@@ -120,7 +120,7 @@ def seconds_per_step(cost: Cost | None, batch: int, device: str) -> float:
     return each + (batch * image + cost.params * per_param) / 1e9
 
 
-def settled(name: str, options: Mapping[str, Any], given: Situation) -> Plan:
+def resolve_recipe(name: str, options: Mapping[str, Any], given: Situation) -> Plan:
     """Return what is trained by the recipe of a name, with options of it replaced.
 
     Raises:
@@ -219,14 +219,6 @@ def _augment(given: Situation) -> Augment:
     if given.side < 64:
         return Augment(crop="shift", shift=0.125, flip=True)
     return Augment(crop="resized", scale=(0.35, 1.0), flip=True)
-
-
-def without_colour(recipe: Recipe, gray: bool) -> Recipe:
-    """Return a recipe of the rule for images whose colours were not known when it was made."""
-    if not gray or recipe.name != NAME:
-        return recipe
-    gray_one = Situation(1, 1, 32, gray=True)
-    return dataclasses.replace(recipe, augment=_augment(gray_one))
 
 
 def _line(given: Situation, recipe: Recipe, amount: Amount, seconds: float, why: str) -> str:

@@ -18,7 +18,7 @@ from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.training import distributed
 from nas.training.amount import FINAL, worth
-from nas.training.auto import Situation, misfits, settled
+from nas.training.auto import Situation, misfits, resolve_recipe
 from nas.training.loop import check_batch, fitting, images_per_second
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.settings import TrainSettings
@@ -96,7 +96,7 @@ def _settled(
 ) -> tuple[Recipe, TrainSettings]:
     """Return the recipe for this folder, and the settings with its epochs and batch."""
     given = situation(chosen, arch, data, device)
-    found = settled(chosen.recipe, chosen.recipe_options, given)
+    found = resolve_recipe(chosen.recipe, chosen.recipe_options, given)
     world = distributed.world()
     batch = chosen.batch_size or max(world, found.amount.batch // world * world)
     if chosen.time_limit and not chosen.epochs and world == 1:
@@ -109,7 +109,7 @@ def _settled(
         given = dataclasses.replace(given, speed=images_per_second(job, data))
     if batch != found.amount.batch or given.speed:
         given = dataclasses.replace(given, batch=batch)
-        found = settled(chosen.recipe, chosen.recipe_options, given)
+        found = resolve_recipe(chosen.recipe, chosen.recipe_options, given)
     say(found.line)
     for line in misfits(found.recipe, found.amount):
         say(line)

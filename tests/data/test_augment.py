@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from views import train_crops
 
 from nas.data import augment
 from nas.data.augment import Boxes, Store
@@ -138,13 +139,13 @@ def test_flip_is_exact_and_of_half_the_images(size: tuple[int, int]) -> None:
     _, store = ragged(size)
     index = torch.zeros(400, dtype=torch.long)
     generator = torch.Generator().manual_seed(1)
-    views = augment.train_crops(store, index, 32, Augment(crop="none"), generator)
+    views = train_crops(store, index, 32, Augment(crop="none"), generator)
     plain = augment.plain_crops(store, index[:1], 32)[0]
     same = [torch.equal(view, plain) for view in views]
     mirrored = [torch.equal(view, plain.flip(-1)) for view in views]
     assert all(a != b for a, b in zip(same, mirrored, strict=True))
     assert 160 < sum(mirrored) < 240
-    still = augment.train_crops(store, index, 32, Augment(crop="none", flip=False), generator)
+    still = train_crops(store, index, 32, Augment(crop="none", flip=False), generator)
     assert all(torch.equal(view, plain) for view in still)
 
 
@@ -224,14 +225,14 @@ def test_each_view_of_one_image_is_its_own(crop: str) -> None:
     _, store = ragged((40, 40))
     index = torch.zeros(64, dtype=torch.long)
     generator = torch.Generator().manual_seed(0)
-    views = augment.train_crops(store, index, 40, Augment(crop=crop), generator)
+    views = train_crops(store, index, 40, Augment(crop=crop), generator)
     assert len({view.numpy().tobytes() for view in views}) > 45
 
 
 def test_equal_generators_give_equal_views() -> None:
     _, store = ragged(*[(20, 30)] * 8)
     made = [
-        augment.train_crops(
+        train_crops(
             store, everything(store), 16, Augment(crop="resized"), torch.Generator().manual_seed(5)
         )
         for _ in range(2)
@@ -292,7 +293,7 @@ def test_finish_scales_and_sets_holes_to_the_mean() -> None:
 def test_views_leave_the_images_as_they_were() -> None:
     images, store = ragged((16, 16), (16, 16))
     generator = torch.Generator().manual_seed(0)
-    augment.train_crops(store, everything(store), 16, Augment(cutout=0.5), generator)
+    train_crops(store, everything(store), 16, Augment(cutout=0.5), generator)
     assert np.array_equal(store.values.numpy(), np.concatenate([i.reshape(-1, 3) for i in images]))
 
 
@@ -311,7 +312,7 @@ def test_a_gpu_makes_the_same_views(crop: str) -> None:
     _, store = ragged(*[(40, 50), (20, 20), (64, 33)] * 4)
     there = Store(store.values.cuda(), store.starts, store.heights, store.widths, store.labels)
     made = [
-        augment.train_crops(
+        train_crops(
             each, everything(store), 32, Augment(crop=crop), torch.Generator().manual_seed(2)
         )
         for each in (store, there)

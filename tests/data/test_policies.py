@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from views import train_crops
 
 from nas.core.errors import MissingError, OptionError
 from nas.data import augment, policies
@@ -181,7 +182,7 @@ def test_shifted_samples_are_the_batched_ones() -> None:
         }
     index = torch.zeros(400, dtype=torch.long)
     generator = torch.Generator().manual_seed(0)
-    views = augment.train_crops(augment.store_images([image]), index, 32, recipe, generator)
+    views = train_crops(augment.store_images([image]), index, 32, recipe, generator)
     batched = {view.contiguous().numpy().tobytes() for view in views}
     assert alone == batched and len(alone) == 2 * 25
 

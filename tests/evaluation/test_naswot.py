@@ -14,7 +14,7 @@ import torch
 
 from nas.core import registry, run_folder
 from nas.core.errors import NasError, OptionError, RunError
-from nas.evaluation.naswot import by_channels, by_units, kernel, log_determinant, noise, score
+from nas.evaluation.naswot import by_channels, kernel, log_determinant, noise, score
 from nas.interfaces import Space
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.models.build import build_model
@@ -80,6 +80,10 @@ def codes(images: torch.Tensor, seed: int) -> list[torch.Tensor]:
                 module.register_forward_pre_hook(lambda _, x: found.append(x[0].flatten(1) > 0))
         model(images)
     return found
+
+
+def by_units(channels: int, positions: int) -> float:
+    return float(channels * positions)
 
 
 def test_the_kernel_counts_the_units_on_which_two_codes_agree() -> None:

@@ -33,7 +33,7 @@ from nas.searching.fidelity.proxy_check import INTERRUPTED, proxy_check
 from nas.searching.fidelity.result import ProxyCheckResult
 from nas.searching.fidelity.settings import ProxySettings
 from nas.searching.fidelity.study import open_study, spread_archs
-from nas.training.auto import Situation, settled
+from nas.training.auto import Situation, resolve_recipe
 from nas.training.loop import fit
 from nas.training.state import Job
 
@@ -299,7 +299,7 @@ def test_a_row_is_what_fit_gives(whole: tuple[Path, dict[str, Any], list[str]]) 
     dataset = registry.load("datasets", "digits").read("digits", download=False)
     data = open_data(splits.make_splits(dataset), imgsz=32, fraction=0.1, cache=False)
     assert data.gray
-    made = settled("auto", {}, Situation(long_images(0.1), 10, 32, gray=True, epochs=2))
+    made = resolve_recipe("auto", {}, Situation(long_images(0.1), 10, 32, gray=True, epochs=2))
     job = Job(arch, made.recipe, 2, made.amount.batch, seed=int(row["seed"]))
     epochs = fit(job, data, folder / "again")
     assert float(row["accuracy"]) == epochs[-1]["val_top1"]

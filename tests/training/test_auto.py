@@ -10,7 +10,7 @@ from nas.models.cost import count
 from nas.models.load import baselines
 from nas.training import auto
 from nas.training.amount import Amount
-from nas.training.auto import DEFAULT_SECONDS, Situation, misfits, plan, settled
+from nas.training.auto import DEFAULT_SECONDS, Situation, misfits, plan, resolve_recipe
 from nas.training.recipe import load_recipe, recipe_from, with_options
 
 B0, SMALL = baselines()["efficientnet_b0"], baselines()["mobilenet_v3_small"]
@@ -74,24 +74,24 @@ def test_a_time_is_kept_by_the_speed_that_was_measured() -> None:
     assert twice.amount.epochs == pytest.approx(2 * made.amount.epochs, abs=2)
     little = plan(dataclasses.replace(given, seconds=0.1))
     assert little.amount.epochs == 1
-    named = settled("proxy", {}, given)
+    named = resolve_recipe("proxy", {}, given)
     assert named.amount.epochs == pytest.approx(made.amount.epochs, rel=0.2)
 
 
 def test_what_a_user_gives_wins_over_the_rule() -> None:
     given = Situation(3_000, 10, 64, epochs=7, batch=100)
-    made = settled("auto", {"lr": 0.5, "optimizer": "adamw", "flip": False}, given)
+    made = resolve_recipe("auto", {"lr": 0.5, "optimizer": "adamw", "flip": False}, given)
     assert (made.recipe.lr, made.recipe.optimizer, made.recipe.augment.flip) == (
         0.5,
         "adamw",
         False,
     )
     assert made.amount == Amount(3_000, 100, 7)
-    assert settled("auto", {"epochs": 9, "batch_size": 50}, Situation(3_000, 10, 64)).amount == (
-        Amount(3_000, 50, 9)
-    )
+    assert resolve_recipe(
+        "auto", {"epochs": 9, "batch_size": 50}, Situation(3_000, 10, 64)
+    ).amount == (Amount(3_000, 50, 9))
     with pytest.raises(OptionError, match="lr of recipe auto takes"):
-        settled("auto", {"lr": -1}, given)
+        resolve_recipe("auto", {"lr": -1}, given)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_a_user_gives_wins_over_the_rule() -> None:
     ],
 )
 def test_a_named_recipe_that_does_not_fit_says_so(name: str, images: int, said: str) -> None:
-    made = settled(name, {}, Situation(images, 3, 64))
+    made = resolve_recipe(name, {}, Situation(images, 3, 64))
     lines = misfits(made.recipe, made.amount)
     assert any(said in line for line in lines) if said else not lines
 

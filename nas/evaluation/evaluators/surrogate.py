@@ -193,11 +193,6 @@ class Surrogate:
         }
 
 
-def knows(arch: Arch) -> bool:
-    """Tell whether the surrogate can predict this arch."""
-    return misfit(arch) is None
-
-
 def scaled(x: Array, scaling: tuple[Array, Array]) -> Array:
     """Return features with mean 0 and deviation 1 over the space."""
     mean, deviation = scaling

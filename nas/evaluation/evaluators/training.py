@@ -25,7 +25,7 @@ from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.training.amount import CANDIDATE_EPOCHS, RANKING, Amount, candidate, worth
-from nas.training.auto import NAME, Plan, Situation, misfits, settled
+from nas.training.auto import NAME, Plan, Situation, misfits, resolve_recipe
 from nas.training.recipe import load_recipe
 
 if TYPE_CHECKING:
@@ -167,7 +167,9 @@ class Training:
     def _settled(self, budget: TrainingBudget) -> TrainingBudget:
         """Return the budget with the epochs and the batch that were not asked for."""
         name, options = self._recipe
-        batch = budget.batch_size or settled(name, options, self._situation(budget)).amount.batch
+        batch = (
+            budget.batch_size or resolve_recipe(name, options, self._situation(budget)).amount.batch
+        )
         epochs = PARTS[-1] if budget.seconds else budget.epochs or options.get("epochs", 0)
         if not epochs:
             enough = candidate(self.train_images, batch).epochs
@@ -192,7 +194,9 @@ class Training:
         epochs: of one arch that is trained for a time.
         """
         given = self._situation(self._budget, side, gray)
-        return settled(*self._recipe, dataclasses.replace(given, epochs=epochs or given.epochs))
+        return resolve_recipe(
+            *self._recipe, dataclasses.replace(given, epochs=epochs or given.epochs)
+        )
 
     def estimated_seconds(self, arch: Arch) -> float:
         """Return about how long a candidate's training takes, by a model of the machine's speed."""

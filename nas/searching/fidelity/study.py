@@ -37,7 +37,7 @@ from nas.searching.fidelity.proxies import (
 from nas.searching.fidelity.settings import ProxySettings
 from nas.searching.samplers import random_choices, repair
 from nas.training.amount import FINAL
-from nas.training.auto import Situation, settled
+from nas.training.auto import Situation, resolve_recipe
 from nas.training.loop import fit, training_flops
 from nas.training.recipe import load_recipe
 from nas.training.state import Job, Row
@@ -141,7 +141,7 @@ class FidelityStudy:
             epochs=epochs,
             batch=chosen.batch_size or 0,
         )
-        made = settled(chosen.recipe, chosen.recipe_options, given)
+        made = resolve_recipe(chosen.recipe, chosen.recipe_options, given)
         return Job(
             dataclasses.replace(arch, resolution=slot.budget.imgsz),
             made.recipe,
@@ -198,7 +198,7 @@ def _band(chosen: ProxySettings, space: Space) -> tuple[tuple[float, float], tup
 def _long_epochs(chosen: ProxySettings, dataset: Dataset) -> int:
     images = max(1, round(len(dataset.splits["train"]) * chosen.fraction))
     given = Situation(images, len(dataset.classes), SMALL, batch=chosen.batch_size or 0)
-    batch = settled(chosen.recipe, chosen.recipe_options, given).amount.batch
+    batch = resolve_recipe(chosen.recipe, chosen.recipe_options, given).amount.batch
     return max(LONG_EPOCHS, FINAL.epochs(images, batch))
 
 
