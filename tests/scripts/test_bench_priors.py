@@ -52,7 +52,7 @@ def test_bench_prior_unlearns_what_a_prior_says(
 def test_a_prior_that_knows_is_ahead_from_the_first_evaluations() -> None:
     space: Space = registry.export("spaces", "mbconv", "SPACE")
     truth = registry.make("evaluators", "surrogate", options={})
-    archs = [decode(space, point) for point in zero_cost.drawn(space, no_violation, 0, 40)]
+    archs = [decode(space, point) for point in zero_cost.sample_points(space, no_violation, 0, 40)]
     scores = [truth.evaluate(arch)["accuracy"] for arch in archs]
     job = bench_priors.Job("truth", "soft", 0, 12, 0.0, {"truth": scores})
     told = bench_priors.searched(job)
