@@ -32,7 +32,7 @@ from nas.exporting.request import ExportRequest, make_facts
 from nas.models.arch import Arch
 from nas.models.build import Model
 from nas.models.load import load_arch
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 
 COLUMNS = (
     *("member", "pixels", "params", "multiply-adds", "differs by", "of", "allowed", "file"),
@@ -96,7 +96,7 @@ def settle(arch: Arch, imgsz: int | None, folder: Path) -> None:
     images = ExportRequest(arch, model, facts).images(2, seed=1)
     with torch.no_grad():
         model(images)
-    save_weights(folder / "model.safetensors", model.state_dict())
+    write_weights(folder / "model.safetensors", model.state_dict())
     keys = ("classes", "input_size", "mean", "std", "crop_pct", "interpolation")
     config = {"schema": 1, "arch": arch.to_dict(), **{key: facts[key] for key in keys}}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")

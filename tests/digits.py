@@ -14,7 +14,7 @@ from nas.data.loader import Data, open_data
 from nas.data.splits import fraction, make_splits
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.training import checkpoint
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.loop import fit
 from nas.training.mending import BEST
 from nas.training.recipe import load_recipe
@@ -85,7 +85,7 @@ def same(first: Path, second: Path) -> bool:
     (weights, state), (others, other) = last(first), last(second)
     moments = [flat(s["optimizer"]["state"]) for s in (state, other)]
     rows = [numbers(json.loads(s["rows"])) for s in (state, other)]
-    bests = [load_weights(f / BEST) for f in (first, second)]
+    bests = [read_weights(f / BEST) for f in (first, second)]
     return bool(
         equal(weights, others)
         and equal(*moments)

@@ -22,7 +22,7 @@ from nas.models.arch import Arch
 from nas.models.build import Model, features_of
 from nas.models.cost import count
 from nas.models.modules import Normalise
-from nas.training.checkpoint import load_weights, save_weights
+from nas.training.checkpoint import read_weights, write_weights
 from nas.training.diagnosis import FIELD
 
 SCHEMA = 1
@@ -157,7 +157,7 @@ def answers_apart(folder: Path, program: str, batches: Sequence[Tensor]) -> list
     """
     with tempfile.TemporaryDirectory() as place:
         inputs, outputs = Path(place, "in.safetensors"), Path(place, "out.safetensors")
-        save_weights(inputs, {str(i): batch.contiguous() for i, batch in enumerate(batches)})
+        write_weights(inputs, {str(i): batch.contiguous() for i, batch in enumerate(batches)})
         text = _ALONE.format(threads=torch.get_num_threads(), program=program)
         words = [sys.executable, "-I", "-c", text, str(folder.resolve()), str(inputs), str(outputs)]
         words += _package_folders()
@@ -165,7 +165,7 @@ def answers_apart(folder: Path, program: str, batches: Sequence[Tensor]) -> list
         if done.returncode:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise NasError(f"{folder} does not run in a fresh interpreter: {last}")
-        found = load_weights(outputs)
+        found = read_weights(outputs)
     answers: list[list[Tensor]] = []
     for i in range(len(batches)):
         names = [name for name in found if name.startswith(f"{i}.")]

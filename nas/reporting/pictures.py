@@ -66,7 +66,7 @@ def _cut(axes: Axes, curves: Sequence[history.Curve]) -> None:
     """Cut the axis where a training diverged, and say what it hides."""
     if (top := history.ceiling(curves)) is not None:
         axes.set_ylim(0, top)
-        axes.set_title(history.said(curves), fontsize=9)
+        axes.set_title(history.curve_notes(curves), fontsize=9)
 
 
 def _line(axes: Axes, rows: history.Rows, column: str, name: str) -> bool:

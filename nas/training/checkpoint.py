@@ -37,7 +37,7 @@ Weights = Mapping[str, Tensor]
 _log = logging.getLogger("nas")
 
 
-def save_weights(path: Path, weights: Weights) -> None:
+def write_weights(path: Path, weights: Weights) -> None:
     """Write weights as one safetensors file, in one step.
 
     Raises:
@@ -64,7 +64,7 @@ def _umask() -> int:
     return mask
 
 
-def load_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """Return the weights of a safetensors file, on the CPU.
 
     Raises:

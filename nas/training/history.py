@@ -51,7 +51,7 @@ def ceiling(curves: Sequence[Curve]) -> float | None:
     return CUT * usual if max(map(max, known)) > FAR * usual > 0 else None
 
 
-def said(curves: Sequence[Curve]) -> str:
+def curve_notes(curves: Sequence[Curve]) -> str:
     """Return in words what a cut axis hides, and from when on a loss was no number; or ""."""
     notes, cut = [], ceiling(curves)
     points = [point for each in curves for point in each]

@@ -173,7 +173,7 @@ def _epoch(job: Job, data: Data, state: State, notice: Notice, *, validating: bo
     row |= {"seconds": seconds, "images_per_second": images / seconds}
     if job.device.startswith("cuda"):
         row["memory_bytes"] = torch.cuda.max_memory_allocated(job.device)
-    state.epoch, state.part = number, preemption.begun(job.device)
+    state.epoch, state.part = number, preemption.start_part(job.device)
     state.rows.append(row)
     return row
 

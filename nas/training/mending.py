@@ -12,7 +12,7 @@ from nas.core import run_folder
 from nas.core.errors import RunError
 from nas.data.loader import Data
 from nas.models.arch import Arch
-from nas.training.checkpoint import load_weights, save_weights
+from nas.training.checkpoint import read_weights, write_weights
 from nas.training.progress import Row, best
 from nas.training.trained import CONFIG, config
 
@@ -25,7 +25,7 @@ def keep_best(
     folder: Path, shown: nn.Module, arch: Arch, data: Data, recipe: str, row: Row
 ) -> None:
     """Write the weights of the best epoch so far, whose row this is, and config.json."""
-    save_weights(folder / BEST, shown.state_dict())
+    write_weights(folder / BEST, shown.state_dict())
     describe(folder, arch, data, recipe, row)
 
 
@@ -49,9 +49,9 @@ def mend(
     """
     replaced = False
     try:
-        load_weights(folder / BEST)
+        read_weights(folder / BEST)
     except RunError as error:
-        save_weights(folder / BEST, shown.state_dict())
+        write_weights(folder / BEST, shown.state_dict())
         replaced = True
         _log.warning("%s; those of epoch %d take their place", error, len(rows))
     try:

@@ -56,7 +56,7 @@ class Part:
         return {**sums, "loss": self.loss.cpu(), "random": random_states(device)}
 
 
-def begun(device: str, state: dict[str, Any] | None = None) -> Part:
+def start_part(device: str, state: dict[str, Any] | None = None) -> Part:
     """Return an epoch before its first step, or as the checkpoint of its middle has it.
 
     Of several processes the first alone takes over the sums: all of them are added up later.

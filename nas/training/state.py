@@ -80,7 +80,7 @@ def fresh(job: Job) -> State:
     if job.checkpointing:
         recompute_blocks(model)
     optimizer = optim.make_optimizer(model, recipe, optim.scaled_lr(recipe, job.batch_size))
-    ema, part = optim.make_ema(model, recipe), preemption.begun(job.device)
+    ema, part = optim.make_ema(model, recipe), preemption.start_part(job.device)
     return State(model, optimizer, ema, job.accumulate, part)
 
 
@@ -105,7 +105,7 @@ def restored(job: Job, folder: Path, accumulate: int = 0) -> State:
         state.epoch = state.kept = len(state.rows)
         state.best = saved["best"]
         state.accumulate = max(job.accumulate, saved["accumulate"])
-        state.part = preemption.begun(job.device, saved.get("part"))
+        state.part = preemption.start_part(job.device, saved.get("part"))
     state.accumulate = accumulate or state.accumulate
     return state
 

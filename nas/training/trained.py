@@ -18,7 +18,7 @@ from nas.data.images import PLAIN, Decoding
 from nas.data.loader import Data
 from nas.models.arch import Arch
 from nas.models.build import Features, Model
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.foreign import origin, renamed
 
 CONFIG = "config.json"
@@ -84,7 +84,7 @@ def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
         raise RunError(f"{folder / CONFIG} holds no arch: {error}; train again") from error
     if damage := _damage(model.arch, described):
         raise RunError(f"{folder / CONFIG} is damaged: {damage}; train again")
-    loaded = load_weights(weights)
+    loaded = read_weights(weights)
     if problem := _mismatch(model, loaded):
         raise OptionError(f"{weights} does not fit the arch of {folder / CONFIG}: {problem}")
     model.load_state_dict(loaded)
@@ -127,7 +127,7 @@ def weights_of(source: Path) -> dict[str, Tensor]:
         OptionError: there is no such file or trained model.
         RunError: the file is damaged.
     """
-    return load_weights(source if source.is_file() else _found(source)[1])
+    return read_weights(source if source.is_file() else _found(source)[1])
 
 
 def fitting(

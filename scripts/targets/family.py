@@ -24,7 +24,7 @@ from targets.project import Found, Project, below, timeless
 
 from nas.core import run_folder
 from nas.models.arch import Arch, Head, Stage, Stem
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 
 KINDS = ("training", "driver", "worker")
 # how the command line of each kind of process is known
@@ -134,7 +134,7 @@ def compare(calm: Project, broken: Project) -> list[str]:
         return [*faults, f"{sorted(members(broken))} instead of {sorted(members(calm))}"]
     for name in members(calm):
         mine, theirs = (project.run / name for project in (calm, broken))
-        one, other = (load_weights(f / "weights/best.safetensors") for f in (mine, theirs))
+        one, other = (read_weights(f / "weights/best.safetensors") for f in (mine, theirs))
         # not the bytes: safetensors orders the keys of its metadata at random
         if one.keys() != other.keys() or not all(one[key].equal(other[key]) for key in one):
             faults.append(f"{name} has other weights")

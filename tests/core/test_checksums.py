@@ -19,7 +19,7 @@ from nas.models.load import load_arch
 from nas.searching.search import search
 from nas.searching.studies.journal import read_only
 from nas.searching.studies.study import read_journal
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.mending import BEST
 from nas.training.result import HeldOutScore, TrainResult, ValScore
 from nas.training.train import go_on, train
@@ -218,13 +218,13 @@ def test_a_training_resumes_to_the_same_or_names_the_file(
     folder = home / "runs/train/new"
     shutil.copytree(part, folder)
     go_on(folder, {})
-    wanted = load_weights(folder / BEST)
+    wanted = read_weights(folder / BEST)
     named = set()
     for file in damages(part, folder):
         if refused(lambda: go_on(folder, {}), file):
             named.add(file.name)
         else:
-            assert equal(load_weights(folder / BEST), wanted), file
+            assert equal(read_weights(folder / BEST), wanted), file
     assert named >= {"args.yaml", "arch.json", "data.json", "env.json", "recipe.json"}
 
 

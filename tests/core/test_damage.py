@@ -12,7 +12,7 @@ from digits import digits, equal, files, job, last, same
 
 from nas.core import run_folder
 from nas.core.errors import RunError
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.loop import RESULTS, fit
 from nas.training.mending import BEST
 from nas.training.trained import CONFIG
@@ -79,7 +79,7 @@ def test_lost_best_weights_are_those_of_the_checkpoint(
     DAMAGE[damage](tmp_path / "run" / BEST)
     fit(job(EPOCHS, lr=0.5), digits(), tmp_path / "run")
     assert f"those of epoch {EPOCHS - 1} take their place" in caplog.text
-    assert load_weights(tmp_path / "run" / BEST)
+    assert read_weights(tmp_path / "run" / BEST)
     assert equal(last(calm)[0], last(tmp_path / "run")[0])
 
 

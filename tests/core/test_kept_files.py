@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from conftest import Cli
 
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 
 
 def permissions(path: Path) -> int:
@@ -17,7 +17,7 @@ def permissions(path: Path) -> int:
 
 def test_weights_have_the_permissions_of_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    save_weights(tmp_path / "a.safetensors", {"a": torch.zeros(3)})
+    write_weights(tmp_path / "a.safetensors", {"a": torch.zeros(3)})
     assert permissions(tmp_path / "a.safetensors") == permissions(tmp_path / "plain")
 
 

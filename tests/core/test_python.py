@@ -18,7 +18,7 @@ from nas.core.arguments import checked
 from nas.core.errors import OptionError
 from nas.core.run_folder import find
 from nas.models.build import Features, Model
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 from nas.training.settings import TrainSettings
 from nas.training.train import _anchored
 from nas.training.trained import CONFIG
@@ -32,7 +32,7 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "runs" / "train" / "tiny2"
     (folder / "weights").mkdir(parents=True)
     (folder / "arch.json").write_text(TINY.to_json())
-    save_weights(folder / "weights" / "best.safetensors", nas.build_model(TINY).state_dict())
+    write_weights(folder / "weights" / "best.safetensors", nas.build_model(TINY).state_dict())
     (folder / CONFIG).write_text(json.dumps({"schema": 1, "arch": TINY.to_dict()}))
     monkeypatch.chdir(tmp_path)
     return folder

@@ -32,7 +32,7 @@ from nas.models.arch import Arch, Stage
 from nas.models.build import Model
 from nas.models.cost import count
 from nas.testing import ExporterContract, each
-from nas.training.checkpoint import load_weights, save_weights
+from nas.training.checkpoint import read_weights, write_weights
 from nas.training.trained import load_trained
 
 torch.set_num_threads(1)
@@ -157,7 +157,7 @@ def test_a_copied_reader_sees_what_predict_sees(
 @pytest.mark.slow
 def test_standalone_tells_a_photo_as_predict_does(run: Path, tmp_path: Path) -> None:
     config = read_json(run / "config.json") | {"crop_pct": 0.875}
-    save_weights(tmp_path / "net/model.safetensors", load_trained(run)[0].state_dict())
+    write_weights(tmp_path / "net/model.safetensors", load_trained(run)[0].state_dict())
     (tmp_path / "net/config.json").write_text(json.dumps(config))
     noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3), dtype=np.uint8)
     photo = tmp_path / "photo.png"
@@ -189,9 +189,9 @@ def break_weights(folder: Path) -> None:
 
 
 def blow_up(folder: Path) -> None:
-    weights = load_weights(folder / "model.safetensors")
+    weights = read_weights(folder / "model.safetensors")
     weights["stem.conv0.conv.weight"][0] = float("nan")
-    save_weights(folder / "model.safetensors", weights)
+    write_weights(folder / "model.safetensors", weights)
 
 
 def lose(folder: Path) -> None:
@@ -209,7 +209,7 @@ def lose(folder: Path) -> None:
 def test_a_damaged_source_is_never_exported_with_fresh_weights(
     damage: Callable[[Path], None], text: str, run: Path, tmp_path: Path
 ) -> None:
-    save_weights(tmp_path / "net/model.safetensors", load_trained(run)[0].state_dict())
+    write_weights(tmp_path / "net/model.safetensors", load_trained(run)[0].state_dict())
     (tmp_path / "net/config.json").write_text((run / "config.json").read_text())
     damage(tmp_path / "net")
     with pytest.raises((RunError, OptionError), match=text) as error:

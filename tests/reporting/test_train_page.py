@@ -143,4 +143,4 @@ def test_where_a_loss_is_cut(curves: list[list[float]], cut: float | None) -> No
     points = [list(enumerate(curve, 1)) for curve in curves]
     found = history.ceiling(points)
     assert found == (cut and pytest.approx(cut))
-    assert ("cut at" in history.said(points)) == bool(cut)
+    assert ("cut at" in history.curve_notes(points)) == bool(cut)

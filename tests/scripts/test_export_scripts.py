@@ -13,7 +13,7 @@ from digits import TINY
 
 from nas.exporting.request import make_facts
 from nas.models.build import Model
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
@@ -25,7 +25,7 @@ import export_parity
 def run(tmp_path: Path) -> str:
     """A folder of a net as a training leaves it."""
     torch.manual_seed(0)
-    save_weights(tmp_path / "run/model.safetensors", Model(TINY).state_dict())
+    write_weights(tmp_path / "run/model.safetensors", Model(TINY).state_dict())
     config = {"schema": 1, "arch": TINY.to_dict(), **make_facts(TINY, None)}
     (tmp_path / "run/config.json").write_text(json.dumps(config | {"arch": TINY.to_dict()}))
     return str(tmp_path / "run")

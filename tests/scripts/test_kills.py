@@ -20,7 +20,7 @@ from nas.core import run_folder
 from nas.core.errors import RunError
 from nas.searching.search import search
 from nas.training import checkpoint
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.loop import RESULTS, fit
 from nas.training.mending import BEST
 from nas.training.state import CHECKPOINTS
@@ -94,7 +94,7 @@ def test_a_training_killed_at_random_moments_ends_as_one_that_was_not(
     torch.set_num_threads(threads)
     first, second = (checkpoint.load(folder / CHECKPOINTS) for folder in (calm, broken))
     assert first and second and equal(first[0], second[0])
-    assert equal(load_weights(calm / BEST), load_weights(broken / BEST))
+    assert equal(read_weights(calm / BEST), read_weights(broken / BEST))
     tables = [unclocked(run_folder.read_csv(folder / RESULTS)) for folder in (calm, broken)]
     assert tables[0] == tables[1] and len(tables[0]) == 12
 
@@ -215,6 +215,6 @@ def test_a_search_that_trains_killed_at_random_moments_ends_as_one_that_was_not(
             unclocked(run_folder.read_csv(Path(each["run"]) / name)) for each in (calm, found)
         ]
         assert tables[0] == tables[1]
-    weights = [load_weights(Path(f["run"]) / "best" / "model.safetensors") for f in (calm, found)]
+    weights = [read_weights(Path(f["run"]) / "best" / "model.safetensors") for f in (calm, found)]
     assert equal(*weights)
     assert not list(broken.glob("trials/*/checkpoints"))

@@ -162,10 +162,10 @@ def test_where_no_checkpoint_can_be_read_one_line_says_what_to_do(
 @pytest.mark.parametrize("share", [0, 0.1, 0.3, 0.5, 0.99])
 def test_a_changed_bit_in_kept_weights_is_told(tmp_path: Path, share: float) -> None:
     path = tmp_path / "best.safetensors"
-    checkpoint.save_weights(path, weights(1.0))
+    checkpoint.write_weights(path, weights(1.0))
     flip(path, share)
     with pytest.raises(RunError, match=r"cannot read the weights .*|are damaged: their checksum"):
-        checkpoint.load_weights(path)
+        checkpoint.read_weights(path)
 
 
 def test_checkpoints_and_weights_without_checksums_are_read(tmp_path: Path) -> None:
@@ -261,18 +261,18 @@ def test_a_disk_that_is_full_keeps_the_checkpoint(small_disk: Path, size: int, m
 @pytest.mark.parametrize("limit", [small_files, no_space])
 def test_weights_that_cannot_be_written_leave_those_before(tmp_path: Path, limit: Limit) -> None:
     path = tmp_path / "weights" / "best.safetensors"
-    checkpoint.save_weights(path, weights(1.0, 10_000))
+    checkpoint.write_weights(path, weights(1.0, 10_000))
     with limit(), pytest.raises(RunError, match="cannot write"):
-        checkpoint.save_weights(path, weights(2.0, 10_000))
+        checkpoint.write_weights(path, weights(2.0, 10_000))
     assert files(tmp_path) == ["weights/best.safetensors"]
-    assert equal(checkpoint.load_weights(path), weights(1.0, 10_000))
+    assert equal(checkpoint.read_weights(path), weights(1.0, 10_000))
 
 
 def test_a_file_in_the_way_is_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="cannot write"):
-        checkpoint.save_weights(tmp_path / "file" / "best.safetensors", weights(1.0))
+        checkpoint.write_weights(tmp_path / "file" / "best.safetensors", weights(1.0))
     with pytest.raises(RunError, match="cannot write"):
         checkpoint.save(tmp_path / "file", 1, weights(1.0), {})
     with pytest.raises(RunError, match="cannot read the weights"):
-        checkpoint.load_weights(tmp_path / "none.safetensors")
+        checkpoint.read_weights(tmp_path / "none.safetensors")

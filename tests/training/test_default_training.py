@@ -14,7 +14,7 @@ from nas.core.errors import OptionError
 from nas.exporting.export import export
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.reporting.terminal.train import show_train
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.predict import predict
 from nas.training.train import go_on, train
 from nas.training.val import val
@@ -110,7 +110,7 @@ def test_a_resumed_training_keeps_the_recipe_it_was_started_with(home: Path) -> 
     assert again["test"] == whole["test"]
     assert run_folder.read_json(kept) == run_folder.read_json(home / "runs/train/whole/recipe.json")
     weights = [
-        load_weights(home / f"runs/train/{name}/weights/best.safetensors")
+        read_weights(home / f"runs/train/{name}/weights/best.safetensors")
         for name in ("part", "whole")
     ]
     assert all((weights[0][key] == weights[1][key]).all() for key in weights[0])

@@ -17,7 +17,7 @@ from nas.models.build import Model
 from nas.models.cost import count
 from nas.models.load import baselines
 from nas.searching.samplers import random_choices
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 from nas.training.trained import initial_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,7 +84,7 @@ def test_a_new_head_on_trained_weights_guesses(classes: int, tmp_path: Path) -> 
         optimizer.zero_grad()
         functional.cross_entropy(parent(images()), labels).backward()
         optimizer.step()
-    save_weights(tmp_path / "weights.safetensors", parent.state_dict())
+    write_weights(tmp_path / "weights.safetensors", parent.state_dict())
     child = Model(replace(arch, head=replace(arch.head, classes=classes)))
     taken = initial_weights(child, tmp_path / "weights.safetensors")
     assert (len(child.state_dict()) - len(taken) == 2) == (classes != 7)

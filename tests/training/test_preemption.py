@@ -29,7 +29,7 @@ from nas.evaluation import workers
 from nas.evaluation.workers import Processes
 from nas.interfaces import EvaluatorSpec, Task
 from nas.training import checkpoint, loop
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.loop import fit
 from nas.training.preemption import CODE, Preempted, noticed
 from nas.training.state import CHECKPOINTS, Job, Row
@@ -637,6 +637,6 @@ def test_nas_train_says_where_it_stopped_and_goes_on(
     assert process("resume", str(broken), "-q").returncode == 0
     results = [run_folder.read_json(folder / "result.json") for folder in (calm, broken)]
     assert results[0]["test"] == results[1]["test"] and results[0]["val"] == results[1]["val"]
-    weights = [load_weights(folder / "weights/best.safetensors") for folder in (calm, broken)]
+    weights = [read_weights(folder / "weights/best.safetensors") for folder in (calm, broken)]
     assert equal(*weights) and same(calm, broken)
     assert middles(broken) == ["epoch-1", "epoch-2"]

@@ -18,7 +18,7 @@ from nas.core.errors import NasError, OptionError, RunError
 from nas.data.loader import Data
 from nas.models.build import Model
 from nas.training import loop
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.loop import RESULTS, fit, training_flops
 from nas.training.mending import BEST
 from nas.training.state import CHECKPOINTS, Row, fresh
@@ -63,7 +63,7 @@ def test_the_best_weights_are_those_of_the_best_epoch(data: Data, tmp_path: Path
     rows = fit(this, data, tmp_path)
     best = max(rows, key=lambda row: row["val_top1"])  # the first of equals
     model = Model(TINY)
-    model.load_state_dict(load_weights(tmp_path / BEST))
+    model.load_state_dict(read_weights(tmp_path / BEST))
     assert loop.score(model, data, this).top1 == best["val_top1"]
     assert run_folder.read_json(tmp_path / CONFIG)["metrics"] == best
 
@@ -227,7 +227,7 @@ def test_a_loss_that_diverges_ends_the_training_with_its_reason(
         fit(job(9, lr=1000, ema=ema), data, tmp_path)
     assert error.value.exit_code == 1 and "\n" not in str(error.value)
     for path in (tmp_path / CHECKPOINTS).glob("*/weights.safetensors"):
-        assert all(bool(v.isfinite().all()) for v in load_weights(path).values())
+        assert all(bool(v.isfinite().all()) for v in read_weights(path).values())
 
 
 @pytest.fixture
@@ -399,7 +399,7 @@ def test_freezing_trains_the_classifier_alone_and_keeps_statistics(
     data: Data, tmp_path: Path
 ) -> None:
     fit(job(2), data, tmp_path / "first")
-    weights = load_weights(tmp_path / "first" / BEST)
+    weights = read_weights(tmp_path / "first" / BEST)
     this = job(2, freeze=True, init=tmp_path / "first", ema=0.9, dropout=0.5)
     fit(this, data, tmp_path / "frozen")
     found = last(tmp_path / "frozen")[0]
@@ -416,7 +416,7 @@ def test_weights_to_start_from_are_taken_but_for_another_classifier(
     data: Data, tmp_path: Path
 ) -> None:
     fit(job(2), data, tmp_path / "first")
-    weights = load_weights(tmp_path / "first" / BEST)
+    weights = read_weights(tmp_path / "first" / BEST)
     three = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, classes=3))
     for source in (tmp_path / "first", tmp_path / "first" / BEST):
         model = fresh(job(arch=three, init=source)).model
@@ -458,6 +458,6 @@ def test_averaged_weights_are_reported_beside_the_raw_ones(data: Data, tmp_path:
     assert [r["val_top1_raw"] for r in rows] == [r["val_top1_raw"] for r in plain]
     assert [r["val_top1"] for r in plain] == [r["val_top1_raw"] for r in plain]
     model = Model(TINY)
-    model.load_state_dict(load_weights(tmp_path / BEST))
+    model.load_state_dict(read_weights(tmp_path / BEST))
     best = max(rows, key=lambda row: row["val_top1"])
     assert loop.score(model, data, job()).top1 == best["val_top1_ema"]

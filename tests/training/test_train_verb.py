@@ -23,7 +23,7 @@ from nas.core.errors import MissingError, NasError, OptionError, RunError
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.reporting import report
 from nas.reporting.terminal import train as train_screen
-from nas.training.checkpoint import load_weights
+from nas.training.checkpoint import read_weights
 from nas.training.train import go_on, train
 from nas.training.trained import load_trained
 from nas.training.val import val
@@ -231,7 +231,7 @@ def test_weights_of_a_run_start_another_with_other_classes(images: Path, home: P
     second = train(first["run"], **{**QUICK, "data": "colours", **given})
     assert second["classes"] == [*COLOURS, "scarlet"]
     weights = [
-        load_weights(home / found["run"] / "weights/best.safetensors") for found in (first, second)
+        read_weights(home / found["run"] / "weights/best.safetensors") for found in (first, second)
     ]
     body = [name for name in weights[0] if not name.startswith("head.linear")]
     assert len(body) > 10

@@ -13,7 +13,7 @@ from digits import TINY, digits, equal
 from nas.core.errors import OptionError, RunError
 from nas.models.arch import Arch
 from nas.models.build import Model
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 from nas.training.trained import config, initial_weights, load_finite, load_trained
 
 OTHER = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, classes=3))
@@ -29,7 +29,7 @@ def save(folder: Path, place: str = "weights/best.safetensors", arch: Arch = TIN
     """Leave a trained model in a folder, as a training does; return it."""
     trained = model(arch)
     (folder / place).parent.mkdir(parents=True, exist_ok=True)
-    save_weights(folder / place, trained.state_dict())
+    write_weights(folder / place, trained.state_dict())
     (folder / "config.json").write_text(json.dumps(config(arch, digits(), recipe={"name": "x"})))
     return trained
 
@@ -171,7 +171,7 @@ def test_weights_that_are_not_finite_are_told(tmp_path: Path) -> None:
     weights = save(tmp_path).state_dict()
     assert load_finite(tmp_path)[1]["schema"] == 1
     weights["stem.conv0.conv.weight"][0] = float("inf")
-    save_weights(tmp_path / "weights/best.safetensors", weights)
+    write_weights(tmp_path / "weights/best.safetensors", weights)
     load_trained(tmp_path)
     with pytest.raises(RunError, match=r"not finite \(stem.conv0.conv.weight\): the training"):
         load_finite(tmp_path)
@@ -189,15 +189,15 @@ def test_weights_of_another_arch_than_the_configs_are_refused(tmp_path: Path) ->
     save(tmp_path)
     weights = model(WIDER).state_dict()
     path = tmp_path / "weights/best.safetensors"
-    save_weights(path, weights)
+    write_weights(path, weights)
     with pytest.raises(OptionError, match=r"does not fit the arch .* has shape \(24"):
         load_trained(tmp_path)
     own = model().state_dict()
     gone = list(own)[3]
-    save_weights(path, {name: tensor for name, tensor in own.items() if name != gone})
+    write_weights(path, {name: tensor for name, tensor in own.items() if name != gone})
     with pytest.raises(OptionError, match=f"{gone} is missing"):
         load_trained(tmp_path)
-    save_weights(path, {**own, "more": torch.zeros(2)})
+    write_weights(path, {**own, "more": torch.zeros(2)})
     with pytest.raises(OptionError, match="more is not of it"):
         load_trained(tmp_path)
 

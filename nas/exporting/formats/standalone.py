@@ -23,7 +23,7 @@ from nas.models import cost, modules
 from nas.models.arch import Arch, Block
 from nas.models.build import feature_info
 from nas.models.layers import Conv, Dropout, GlobalPool, Layer, Linear, Pool, SqueezeExcite
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 
 FILE = "standalone"
 MODEL, WEIGHTS, README = "model.py", "model.safetensors", "README.md"
@@ -46,7 +46,7 @@ def write(request: ExportRequest, path: Path) -> None:
     weights = request.model.state_dict()
     if request.features_only:
         weights = {name: value for name, value in weights.items() if not name.startswith("head.")}
-    save_weights(path / WEIGHTS, weights)
+    write_weights(path / WEIGHTS, weights)
     (path / README).write_text(_readme(request), encoding="utf-8")
 
 

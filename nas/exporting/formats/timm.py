@@ -24,7 +24,7 @@ from nas.exporting.request import ExportRequest, answers_apart, harmless, refuse
 from nas.models import cost
 from nas.models.arch import Arch, Block
 from nas.models.layers import Conv, SqueezeExcite
-from nas.training.checkpoint import save_weights
+from nas.training.checkpoint import write_weights
 
 FILE = "timm"
 CODE = "nas_effnet"
@@ -87,7 +87,7 @@ def write(request: ExportRequest, path: Path) -> None:
     found = plan(request.arch)
     path.mkdir()
     config = _config(request, found)
-    save_weights(path / "model.safetensors", _renamed(request, found))
+    write_weights(path / "model.safetensors", _renamed(request, found))
     (path / "config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
     if found.architecture == CODE:
         code = Path(__file__).with_name("_effnet.py").read_text(encoding="utf-8")

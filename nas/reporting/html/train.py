@@ -225,7 +225,7 @@ def _curves(found: TrainingFiles) -> dict[str, object]:
     if not found.rows:
         return {"loss": "", "accuracy": "", "lost": ""}
     curves = [history.curve(found.rows, column) for column in history.LOSSES]
-    lost = history.said(curves)
+    lost = history.curve_notes(curves)
     return {
         "loss": plot(_loss_chart(found.rows, curves)),
         "accuracy": plot(_accuracy_chart(found)),
