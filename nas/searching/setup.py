@@ -51,9 +51,8 @@ from nas.searching.settings import SearchSettings
 FINALISTS, FINAL_SEEDS = 3, 3
 # baselines that a search is compared with where they are points of its space
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
-# what a controller is given by the search, not by the user
-# what the engine gives a controller; `excess` is the former name of `constraint_violation`
-ENGINES = ("seed", "constraint_violation", "excess", "goal", "draw", "prior")
+# what the search gives a controller, not the user; `excess` is the former name of `constraint_violation`
+GIVEN_BY_SEARCH = ("seed", "constraint_violation", "excess", "goal", "draw", "prior")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 
 
@@ -316,7 +315,7 @@ def _controller(settings: SearchSettings) -> Part[BaseSampler]:
             f"controller {controller} cannot pursue --objective {settings.objective}; "
             f"use one of {', '.join(others)}"
         )
-    return registry.part("controllers", controller, settings.controller_options, ENGINES)
+    return registry.part("controllers", controller, settings.controller_options, GIVEN_BY_SEARCH)
 
 
 def _pruner(

@@ -37,7 +37,7 @@ def sample_points(
     """Return random feasible points, all of them different networks.
 
     Raises:
-        OptionError: there are fewer than FEW, or they are too rare to be met.
+        OptionError: there are fewer than MIN_POINTS, or they are too rare to be met.
     """
     rng, found = random.Random(f"{seed}:naswot"), dict[str, Choices]()
     for _ in range(10 * count):
