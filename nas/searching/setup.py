@@ -51,7 +51,7 @@ from nas.searching.settings import SearchSettings
 FINALISTS, FINAL_SEEDS = 3, 3
 # baselines that a search is compared with where they are points of its space
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
-# what the search gives a controller, not the user; `excess` is the former name of `constraint_violation`
+# what the search gives a controller; `excess`: the former name of `constraint_violation`
 GIVEN_BY_SEARCH = ("seed", "constraint_violation", "excess", "goal", "draw", "prior")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
 
