@@ -198,10 +198,26 @@ def start_worker(spec: EvaluatorSpec, share: Mapping[str, str]) -> Worker:
     mine, its = context.Pipe()
     data = json.dumps(dataclasses.asdict(spec))
     process = context.Process(target=_serve, args=(its, data, dict(share)), daemon=False)
-    with _nameless_program():
+    with _nameless_program(), _interrupts_blocked():
         process.start()
     its.close()
     return Worker(process, mine)
+
+
+@contextlib.contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT in here: a process that is started keeps it so, before it runs any Python.
+
+    Ctrl-C reaches the whole group, and a worker that is still starting would print a traceback.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
