@@ -21,6 +21,7 @@ if typing.TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 RUN = "The run"
+PLACE = ("project", "name", "resume")  # what a file of settings does not hold
 MODEL = "settings_model"  # attribute of a command
 RUNS = Path("runs")
 Json = Annotated[
@@ -106,7 +107,14 @@ def given(settings: dict[str, Any], config: Path | None) -> dict[str, Any]:
     for key in flags:
         if key.endswith(("_options", "_gpus")):
             flags[key] = pairs(flags[key])
-    return {**(run_folder.read_args(config) if config else {}), **flags}
+    kept = run_folder.read_args(config) if config else {}
+    for key in PLACE:
+        if key in kept:
+            raise OptionError(
+                f"--config {config} holds {key}, which says where a run lies and is no setting of "
+                f"one: give --{key} instead"
+            )
+    return {**kept, **flags}
 
 
 def pairs(texts: list[str]) -> dict[str, Any]:

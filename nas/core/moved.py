@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "nas.arch": "nas.models.arch",
@@ -29,8 +30,28 @@ MOVED = {
     "nas.published": "nas.models.published",
     "nas.rounding": "nas.models.rounding",
     "nas.samplers": "nas.searching.samplers",
+    "nas.tries": "nas.evaluation.retries",
     "nas.units": "nas.core.units",
+    "nas.workers": "nas.evaluation.workers",
 }
+# modules of before whose names are rooms now, and what users' files took from them
+TAKEN = {
+    "nas.evaluation": {"make_evaluator": "evaluate", "perform": "evaluate"},
+    "nas.exporting": {"Subject": "request.ExportRequest", "listed": "request"},
+}
+
+
+def former(room: str, name: str) -> Any:
+    """Return what a module of before had, of which a room has the name now.
+
+    Raises:
+        AttributeError: it had no such name.
+    """
+    if name not in TAKEN[room]:
+        raise AttributeError(f"module {room!r} has no attribute {name!r}")
+    module, _, today = TAKEN[room][name].partition(".")
+    warnings.warn(f"{room}.{name} is in {room}.{module} now", DeprecationWarning, stacklevel=3)
+    return getattr(importlib.import_module(f"{room}.{module}"), today or name)
 
 
 class _OldNames:

@@ -168,6 +168,9 @@ class Part(Generic[T]):
         one, offers = self.kind[:-1], _OFFERS.get(self.kind, ())
         with guard(f"{one} {self.name} cannot be made"):
             made = self.function(*given, **accepted, **self.options)
+        former: Any = made
+        if self.kind == "executors" and hasattr(made, "fleet") and not hasattr(made, "status"):
+            former.status = former.fleet  # its name of before, for one version
         if lacks := [what for what in offers if not hasattr(made, what)]:
             raise OptionError(
                 f"make of {self.name} gives {made!r:.60}, which has no {lacks[0]}: a {one} must "

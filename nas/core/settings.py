@@ -91,6 +91,9 @@ def _share(value: Any, flag: str) -> float:
 def _options(value: Any, flag: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
         raise refuse(flag, "a mapping of names to values", value)
+    for name in value:
+        if not isinstance(name, str):
+            raise refuse(flag, "a mapping of names to values", value)
     return dict(value)
 
 

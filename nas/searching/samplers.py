@@ -396,3 +396,4 @@ def mutated_until_new(
 
 # the names of before, which users' controllers import
 Excess, no_excess, allowed_choices, lowered = Violation, no_violation, sample_feasible, repair
+at_least = check_at_least

@@ -19,6 +19,20 @@ YAML = [
         {"c.yaml": "a: !!python/object:os.system x\n"},
     ),
     ("search --config c.yaml", "c.yaml is not YAML", {"c.yaml": "a: 2026-99-99\n"}),
+    (
+        "search --config c.yaml",
+        "c.yaml holds name, which says where a run lies",
+        {"c.yaml": "name: abc\n"},
+    ),
+    (
+        "search --config c.yaml --evaluator synthetic",
+        "--evaluator-option takes a mapping of names to values",
+        {"c.yaml": "evaluator_options: {1: 2}\n"},
+    ),
+    (
+        "search --evaluator synthetic --workers 1000000000",
+        "--workers takes at most 1024 on one machine",
+    ),
     ("search --config c.yaml", "c.yaml is not YAML", {"c.yaml": "a: 1" + "0" * 5000}),
     ("search --config c.yaml", "c.yaml is no UTF-8", {"c.yaml": b"a: \xff\n"}),
     ("search --config c.yaml", "c.yaml is not YAML", {"c.yaml": "a: \x00\n"}),

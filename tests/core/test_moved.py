@@ -45,3 +45,38 @@ def test_a_space_file_of_before_is_a_space(tmp_path: Path) -> None:
 def test_a_script_of_before_runs() -> None:
     code = "from nas.arch import Arch; import nas; assert nas.Arch is Arch"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_module_of_before_had_is_found_where_a_room_has_its_name() -> None:
+    from nas.exporting.request import ExportRequest, listed
+
+    with pytest.warns(DeprecationWarning, match="in nas.exporting.request now"):
+        from nas.exporting import Subject
+    with pytest.warns(DeprecationWarning):
+        from nas.exporting import listed as before
+    assert Subject is ExportRequest and before is listed
+    with pytest.raises(ImportError, match="cannot import name 'nothing'"):
+        from nas.evaluation import nothing  # noqa: F401
+
+
+def test_an_executor_of_before_tells_its_fleet(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(OLD_EXECUTOR)
+    with pytest.warns(DeprecationWarning):
+        made = registry.make("executors", str(path), None, options={})
+    assert made.status().workers == 1
+
+
+OLD_EXECUTOR = """
+from nas.evaluation import make_evaluator, perform
+from nas.interfaces import Fleet, Work
+
+class Mine:
+    slots = 1
+    def fleet(self): return Fleet(1, 0)
+    def submit(self, task): pass
+    def wait(self): return []
+    def close(self): pass
+
+def make(work: Work, *, workers=0): return Mine()
+"""

@@ -7,10 +7,13 @@ from collections import deque
 from pathlib import Path
 
 from nas.core import registry
+from nas.core.errors import OptionError
 from nas.evaluation.evaluate import make_evaluator, perform
 from nas.evaluation.retries import Retries
 from nas.evaluation.workers import VISIBLE, Processes
 from nas.interfaces import Evaluator, EvaluatorSpec, Executor, ExecutorStatus, Outcome, Task
+
+MOST = 1024  # processes: beyond, they would take all memory before the first evaluation
 
 
 def make(
@@ -26,6 +29,8 @@ def make(
     trains = getattr(registry.load("evaluators", spec.evaluator), "TRAINS", False)
     if workers <= 1 and not isolate and not trains:
         return InProcess(spec, Retries(folder=folder))
+    if workers > MOST:
+        raise OptionError(f"--workers takes at most {MOST} on one machine, not {workers}")
     slots = max(1, workers)
     gpus = _gpus() if trains else []
     shares = [_share(slot, slots, gpus) if trains else {} for slot in range(slots)]

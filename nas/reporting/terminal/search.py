@@ -346,7 +346,7 @@ def print_training(result: SearchResult, console: Console) -> None:
     console.print(f"trained {spent} multiply-adds{other}")
     if training := result.weights:
         console.print(f"weights {result.run}/best/model.safetensors: of {training}")
-    train = command("nas", "train", str(result.run), "--data", str(result.data))
+    train = command("nas", "train", str(result.run), "--data", result.data or "IMAGES")
     console.print(f"next    {train}")
 
 
