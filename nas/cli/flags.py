@@ -36,6 +36,10 @@ Name = Annotated[
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show no progress.", rich_help_panel=RUN)
 ]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
+]
 Config = Annotated[
     Path | None, typer.Option(help="Settings from a run's args.yaml.", rich_help_panel=RUN)
 ]

@@ -44,6 +44,8 @@ PACKAGES = {
 
 # the flags that take the path of a part, where they are not called after its kind
 _FLAGS = {"datasets": "data", "exporters": "format"}
+# members that a part may call by the name of before, for one version more
+_FORMER = {"executors": {"status": "fleet"}}
 # what the parts that `make` gives are asked for at least
 _OFFERS = {
     "controllers": ("before_trial", "sample_independent"),
@@ -168,9 +170,9 @@ class Part(Generic[T]):
         one, offers = self.kind[:-1], _OFFERS.get(self.kind, ())
         with guard(f"{one} {self.name} cannot be made"):
             made = self.function(*given, **accepted, **self.options)
-        former: Any = made
-        if self.kind == "executors" and hasattr(made, "fleet") and not hasattr(made, "status"):
-            former.status = former.fleet  # its name of before, for one version
+        for today, before in _FORMER.get(self.kind, {}).items():
+            if hasattr(made, before) and not hasattr(made, today):
+                vars(made)[today] = getattr(made, before)
         if lacks := [what for what in offers if not hasattr(made, what)]:
             raise OptionError(
                 f"make of {self.name} gives {made!r:.60}, which has no {lacks[0]}: a {one} must "

@@ -13,7 +13,7 @@ class Comparison(Record):
     """The output of a batch that comes nearest to what it may differ by.
 
     `ratio`, `tolerance` and `rounding` are shares of its `largest` number; `rounding`: what the
-    network's own float32 is off, None where nobody asked. `argmax_equal`: of logits.
+    network's own float32 is off, None where it was not asked for. `argmax_equal`: of logits.
     """
 
     batch: int

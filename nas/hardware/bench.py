@@ -33,8 +33,8 @@ class PeakMemory(Record):
 class BenchResult(Record):
     """How fast an arch is on a device: a `Timing`, with what it is of.
 
-    `memory`: of inference and of training, None where nobody asked. `advice`: what to do about a
-    number that should not be trusted.
+    `memory`: of inference and of training, None where it was not asked for. `advice`: what to do
+    about a number that should not be trusted.
     """
 
     schema: int = 1

@@ -11,7 +11,7 @@ TIME_LIMIT = "time limit"
 
 @dataclass(frozen=True)
 class TimeBudget:
-    """A time limit in seconds (None: none) that so many stages share evenly, one after another.
+    """A time limit in seconds (None: none) that `stages` share evenly, one after another.
 
     A stage ends by its part of the whole since the start, so what one leaves the next ones have,
     and what one takes beyond its share they lack.

@@ -205,7 +205,7 @@ def _steps(job: Job, data: Data, state: State, notice: Notice) -> tuple[float, f
 
 
 def _lr(job: Job, epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step (from 0) of an epoch (from 0) of so many steps."""
+    """Return the learning rate of a step (from 0) of an epoch (from 0) of `steps` steps."""
     share = optim.lr_at(job.recipe, epoch * steps + step, job.epochs * steps, steps)
     return optim.scaled_lr(job.recipe, job.batch_size) * share
 

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli.flags import (
-    RUN,
     RUNS,
     ArchName,
     Config,
@@ -17,6 +16,7 @@ from nas.cli.flags import (
     Name,
     Project,
     Quiet,
+    Resume,
     given,
     pairs,
     with_settings,
@@ -91,10 +91,7 @@ def bench(
 def proxy_check(
     project: Project = RUNS,
     name: Name = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
-    ] = False,
+    resume: Resume = False,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,

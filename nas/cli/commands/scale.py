@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
+from nas.cli.flags import (
+    RUNS,
+    Config,
+    Json,
+    Name,
+    Project,
+    Quiet,
+    Resume,
+    given,
+    with_settings,
+)
 from nas.reporting.terminal.tables import (
     FAILED,
     INTERRUPTED,
@@ -30,10 +40,7 @@ def scale(
     ] = None,
     project: Project = RUNS,
     name: Name = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
-    ] = False,
+    resume: Resume = False,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -7,7 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.cli.flags import RUN, RUNS, Config, Json, Name, Project, Quiet, given, with_settings
+from nas.cli.flags import (
+    RUNS,
+    Config,
+    Json,
+    Name,
+    Project,
+    Quiet,
+    Resume,
+    given,
+    with_settings,
+)
 from nas.reporting.terminal.tables import (
     INTERRUPTED,
     NOT_MET,
@@ -23,10 +33,7 @@ from nas.reporting.terminal.tables import (
 def search(
     project: Project = RUNS,
     name: Name = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
-    ] = False,
+    resume: Resume = False,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli.flags import (
-    RUN,
     RUNS,
     ArchName,
     Config,
@@ -19,6 +18,7 @@ from nas.cli.flags import (
     Name,
     Project,
     Quiet,
+    Resume,
     given,
     with_settings,
 )
@@ -49,10 +49,7 @@ def train(
     arch: ArchName,
     project: Project = RUNS,
     name: Name = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the run of these settings.", rich_help_panel=RUN),
-    ] = False,
+    resume: Resume = False,
     config: Config = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -64,7 +64,7 @@ LOCAL_STARTS, LOCAL_STEPS = 2, 4  # of the local search: points, and steps
 MUTATIONS = 3  # mutations of a leader, at most
 MOST_CANDIDATES = 50  # by acquisition, of which the first new network is proposed
 # below this expected improvement, in points of reward, the model is sure of itself and may be
-# wrong: then candidates are sought again with deviations so many times as large
+# wrong: then candidates are sought again with deviations multiplied by this
 SMALL_GAIN, STD_FACTOR = 0.01, 4.0
 
 

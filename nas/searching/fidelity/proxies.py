@@ -21,7 +21,6 @@ from nas.core.errors import OptionError
 from nas.core.units import parse_number
 from nas.searching.ranking import Tau, against, agreement, archs_to_show, ceiling
 
-THRESHOLD = 0.5  # three of four pairs in the right order
 EXAMPLE = "4 (epochs), 8:0.5 (of half the images) or 8:0.5:32 (at 32 pixels)"
 
 

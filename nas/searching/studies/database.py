@@ -160,7 +160,7 @@ def _lock_before_reading(engine: Engine) -> None:
 
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # Python is to begin none by itself
+        connection.isolation_level = None  # sqlite3 begins no transaction of its own
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL"):
             connection.execute(f"PRAGMA {pragma}")
 

@@ -4,7 +4,7 @@ No arch is evaluated twice, by a bakery's rule (Lamport 1974) with the trial's n
 driver takes a number, writes its choices, and only then looks at all trials, in one read. It
 waits for every running trial with a lower number whose choices are not there yet or decode to the
 same arch, and for none with a higher one. Of two trials of one arch the later number always sees
-the earlier one, running or finished; the lowest waits for nobody. So exactly one is evaluated, no
+the earlier one, running or finished; the lowest does not wait. So exactly one is evaluated, no
 lock outlives a driver. A proposal with a number above that of a queued point is given up: the
 point would be begun later than what need not wait for it.
 

@@ -215,7 +215,7 @@ def _trials_by_study(storage: BaseStorage) -> dict[str, list[FrozenTrial]]:
 
 
 class StudyLog:
-    """A study that nobody else writes, in any storage; `flush` is called once a write is whole."""
+    """A study with one writer, in any storage; `flush` is called once a write is whole."""
 
     shared = False
 
