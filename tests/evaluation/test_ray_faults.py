@@ -182,3 +182,17 @@ def done_rows(folder: Path) -> list[dict[str, str]]:
     """Return the finished trials of the search."""
     with (folder / "runs/search/search/trials.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_what_ray_prints_as_it_is_left_is_no_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Repeated messages are printed by `ray.shutdown`, in the thread of its caller."""
+    from nas.evaluation.cluster import connection
+
+    monkeypatch.setattr(connection.ray, "shutdown", lambda: print("(raylet) is terminated"))
+    with connection.telling_loss():
+        print("first")
+    connection.disconnect()
+    print("last")
+    assert capsys.readouterr().out == "first\nlast\n"

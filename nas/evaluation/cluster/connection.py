@@ -136,16 +136,18 @@ def connect(address: str, share: Share, runtime_env: str) -> Cluster:
 
 
 class _WithoutRay:
-    """Standard output, where results belong, without what Ray's threads print of lost nodes.
+    """Standard output, where results belong, without what Ray prints of lost nodes.
 
-    That is logged: Ray has no setting for it.
+    That is logged: Ray has no setting for it. Its threads print, and where a message came more than
+    once `ray.shutdown` prints the rest, in the thread of its caller: `leaving` is set meanwhile.
     """
 
     def __init__(self, output: TextIO) -> None:
         self.output = output
+        self.leaving = False
 
     def write(self, text: str) -> int:
-        if not threading.current_thread().name.startswith("ray_"):
+        if not self.leaving and not threading.current_thread().name.startswith("ray_"):
             return self.output.write(text)
         if text.strip():
             _log.debug("Ray: %s", text.strip())
@@ -192,9 +194,12 @@ def telling_loss() -> Iterator[None]:
 
 def disconnect() -> None:
     """Leave the cluster; one that was started here ends."""
-    ray.shutdown()
-    if isinstance(sys.stdout, _WithoutRay):
-        sys.stdout = sys.stdout.output
+    quiet = sys.stdout if isinstance(sys.stdout, _WithoutRay) else _WithoutRay(sys.stdout)
+    sys.stdout, quiet.leaving = cast(TextIO, quiet), True
+    try:
+        ray.shutdown()
+    finally:
+        sys.stdout = quiet.output
 
 
 @contextlib.contextmanager
