@@ -52,7 +52,7 @@ from nas.training.result import TrainResult as TrainResult
 from nas.training.result import ValResult as ValResult
 from nas.training.train import Interrupted
 from nas.training.val import val as val
-from nas.training.weights import load_weights as load_weights
+from nas.training.weights.load import load_weights as load_weights
 
 __version__: str
 __all__ = [

@@ -23,7 +23,7 @@ from nas.training.loop import check_batch, fitting, images_per_second
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.settings import TrainSettings
 from nas.training.state import Job
-from nas.training.trained import normal_of
+from nas.training.weights.sources import normal_of
 
 
 @dataclass(frozen=True)

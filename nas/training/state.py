@@ -18,7 +18,7 @@ from nas.training import checkpoint, distributed, optim, preemption
 from nas.training.memory import recompute_blocks
 from nas.training.preemption import Part
 from nas.training.recipe import Recipe
-from nas.training.trained import initial_weights
+from nas.training.weights.sources import initial_weights
 
 Row = dict[str, float]
 CHECKPOINTS = "checkpoints"

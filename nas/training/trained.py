@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ from torch import Tensor
 from nas.core import run_folder
 from nas.core.errors import ArchError, OptionError, RunError
 from nas.core.quoting import command
-from nas.data.batches import Input, Triple
+from nas.data.batches import Input
 from nas.data.images import PLAIN, Decoding
 from nas.data.loader import Data
 from nas.models.arch import Arch
-from nas.models.build import Features, Model
+from nas.models.build import Model
 from nas.training.checkpoint import read_weights
-from nas.training.foreign import origin, renamed
 
 CONFIG = "config.json"
 SCHEMA = 1
@@ -72,7 +70,7 @@ def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
         OptionError: there is no trained model; the message says how to make one.
         RunError: its files are damaged.
     """
-    folder, weights = _found(Path(source))
+    folder, weights = find_trained(Path(source))
     described = run_folder.read_json(folder / CONFIG)
     if isinstance(described, dict) and "architecture" in described:
         raise _exported(folder)
@@ -108,87 +106,6 @@ def load_finite(source: str | Path) -> tuple[Model, dict[str, Any]]:
     return model, described
 
 
-def initial_weights(model: Model, source: Path) -> dict[str, Tensor]:
-    """Return the weights of a run or a safetensors file that a model can start from.
-
-    The classifier is left out where its shape differs, as with other classes.
-
-    Raises:
-        OptionError: there is no such file, or the weights are of another arch.
-        RunError: the file is damaged.
-    """
-    return fitting(model, weights_of(source), f"--init {source}")
-
-
-def weights_of(source: Path) -> dict[str, Tensor]:
-    """Return the weights of a run or of a safetensors file.
-
-    Raises:
-        OptionError: there is no such file or trained model.
-        RunError: the file is damaged.
-    """
-    return read_weights(source if source.is_file() else _found(source)[1])
-
-
-def fitting(
-    model: Model | Features, weights: Mapping[str, Tensor], source: str
-) -> dict[str, Tensor]:
-    """Return those of the weights that a model has; its classifier may be of other classes.
-
-    Names may be those of timm or torchvision, where it is a net of theirs.
-
-    Raises:
-        OptionError: the weights are of another arch; the message names them as `source`.
-    """
-    own = model.state_dict()
-    body = isinstance(model, Features)
-    if not body and not set(own) & set(weights) and (library := origin(list(weights))):
-        found = renamed(weights, own)
-        if found is None:
-            raise OptionError(
-                f"{source} holds weights under the names of {library}, of another net than this: "
-                "take the arch that reproduces it (`nas ls baselines`)"
-            )
-        return found
-    classifier = [] if body else list(own)[-2:]  # weight and bias
-    missing = [
-        name
-        for name, tensor in own.items()
-        if name not in classifier and (name not in weights or weights[name].shape != tensor.shape)
-    ]
-    missing += [n for n in weights if n not in own and not (body and n.startswith("head."))]
-    if missing:
-        raise OptionError(
-            f"{source} holds the weights of another arch: {missing[0]} is not "
-            "in both, or of another shape; take the arch they belong to"
-        )
-    return {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in own and tensor.shape == own[name].shape
-    }
-
-
-def normal_of(source: Path) -> tuple[Triple, Triple] | None:
-    """Return the mean and standard deviation that weights were trained with; None: not known.
-
-    `source` is a run, or a weights file, whose config.json lies beside it or a folder above.
-
-    Raises:
-        RunError: that config.json is damaged.
-    """
-    above = [source.parent, source.parent.parent] if source.is_file() else []
-    places = [source, source / "best", *above]
-    path = next((place / CONFIG for place in places if (place / CONFIG).is_file()), None)
-    described = run_folder.read_json(path) if path else {}
-    if not isinstance(described, dict) or not {"mean", "std"} <= described.keys():
-        return None
-    mean, std = described["mean"], described["std"]
-    if not _numbers(mean, 3) or not _numbers(std, 3) or min(std) <= 0:
-        raise RunError(f"{path} is damaged: mean and std must be 3 numbers each, std above 0")
-    return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
-
-
 def holds(source: Path) -> bool:
     """Tell whether a folder is a trained model's."""
     return _files(source) is not None
@@ -202,7 +119,7 @@ def _files(source: Path) -> tuple[Path, Path] | None:
     return None
 
 
-def _found(source: Path) -> tuple[Path, Path]:
+def find_trained(source: Path) -> tuple[Path, Path]:
     """Return the folder of the config and the file of the weights."""
     if found := _files(source) or _files(run_folder.named(source, VERBS) or source):
         return found
@@ -229,14 +146,14 @@ def _damage(arch: Arch, described: dict[str, Any]) -> str:
         return f"classes must be the names of the {arch.head.classes} outputs"
     if not all(isinstance(name, str) for name in classes):
         return "classes must be words"
-    if not _numbers(size, 3) or any(side != int(side) or side < 1 for side in size):
+    if not numbers(size, 3) or any(side != int(side) or side < 1 for side in size):
         return f"input_size must be three whole numbers, not {size!r:.60}"
     for key in ("mean", "std"):
-        if not _numbers(described.get(key), arch.in_channels):
+        if not numbers(described.get(key), arch.in_channels):
             return f"{key} must be {arch.in_channels} numbers, not {described.get(key)!r:.60}"
     if min(described["std"]) <= 0:
         return f"std must be above 0, not {described['std']}"
-    if not _numbers([crop], 1) or not 0 < crop <= 1:
+    if not numbers([crop], 1) or not 0 < crop <= 1:
         return f"crop_pct must lie above 0 and up to 1, not {crop!r:.60}"
     return _odd_decoding(described.get("decoding"))
 
@@ -249,7 +166,7 @@ def _odd_decoding(known: Any) -> str:
         return f"decoding must name ranges, not {known!r:.60}"
     for key in ("whole", "fractions"):
         pair = known.get(key)
-        if pair is not None and not (_numbers(pair, 2) and pair[0] < pair[1]):
+        if pair is not None and not (numbers(pair, 2) and pair[0] < pair[1]):
             return f"decoding: {key} must be two numbers, the smaller first, not {pair!r:.60}"
     level = known.get("background", PLAIN.background)
     if type(level) is not int or not 0 <= level <= 255:
@@ -257,7 +174,7 @@ def _odd_decoding(known: Any) -> str:
     return ""
 
 
-def _numbers(values: Any, length: int) -> bool:
+def numbers(values: Any, length: int) -> bool:
     """Tell whether a value of JSON is a list of so many finite numbers."""
     return (
         isinstance(values, list)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from nas.core.errors import OptionError
 from nas.models.build import Model
 from nas.models.load import baselines
-from nas.training.trained import fitting, initial_weights
+from nas.training.weights.sources import fitting, initial_weights
 
 TIMM = {
     "mobilenet_v3_small": "mobilenetv3_small_100",

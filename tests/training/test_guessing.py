@@ -18,7 +18,7 @@ from nas.models.cost import count
 from nas.models.load import baselines
 from nas.searching.samplers import random_choices
 from nas.training.checkpoint import write_weights
-from nas.training.trained import initial_weights
+from nas.training.weights.sources import initial_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,7 +14,8 @@ from nas.core.errors import OptionError, RunError
 from nas.models.arch import Arch
 from nas.models.build import Model
 from nas.training.checkpoint import write_weights
-from nas.training.trained import config, initial_weights, load_finite, load_trained
+from nas.training.trained import config, load_finite, load_trained
+from nas.training.weights.sources import initial_weights
 
 OTHER = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, classes=3))
 WIDER = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, channels=24))

@@ -11,7 +11,7 @@ from nas.core.errors import OptionError
 from nas.models.arch import Arch
 from nas.models.build import Features, Model
 from nas.models.load import Source, build_model
-from nas.training.trained import fitting, weights_of
+from nas.training.weights.sources import fitting, weights_of
 
 
 def load_weights(
