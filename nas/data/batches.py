@@ -39,7 +39,8 @@ class Input:
     """What a network takes: squares of `size` pixels, less `mean`, by `std`, of [0, 1] pixels.
 
     For evaluation they are the middle `crop_pct` of an image's short side. `decoding`: how files
-    become such pixels.
+    become such pixels. `interpolation`: how the network's training made smaller images; views of
+    our loaders are bilinear.
     """
 
     size: int
@@ -47,6 +48,7 @@ class Input:
     mean: Triple
     std: Triple
     decoding: Decoding = PLAIN
+    interpolation: str = "bilinear"
 
     def scale(self, device: str | torch.device) -> tuple[Tensor, Tensor]:
         """Return mean and standard deviation as tensors (3,) on a device."""

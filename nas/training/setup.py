@@ -23,7 +23,7 @@ from nas.training.loop import check_batch, fitting, images_per_second
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.settings import TrainSettings
 from nas.training.state import Job
-from nas.training.weights.sources import normal_of
+from nas.training.weights.sources import built_as, find_weights, kept_normal
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,13 @@ def make_ready(
     check_policy(named, arch.resolution)
     say(f"reading {chosen.data}")
     dataset = make_splits(open_asked(chosen))
-    normal = (begun and normal_of(begun)) or (normal_of(Path(chosen.init)) if chosen.init else None)
+    normal = kept_normal(begun) if begun else None
+    if chosen.init and normal is None:
+        weights = find_weights(chosen.init, arch)
+        arch = built_as(arch, weights.arch)
+        normal = (weights.input.mean, weights.input.std) if weights.input else None
+        if weights.note:
+            say(f"{weights.told}: {weights.note}")
     data = _in_turn(
         lambda: open_data(
             dataset, imgsz=arch.resolution, device=device, workers=chosen.workers, normal=normal
@@ -163,7 +169,7 @@ def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:
         accumulate=chosen.accumulate,
         checkpointing=chosen.grad_checkpointing,
         freeze=chosen.freeze,
-        init=Path(chosen.init) if chosen.init else None,
+        init=chosen.init,
     )
 
 

@@ -43,7 +43,7 @@ class Job:
     accumulate: int = 1
     checkpointing: bool = False
     freeze: bool = False
-    init: Path | None = None
+    init: str | Path | None = None
 
     @property
     def mixed(self) -> bool:

@@ -31,6 +31,7 @@ from nas.training.setup import Ready, make_ready, together
 from nas.training.state import Row
 from nas.training.tracking import open_trackers
 from nas.training.trained import VERBS
+from nas.training.weights.sources import is_named
 
 ARCH, DATA, RECIPE = "arch.json", "data.json", "recipe.json"
 MOST_LETTERS = 4096  # of a path, on Linux
@@ -139,10 +140,15 @@ def _anchored(chosen: TrainSettings, project: Path) -> TrainSettings:
     recipe, init = chosen.recipe, chosen.init
     paths = {
         "data": anchored(chosen.data or ""),
-        "init": init and anchored(str(run_folder.find(init, VERBS, project))),
+        "init": init and _place(init, project),
         "recipe": anchored(recipe) if recipe.endswith(".py") else recipe,
     }
     return chosen.model_copy(update=paths)
+
+
+def _place(init: str, project: Path) -> str:
+    """Return a source of weights as a path from the root, where it is one."""
+    return init if is_named(init) else anchored(str(run_folder.find(init, VERBS, project)))
 
 
 def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]:

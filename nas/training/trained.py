@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from nas.data.images import PLAIN, Decoding
 from nas.data.loader import Data
 from nas.models.arch import Arch
 from nas.models.build import Model
+from nas.models.cost import count
 from nas.training.checkpoint import read_weights
 
 CONFIG = "config.json"
@@ -27,16 +29,21 @@ _PLACES = ("weights/best.safetensors", "model.safetensors")
 
 def config(arch: Arch, data: Data, /, **more: Any) -> dict[str, Any]:
     """Return what config.json holds: the arch, the classes and the preprocessing (timm's names)."""
+    return config_of(arch, data.classes, data.input, **more)
+
+
+def config_of(arch: Arch, classes: Sequence[str], taken: Input, /, **more: Any) -> dict[str, Any]:
+    """Return what config.json holds of a network, the names of its outputs and what it takes."""
     return {
         "schema": SCHEMA,
         "arch": arch.to_dict(),
-        "classes": list(data.classes),
-        "input_size": [3, data.size, data.size],
-        "mean": list(data.mean),
-        "std": list(data.std),
-        "crop_pct": data.crop_pct,
-        "interpolation": "bilinear",
-        **_decoding(data.input.decoding),
+        "classes": list(classes),
+        "input_size": [3, taken.size, taken.size],
+        "mean": list(taken.mean),
+        "std": list(taken.std),
+        "crop_pct": taken.crop_pct,
+        "interpolation": taken.interpolation,
+        **_decoding(taken.decoding),
         **more,
     }
 
@@ -60,6 +67,7 @@ def trained_input(config: dict[str, Any]) -> Input:
         mean,  # type: ignore[arg-type]
         std,  # type: ignore[arg-type]
         Decoding(whole, fractions, int(known.get("background", PLAIN.background))),
+        str(config.get("interpolation", "bilinear")),
     )
 
 
@@ -71,22 +79,34 @@ def load_trained(source: str | Path) -> tuple[Model, dict[str, Any]]:
         RunError: its files are damaged.
     """
     folder, weights = find_trained(Path(source))
+    arch, described = read_config(folder)
+    model, loaded = Model(arch), read_weights(weights)
+    if problem := _mismatch(model, loaded):
+        raise OptionError(f"{weights} does not fit the arch of {folder / CONFIG}: {problem}")
+    model.load_state_dict(loaded)
+    return model.eval(), described
+
+
+def read_config(folder: Path) -> tuple[Arch, dict[str, Any]]:
+    """Return the arch of a trained model, and all that its config.json says.
+
+    Raises:
+        OptionError: it is of another schema, or of a model that was exported.
+        RunError: it is damaged.
+    """
     described = run_folder.read_json(folder / CONFIG)
     if isinstance(described, dict) and "architecture" in described:
         raise _exported(folder)
     if not isinstance(described, dict) or described.get("schema") != SCHEMA:
         raise OptionError(f"{folder / CONFIG} is not of schema {SCHEMA}: train again, or upgrade")
     try:
-        model = Model(Arch.from_dict(described["arch"]))
+        arch = Arch.from_dict(described["arch"])
+        count(arch)
     except (KeyError, ArchError) as error:
         raise RunError(f"{folder / CONFIG} holds no arch: {error}; train again") from error
-    if damage := _damage(model.arch, described):
+    if damage := _damage(arch, described):
         raise RunError(f"{folder / CONFIG} is damaged: {damage}; train again")
-    loaded = read_weights(weights)
-    if problem := _mismatch(model, loaded):
-        raise OptionError(f"{weights} does not fit the arch of {folder / CONFIG}: {problem}")
-    model.load_state_dict(loaded)
-    return model.eval(), described
+    return arch, described
 
 
 def load_finite(source: str | Path) -> tuple[Model, dict[str, Any]]:
@@ -155,6 +175,8 @@ def _damage(arch: Arch, described: dict[str, Any]) -> str:
         return f"std must be above 0, not {described['std']}"
     if not numbers([crop], 1) or not 0 < crop <= 1:
         return f"crop_pct must lie above 0 and up to 1, not {crop!r:.60}"
+    if not isinstance(described.get("interpolation", "bilinear"), str):
+        return f"interpolation must be a word, not {described['interpolation']!r:.60}"
     return _odd_decoding(described.get("decoding"))
 
 

