@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nas.models.modules import activation
+from nas.models.modules import Conv2dSame, activation
 
 
 def chain(**parts: nn.Module) -> nn.Sequential:
@@ -29,10 +29,14 @@ def conv(
     groups: int = 1,
     norm: nn.Module | None = None,
     act: str = "",
+    same: bool = False,
 ) -> nn.Sequential:
-    """Return a convolution with symmetric padding, then norm and activation where given."""
-    padding, bias = kernel // 2, norm is None
-    parts = {"conv": nn.Conv2d(inputs, outputs, kernel, stride, padding, 1, groups, bias)}
+    """Return a convolution, then norm and activation where given.
+
+    The padding is symmetric, or with `same` TensorFlow's.
+    """
+    kind, padding = (Conv2dSame, 0) if same else (nn.Conv2d, kernel // 2)
+    parts = {"conv": kind(inputs, outputs, kernel, stride, padding, 1, groups, norm is None)}
     more = {"norm": norm, "activation": activation(act) if act else None}
     return chain(**parts, **{name: module for name, module in more.items() if module})
 

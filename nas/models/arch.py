@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 
 from nas.core.errors import ArchError
+from nas.models.checks import fraction, odd, one_of, whole
 
 T = TypeVar("T")
 SCHEMA = 1
@@ -23,6 +24,7 @@ MOST_LAYERS = 10_000
 ACTIVATIONS = ("relu", "relu6", "silu", "hardswish", "gelu")
 GATES = ("sigmoid", "hardsigmoid")
 SKIPS = ("identity", "pool", "projection", "none")
+PADDINGS = ("symmetric", "same")
 
 
 @dataclass(frozen=True)
@@ -117,13 +119,13 @@ class Stage:
         return _problem(_check_stage, self)
 
     def runs(
-        self, inputs: int, norm: Norm, squeeze: Squeeze, activation: str
+        self, inputs: int, norm: Norm, squeeze: Squeeze, activation: str, padding: str = "symmetric"
     ) -> list[tuple[Block, int]]:
         """Return the blocks as (block, repeats) in a network that has these: first, then rest."""
-        first = _block(self, inputs, self.stride, norm, squeeze, activation)
+        first = _block(self, inputs, self.stride, norm, squeeze, activation, padding)
         if self.layers == 1:
             return [(first, 1)]
-        rest = _block(self, self.channels, 1, norm, squeeze, activation)
+        rest = _block(self, self.channels, 1, norm, squeeze, activation, padding)
         return [(first, 1), (rest, self.layers - 1)]
 
 
@@ -141,6 +143,7 @@ class Block(NamedTuple):
     activation: str
     norm: Norm
     squeeze: Squeeze
+    padding: str = "symmetric"
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,8 @@ class Arch:
 
     `resolution` is the side of the square input in pixels that costs are counted at; the built
     model takes any H x W from 32 up. `stochastic_depth` is the drop probability at the nominal
-    end: block i of N is dropped with probability stochastic_depth * i / N.
+    end: block i of N is dropped with probability stochastic_depth * i / N. `padding="same"` pads
+    convolutions as TensorFlow does, on the right and below first; pools stay symmetric.
 
     Raises:
         ArchError: a field is impossible; the message names it with its value.
@@ -165,6 +169,7 @@ class Arch:
     norm: Norm = Norm()
     squeeze: Squeeze = Squeeze()
     stochastic_depth: float = 0.0
+    padding: str = "symmetric"
 
     def __post_init__(self) -> None:
         _check(self)
@@ -172,7 +177,8 @@ class Arch:
     def runs(self, stage: int) -> list[tuple[Block, int]]:
         """Return the blocks of one stage as (block, repeats): the first, then the equal rest."""
         inputs = self.stages[stage - 1].channels if stage else self.stem.channels
-        return self.stages[stage].runs(inputs, self.norm, self.squeeze, self.activation)
+        style = (self.norm, self.squeeze, self.activation, self.padding)
+        return self.stages[stage].runs(inputs, *style)
 
     def blocks(self) -> list[Block]:
         """Return every block from the first stage to the last."""
@@ -245,7 +251,13 @@ def _merged_runs(arch: Arch) -> list[list[Any]]:
 
 
 def _block(
-    stage: Stage, inputs: int, stride: int, norm: Norm, squeeze: Squeeze, activation: str
+    stage: Stage,
+    inputs: int,
+    stride: int,
+    norm: Norm,
+    squeeze: Squeeze,
+    activation: str,
+    padding: str,
 ) -> Block:
     same = inputs == stage.channels
     skip = stage.skip
@@ -265,16 +277,18 @@ def _block(
         stage.activation or activation,
         norm,
         squeeze,
+        padding,
     )
 
 
 def _check(arch: Arch) -> None:
     if not isinstance(arch.name, str):
         raise ArchError(f"name must be text, not {arch.name!r}")
-    _whole("resolution", arch.resolution, 32)
-    _whole("in_channels", arch.in_channels, 1)
-    _fraction("stochastic_depth", arch.stochastic_depth)
-    _one_of("activation", arch.activation, ACTIVATIONS)
+    whole("resolution", arch.resolution, 32)
+    whole("in_channels", arch.in_channels, 1)
+    fraction("stochastic_depth", arch.stochastic_depth)
+    one_of("activation", arch.activation, ACTIVATIONS)
+    one_of("padding", arch.padding, PADDINGS)
     if not arch.stages:
         raise ArchError("an arch needs at least one stage; it has none")
     for part in (arch.stem, arch.head, arch.norm, arch.squeeze):
@@ -302,68 +316,47 @@ def _problem(check: Callable[[T], None], part: T) -> str:
 
 
 def _check_stem(stem: Stem) -> None:
-    _whole("stem.channels", stem.channels, 1)
-    _odd("stem.kernel", stem.kernel)
-    _whole("stem.stride", stem.stride, 1)
-    _whole("stem.pool", stem.pool, 1)
+    whole("stem.channels", stem.channels, 1)
+    odd("stem.kernel", stem.kernel)
+    whole("stem.stride", stem.stride, 1)
+    whole("stem.pool", stem.pool, 1)
 
 
 def _check_head(head: Head) -> None:
-    _whole("head.channels", head.channels, 0)
-    _whole("head.hidden", head.hidden, 0)
-    _whole("head.classes", head.classes, 1)
-    _fraction("head.dropout", head.dropout)
+    whole("head.channels", head.channels, 0)
+    whole("head.hidden", head.hidden, 0)
+    whole("head.classes", head.classes, 1)
+    fraction("head.dropout", head.dropout)
 
 
 def _check_norm(norm: Norm) -> None:
-    _one_of("norm.kind", norm.kind, ("batch", "group"))
-    _fraction("norm.eps", norm.eps)
-    _fraction("norm.momentum", norm.momentum)
+    one_of("norm.kind", norm.kind, ("batch", "group"))
+    fraction("norm.eps", norm.eps)
+    fraction("norm.momentum", norm.momentum)
 
 
 def _check_squeeze(squeeze: Squeeze) -> None:
-    _one_of("squeeze.of", squeeze.of, ("input", "expanded"))
-    _one_of("squeeze.gate", squeeze.gate, GATES)
+    one_of("squeeze.of", squeeze.of, ("input", "expanded"))
+    one_of("squeeze.gate", squeeze.gate, GATES)
     if squeeze.activation is not None:
-        _one_of("squeeze.activation", squeeze.activation, ACTIVATIONS)
+        one_of("squeeze.activation", squeeze.activation, ACTIVATIONS)
 
 
 def _check_stage(stage: Stage) -> None:
     if not isinstance(stage.op, str):
         raise ArchError(f"op must be a word such as mbconv, not {stage.op!r}")
-    _whole("channels", stage.channels, 1)
-    _whole("layers", stage.layers, 1)
+    whole("channels", stage.channels, 1)
+    whole("layers", stage.layers, 1)
     if stage.layers > MOST_LAYERS:
         raise ArchError(f"layers must be at most {MOST_LAYERS}, not {stage.layers}")
-    _odd("kernel", stage.kernel)
-    _whole("stride", stage.stride, 1)
-    _fraction("se", stage.se)
-    _one_of("skip", stage.skip, SKIPS)
+    odd("kernel", stage.kernel)
+    whole("stride", stage.stride, 1)
+    fraction("se", stage.se)
+    one_of("skip", stage.skip, SKIPS)
     if stage.activation is not None:
-        _one_of("activation", stage.activation, ACTIVATIONS)
+        one_of("activation", stage.activation, ACTIVATIONS)
     if not (isinstance(stage.expansion, int | float) and 0 < stage.expansion < 1000):
         raise ArchError(f"expansion must lie between 0 and 1000, not {stage.expansion!r}")
-
-
-def _whole(what: str, value: object, least: int) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ArchError(f"{what} must be a whole number of at least {least}, not {value!r}")
-
-
-def _odd(what: str, value: object) -> None:
-    _whole(what, value, 1)
-    if value % 2 == 0:  # type: ignore[operator]
-        raise ArchError(f"{what} must be odd, for symmetric padding, not {value!r}")
-
-
-def _fraction(what: str, value: object) -> None:
-    if not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ArchError(f"{what} must lie in 0 <= x < 1, not {value!r}")
-
-
-def _one_of(what: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ArchError(f"{what} must be one of {', '.join(allowed)}, not {value!r}")
 
 
 def _from_dict(data: Mapping[str, Any]) -> Arch:

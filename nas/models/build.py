@@ -31,7 +31,7 @@ class Model(nn.Module):
         check_memory(arch)
         self.arch = arch
         style = (arch.norm, arch.activation)
-        self.stem = _sequence(cost.stem_layers(arch.stem, arch.in_channels, *style))
+        self.stem = _sequence(cost.stem_layers(arch.stem, arch.in_channels, *style, arch.padding))
         self.stages = nn.ModuleList(_stages(arch))
         self.head = _sequence(cost.head_layers(arch.head, arch.stages[-1].channels, *style))
         self.feature_info = feature_info(arch)

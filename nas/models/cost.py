@@ -7,7 +7,7 @@ count a multiply and an add as two report twice as many.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -126,12 +126,21 @@ def body(block: Block) -> Body:
                 f"leave it at {defaults[field]!r} or use another op"
             )
     made: Body = op.body(block)
-    return made
+    if block.padding == "symmetric":
+        return made
+    # here rather than in each op, so that an op of the user's own needs to know nothing of it
+    return made._replace(main=[_padded(layer, block.padding) for layer in made.main])
 
 
-def stem_layers(stem: Stem, inputs: int, norm: Norm, activation: str) -> list[Layer]:
+def _padded(layer: Layer, padding: str) -> Layer:
+    return replace(layer, padding=padding) if isinstance(layer, Conv) else layer
+
+
+def stem_layers(
+    stem: Stem, inputs: int, norm: Norm, activation: str, padding: str = "symmetric"
+) -> list[Layer]:
     """Return the layers before the first stage."""
-    conv = Conv(inputs, stem.channels, stem.kernel, stem.stride, 1, norm, activation)
+    conv = Conv(inputs, stem.channels, stem.kernel, stem.stride, 1, norm, activation, padding)
     return [conv, Pool("max", stem.channels, stem.pool)] if stem.pool > 1 else [conv]
 
 
@@ -178,8 +187,8 @@ def _block_piece(block: Block) -> _Piece:
     return _Piece(body(block), block.inputs, shortcut(block), block.skip != "none", block.outputs)
 
 
-def _stem_piece(stem: Stem, inputs: int, norm: Norm, activation: str) -> _Piece:
-    return _Piece(Body(stem_layers(stem, inputs, norm, activation)), inputs)
+def _stem_piece(stem: Stem, inputs: int, norm: Norm, activation: str, padding: str) -> _Piece:
+    return _Piece(Body(stem_layers(stem, inputs, norm, activation, padding)), inputs)
 
 
 def _head_piece(head: Head, width: int, norm: Norm, activation: str) -> _Piece:
@@ -188,7 +197,8 @@ def _head_piece(head: Head, width: int, norm: Norm, activation: str) -> _Piece:
 
 def _sections(arch: Arch) -> Iterable[tuple[str, int, list[_Piece]]]:
     style = (arch.norm, arch.activation)
-    yield "stem", arch.stem.channels, [_stem_piece(arch.stem, arch.in_channels, *style)]
+    stem = _stem_piece(arch.stem, arch.in_channels, *style, arch.padding)
+    yield "stem", arch.stem.channels, [stem]
     for index, stage in enumerate(arch.stages):
         runs = arch.runs(index)
         pieces = [_block_piece(block) for block, repeats in runs for _ in range(repeats)]
@@ -199,7 +209,7 @@ def _sections(arch: Arch) -> Iterable[tuple[str, int, list[_Piece]]]:
 
 def _tallies(arch: Arch, height: int, width: int) -> list[Tally]:
     """Return what the stem, each stage and the head cost; what was counted before is remembered."""
-    counted = _counter(arch.norm, arch.squeeze, arch.activation)
+    counted = _counter(arch.norm, arch.squeeze, arch.activation, arch.padding)
     tally, height, width = counted.stem(arch.stem, arch.in_channels, height, width)
     found, inputs = [tally], arch.stem.channels
     for stage in arch.stages:
@@ -214,7 +224,7 @@ Counted = tuple[Tally, int, int]  # a part's cost, and the height and width of w
 
 
 class _Counter(NamedTuple):
-    """Count the parts of archs that share norm, squeeze rule and activation.
+    """Count the parts of archs that share norm, squeeze rule, activation and padding.
 
     A part costs what its own fields, its input channels and the input's height and width say: these
     are the keys under which it is remembered. Few archs differ in what they share, so hashing that
@@ -227,15 +237,15 @@ class _Counter(NamedTuple):
 
 
 @lru_cache(maxsize=1 << 8)
-def _counter(norm: Norm, squeeze: Squeeze, activation: str) -> _Counter:
+def _counter(norm: Norm, squeeze: Squeeze, activation: str, padding: str) -> _Counter:
     @lru_cache(maxsize=1 << 10)
     def stem(part: Stem, inputs: int, height: int, width: int) -> Counted:
-        return _walk(_stem_piece(part, inputs, norm, activation), height, width)
+        return _walk(_stem_piece(part, inputs, norm, activation, padding), height, width)
 
     @lru_cache(maxsize=1 << 16)
     def stage(part: Stage, inputs: int, height: int, width: int) -> Counted:
         tallies = []
-        for block, repeats in part.runs(inputs, norm, squeeze, activation):
+        for block, repeats in part.runs(inputs, norm, squeeze, activation, padding):
             tally, height, width = _walk(_block_piece(block), height, width)
             tallies.append(_times(tally, repeats))
         return _add(tallies), height, width
@@ -254,15 +264,33 @@ def _walk(piece: _Piece, height: int, width: int) -> Counted:
     tallies: list[Tally] = []
     for index, layer in enumerate(piece.body.main):
         tally = layer.tally(rows, columns)
-        tallies.append(tally._replace(peak=tally.peak + (held if index else 0)))
+        saved = tally.saved + _kept_beside_copy(piece, index) * rows * columns
+        tallies.append(tally._replace(saved=saved, peak=tally.peak + (held if index else 0)))
         rows, columns = layer.size(rows, columns)
     if piece.side:
         side = piece.side.tally(height, width)
-        # both paths read the same input, which backward keeps once
-        tallies.append(side._replace(saved=side.saved - piece.inputs * height * width))
+        first = piece.body.main[0]
+        if not (isinstance(first, Conv) and first.copies) or _kept_beside_copy(piece, 0):
+            # both paths read the same input, which backward keeps once
+            side = side._replace(saved=side.saved - piece.inputs * height * width)
+        tallies.append(side)
     if _keeps_sum(piece):
         tallies.append(Tally(saved=piece.outputs * rows * columns))
     return _add(tallies), rows, columns
+
+
+def _kept_beside_copy(piece: _Piece, index: int) -> int:
+    """Return the channels of a layer's input where backward keeps that beside the padded copy.
+
+    It does where a relu made the map. What precedes a block is taken to be made as the block makes
+    its own output.
+    """
+    layer, before = piece.body.main[index], piece.body.main[index - 1]
+    if not (isinstance(layer, Conv) and layer.copies):
+        return 0
+    relu = isinstance(before, Conv) and before.activation == "relu"
+    first = bool(piece.outputs) and (relu or piece.body.after == "relu")
+    return layer.inputs * (relu if index else first)
 
 
 def _keeps_sum(piece: _Piece) -> bool:

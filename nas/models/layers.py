@@ -8,6 +8,7 @@ Sizes are (height, width). FLOPs are multiply-adds of convolutions and linear la
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -54,7 +55,10 @@ class Layer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """Convolution, symmetric padding, then norm and activation; a bias only without a norm."""
+    """Convolution, then norm and activation; a bias only without a norm.
+
+    `padding` is `symmetric`, or `same`: TensorFlow's, which differs where the stride is above 1.
+    """
 
     inputs: int
     outputs: int
@@ -63,21 +67,31 @@ class Conv:
     groups: int = 1
     norm: Norm | None = None
     activation: str | None = None
+    padding: str = "symmetric"
+
+    @property
+    def copies(self) -> bool:
+        """Whether the input is copied into a padded one: padding differs from side to side."""
+        return self.padding == "same" and self.stride > 1 and self.kernel > 1
 
     def size(self, height: int, width: int) -> tuple[int, int]:
         return ceil_div(height, self.stride), ceil_div(width, self.stride)
 
     def tally(self, height: int, width: int) -> Tally:
         rows, columns = self.size(height, width)
+        copied = 0
+        if self.copies:
+            sides = (s + same_padding(s, self.kernel, self.stride) for s in (height, width))
+            copied = self.inputs * math.prod(sides)
         weights = self.outputs * (self.inputs // self.groups) * self.kernel**2
         out, into = self.outputs * rows * columns, self.inputs * height * width
         return Tally(
             params=weights + self.outputs * (2 if self.norm else 1),
             flops=weights * rows * columns,
             activations=out,
-            # the input, what the norm reads, what the activation reads
-            saved=into + out * bool(self.norm) + out * (self.activation in KEEPS_INPUT),
-            peak=into + out * (2 if self.norm else 1),
+            # the input or its padded copy, what the norm reads, what the activation reads
+            saved=(copied or into) + out * bool(self.norm) + out * (self.activation in KEEPS_INPUT),
+            peak=into + max(copied + out, out * (2 if self.norm else 1)),
             buffers=2 * self.outputs if self.norm and self.norm.kind == "batch" else 0,
         )
 
@@ -87,12 +101,13 @@ class Conv:
         from nas.models import modules
 
         parts: OrderedDict[str, nn.Module] = OrderedDict()
-        parts["conv"] = nn.Conv2d(
+        kind = modules.Conv2dSame if self.copies else nn.Conv2d
+        parts["conv"] = kind(
             self.inputs,
             self.outputs,
             self.kernel,
             self.stride,
-            self.kernel // 2,
+            0 if self.copies else self.kernel // 2,
             groups=self.groups,
             bias=self.norm is None,
         )
@@ -136,7 +151,7 @@ class SqueezeExcite:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """3x3 pooling, symmetric padding: `max` or `average` (padding not counted)."""
+    """3x3 pooling, always symmetric padding: `max` or `average` (padding not counted)."""
 
     kind: str
     channels: int
@@ -228,6 +243,11 @@ class Linear:
         if not self.activation:
             return linear
         return nn.Sequential(linear, modules.activation(self.activation))
+
+
+def same_padding(size: int, kernel: int, stride: int) -> int:
+    """Return how many pixels TensorFlow's SAME adds to a side, on both ends together."""
+    return max(kernel - stride + -size % stride, 0)
 
 
 class Body(NamedTuple):

@@ -33,6 +33,23 @@ def norm(rule: Norm, channels: int) -> nn.Module:
     return nn.BatchNorm2d(channels, rule.eps, rule.momentum)
 
 
+class Conv2dSame(nn.Conv2d):
+    """A strided convolution padded as TensorFlow's SAME: by what the last step lacks, the odd
+    pixel on the right and below. How much depends on the height and width that come in.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        pads: list[int] = []
+        for size, kernel, stride in zip(
+            (x.shape[3], x.shape[2]), self.kernel_size[::-1], self.stride[::-1], strict=True
+        ):
+            missing = kernel - stride + -size % stride
+            if kernel < stride:  # else it is never negative, for sizes not known yet either
+                missing = max(missing, 0)
+            pads += [missing // 2, missing - missing // 2]
+        return super().forward(nn.functional.pad(x, pads))
+
+
 class SqueezeExcite(nn.Module):
     """Scale channels by a gate computed from their means."""
 

@@ -174,7 +174,7 @@ def _build(request: ExportRequest) -> str:
     """Return the function that builds the network, one line a layer."""
     arch = request.arch
     style = (arch.norm, arch.activation)
-    stem = _chain(cost.stem_layers(arch.stem, arch.in_channels, *style), 1)
+    stem = _chain(cost.stem_layers(arch.stem, arch.in_channels, *style, arch.padding), 1)
     head = _chain(cost.head_layers(arch.head, arch.stages[-1].channels, *style), 1)
     infos = feature_info(arch)
     lines = [
@@ -242,6 +242,7 @@ def _module(layer: Layer) -> str:
 def _conv(layer: Conv) -> str:
     words = [str(layer.inputs), str(layer.outputs)]
     words += [f"{n}={v}" for n in ("kernel", "stride", "groups") if (v := getattr(layer, n)) != 1]
+    words += ["same=True"] if layer.copies else []
     words += [f"norm=norm({layer.outputs})"] if layer.norm else []
     words += [f'act="{layer.activation}"'] if layer.activation else []
     return f"conv({', '.join(words)})"

@@ -126,9 +126,11 @@ def plan(arch: Arch) -> TimmPlan:
         ArchError: it cannot.
     """
     shared = {"drop_rate": arch.head.dropout, "drop_path_rate": arch.stochastic_depth}
-    norm = {"bn_eps": arch.norm.eps, "bn_momentum": arch.norm.momentum}
+    norm: dict[str, Any] = {"bn_eps": arch.norm.eps, "bn_momentum": arch.norm.momentum}
     if arch.norm.kind != "batch":
         raise _no(arch, f"its norm is {arch.norm.kind}, not batch")
+    if arch.padding == "same":
+        norm["pad_type"] = "same"
     if all(stage.op in ("basic", "bottleneck") for stage in arch.stages):
         return TimmPlan(*_resnet(arch, shared), "conv1", "fc")
     if name := _own(arch):
@@ -163,6 +165,8 @@ def _resnet(arch: Arch, shared: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     )
     if len(ops) > 1 or stem != (64, 7, 2, 2) or found != wanted or not plain:
         raise _no(arch, "its stem, strides, kernels or shortcuts are not those of timm's ResNet")
+    if arch.padding != "symmetric":
+        raise _no(arch, "timm's ResNet has no SAME padding")
     if arch.head.channels or arch.head.hidden or arch.activation != "relu" or arch.norm.eps != 1e-5:
         raise _no(arch, "its head, activation or epsilon is not that of timm's ResNet")
     inner = [stage.channels // 4 if bottleneck else stage.channels for stage in arch.stages]
