@@ -603,8 +603,9 @@ def train(
         label_column: Parquet column that holds the labels; default likewise.
         download: Fetch the data set if it is not on this machine yet.
         imgsz: Pixels a side; default the arch's.
-        init: Weights to start from: a train run (folder or name) or a .safetensors; other
-            classes get a new classifier.
+        init: Weights to start from: pretrained, a train run, a .safetensors or .pth, timm:NAME,
+            torchvision:NAME or none; default pretrained for photographs, where a package has
+            them.
         freeze: Train the classifier only; needs --init.
         recipe: Recipe (`nas ls recipes`); auto is made for the folder and the arch.
         recipe_options: Option of the recipe, as name=value; repeatable.

@@ -22,6 +22,7 @@ from nas.core.settings import (
 )
 
 WHAT, HOW, MACHINE = "What", "How", "Machine"
+NOTHING = "none"  # for --init: fresh weights
 
 
 class TrainSettings(Settings):
@@ -47,8 +48,8 @@ class TrainSettings(Settings):
     init: Place | None = setting(
         None,
         WHAT,
-        "Weights to start from: a train run (folder or name) or a .safetensors; other classes get "
-        "a new classifier.",
+        "Weights to start from: pretrained, a train run, a .safetensors or .pth, timm:NAME, "
+        "torchvision:NAME or none; default pretrained for photographs, where a package has them.",
     )
     freeze: Switch = setting(False, WHAT, "Train the classifier only; needs --init.")
     recipe: Place = setting(
@@ -84,6 +85,11 @@ class TrainSettings(Settings):
         "installed.",
     )
 
+    @property
+    def weights(self) -> str | None:
+        """Return the source of weights to start from; None: none, or not decided yet."""
+        return None if self.init == NOTHING else self.init
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if not self.data:
@@ -91,7 +97,7 @@ class TrainSettings(Settings):
                 "train needs --data: a folder of class folders, a parquet file, digits, or a name "
                 "such as cifar10"
             )
-        if self.freeze and not self.init:
+        if self.freeze and not self.weights:
             raise OptionError("--freeze trains the classifier only: name the weights with --init")
         return self
 

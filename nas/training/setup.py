@@ -10,8 +10,10 @@ from pathlib import Path
 
 from nas.core.errors import MissingError, OptionError
 from nas.data import policies
+from nas.data.batches import Triple
 from nas.data.dataset import Dataset, open_asked
 from nas.data.loader import Data, open_data
+from nas.data.photographs import photographs
 from nas.data.splits import make_splits
 from nas.hardware.torch_device import torch_device
 from nas.models.arch import Arch
@@ -21,9 +23,9 @@ from nas.training.amount import FINAL, worth
 from nas.training.auto import Situation, misfits, resolve_recipe
 from nas.training.loop import check_batch, fitting, images_per_second
 from nas.training.recipe import Recipe, load_recipe
-from nas.training.settings import TrainSettings
+from nas.training.settings import NOTHING, TrainSettings
 from nas.training.state import Job
-from nas.training.weights.sources import built_as, find_weights, kept_normal
+from nas.training.weights.sources import PRETRAINED, built_as, find_weights, installed, kept_normal
 
 
 @dataclass(frozen=True)
@@ -73,19 +75,14 @@ def make_ready(
     check_policy(named, arch.resolution)
     say(f"reading {chosen.data}")
     dataset = make_splits(open_asked(chosen))
-    normal = kept_normal(begun) if begun else None
-    if chosen.init and normal is None:
-        weights = find_weights(chosen.init, arch)
-        arch = built_as(arch, weights.arch)
-        normal = (weights.input.mean, weights.input.std) if weights.input else None
-        if weights.note:
-            say(f"{weights.told}: {weights.note}")
+    chosen = chosen.model_copy(update={"init": _init_of(chosen, arch, dataset, say)})
+    arch, normal = _of_weights(chosen, arch, begun, say)
     data = _in_turn(
         lambda: open_data(
             dataset, imgsz=arch.resolution, device=device, workers=chosen.workers, normal=normal
         )
     )
-    if chosen.init:
+    if chosen.weights:
         whose = "of the weights" if normal else "of the images; the weights tell none"
         mean, std = (", ".join(f"{x:.3f}" for x in triple) for triple in (data.mean, data.std))
         say(f"normalised by mean {mean} and standard deviation {std} {whose}")
@@ -95,6 +92,40 @@ def make_ready(
     if recipe is None:
         recipe, chosen = _settled(chosen, arch, data, device, say)
     return Ready(chosen, fitting(_job(chosen, arch, recipe, device), data, say), dataset, data)
+
+
+def _init_of(
+    chosen: TrainSettings, arch: Arch, dataset: Dataset, say: Callable[[str], None]
+) -> str:
+    """Return what a training starts from; by default pretrained weights where they are of use."""
+    if chosen.init:
+        return chosen.init
+    package = installed(arch)
+    if package is None or not photographs(dataset.splits["train"]):
+        return NOTHING
+    say(
+        f"starts from the pretrained weights of {package.distribution}, as the images are colour "
+        "photographs (--init none: from nothing)"
+    )
+    return PRETRAINED
+
+
+def _of_weights(
+    chosen: TrainSettings, arch: Arch, begun: Path | None, say: Callable[[str], None]
+) -> tuple[Arch, tuple[Triple, Triple] | None]:
+    """Return the arch built as that of the weights, and the mean and deviation to normalise by.
+
+    A run that began has both in its own files; the weights may be gone since.
+    """
+    if begun and (normal := kept_normal(begun)):
+        return arch, normal
+    if not chosen.weights:
+        return arch, None
+    weights = find_weights(chosen.weights, arch)
+    if weights.note:
+        say(f"{weights.told}: {weights.note}")
+    taken = weights.input
+    return built_as(arch, weights.arch), (taken.mean, taken.std) if taken else None
 
 
 def _settled(
@@ -133,7 +164,7 @@ def situation(chosen: TrainSettings, arch: Arch, data: Data, device: str) -> Sit
         classes=len(data.classes),
         side=data.size,
         cost=count(arch),
-        start="frozen" if chosen.freeze else "weights" if chosen.init else "nothing",
+        start="frozen" if chosen.freeze else "weights" if chosen.weights else "nothing",
         gray=data.gray,
         device=device.partition(":")[0],
         epochs=chosen.epochs or 0,
@@ -169,7 +200,7 @@ def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:
         accumulate=chosen.accumulate,
         checkpointing=chosen.grad_checkpointing,
         freeze=chosen.freeze,
-        init=chosen.init,
+        init=chosen.weights,
     )
 
 

@@ -26,7 +26,7 @@ from nas.training.loop import RESULTS, fit
 from nas.training.progress import TrainingProgress
 from nas.training.recipe import Augment, Recipe, recipe_from
 from nas.training.result import TrainResult
-from nas.training.settings import FREE, TrainSettings
+from nas.training.settings import FREE, NOTHING, TrainSettings
 from nas.training.setup import Ready, make_ready, together
 from nas.training.state import Row
 from nas.training.tracking import open_trackers
@@ -110,6 +110,8 @@ def go_on(
         return dataclasses.replace(found, run=folder) if distributed.rank() == 0 else _none(folder)
     arguments = {**run_folder.read_args(folder), **changed}
     source = arguments.pop("arch", None)
+    # what the default is now is not what began: a run without a name began from nothing
+    arguments["init"] = arguments.get("init") or NOTHING
     if source is None:
         raise RunError(f"{folder} is no training: its {run_folder.ARGS} names no arch")
     chosen = TrainSettings.model_validate(arguments)
@@ -148,7 +150,11 @@ def _anchored(chosen: TrainSettings, project: Path) -> TrainSettings:
 
 def _place(init: str, project: Path) -> str:
     """Return a source of weights as a path from the root, where it is one."""
-    return init if is_named(init) else anchored(str(run_folder.find(init, VERBS, project)))
+    return (
+        init
+        if init == NOTHING or is_named(init)
+        else anchored(str(run_folder.find(init, VERBS, project)))
+    )
 
 
 def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]:

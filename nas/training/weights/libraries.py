@@ -88,16 +88,8 @@ def baseline_of(library: str, name: str) -> str:
 
 def built_like(arch: Arch, *, same: bool, eps: float) -> Arch:
     """Return an arch with TensorFlow's padding or without, and with the epsilon of its norms."""
-    return with_padding(
-        dataclasses.replace(arch, norm=dataclasses.replace(arch.norm, eps=eps)), same=same
-    )
-
-
-def with_padding(arch: Arch, *, same: bool) -> Arch:
-    """Return an arch with TensorFlow's padding or without."""
-    padding: dict[str, Any] = {"padding": "same" if same else "symmetric"}
-    known = {field.name for field in dataclasses.fields(arch)}
-    return dataclasses.replace(arch, **(padding if "padding" in known else {}))
+    padding = "same" if same else "symmetric"
+    return dataclasses.replace(arch, norm=dataclasses.replace(arch.norm, eps=eps), padding=padding)
 
 
 def of_timm(arch: Arch, name: str) -> Arch:

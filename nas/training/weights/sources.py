@@ -90,6 +90,16 @@ def weights_in(tensors: Mapping[str, Tensor], arch: Arch | None, told: str) -> W
     return Weights(named, whole, taken, _imagenet(library, whole), told, note)
 
 
+def installed(arch: Arch) -> Package | None:
+    """Return the installed package with weights of a network, None if there is none."""
+    return next((p for p in _packages(arch) if file_of(p)), None)
+
+
+def _packages(arch: Arch | None) -> list[Package]:
+    """Return the packages with weights of a network, installed or not; of any, for None."""
+    return [p for p in PACKAGES if arch is None or same_network(arch, baselines()[p.baseline])]
+
+
 def save_weights(folder: Path, weights: Weights) -> None:
     """Keep weights as a folder that `find_weights` reads again exactly.
 
@@ -209,7 +219,7 @@ def _of_timm_folder(config: Mapping[str, Any], file: Path, told: str) -> Weights
     arch = libraries.of_timm(baselines()[libraries.baseline_of("timm", name)], name)
     more = config.get("model_args") or {}
     if isinstance(more, dict) and "bn_eps" in more:
-        same = padding_of(arch) == "same"
+        same = arch.padding == "same"
         arch = libraries.built_like(arch, same=same, eps=float(more["bn_eps"]))
     named, whole = under_our_names(read_file(file), arch, told)
     try:
@@ -234,7 +244,7 @@ def _published(library: str, name: str) -> Weights:
 
 
 def _pretrained(arch: Arch | None) -> Weights:
-    wanted = [p for p in PACKAGES if arch is None or same_network(arch, baselines()[p.baseline])]
+    wanted = _packages(arch)
     for package in wanted:
         if file := file_of(package):
             return _of_package(package, file)
@@ -268,7 +278,7 @@ def _of_package(package: Package, file: Path) -> Weights:
 
 def built_as(arch: Arch, like: Arch) -> Arch:
     """Return an arch with the padding and the epsilon of norms of the arch of weights."""
-    return libraries.built_like(arch, same=padding_of(like) == "same", eps=like.norm.eps)
+    return libraries.built_like(arch, same=like.padding == "same", eps=like.norm.eps)
 
 
 def same_network(one: Arch, other: Arch) -> bool:
@@ -280,15 +290,11 @@ def same_network(one: Arch, other: Arch) -> bool:
     return _bare(one).id == _bare(other).id
 
 
-def padding_of(arch: Arch) -> str:
-    return getattr(arch, "padding", "symmetric")
-
-
 def _bare(arch: Arch) -> Arch:
     norm = dataclasses.replace(arch.norm, eps=1e-3, momentum=0.01)
     head = dataclasses.replace(arch.head, classes=1000, dropout=0.0)
     plain = dataclasses.replace(arch, head=head, norm=norm, resolution=224, stochastic_depth=0.0)
-    return libraries.with_padding(plain, same=False)
+    return dataclasses.replace(plain, padding="symmetric")
 
 
 def _name_of(arch: Arch) -> str:
@@ -321,12 +327,11 @@ def _built_by(library: str, arch: Arch) -> tuple[Arch, str]:
     if library == "torchvision" or (library and name in libraries.RESNETS):
         return (libraries.of_torchvision(arch, name) if name in libraries.TORCHVISION else arch), ""
     if library == "timm":
-        padding = padding_of(arch)
-        kind = "tf_" if padding == "same" else ""
+        kind = "tf_" if arch.padding == "same" else ""
         built = libraries.of_timm(arch, f"{kind}{name}")
         return built, (
             f"the file does not tell its padding: it is taken for timm's net with "
-            f"{padding} padding; for the other give timm:NAME, or a folder with config.json"
+            f"{arch.padding} padding; for the other give timm:NAME, or a folder with config.json"
         )
     return arch, ""
 
@@ -335,7 +340,7 @@ def _usual_input(library: str, arch: Arch) -> Input | None:
     """Return the preprocessing that weights of a library usually have; None: of no library."""
     if not library:
         return None
-    package = next((p for p in PACKAGES if same_network(arch, baselines()[p.baseline])), None)
+    package = next(iter(_packages(arch)), None)
     if library == "efficientnet_pytorch" and package:
         return Input(arch.resolution, package.crop_pct, package.mean, package.std)
     return _of_imagenet(arch)
