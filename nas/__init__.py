@@ -49,6 +49,7 @@ _MODULES: dict[str, tuple[str, ...]] = {
     "nas.training.result": ("DoctorResult", "PredictResult", "TrainResult", "ValResult"),
     "nas.training.train": ("train",),
     "nas.training.val": ("val",),
+    "nas.training.weights.inherit": ("inherit",),
     "nas.training.weights.load": ("load_weights",),
 }
 HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -52,6 +52,7 @@ from nas.training.result import TrainResult as TrainResult
 from nas.training.result import ValResult as ValResult
 from nas.training.train import Interrupted
 from nas.training.val import val as val
+from nas.training.weights.inherit import inherit as inherit
 from nas.training.weights.load import load_weights as load_weights
 
 __version__: str
@@ -97,6 +98,7 @@ __all__ = [
     "doctor",
     "explain",
     "export",
+    "inherit",
     "load_arch",
     "load_weights",
     "plan",

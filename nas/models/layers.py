@@ -257,6 +257,13 @@ class Body(NamedTuple):
     after: str | None = None
 
 
+def is_mixing(layer: Layer) -> bool:
+    """Tell whether a layer makes channels of its own; a depthwise convolution does not."""
+    if isinstance(layer, Conv):
+        return not layer.inputs == layer.outputs == layer.groups
+    return not isinstance(layer, SqueezeExcite | Pool | GlobalPool | Dropout)
+
+
 def squeeze_layers(block: Block, channels: int) -> list[Layer]:
     """Return the squeeze-and-excite layer that a block asks for on `channels`, or nothing."""
     if not block.se:

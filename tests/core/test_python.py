@@ -75,6 +75,8 @@ def test_an_argument_of_a_wrong_kind_is_refused_in_one_line(name: str, value: An
         given = {"project": value}
     if name == "predict":
         given["paths"] = ["x.png"]
+    if name == "inherit":
+        given |= {"weights": {}, "arch": value}
     with pytest.raises(nas.NasError) as error:
         function(**given)
     assert "\n" not in str(error.value) and repr(value)[:80] in str(error.value)

@@ -22,6 +22,7 @@ from nas.training.checkpoint import write_weights
 from nas.training.trained import CONFIG, config_of, find_trained, read_config, trained_input
 from nas.training.weights import libraries
 from nas.training.weights.files import plain, read_file
+from nas.training.weights.inherit import inherit
 from nas.training.weights.naming import COUNTER, origin, renamed, same_names
 from nas.training.weights.packages import PACKAGES, Package, file_of
 
@@ -149,14 +150,21 @@ def under_our_names(
 def initial_weights(model: Model, source: str | Path) -> dict[str, Tensor]:
     """Return the weights of a source that a model can start from.
 
-    The classifier is left out where its shape differs, as with other classes.
+    Those of another network of its skeleton are inherited. The classifier is left out where its
+    shape differs, as with other classes.
 
     Raises:
-        OptionError: there are no such weights, or they are of another arch.
+        OptionError: there are no such weights, or they are of another skeleton.
         RunError: a file is damaged.
         MissingError: the package that has them is not installed.
     """
-    return fitting(model, find_weights(source, model.arch).tensors, f"--init {source}")
+    found = find_weights(source, model.arch)
+    if same_network(found.arch, model.arch):
+        return fitting(model, found.tensors, f"--init {source}")
+    tensors = inherit(found.arch, found.tensors, model.arch)
+    if found.arch.head.classes != model.arch.head.classes:
+        tensors = dict(list(tensors.items())[:-2])  # the fresh classifier of the model's own seed
+    return tensors
 
 
 def fitting(

@@ -1,0 +1,204 @@
+"""Weights for another network of the same skeleton."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from nas import inherit
+from nas.models.arch import Arch, Head, Stage, Stem
+from nas.models.build import Model
+from nas.models.compound import scale_arch
+from nas.models.layers import Linear, SqueezeExcite
+from nas.models.load import load_arch
+from nas.models.subnets import subnet_space
+from nas.training.weights.channels import channels_of, weight_name
+
+STEM, HEAD = Stem(8), Head(16, classes=5)
+SMALL = {
+    "mbconv": Arch(
+        "mbconv",
+        (
+            Stage("mbconv", 8, 1, 3, 1, 1),
+            Stage("mbconv", 16, 2, 3, 2, 4, 0.25),
+            Stage("mbconv", 24, 2, 5, 1, 3),
+        ),
+        STEM,
+        HEAD,
+        32,
+    ),
+    "fused": Arch(
+        "fused",
+        (Stage("fused_mbconv", 8, 2), Stage("fused_mbconv", 16, 2, 3, 2, 4, 0.25)),
+        STEM,
+        Head(16, hidden=24, classes=5),
+        32,
+    ),
+    "sepconv": Arch(
+        "sepconv",
+        (Stage("sepconv", 8, 2, se=0.25), Stage("depthwise", 16, 1, 3, 2)),
+        STEM,
+        HEAD,
+        32,
+        activation="relu6",
+    ),
+    "bottleneck": Arch(
+        "bottleneck",
+        (
+            Stage("bottleneck", 32, 2, expansion=4, skip="projection"),
+            Stage("bottleneck", 64, 2, stride=2, expansion=4, skip="projection"),
+        ),
+        Stem(8, 7, 2, 2),
+        Head(classes=5),
+        32,
+        activation="relu",
+    ),
+    "basic": Arch(
+        "basic",
+        (
+            Stage("basic", 8, 2, skip="projection"),
+            Stage("basic", 16, 2, stride=2, skip="projection", se=0.25),
+        ),
+        STEM,
+        Head(classes=5),
+        32,
+        activation="relu",
+    ),
+}
+
+
+def _trained(arch: Arch, seed: int = 0) -> Model:
+    """Return a model whose norms have gains, biases and statistics of their own."""
+    torch.manual_seed(seed)
+    model = Model(arch)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, 0, 0.2)
+            module.momentum = None
+    with torch.no_grad():
+        model.train()(torch.randn(16, arch.in_channels, arch.resolution, arch.resolution))
+    return model.eval()
+
+
+def _logits(arch: Arch, weights: Mapping[str, Tensor], images: Tensor) -> Tensor:
+    model = Model(arch)
+    model.load_state_dict(weights, strict=True)
+    with torch.no_grad():
+        found: Tensor = model.eval()(images)
+    return found
+
+
+def _images(arch: Arch) -> Tensor:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(4, arch.in_channels, arch.resolution, arch.resolution, generator=generator)
+
+
+def _check_kept(parent: Arch, arch: Arch) -> None:
+    model, images = _trained(parent), _images(parent)
+    with torch.no_grad():
+        wanted = model(images)
+    found = _logits(arch, inherit(parent, model.state_dict(), arch), images)
+    assert torch.allclose(found, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-5)
+
+
+def _each(arch: Arch, **changed: object) -> Arch:
+    return replace(arch, stages=tuple(replace(s, **changed) for s in arch.stages))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*SMALL, "mobilenet_v3_small", "resnet18"])
+def test_the_parent_itself_gets_its_own_weights(name: str) -> None:
+    parent = SMALL[name] if name in SMALL else load_arch(name)
+    weights = _trained(replace(parent, resolution=32)).state_dict()
+    found = inherit(parent, weights, parent)
+    assert list(found) == list(weights)
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_larger_kernels_keep_the_function(name: str) -> None:
+    _check_kept(SMALL[name], _each(SMALL[name], kernel=7))
+
+
+@pytest.mark.parametrize("name", ["mbconv", "fused", "bottleneck", "basic"])
+def test_more_layers_keep_the_function(name: str) -> None:
+    _check_kept(SMALL[name], _each(SMALL[name], layers=4))
+
+
+@pytest.mark.parametrize("width", [1.5, 3.0])
+@pytest.mark.parametrize("name", SMALL)
+def test_more_channels_keep_the_function(name: str, width: float) -> None:
+    parent = SMALL[name]
+    _check_kept(parent, scale_arch(parent, depth=1, width=width, resolution=32))
+
+
+@pytest.mark.parametrize("name", ["mbconv", "fused", "bottleneck"])
+def test_a_larger_expansion_keeps_the_function(name: str) -> None:
+    factor = 0.5 if name == "bottleneck" else 1.5
+    stages = tuple(
+        replace(s, expansion=s.expansion * factor) if s.expansion != 1 else s
+        for s in SMALL[name].stages
+    )
+    _check_kept(SMALL[name], replace(SMALL[name], stages=stages))
+
+
+def test_copies_have_gradients_of_their_own() -> None:
+    parent = SMALL["mbconv"]
+    arch = scale_arch(parent, depth=1, width=2, resolution=32)
+    model = Model(arch)
+    model.load_state_dict(inherit(parent, _trained(parent).state_dict(), arch))
+    model.train()(_images(parent)).square().sum().backward()
+    gradient = model.stem[0].conv.weight.grad  # type: ignore[union-attr,index]
+    assert isinstance(gradient, Tensor)
+    assert len(torch.unique(gradient.flatten(1), dim=0)) == len(gradient)
+
+
+def _silence(wide: Arch, arch: Arch, model: Model) -> None:
+    """Make as many channels of each set dead as `arch` has fewer: the first of them."""
+    ours, sets = channels_of(arch), channels_of(wide)
+    state = model.state_dict()
+    small = {part.place: part for part in ours.parts.values()}
+    for place, part in sets.parts.items():
+        dead = sets.sizes[part.makes] - ours.sizes[small[place].makes]
+        for name in (f"{part.name}.norm.weight", f"{part.name}.norm.bias"):
+            if name in state:
+                state[name][:dead] = 0
+        if isinstance(part.layer, SqueezeExcite):
+            other = small[place].layer
+            assert isinstance(other, SqueezeExcite)
+            state[f"{part.name}.expand.weight"][:, : part.layer.squeezed - other.squeezed] = 0
+        if isinstance(part.layer, Linear):  # a hidden layer has no norm: nothing reads it
+            dead = sets.sizes[part.reads] - ours.sizes[small[place].reads]
+            state[weight_name(part)][:, :dead] = 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_dead_channels_are_those_that_go(name: str) -> None:
+    arch, images = SMALL[name], _images(SMALL[name])
+    wide = scale_arch(arch, depth=1, width=2, resolution=32)
+    model = _trained(wide)
+    _silence(wide, arch, model)
+    with torch.no_grad():
+        wanted = model(images)
+    found = _logits(arch, inherit(wide, model.state_dict(), arch), images)
+    assert wanted.std() > 1e-3
+    assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v3_small", "resnet18"])
+def test_any_sub_network_loads_and_is_the_same_each_time(name: str) -> None:
+    parent = load_arch(name)
+    weights = _trained(replace(parent, resolution=32)).state_dict()
+    space, rng = subnet_space(parent, classes=3), random.Random(0)
+    for _ in range(3):
+        arch = space.decode({n: rng.choice(o) for n, o in space.choices.items()})
+        found = inherit(parent, weights, arch)
+        Model(arch).load_state_dict(found, strict=True)
+        again = inherit(parent, weights, arch)
+        assert all(torch.equal(found[name], again[name]) for name in found)
+        assert all(tensor.isfinite().all() for tensor in found.values())
