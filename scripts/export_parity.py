@@ -7,6 +7,13 @@ line with its reason; with one, or with logits farther apart than the export all
 is 1.
 
     python scripts/export_parity.py runs/train/train --interpreter timm=/path/to/python
+
+With `--libraries` instead of a run: for every net of timm and torchvision that is a baseline, how
+far our logits are from theirs with random weights of theirs, and theirs from ours with weights of
+ours; the exit code is 1 where one differs by more than 1e-5 of the largest logit. `--net` takes
+some of them.
+
+    python scripts/export_parity.py --libraries --net tf_efficientnet_b0
 """
 
 from __future__ import annotations
@@ -23,14 +30,16 @@ from typing import Any
 import numpy as np
 import torch
 from lib import flags
+from lib.library_nets import library_nets, parity
 from lib.tables import markdown
 
-from nas.core.errors import OptionError
+from nas.core.errors import OptionError, did_you_mean
 from nas.core.units import format_bytes
 from nas.exporting.request import ExportRequest, make_facts
 from nas.training.trained import load_finite
 
 BATCHES = (1, 2, 5)
+SAME = 1e-5  # of the largest logit
 TORCH = ["torch", "numpy"]
 # what is installed; how the file is opened as `answer`
 FORMATS = {
@@ -74,10 +83,16 @@ answer = lambda x: model(torch.from_numpy(x)).numpy()
 @flags.in_one_line
 def main(words: Sequence[str] | None) -> int:
     parser = flags.parser(__doc__)
-    parser.add_argument("run")
+    parser.add_argument("run", nargs="?")
+    parser.add_argument("--libraries", action="store_true")
+    parser.add_argument("--net", action="append", default=[], metavar="NAME")
     parser.add_argument("--format", action="append", choices=list(FORMATS))
     parser.add_argument("--interpreter", action="append", default=[], metavar="FORMAT=PYTHON")
     chosen = parser.parse_args(words)
+    if chosen.libraries == bool(chosen.run):
+        parser.error("give a run, or --libraries")
+    if chosen.libraries:
+        return libraries(chosen.net)
     interpreters = dict(map(pair, chosen.interpreter))
     model, config = load_finite(chosen.run)
     request = ExportRequest(model.arch, model, make_facts(model.arch, config))
@@ -103,6 +118,30 @@ def main(words: Sequence[str] | None) -> int:
             print(row(format, where, result["bytes"], wanted, found), flush=True)
             bad |= not all(near(wanted[name], found[name], result) for name in wanted)
     return bad
+
+
+def libraries(names: Sequence[str]) -> int:
+    """Print how far the nets of timm and torchvision are from ours; 1 if one is too far.
+
+    Raises:
+        OptionError: a name is that of no such net.
+    """
+    nets = library_nets()
+    known = {net.name for net in nets}
+    for name in names:
+        if name not in known:
+            raise OptionError(f"{name} is no such net{did_you_mean(name, known)}")
+    heads = ("net", "baseline", "padding", "epsilon", "theirs in ours", "ours in theirs")
+    print(markdown(["library", *heads]))
+    worst = 0.0
+    for net in nets:
+        if names and net.name not in names:
+            continue
+        arch, there, back = parity(net)
+        cells = (*net, arch.padding, f"{arch.norm.eps:.0e}", f"{there:.1e}", f"{back:.1e}")
+        print(f"| {' | '.join(cells)} |", flush=True)
+        worst = max(worst, there, back)
+    return int(not worst <= SAME)
 
 
 def pair(text: str) -> tuple[str, str]:

@@ -88,3 +88,13 @@ def test_nan_is_not_near() -> None:
     assert export_parity.near(ones, ones + 5e-5, result)
     assert not export_parity.near(ones, ones + 2e-4, result)
     assert not export_parity.near(ones, ones * np.nan, result)
+
+
+def test_the_nets_of_libraries_are_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("timm")
+    assert export_parity.main(["--libraries", "--net", "tf_mobilenetv3_small_100"]) == 0
+    row = capsys.readouterr().out.splitlines()[-1].split(" | ")
+    assert row[1:5] == ["tf_mobilenetv3_small_100", "mobilenet_v3_small", "same", "1e-03"]
+    assert all(float(share.strip(" |")) <= 1e-5 for share in row[5:])
+    with pytest.raises(SystemExit, match="export_parity: resnet19 is no such net .did you mean"):
+        export_parity.main(["--libraries", "--net", "resnet19"])

@@ -36,7 +36,7 @@ TIMM = {
 }
 RESNETS = {name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")}
 # with TensorFlow's padding alone, or by plan of the layers (the exporter)
-_TIMM_MORE = RESNETS | {f"efficientnet_v2_b{n}": f"efficientnetv2_b{n}" for n in range(4)}
+TIMM_MORE = RESNETS | {f"efficientnet_v2_b{n}": f"efficientnetv2_b{n}" for n in range(4)}
 TORCHVISION = {
     "mnasnet_b1": "mnasnet1_0",
     **{name: name for name in ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")},
@@ -74,7 +74,7 @@ def baseline_of(library: str, name: str) -> str:
     Raises:
         OptionError: it is none of ours.
     """
-    ours = TORCHVISION if library == "torchvision" else TIMM | _TIMM_MORE
+    ours = TORCHVISION if library == "torchvision" else TIMM | TIMM_MORE
     known = {theirs: own for own, theirs in ours.items()}
     plain = name.partition(".")[0]
     found = known.get(plain.removeprefix(_OF_TENSORFLOW) if library == "timm" else plain)
@@ -115,7 +115,7 @@ def cached(baseline: str) -> str:
         url = _vision().get_model_weights(TORCHVISION[baseline]).DEFAULT.url
         if (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file():
             return f"torchvision:{TORCHVISION[baseline]}"
-    name = (TIMM | _TIMM_MORE).get(baseline, "")
+    name = (TIMM | TIMM_MORE).get(baseline, "")
     found = [n for n in (f"{_OF_TENSORFLOW}{name}", name) if name and _in_cache_of_timm(n)]
     return f"timm:{found[0]}" if found else ""
 

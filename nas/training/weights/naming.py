@@ -72,6 +72,19 @@ def renamed(
     return found, f"{missing[0]} is missing" if missing and missing != counted[-2:] else ""
 
 
+def named_as(weights: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of ours under the names of a library's net: the inverse of `renamed`.
+
+    `weights` are in the order of the network, as its state dict is. `theirs`: tensors of the
+    library's net, of which names and shapes count; of its counters of batches it keeps its own.
+    """
+    counted = [name for name in weights if not name.endswith(COUNTER)]
+    ordered = [name for name in in_order(list(theirs)) if not name.endswith(COUNTER)]
+    pairs = zip(ordered, counted, strict=True)
+    found = {name: weights[own].reshape(theirs[name].shape) for name, own in pairs}
+    return {name: found.get(name, value) for name, value in theirs.items()}
+
+
 def same_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """Return which of the weights under our names does not fit first, "" if all do.
 
