@@ -25,6 +25,8 @@ from nas.models.build import Model, check_memory
 from nas.models.load import baselines, load_arch
 from nas.training.diagnosis import FIELD
 from nas.training.trained import load_finite
+from nas.training.weights.load import open_trained
+from nas.training.weights.sources import is_named
 
 Answers = Sequence[torch.Tensor]
 SCHEMA = 1
@@ -155,6 +157,8 @@ def _network(
     source: str | Path | Arch | Mapping[str, Any], seed: int
 ) -> tuple[Model, dict[str, Any] | None]:
     """Return a model in evaluation mode, and its config.json if it is trained."""
+    if isinstance(source, str | Path) and is_named(source):
+        return open_trained(source)
     if isinstance(source, str | Path) and str(source) not in baselines():
         source = run_folder.find(source)
         if _trains(source):

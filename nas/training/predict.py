@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nas.core import run_folder
 from nas.core.errors import OptionError
 from nas.core.system import processors
 from nas.data import augment
@@ -22,7 +21,8 @@ from nas.hardware.torch_device import torch_device
 from nas.models.build import Model
 from nas.training.diagnosis import FIELD
 from nas.training.result import Likelihood, Prediction, PredictResult
-from nas.training.trained import load_finite, trained_input
+from nas.training.trained import trained_input
+from nas.training.weights.load import open_trained
 
 SCHEMA = 1
 BATCH = 64
@@ -37,7 +37,9 @@ def predict(
 ) -> PredictResult:
     """Return the `top` classes of each image with their probabilities.
 
-    `paths` are files and folders, or one of them; of a folder all images inside are taken. An
+    `source` is a train run, a search that trained, or one of `find_weights`, as `pretrained`, which
+    knows ImageNet's classes. `paths` are files and folders, or one of them; of a folder all images
+    inside are taken. An
     image that cannot be read is a row with its `error`; `failed` counts these.
 
     Raises:
@@ -51,7 +53,7 @@ def predict(
     files = image_files([paths] if isinstance(paths, str | Path) else paths)
     if not files:
         raise OptionError("predict needs images: name files or folders after the run")
-    model, config = load_finite(run_folder.find(source, ("train", "search")))
+    model, config = open_trained(source)
     model, taken, classes = model.to(place), trained_input(config), config["classes"]
     rows: list[Prediction] = []
     with ThreadPoolExecutor(processors()) as pool, quiet():

@@ -90,6 +90,6 @@ def test_they_start_a_training_of_other_classes_and_other_nets_are_told_apart(
     assert torch.equal(found[own[0]], theirs["conv_stem.weight"])
     assert not {*own[-2:]} & set(found) and len(found) > 100
     with pytest.raises(
-        OptionError, match=r"another arch than mobilenet_v2 under the names of timm: "
+        OptionError, match=r"another arch than mobilenet_v2 under the names of timm, "
     ):
         initial_weights(Model(baselines()["mobilenet_v2"]), path)

@@ -222,9 +222,16 @@ def test_another_classifier_is_left_out_and_nothing_else(tmp_path: Path) -> None
 
 
 def test_a_start_from_another_arch_is_refused(tmp_path: Path) -> None:
-    save(tmp_path, arch=WIDER)
-    with pytest.raises(OptionError, match=r"--init .* holds the weights of another arch"):
+    save(tmp_path, arch=dataclasses.replace(TINY, stages=TINY.stages[:1]))
+    with pytest.raises(OptionError, match=r"--init .* holds the weights of another arch, .*stages"):
         initial_weights(model(), tmp_path)
+
+
+def test_an_arch_of_the_same_skeleton_inherits(tmp_path: Path) -> None:
+    save(tmp_path, arch=WIDER)
+    start = model()
+    found = initial_weights(start, tmp_path)
+    assert all(found[name].shape == value.shape for name, value in start.state_dict().items())
 
 
 def test_a_start_from_nothing_is_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def read_file(path: Path) -> dict[str, Tensor]:
         RunError: the file is damaged.
     """
     if path.suffix not in PICKLES:
-        return plain(read_weights(path))
+        return plain(_safe(path))
     return state_dict(_unpickled(path), str(path))
 
 
@@ -85,6 +85,13 @@ def _tensors(held: Mapping[Any, Any]) -> dict[str, Tensor]:
     return found if 2 * len(found) > len(held) else {}
 
 
+def _safe(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_weights(path)
+    except RunError as error:
+        raise RunError(f"{error}; get the file again") from error
+
+
 def _unpickled(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
@@ -95,10 +102,10 @@ def _unpickled(path: Path) -> Any:
     except OSError as error:
         raise RunError(f"cannot read the weights {path}: {error.strerror or error}") from error
     except Exception as error:  # torch raises what the damage leads it to
-        if "TorchScript" in str(error):
-            raise _refused(path, "TorchScript") from error
+        if "TorchScript" in str(error) or not isinstance(error, RuntimeError | EOFError):
+            raise _refused(path, str(error)) from error
         raise RunError(
-            f"{path} is damaged, or half of a file ({first_line(error, 80)}): get it again"
+            f"{path} is damaged, or half of a file ({first_line(error, 80)}): get the file again"
         ) from error
 
 

@@ -7,6 +7,7 @@ told from the names.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
@@ -57,19 +58,55 @@ def renamed(
     """
     counted = [name for name in own if not name.endswith(COUNTER)]
     ordered = [name for name in in_order(list(weights)) if not name.endswith(COUNTER)]
-    found: dict[str, Tensor] = {}
-    for name, their in zip(counted, ordered, strict=False):
-        value, wanted = weights[their], own[name]
-        if not name.endswith(their.rpartition(".")[2]):
-            return found, f"{their} stands where {name} is wanted"
-        if not _fits(value, wanted, name in counted[-2:]):
-            return found, f"{their} is {_shape(value)}, where {name} is {_shape(wanted)}"
+    head = counted[-2:]
+
+    def fit(their: str, name: str) -> bool:
+        kind = their.rpartition(".")[2]
+        return name.endswith(kind) and _fits(weights[their], own[name], name in head)
+
+    pairs = list(zip(counted, ordered, strict=False))
+    if len(ordered) in (len(counted), len(counted) - 2) and all(fit(t, n) for n, t in pairs):
         # a hidden linear layer is a 1x1 convolution there
-        found[name] = value if name in counted[-2:] else value.reshape(wanted.shape)
-    if len(ordered) > len(counted):
-        return found, f"{ordered[len(counted)]} has no place"
-    missing = counted[len(ordered) :]
-    return found, f"{missing[0]} is missing" if missing and missing != counted[-2:] else ""
+        return {
+            name: weights[t] if name in head else weights[t].reshape(own[name].shape)
+            for name, t in pairs
+        }, ""
+    return {}, _difference(weights, ordered, own, counted) or next(
+        f"{their} is {_shape(weights[their])}, where {name} is {_shape(own[name])}"
+        for name, their in pairs
+        if not fit(their, name)
+    )
+
+
+def _difference(
+    weights: Mapping[str, Tensor],
+    ordered: Sequence[str],
+    own: Mapping[str, Tensor],
+    counted: Sequence[str],
+) -> str:
+    """Return what is missing or too many where the rest has the shapes of the net, else ""."""
+    theirs = {name: _kind(name, weights[name]) for name in ordered[:-2]}
+    ours = {name: _kind(name, own[name]) for name in counted[:-2]}
+    lacking = Counter(ours.values()) - Counter(theirs.values())
+    surplus = Counter(theirs.values()) - Counter(ours.values())
+    if lacking and not surplus:
+        name = next(name for name, kind in ours.items() if kind in lacking)
+        return _lacks(lacking.total(), len(counted), f"{name} of {_shape(own[name])}")
+    if surplus and not lacking:
+        return _too_many(surplus.total(), next(n for n, kind in theirs.items() if kind in surplus))
+    return ""
+
+
+def _lacks(count: int, total: int, name: str) -> str:
+    return f"it lacks {count} of {total} tensors, such as {name}"
+
+
+def _too_many(count: int, name: str) -> str:
+    return f"it has {count} tensor{'s' if count > 1 else ''} too many, such as {name}"
+
+
+def _kind(name: str, tensor: Tensor) -> tuple[str, tuple[int, ...]]:
+    return name.rpartition(".")[2], tuple(side for side in tensor.shape if side != 1)
 
 
 def named_as(weights: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -92,14 +129,15 @@ def same_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
     """
     counted = [name for name in own if not name.endswith(COUNTER)]
     head = counted[-2:]
-    absent = [name for name in counted if name not in weights]
-    if absent and absent != head:
-        return f"{absent[0]} is missing"
     for name in counted:
         exact = name in head or weights.get(name, own[name]).shape == own[name].shape
         if name in weights and not (exact and _fits(weights[name], own[name], name in head)):
             return f"{name} is {_shape(weights[name])}, not {_shape(own[name])}"
-    return next((f"{name} has no place" for name in weights if name not in own), "")
+    absent = [name for name in counted if name not in weights]
+    if absent and absent != head:
+        return _lacks(len(absent), len(counted), absent[0])
+    surplus = [name for name in weights if name not in own]
+    return _too_many(len(surplus), surplus[0]) if surplus else ""
 
 
 def _fits(value: Tensor, wanted: Tensor, classifier: bool) -> bool:

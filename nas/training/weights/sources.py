@@ -134,8 +134,14 @@ def under_our_names(
     if misfit:
         whose = f" under the names of {library}" if library else ""
         raise OptionError(
-            f"{told} holds the weights of another arch than {arch.name}{whose}: {misfit}; "
-            "take the arch they belong to (`nas ls baselines`)"
+            f"{told} holds the weights of another arch than {arch.name}{whose}, or not all of "
+            f"them: {misfit}; take the arch they belong to (`nas ls baselines`)"
+        )
+    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
+    if broken:
+        raise OptionError(
+            f"{told} holds weights that are not finite ({broken[0]}): that training diverged; take "
+            "others"
         )
     counters = {n: torch.tensor(0) for n in own if n.endswith(COUNTER)}
     found = {
@@ -148,23 +154,27 @@ def under_our_names(
 
 
 def initial_weights(model: Model, source: str | Path) -> dict[str, Tensor]:
-    """Return the weights of a source that a model can start from.
+    """Return the weights of a source that a model can start from; of a larger net, it inherits.
 
-    Those of another network of its skeleton are inherited. The classifier is left out where its
-    shape differs, as with other classes.
+    The classifier is left out where its shape differs, as with other classes.
 
     Raises:
-        OptionError: there are no such weights, or they are of another skeleton.
+        OptionError: there are no such weights, or they are of an arch with another skeleton.
         RunError: a file is damaged.
         MissingError: the package that has them is not installed.
     """
     found = find_weights(source, model.arch)
     if same_network(found.arch, model.arch):
         return fitting(model, found.tensors, f"--init {source}")
-    tensors = inherit(found.arch, found.tensors, model.arch)
-    if found.arch.head.classes != model.arch.head.classes:
-        tensors = dict(list(tensors.items())[:-2])  # the fresh classifier of the model's own seed
-    return tensors
+    try:
+        named = inherit(found.arch, found.tensors, model.arch)
+    except OptionError as error:
+        raise OptionError(
+            f"--init {source} holds the weights of another arch, {found.arch.name}: {error}"
+        ) from error
+    fresh = found.arch.head.classes != model.arch.head.classes
+    head = list(model.state_dict())[-2:] if fresh else []
+    return {name: tensor for name, tensor in named.items() if name not in head}
 
 
 def fitting(
