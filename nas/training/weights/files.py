@@ -99,8 +99,9 @@ def _unpickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise _refused(path, str(error)) from error
-    except OSError as error:
-        raise RunError(f"cannot read the weights {path}: {error.strerror or error}") from error
+    except OSError as error:  # a small file that was cut is an invalid argument
+        reason = f"{error.strerror or error}; get the file again"
+        raise RunError(f"cannot read the weights {path}: {reason}") from error
     except Exception as error:  # torch raises what the damage leads it to
         if "TorchScript" in str(error) or not isinstance(error, RuntimeError | EOFError):
             raise _refused(path, str(error)) from error
