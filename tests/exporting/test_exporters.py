@@ -114,7 +114,14 @@ ODD = replace(
 CHEAP = [baselines()[name] for name in ("mobilenet_v3_small", "resnet18", "mnasnet_small")]
 
 
-@pytest.mark.parametrize("arch", [*OPS.values(), ODD, *CHEAP], ids=lambda arch: arch.name)
+# SAME padding, with kernels of 3 and 5, in a block with a shortcut and beside a pool
+SAME = [
+    replace(arch, name=f"same_{arch.name}", padding="same")
+    for arch in (OPS["bottleneck"], OPS["mbconv"], replace(ODD, stem=Stem(16, 5, 2, 2)), CHEAP[0])
+]
+
+
+@pytest.mark.parametrize("arch", [*OPS.values(), ODD, *CHEAP, *SAME], ids=lambda arch: arch.name)
 def test_standalone_equals_the_network_to_the_bit(arch: Arch) -> None:
     this = request_of(replace(arch, resolution=64))
     network = built(standalone.source(this))
@@ -158,6 +165,10 @@ def test_timm_builds_what_is_its_own_without_our_code() -> None:
     assert plans["mnasnet_a1"] == "semnasnet_100" and plans["resnet152"] == "resnet50"
     changed = replace(baselines()["efficientnet_b0"], head=Head(1280, classes=7), resolution=64)
     assert to_timm.plan(changed).architecture == "efficientnet_b0"
+    padded = to_timm.plan(replace(changed, padding="same"))
+    assert padded.architecture == "efficientnet_b0" and padded.arguments["pad_type"] == "same"
+    # timm's own is relu6, which fresh weights never reach
+    assert to_timm.plan(baselines()["mobilenet_v1"]).arguments["act_layer"] == "relu"
 
 
 def test_blocks_become_timms_strings() -> None:
@@ -190,6 +201,7 @@ def test_blocks_become_timms_strings() -> None:
         (Arch("x", (Stage("conv", 16, se=0.25),)), "conv on 16 channels with squeeze"),
         (Arch("x", (Stage("mbconv", 32, 2, skip="pool"),)), "skip pool"),
         (Arch("x", (Stage("mbconv", 16, stride=4),)), "stride 4"),
+        (replace(baselines()["resnet18"], padding="same"), "ResNet has no SAME padding"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -216,7 +228,11 @@ SMALL = Arch(
 
 
 @pytest.mark.skipif(not importlib.util.find_spec("timm"), reason="timm is not installed")
-@pytest.mark.parametrize("arch", [SMALL, *CHEAP], ids=lambda arch: arch.name)
+@pytest.mark.parametrize(
+    "arch",
+    [SMALL, *CHEAP, replace(SMALL, name="same", stem=Stem(16, 5), padding="same"), SAME[-1]],
+    ids=lambda arch: arch.name,
+)
 def test_timms_net_answers_the_same(arch: Arch) -> None:
     this = request_of(replace(arch, resolution=32))
     found = to_timm.plan(arch)

@@ -96,5 +96,5 @@ def test_the_nets_of_libraries_are_a_table(capsys: pytest.CaptureFixture[str]) -
     row = capsys.readouterr().out.splitlines()[-1].split(" | ")
     assert row[1:5] == ["tf_mobilenetv3_small_100", "mobilenet_v3_small", "same", "1e-03"]
     assert all(float(share.strip(" |")) <= 1e-5 for share in row[5:])
-    with pytest.raises(SystemExit, match="export_parity: resnet19 is no such net .did you mean"):
+    with pytest.raises(SystemExit, match=r"export_parity: resnet19 is no such net \(did you mean"):
         export_parity.main(["--libraries", "--net", "resnet19"])

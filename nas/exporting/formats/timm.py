@@ -25,24 +25,11 @@ from nas.models import cost
 from nas.models.arch import Arch, Block
 from nas.models.layers import Conv, SqueezeExcite
 from nas.training.checkpoint import write_weights
+from nas.training.weights.libraries import TIMM
+from nas.training.weights.naming import named_as
 
 FILE = "timm"
 CODE = "nas_effnet"
-# our baselines that are architectures of timm, with other names there
-OWN = {
-    "mnasnet_a1": "semnasnet_100",
-    "mnasnet_b1": "mnasnet_100",
-    "mnasnet_small": "mnasnet_small",
-    "mobilenet_v1": "mobilenetv1_100",
-    "mobilenet_v2": "mobilenetv2_100",
-    "mobilenet_v2_140": "mobilenetv2_140",
-    "mobilenet_v3_large": "mobilenetv3_large_100",
-    "mobilenet_v3_small": "mobilenetv3_small_100",
-    **{f"efficientnet_b{n}": f"efficientnet_b{n}" for n in range(9)},
-    **{f"efficientnet_lite{n}": f"efficientnet_lite{n}" for n in range(5)},
-    **{f"efficientnet_v2_{size}": f"efficientnetv2_{size}" for size in "sml"},
-    "efficientnet_l2": "efficientnet_l2",
-}
 _ACTS = {"relu": "re", "relu6": "r6", "hardswish": "hs", "silu": "sw"}
 # timm's word for a block of an op, by how many convolutions it has
 _OPS = {
@@ -134,6 +121,8 @@ def plan(arch: Arch) -> TimmPlan:
     if all(stage.op in ("basic", "bottleneck") for stage in arch.stages):
         return TimmPlan(*_resnet(arch, shared), "conv1", "fc")
     if name := _own(arch):
+        if name.startswith("mobilenetv1"):  # where timm's own is relu6
+            norm["act_layer"] = arch.activation
         return TimmPlan(name, shared | norm)
     return TimmPlan(CODE, _effnet(arch) | shared | norm)
 
@@ -147,8 +136,8 @@ def _own(arch: Arch) -> str:
                 base, stages=arch.stages, stem=arch.stem, head=head, activation=arch.activation,
                 squeeze=arch.squeeze,
             )  # fmt: skip
-            if name in OWN and same.id == base.id:
-                return OWN[name]
+            if name in TIMM and same.id == base.id:
+                return TIMM[name]
     return ""
 
 
@@ -276,7 +265,7 @@ def _built(request: ExportRequest, found: TimmPlan, config: dict[str, Any]) -> A
 
 
 def _renamed(request: ExportRequest, found: TimmPlan) -> dict[str, Tensor]:
-    """Return the weights with timm's names: both lists are in the order of the network."""
+    """Return the weights with timm's names."""
     theirs = _built(request, found, _config(request, found)).state_dict()
     ours = request.model.state_dict()
     if [v.numel() for v in theirs.values()] != [v.numel() for v in ours.values()]:
@@ -284,9 +273,7 @@ def _renamed(request: ExportRequest, found: TimmPlan) -> dict[str, Tensor]:
             f"{request.arch.name} differs from timm's {found.architecture} in its weights: "
             "export with --format onnx, pt2 or standalone"
         )
-    pairs = zip(theirs.items(), ours.values(), strict=True)
-    # a hidden linear layer is a 1x1 convolution there
-    return {name: value.reshape(their.shape) for (name, their), value in pairs}
+    return named_as(ours, theirs)
 
 
 def _config(request: ExportRequest, found: TimmPlan) -> dict[str, Any]:

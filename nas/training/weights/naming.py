@@ -112,14 +112,13 @@ def _kind(name: str, tensor: Tensor) -> tuple[str, tuple[int, ...]]:
 def named_as(weights: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return weights of ours under the names of a library's net: the inverse of `renamed`.
 
-    `weights` are in the order of the network, as its state dict is. `theirs`: tensors of the
-    library's net, of which names and shapes count; of its counters of batches it keeps its own.
+    `weights`: all of a net, in its order, as its state dict is. `theirs`: tensors of the library's
+    net, of which names and shapes count.
     """
-    counted = [name for name in weights if not name.endswith(COUNTER)]
-    ordered = [name for name in in_order(list(theirs)) if not name.endswith(COUNTER)]
-    pairs = zip(ordered, counted, strict=True)
-    found = {name: weights[own].reshape(theirs[name].shape) for name, own in pairs}
-    return {name: found.get(name, value) for name, value in theirs.items()}
+    pairs = zip(in_order(list(theirs)), weights.values(), strict=True)
+    # a hidden linear layer is a 1x1 convolution there
+    found = {name: value.reshape(theirs[name].shape) for name, value in pairs}
+    return {name: found[name] for name in theirs}
 
 
 def same_names(weights: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
