@@ -565,6 +565,7 @@ def train(
     imgsz: int | str | None = None,
     init: str | Path | None = None,
     freeze: bool = False,
+    probe: bool = False,
     recipe: str | Path = "auto",
     recipe_options: Mapping[str, Any] = ...,
     epochs: int | str | None = None,
@@ -609,6 +610,8 @@ def train(
             torchvision:NAME or none; default pretrained for photographs, where a package has
             them.
         freeze: Train the classifier only; needs --init.
+        probe: Stop after the linear probe: a classifier of the features of the weights, as they
+            are.
         recipe: Recipe (`nas ls recipes`); auto is made for the folder and the arch.
         recipe_options: Option of the recipe, as name=value; repeatable.
         epochs: Passes over the training images; default the recipe's.

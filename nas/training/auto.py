@@ -11,6 +11,9 @@ a folder gives. So the rule counts in steps and views, and takes as many epochs 
 - SGD at a high rate, which the clipped norm of the gradients makes safe for all nets; a short
   warm-up, half a cosine, and averaged weights over a share of the training. AdamW at .002 learnt
   digits in 10 epochs where this takes 6, and photographs 6 points less in 20.
+- From weights the recipe is called `finetune`: the classifier starts as a linear probe, norm
+  statistics stay as a probe found them best, the parts with the largest maps are not trained (half
+  the time, and what they see is in all photographs), and a fifth of the views do.
 - Photographs are cut and mirrored. Gray images may be characters or scans: neither is done.
 
 What was measured on which folders is in docs/train.md, with commands in docs/results.md.
@@ -24,12 +27,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from nas.core.errors import OptionError
 from nas.core.units import format_seconds
 from nas.models.cost import Cost
 from nas.training.amount import Amount
 from nas.training.recipe import Augment, Recipe, load_recipe, with_options
 
-NAME = "auto"
+NAME, FROM_WEIGHTS = "auto", "finetune"
 # images up to which a batch has this size
 BATCHES = ((16, 4), (64, 8), (1_000, 16), (20_000, 32), (100_000, 64), (500_000, 128))
 LARGEST_BATCH = 256
@@ -38,8 +42,15 @@ LEAST_STEPS, LEAST_VIEWS, LEAST_EPOCHS, MOST_EPOCHS = 500, 8_000, 20, 500
 DEFAULT_SECONDS = {"cpu": 600.0}
 OTHER_SECONDS = 3600.0  # of a GPU
 LONGEST = 4  # times the views of the rule that a given time is used for
-RATES = {"nothing": 0.1, "weights": 0.02, "frozen": 0.1}  # of a step of 32 images
+RATES = {"nothing": 0.1, "weights": 0.03, "frozen": 0.1}  # of a step of 32 images
 SHARES = {"nothing": 1.0, "weights": 0.5, "frozen": 0.5}  # of the views
+# from weights: views by the root of the images, and at least so many epochs; how far images move
+FINE_VIEWS, FINE_EPOCHS, FINE_SHIFT = 360, 3, 0.125
+FREEZE_STRIDE = 4  # of lite0 the stem and two stages, whose backward takes half of a step's time
+FINE_STEP = 0.6  # of a step's time, of which about half is saved
+FINE_LEAST = (250, 2_000)  # steps and views, however little time there is
+FINE_WARMUP, FINE_PATIENCE = 0.05, 0.5  # shares of the training
+PROBED = 1.4  # forward passes of all training images before the first epoch
 WARMUP, AVERAGED, PATIENCE = 0.1, 0.03, 0.4  # shares of the training
 INTERVAL = 50  # steps between two validations, at least
 LONGEST_WARMUP = 0.5  # of a training, from which on a recipe does not fit
@@ -74,9 +85,21 @@ class Situation:
     def epoch_seconds(self, batch: int) -> float:
         """Return about how long an epoch takes, with its validation; 0.0 if nothing is known."""
         one = Amount(self.images, batch, 1)
-        step = batch / self.speed if self.speed else seconds_per_step(self.cost, batch, self.device)
+        step = batch / self.speed if self.speed else self._step_seconds(batch)
         # two nets are scored, forward only, which is a third of a training step
         return step * one.steps * (1 + 2 / 3 * self.validated / self.images)
+
+    def _step_seconds(self, batch: int) -> float:
+        whole = seconds_per_step(self.cost, batch, self.device)
+        return whole * (FINE_STEP if self.start == "weights" else 1)
+
+    @property
+    def probe_seconds(self) -> float:
+        """Return about how long the linear probe takes before a fine-tuning."""
+        if self.start == "nothing" or self.cost is None:
+            return 0.0
+        image = 1 / self.speed if self.speed else seconds_per_image(self.cost, self.device)
+        return image / 3 * (PROBED * self.images + self.validated)
 
 
 @dataclass(frozen=True)
@@ -95,7 +118,7 @@ def plan(given: Situation) -> Plan:
     epochs, why = (given.epochs, "as asked") if given.epochs else _epochs(given, batch)
     amount = Amount(given.images, batch, epochs)
     recipe = _recipe(given, amount)
-    seconds = given.epoch_seconds(batch) * epochs
+    seconds = given.epoch_seconds(batch) * epochs + given.probe_seconds
     return Plan(recipe, amount, seconds, _line(given, recipe, amount, seconds, why))
 
 
@@ -107,6 +130,8 @@ def batch_for(images: int) -> int:
 
 def wanted_views(given: Situation) -> float:
     """Return the views of images after which more would add little."""
+    if given.start == "weights":
+        return max(FINE_VIEWS * math.sqrt(given.images), FINE_EPOCHS * given.images)
     by_root = VIEWS * math.sqrt(given.images) * math.pow(given.side / 32, BY_SIDE)
     return SHARES[given.start] * max(by_root, LEAST_EPOCHS * given.images)
 
@@ -115,9 +140,14 @@ def seconds_per_step(cost: Cost | None, batch: int, device: str) -> float:
     """Return about how long a step takes; 0.0 where the net is not known."""
     if cost is None:
         return 0.0
-    per_flop, per_byte, each, per_param = CORE if device == "cpu" else GPU
-    image = 3 * cost.flops * per_flop + cost.training_bytes_per_image * per_byte
-    return each + (batch * image + cost.params * per_param) / 1e9
+    _, _, each, per_param = CORE if device == "cpu" else GPU
+    return each + batch * seconds_per_image(cost, device) + cost.params * per_param / 1e9
+
+
+def seconds_per_image(cost: Cost, device: str) -> float:
+    """Return about how long an image of a large batch takes, forward and backward."""
+    per_flop, per_byte, _, _ = CORE if device == "cpu" else GPU
+    return (3 * cost.flops * per_flop + cost.training_bytes_per_image * per_byte) / 1e9
 
 
 def resolve_recipe(name: str, options: Mapping[str, Any], given: Situation) -> Plan:
@@ -127,12 +157,17 @@ def resolve_recipe(name: str, options: Mapping[str, Any], given: Situation) -> P
         OptionError: there is no such recipe or option, or a value cannot be.
     """
     recipe = load_recipe(name, options)
+    if recipe.name == FROM_WEIGHTS and given.start == "nothing":
+        raise OptionError(
+            f"recipe {FROM_WEIGHTS} starts from weights: name them with --init, or take --recipe "
+            f"{NAME}, which starts from nothing"
+        )
     asked = dataclasses.replace(
         given,
         epochs=given.epochs or options.get("epochs", 0),
         batch=given.batch or options.get("batch_size", 0),
     )
-    if recipe.name == NAME:
+    if recipe.name in (NAME, FROM_WEIGHTS):
         made = plan(asked)
         fixed = {k: v for k, v in options.items() if k not in ("epochs", "batch_size")}
         return dataclasses.replace(made, recipe=with_options(made.recipe, fixed))
@@ -173,11 +208,12 @@ def _epochs(given: Situation, batch: int) -> tuple[int, str]:
     wanted = max(wanted_views(given) / one.views, LEAST_STEPS / one.steps, 1)
     limit = given.seconds or DEFAULT_SECONDS.get(given.device, OTHER_SECONDS)
     each = given.epoch_seconds(batch)
-    affordable = limit / each if each else math.inf
+    affordable = max(0.0, limit - given.probe_seconds) / each if each else math.inf
     if given.seconds:
         most = min(affordable, LONGEST * wanted)
         return max(1, math.floor(most)), "what the time allows"
-    least = max(LEAST_STEPS / one.steps, LEAST_VIEWS / one.views)
+    steps, views = FINE_LEAST if given.start == "weights" else (LEAST_STEPS, LEAST_VIEWS)
+    least = max(steps / one.steps, views / one.views)
     epochs = min(wanted, max(affordable, least), MOST_EPOCHS)
     short = f"fewer than the {wanted:.0f} that more time would use: --time-limit or --epochs"
     why = short if epochs < 0.9 * wanted else f"by the number of images, at {given.side} pixels"
@@ -185,6 +221,35 @@ def _epochs(given: Situation, batch: int) -> tuple[int, str]:
 
 
 def _recipe(given: Situation, amount: Amount) -> Recipe:
+    made = _from_nothing(given, amount)
+    if given.start == "frozen":
+        return dataclasses.replace(made, probe=True, statistics="measured")
+    return made if given.start == "nothing" else _finetune(made, given, amount)
+
+
+def _finetune(made: Recipe, given: Situation, amount: Amount) -> Recipe:
+    """Return the recipe of a fine-tuning: where it differs from a training of the same folder."""
+    return dataclasses.replace(
+        made,
+        name=FROM_WEIGHTS,
+        source=(
+            "our own rule (nas/training/auto.py), after Kumar et al. 2022 (arXiv 2202.10054): a "
+            "linear probe first, then the whole network at a low rate; Nesterov SGD on a cosine as "
+            "Kornblith et al. 2019 (arXiv 1805.08974)"
+        ),
+        warmup_epochs=FINE_WARMUP * amount.epochs,
+        weight_decay=1e-4,
+        ema=0.0,
+        dropout=0.0,
+        patience=max(4, math.ceil(FINE_PATIENCE * amount.epochs)),
+        augment=Augment(crop="shift", shift=FINE_SHIFT, flip=not given.gray),
+        probe=True,
+        statistics="measured",
+        freeze_stride=FREEZE_STRIDE,
+    )
+
+
+def _from_nothing(given: Situation, amount: Amount) -> Recipe:
     rate = RATES[given.start] * math.sqrt(amount.batch / 32)
     averaged = AVERAGED * amount.steps  # steps that the averaged weights look back
     return Recipe(
@@ -222,13 +287,17 @@ def _augment(given: Situation) -> Augment:
 
 
 def _line(given: Situation, recipe: Recipe, amount: Amount, seconds: float, why: str) -> str:
-    starts = {"nothing": "from nothing", "weights": "from weights", "frozen": "the classifier only"}
+    starts = {
+        "nothing": "from nothing",
+        "weights": "from weights after a linear probe",
+        "frozen": "the classifier only, after a linear probe",
+    }
     rate = recipe.lr * amount.batch / 256
     views = "shifts" if recipe.augment.crop == "shift" else "crops"
     views += " and flips" if recipe.augment.flip else ""
     text = (
-        f"recipe auto: {amount.epochs} epochs ({why}) of {amount.images:,} images in batches of "
-        f"{amount.batch}, {amount}; {recipe.optimizer} at {rate:.2g}, "
+        f"recipe {recipe.name}: {amount.epochs} epochs ({why}) of {amount.images:,} images in "
+        f"batches of {amount.batch}, {amount}; {recipe.optimizer} at {rate:.2g}, "
         f"{starts[given.start]}, {views}"
     )
     where = "one core" if given.device == "cpu" else given.device

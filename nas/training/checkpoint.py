@@ -116,8 +116,10 @@ def save(
     _sweep(folder)
 
 
-def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def load(folder: Path, *, whole: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """Return weights and state of the newest checkpoint that can be read; None if there is none.
+
+    `whole`: of whole epochs only.
 
     One of the middle of the first epoch that cannot be read counts as none: there is little to
     lose, and no other to go back to.
@@ -127,6 +129,8 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """
     problem = ""
     for epoch, steps in sorted(_saved(folder), reverse=True):
+        if whole and steps:
+            continue
         path = _path(folder, epoch, steps)
         try:
             found = _load(path)

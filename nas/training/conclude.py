@@ -11,6 +11,7 @@ from nas.models.cost import count
 from nas.training import distributed, model_card
 from nas.training.diagnosis import FIELD, diagnose
 from nas.training.loop import RESULTS
+from nas.training.probe import probe_rows, read_probe
 from nas.training.progress import best
 from nas.training.result import HeldOutScore, TrainResult, ValScore
 from nas.training.setup import Ready
@@ -20,6 +21,7 @@ from nas.training.val import finite
 from nas.training.validation import Score, validate
 
 SCHEMA, INTERRUPTED = 1, "interrupted"
+NEVER_BETTER = "no epoch was better on val than the linear probe, which is what was kept"
 RESULT, CONFUSION = "result.json", "confusion_matrix.json"
 
 
@@ -63,15 +65,16 @@ def earlier(folder: Path) -> list[Row]:
 
 def partial(folder: Path, epochs: int) -> TrainResult:
     """Return the result of a training that was interrupted: no test, nothing is saved of it."""
-    rows = earlier(folder)
+    rows, top = earlier(folder), best([*probe_rows(folder), *earlier(folder)])
     return TrainResult(
         schema=SCHEMA,
         run=folder,
         stopped=INTERRUPTED,
         epochs=epochs,
         epochs_done=len(rows),
-        best_epoch=int(best(rows)["epoch"]),
-        val=ValScore(top1=best(rows)["val_top1"]),
+        best_epoch=int(top["epoch"]),
+        val=ValScore(top1=top["val_top1"]),
+        probe=read_probe(folder),
     )
 
 
@@ -99,12 +102,14 @@ def conclude(ready: Ready, folder: Path, rows: list[Row], score: Score) -> Train
 
 def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainResult:
     """Return result.json; accuracies are in percent, errors in points."""
-    job, data, top = ready.job, ready.data, best(rows)
+    job, data, probed = ready.job, ready.data, read_probe(folder)
+    top = best([*probe_rows(folder), *rows])
     cost = count(job.arch)
     labels = ready.dataset.splits["val"].labels.tolist()
     val = {k.removeprefix("val_"): finite(v) for k, v in top.items() if k.startswith("val_")}
     validated = Score(top["val_top1"], top["val_top5"], top["val_loss"], len(data.val))
     seconds = sum(row["seconds"] for row in rows)
+    never = [NEVER_BETTER] if rows and not top["epoch"] else []
     images = sum(row["seconds"] * row["images_per_second"] for row in rows)
     return TrainResult(
         schema=SCHEMA,
@@ -133,8 +138,9 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainR
         splits={"train": len(data.train), "val": len(data.val), "test": score.count},
         imgsz=data.size,
         device=job.device,
-        seconds=seconds,
-        images_per_second=images / seconds,
-        notes=tuple(data.notes),
+        seconds=seconds + (probed.seconds if probed else 0.0),
+        images_per_second=images / seconds if seconds else 0.0,
+        notes=(*data.notes, *never),
         warning=diagnose(rows, labels, len(data.classes)),
+        probe=probed,
     )

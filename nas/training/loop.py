@@ -21,18 +21,19 @@ from nas.core import run_folder
 from nas.core.errors import NasError, OptionError, RunError
 from nas.data.batches import steps as steps_of
 from nas.data.loader import Data
-from nas.models.build import Model
 from nas.models.cost import count
 from nas.training import distributed, optim, preemption
 from nas.training.memory import check_images, is_out_of_memory, more_parts, parts_that_fit
 from nas.training.mending import keep_best, mend
 from nas.training.preemption import Notice, Preempted
-from nas.training.state import Job, Row, State, eval_model, fresh, restored, save, seed_torch
+from nas.training.start import BlownUp, begin, slower, training_mode
+from nas.training.state import Job, Row, Start, State, eval_model, fresh, restored, save, seed_torch
 from nas.training.validation import Score, validate
 
 RESULTS = "results.csv"
 # a mean loss of an epoch this many times that of guessing is no training any more
 DIVERGED = 100
+LOST = 0.5  # of the accuracy of a probe: below, with a loss above guessing, a rate is too high
 TIMED = 4  # steps that tell a machine's speed
 # multiply-adds of a training step in those of a forward pass: forward, and twice that backward
 STEP = 3
@@ -55,6 +56,7 @@ def fit(
     new row, `say` a line on anything unusual. Every `interval` epochs the folder gets results.csv,
     a checkpoint and weights/best.safetensors, the best by val_top1. Without `until`, a training
     whose validation has not improved for the recipe's `patience` ends before its last epoch.
+    A recipe with a `probe` begins with that, and no more is done with `until` 0 (probe.json).
 
     Raises:
         Preempted: SIGTERM came; a checkpoint was made of all that is done.
@@ -62,23 +64,25 @@ def fit(
         RunError: the checkpoint is another training's or damaged, or the disk is full.
         OptionError: the weights to start from do not fit.
     """
-    last = min(until or job.epochs, job.epochs)
-    wanted = {*range(0, job.epochs, job.recipe.interval)} if validate_at is None else validate_at
-    wanted = {*wanted, last}
-    patience = 0 if until else job.recipe.patience
+    last = job.epochs if until is None else min(until, job.epochs)
+    usual = range(0, job.epochs, job.recipe.interval)
+    wanted = {*(usual if validate_at is None else validate_at), last}
+    patience = 0 if until is not None else job.recipe.patience
     job = dataclasses.replace(job, device=distributed.local_device(job.device))
     job = fitting(job, data, say)
     if job.device.startswith("cuda"):
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
     with distributed.joined(job.device), preemption.noticed() as notice:
-        state = restored(job, folder)
-        _mend(job, data, folder, state)
+        state = _begun(job, data, folder, notice, say)
         while state.epoch < last and not stalled(state.rows, patience):
             row, accumulate = None, state.accumulate
             try:
                 row = _epoch(job, data, state, notice, validating=state.epoch + 1 in wanted)
             except Preempted:
                 raise Preempted(_paused(job, data, folder, state, say)) from None
+            except BlownUp as error:
+                state = slower(job, folder, state, error, say)
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -93,6 +97,24 @@ def fit(
             if notice.asked:
                 raise Preempted(_paused(job, data, folder, state, say))
         return state.rows
+
+
+def _begun(job: Job, data: Data, folder: Path, notice: Notice, say: Callable[[str], None]) -> State:
+    """Return the training as its checkpoint has it, or as it is before its first epoch.
+
+    Raises:
+        Preempted: SIGTERM came in a linear probe, of which nothing is kept.
+    """
+    state = restored(job, folder)
+    _mend(job, data, folder, state)
+    if job.recipe.probe and not (state.start or state.epoch or state.part.steps):
+        try:
+            begin(job, data, folder, state, notice, say)
+        except Preempted:
+            raise Preempted(f"stopped by SIGTERM in the linear probe of {folder}") from None
+        if distributed.rank() == 0:
+            _write_rows(folder / RESULTS, state.rows)
+    return state
 
 
 def stalled(rows: Sequence[Row], patience: int) -> bool:
@@ -134,7 +156,7 @@ def fitting(job: Job, data: Data, say: Callable[[str], None] = lambda text: None
 def images_per_second(job: Job, data: Data) -> float:
     """Return the speed of a training on this machine, from steps of which nothing is kept."""
     augment, state = job.recipe.augment, fresh(fitting(job, data))
-    _training_mode(job, state.model)
+    training_mode(job, state)
     images, started = 0, time.perf_counter()
     for number in range(1 + TIMED):  # one of an epoch each: there may be no more
         x, y = next(iter(data.train.train(number, job.seed, job.batch_size, augment)))
@@ -162,14 +184,15 @@ def _epoch(job: Job, data: Data, state: State, notice: Notice, *, validating: bo
     seed_torch(job.seed, number)
     loss, lr, images = _steps(job, data, state, notice)
     seconds = state.part.seconds
-    if not loss < DIVERGED * math.log(len(data.classes)):
-        raise NasError(
+    row = {"epoch": number, "lr": lr, "train_loss": loss}
+    guessing = math.log(len(data.classes))
+    if validating and loss < DIVERGED * guessing:
+        row |= _validated(job, data, state, notice)
+    if not loss < DIVERGED * guessing or _blown_up(state.start, row, guessing):
+        raise (BlownUp if state.start else NasError)(
             f"the loss is {loss:.3g} in epoch {number}: training has diverged; lower the learning "
             "rate (--recipe-option lr=...) or warm up longer"
         )
-    row = {"epoch": number, "lr": lr, "train_loss": loss}
-    if validating:
-        row |= _validated(job, data, state, notice)
     row |= {"seconds": seconds, "images_per_second": images / seconds}
     if job.device.startswith("cuda"):
         row["memory_bytes"] = torch.cuda.max_memory_allocated(job.device)
@@ -178,12 +201,19 @@ def _epoch(job: Job, data: Data, state: State, notice: Notice, *, validating: bo
     return row
 
 
+def _blown_up(start: Start | None, row: Row, guessing: float) -> bool:
+    """Tell whether an epoch has lost most of what the weights that a training began with knew."""
+    if start is None or "val_top1" not in row:
+        return False
+    return row["train_loss"] > guessing and row["val_top1"] < LOST * start.row["val_top1"]
+
+
 def _steps(job: Job, data: Data, state: State, notice: Notice) -> tuple[float, float, int]:
     """Run what is left of an epoch's steps; return mean loss, last learning rate, images."""
     rank, world, part = distributed.rank(), distributed.world(), state.part
     steps = steps_of(len(data.train), job.batch_size)
+    training_mode(job, state)
     model = distributed.wrapped(state.model, job.device)
-    _training_mode(job, state.model)
     preemption.set_random_states(part.random, job.device)
     augment = job.recipe.augment
     batches = data.train.train(
@@ -192,7 +222,7 @@ def _steps(job: Job, data: Data, state: State, notice: Notice) -> tuple[float, f
     before, started = part.seconds, time.perf_counter()
     for x, y in notice.until(batches):
         for group in state.optimizer.param_groups:
-            group["lr"] = _lr(job, state.epoch, part.steps, steps)
+            group["lr"] = _lr(job, state, part.steps, steps)
         part.loss += len(x) * _step(job, model, state, x, y)
         part.images += len(x)
         part.steps += 1
@@ -201,13 +231,14 @@ def _steps(job: Job, data: Data, state: State, notice: Notice) -> tuple[float, f
     total, seen = distributed.summed(torch.stack([part.loss, seen]))
     loss, images = float(total / seen), int(seen)
     part.seconds = before + time.perf_counter() - started
-    return loss, _lr(job, state.epoch, steps - 1, steps), images
+    return loss, _lr(job, state, steps - 1, steps), images
 
 
-def _lr(job: Job, epoch: int, step: int, steps: int) -> float:
-    """Return the learning rate of a step (from 0) of an epoch (from 0) of `steps` steps."""
+def _lr(job: Job, state: State, step: int, steps: int) -> float:
+    """Return the learning rate of a step (from 0) of the running epoch of `steps` steps."""
+    epoch, rate = state.epoch, state.start.rate if state.start else 1.0
     share = optim.lr_at(job.recipe, epoch * steps + step, job.epochs * steps, steps)
-    return optim.scaled_lr(job.recipe, job.batch_size) * share
+    return optim.scaled_lr(job.recipe, job.batch_size) * share * rate
 
 
 def _step(job: Job, model: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
@@ -290,7 +321,7 @@ def _paused(job: Job, data: Data, folder: Path, state: State, say: Callable[[str
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+    columns = list(dict.fromkeys(name for row in rows for name in row)) or ["epoch"]
     run_folder.write_csv(path, columns, [[row.get(name, "") for name in columns] for row in rows])
 
 
@@ -298,8 +329,9 @@ def _mend(job: Job, data: Data, folder: Path, state: State) -> None:
     """Make what is damaged beside the checkpoint again."""
     if state.best < 0 or distributed.rank():
         return
-    if mend(folder, eval_model(state), job.arch, data, job.recipe.name, state.rows):
-        state.best = -1.0 if state.part.steps else state.rows[-1].get("val_top1", -1.0)
+    rows = [*([state.start.row] if state.start else []), *state.rows]
+    if mend(folder, eval_model(state), job.arch, data, job.recipe.name, rows):
+        state.best = -1.0 if state.part.steps else rows[-1].get("val_top1", -1.0)
 
 
 def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> State:
@@ -315,13 +347,6 @@ def _smaller(job: Job, folder: Path, parts: int, say: Callable[[str], None]) -> 
     if job.device.startswith("cuda"):
         torch.cuda.empty_cache()
     return restored(job, folder, accumulate)
-
-
-def _training_mode(job: Job, model: Model) -> None:
-    """Set training mode; frozen parts keep their statistics too."""
-    model.train(not job.freeze)
-    if job.freeze:
-        model.get_classifier().train()
 
 
 def check_batch(batch_size: int, world: int) -> None:

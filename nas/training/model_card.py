@@ -30,8 +30,22 @@ def _head(result: TrainResult, recipe: Recipe) -> list[str]:
         f"{format_count(result.flops)} multiply-adds at {result.imgsz} pixels",
         f"- trained {result.epochs_done} epochs on {result.splits['train']} images with the "
         f"recipe {recipe.name} ({recipe.source})",
-        f"- the weights are those of epoch {result.best_epoch}, the best on the val split",
+        *_probe(result),
+        "- the weights are those of the linear probe, the best on the val split"
+        if result.probe and not result.best_epoch
+        else f"- the weights are those of epoch {result.best_epoch}, the best on the val split",
         *([f"- **{result.warning}**"] if result.warning else []),
+    ]
+
+
+def _probe(result: TrainResult) -> list[str]:
+    """Return what a linear probe of the weights that it started from gave."""
+    found = result.probe
+    if not found:
+        return []
+    return [
+        f"- a linear probe (features as they came, {found.statistics} norm statistics) gave "
+        f"{found.top1:.2f} % on val"
     ]
 
 

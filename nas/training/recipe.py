@@ -15,6 +15,7 @@ from nas.data.augment_settings import Augment as Augment  # of a user's recipe t
 
 OPTIMIZERS = ("rmsprop_tf", "sgd", "adamw")
 SCHEDULES = ("one_cycle", "cosine", "exponential")
+STATISTICS = ("live", "frozen", "measured")
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Recipe:
     None are the arch's own. `clip`: largest norm of all gradients together, 0: any. `patience`: a
     training ends after so many epochs without a better validation, 0: none. `interval`: epochs from
     one validation to the next. `expected` says what it gave, where, by whom.
+
+    From weights: `probe`: the classifier starts as a linear probe of the features, whose score is
+    the one to beat. `statistics` of batch norm in training: `live`, of each batch; `frozen`, as
+    they are; `measured`: frozen, or recalibrated first and live where a probe says so.
+    `freeze_stride`: stem and stages of a stride up to this, at most a third, are not trained where
+    the statistics that came with them are kept.
     """
 
     name: str
@@ -52,6 +59,9 @@ class Recipe:
     clip: float = field(default=0.0, repr=False)
     patience: int = field(default=0, repr=False)
     interval: int = field(default=1, repr=False)
+    probe: bool = field(default=False, repr=False)
+    statistics: str = field(default="live", repr=False)
+    freeze_stride: int = field(default=0, repr=False)
     augment: Augment = field(default_factory=Augment)
 
     def later(self) -> dict[str, Any]:
@@ -60,13 +70,20 @@ class Recipe:
         return {f.name: getattr(self, f.name) for f in fields if getattr(self, f.name) != f.default}
 
 
-_WORDS = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "crop": CROPS, "policy": POLICIES}
+_WORDS = {
+    "optimizer": OPTIMIZERS,
+    "schedule": SCHEDULES,
+    "statistics": STATISTICS,
+    "crop": CROPS,
+    "policy": POLICIES,
+}
 _WHOLE = {
     "epochs": (1, 100_000),
     "batch_size": (1, 1_000_000),
     "layers": (1, 20),
     "patience": (0, 100_000),
     "interval": (1, 100_000),
+    "freeze_stride": (0, 64),
 }
 # least and greatest, both allowed
 _NUMBERS = {
@@ -181,7 +198,7 @@ def _unlike(key: str, value: object) -> str:
     """Return what a field takes if this value is not like it, else nothing."""
     if key in _WORDS:
         return "" if value in _WORDS[key] else f"one of {', '.join(_WORDS[key])}"
-    if key == "flip":
+    if key in ("flip", "probe"):
         return "" if isinstance(value, bool) else "true or false"
     if key == "scale":
         return "" if _is_scale(value) else "two shares of the area, 0 < low <= high <= 1: 0.2,1"

@@ -11,7 +11,7 @@ from nas.core.records import Record, Table, named, optional
 from nas.data.checks import Finding
 
 # what there is to tell of a training that was stopped: nothing is saved of it, the test not read
-STOPPED = ("schema", "run", "stopped", "epochs", "epochs_done", "best_epoch", "val")
+STOPPED = ("schema", "run", "stopped", "epochs", "epochs_done", "best_epoch", "val", "probe")
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -45,8 +45,28 @@ class HeldOutScore(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ProbeScore(Record):
+    """What a linear probe gave on the val split: accuracies in percent; `n` images.
+
+    `strength`: of the penalty on the squared weights, beside the mean loss. `statistics` of the
+    norms: `own`, as the weights came with them, or `recalibrated` on these images.
+    """
+
+    top1: float
+    top5: float = 100.0
+    loss: float
+    n: int = 0
+    strength: float = 0.0
+    statistics: str = "own"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TrainResult(Record):
     """A training; `test` is None where it was stopped, with the reason in `stopped`.
+
+    `probe`: what the linear probe gave that a fine-tuning starts with. Of the probe alone, and
+    where no epoch was better on val, `best_epoch` is 0.
 
     Of several processes under torchrun all but the first get one that is empty: `epochs` is 0.
     `warning`: why the weights are hardly of use, "" where nothing is wrong.
@@ -74,6 +94,7 @@ class TrainResult(Record):
     images_per_second: float = 0.0
     notes: tuple[str, ...] = ()
     warning: str = ""
+    probe: ProbeScore | None = optional(None)
 
     @property
     def done(self) -> int:
@@ -87,7 +108,8 @@ class TrainResult(Record):
         return [(name, found) for name, found in both if found]
 
     def _omits(self, key: str) -> bool:
-        return not self.epochs or (self.test is None and key not in STOPPED)
+        nothing = not self.epochs and not self.probe
+        return nothing or (self.test is None and key not in STOPPED)
 
     def _summary(self) -> dict[str, object]:
         told: dict[str, object] = {"arch": self.arch, "data": self.data} if self.test else {}

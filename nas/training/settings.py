@@ -52,6 +52,11 @@ class TrainSettings(Settings):
         "torchvision:NAME or none; default pretrained for photographs, where a package has them.",
     )
     freeze: Switch = setting(False, WHAT, "Train the classifier only; needs --init.")
+    probe: Switch = setting(
+        False,
+        WHAT,
+        "Stop after the linear probe: a classifier of the features of the weights, as they are.",
+    )
     recipe: Place = setting(
         "auto", HOW, "Recipe (`nas ls recipes`); auto is made for the folder and the arch."
     )
@@ -99,6 +104,11 @@ class TrainSettings(Settings):
             )
         if self.freeze and not self.weights:
             raise OptionError("--freeze trains the classifier only: name the weights with --init")
+        if self.probe and (self.init == NOTHING or self.freeze):
+            raise OptionError(
+                "--probe classifies by the features of weights, and trains nothing: name them with "
+                "--init, and leave out --freeze"
+            )
         return self
 
 

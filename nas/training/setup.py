@@ -76,6 +76,11 @@ def make_ready(
     say(f"reading {chosen.data}")
     dataset = make_splits(open_asked(chosen))
     chosen = chosen.model_copy(update={"init": _init_of(chosen, arch, dataset, say)})
+    if chosen.probe and not chosen.weights:
+        raise OptionError(
+            f"--probe needs weights, and there are none for {arch.name} on images like these: name "
+            "them with --init"
+        )
     arch, normal = _of_weights(chosen, arch, begun, say)
     data = _in_turn(
         lambda: open_data(
@@ -147,13 +152,17 @@ def _settled(
     if batch != found.amount.batch or given.speed:
         given = dataclasses.replace(given, batch=batch)
         found = resolve_recipe(chosen.recipe, chosen.recipe_options, given)
+    settled_on = {"imgsz": data.size, "epochs": found.amount.epochs, "batch_size": batch}
+    if chosen.probe:
+        say(f"linear probe only, on the features of {len(data.train):,} training images")
+        recipe = dataclasses.replace(found.recipe, probe=True)
+        return recipe, chosen.model_copy(update=settled_on)
     say(found.line)
     for line in misfits(found.recipe, found.amount):
         say(line)
     # what the rule itself takes for a small folder is not to be complained of
     if chosen.epochs and not (enough := worth(found.amount, FINAL)).ranks:
         say(enough.text)
-    settled_on = {"imgsz": data.size, "epochs": found.amount.epochs, "batch_size": batch}
     return found.recipe, chosen.model_copy(update=settled_on)
 
 
@@ -192,7 +201,7 @@ def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:
     return Job(
         arch,
         recipe,
-        chosen.epochs,
+        0 if chosen.probe else chosen.epochs,
         chosen.batch_size,
         seed=chosen.seed,
         device=device,

@@ -30,7 +30,7 @@ class Job:
 
     `batch_size` is of one optimiser step over all processes; it goes through the device in
     `accumulate` parts. `init`: weights to start from; a classifier of another shape starts fresh.
-    `freeze` trains the classifier only.
+    `freeze` trains the classifier only. No `epochs`: a recipe that begins with a probe ends there.
     """
 
     arch: Arch
@@ -51,6 +51,19 @@ class Job:
         return self.device.startswith("cuda") if self.amp is None else self.amp
 
 
+@dataclass(frozen=True)
+class Start:
+    """What a fine-tuning found out before its first epoch, and what followed from it.
+
+    `row`: the probe's score, of epoch 0. `live`: norms take the statistics of each batch, for those
+    that the weights came with were worse than recalibrated ones. `rate`: times the recipe's rate.
+    """
+
+    row: Row
+    live: bool
+    rate: float = 1.0
+
+
 @dataclass
 class State:
     """A training between two steps: `epoch` whole epochs, and a part of the next."""
@@ -63,6 +76,7 @@ class State:
     epoch: int = 0
     best: float = -1.0
     kept: int = 0  # epochs that the checkpoint has
+    start: Start | None = None  # of a fine-tuning, once it is known
     rows: list[Row] = dataclasses.field(default_factory=list)
 
 
@@ -84,14 +98,17 @@ def fresh(job: Job) -> State:
     return State(model, optimizer, ema, job.accumulate, part)
 
 
-def restored(job: Job, folder: Path, accumulate: int = 0) -> State:
-    """Return the training as its last checkpoint has it, or a fresh one."""
-    found = checkpoint.load(folder / CHECKPOINTS)
+def restored(job: Job, folder: Path, accumulate: int = 0, *, whole: bool = False) -> State:
+    """Return the training as its last checkpoint has it, or a fresh one.
+
+    `whole`: as the last one of whole epochs has it.
+    """
+    found = checkpoint.load(folder / CHECKPOINTS, whole=whole)
     # the weights that it once started from may be gone
     state = fresh(dataclasses.replace(job, init=None) if found else job)
     if found:
         weights, saved = found
-        if saved.get("job") != _signature(job):
+        if saved.get("job") not in (_signature(job), _former_signature(job)):
             raise RunError(
                 f"{folder / CHECKPOINTS} is of another training (arch, recipe, epochs, batch or "
                 "seed differ): resume with its own settings, or name another run"
@@ -104,6 +121,7 @@ def restored(job: Job, folder: Path, accumulate: int = 0) -> State:
         state.rows = json.loads(saved["rows"])
         state.epoch = state.kept = len(state.rows)
         state.best = saved["best"]
+        state.start = Start(**json.loads(saved["start"])) if saved.get("start") else None
         state.accumulate = max(job.accumulate, saved["accumulate"])
         state.part = preemption.start_part(job.device, saved.get("part"))
     state.accumulate = accumulate or state.accumulate
@@ -127,6 +145,8 @@ def save(job: Job, folder: Path, state: State) -> None:
         "accumulate": state.accumulate,
         "optimizer": state.optimizer.state_dict(),
     }
+    if state.start:
+        saved["start"] = json.dumps(dataclasses.asdict(state.start))
     if state.part.steps:
         saved["part"] = state.part.state(job.device)
     checkpoint.save(folder / CHECKPOINTS, state.epoch, weights, saved, steps=state.part.steps)
@@ -138,7 +158,15 @@ def _stripped(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _signature(job: Job) -> str:
-    """Return what must be equal for a checkpoint to be this training's; not where it runs."""
+    """Return what must be equal for a checkpoint to be this training's; not where it runs.
+
+    Nor where the weights lie that it started from: a run may be moved, and checkpoints have them.
+    """
+    return _former_signature(dataclasses.replace(job, init=None))
+
+
+def _former_signature(job: Job) -> str:
+    """Return the signature that has the place of the weights, as it had until December 2026."""
     free = {"device", "amp", "accumulate", "checkpointing", "arch"}
     fixed = {f.name: getattr(job, f.name) for f in dataclasses.fields(job) if f.name not in free}
     if later := job.recipe.later():

@@ -69,6 +69,8 @@ def train(
     chosen, source = _anchored(TrainSettings.model_validate(settings), Path(project)), _source(arch)
     if chosen.epochs and chosen.time_limit:
         raise OptionError("--time-limit sets the number of --epochs: give one of them")
+    if chosen.probe and (chosen.epochs or chosen.time_limit):
+        raise OptionError("--probe trains no epoch: leave out --epochs and --time-limit")
     given = {"arch": source, **{key: getattr(chosen, key) for key in settings}}
     asked = {key: value for key, value in given.items() if key not in FREE}
     folder = find_run("train", Path(project), name, asked) if resume else None

@@ -92,7 +92,7 @@ def attend(as_json: bool, quiet: bool, start: Callable[..., TrainResult]) -> int
         say(stop)
         say_resume()
         return INTERRUPTED
-    if result.epochs:
+    if result.epochs or result.probe:
         show(result, train_screen.show_train, as_json)
     if result.stopped:
         say_resume()

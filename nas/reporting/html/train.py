@@ -116,6 +116,7 @@ def _facts(found: TrainingFiles) -> list[tuple[str, object]]:
         ("Images", _images(found)),
         ("Classes", _classes(result.classes if result else ())),
         ("Recipe", _recipe(found)),
+        ("Linear probe", _probe(found)),
         ("Trained on", (result and result.device) or str(args.get("device") or "unknown")),
         ("Time", format_seconds(sum(row.get("seconds", 0.0) for row in found.rows))),
         ("Started", date(found.env)),
@@ -160,6 +161,13 @@ def _images(found: TrainingFiles) -> str:
     counts = ", ".join(f"{count:,} {name}" for name, count in splits.items())
     side = (result and result.imgsz) or found.args.get("imgsz") or found.arch.resolution
     return f"{_data_name(found)}: {counts}; {side} pixels a side"
+
+
+def _probe(found: TrainingFiles) -> str:
+    """Return what the linear probe gave that a fine-tuning began with; "" where there was none."""
+    probe = found.result.probe if found.result else None
+    took = f"{probe.n:,} val images, after {format_seconds(round(probe.seconds))}" if probe else ""
+    return f"{probe.top1:.2f} % of {took}" if probe else ""
 
 
 def _classes(names: Sequence[str]) -> str:

@@ -148,11 +148,14 @@ def show_train(result: TrainResult, console: Console) -> None:
     console.print(_provenance(result))
     if result.warning:
         console.print(result.warning, markup=False, style="bold")
+    if result.probe:
+        console.print(probe_line(result))
     done = result.done
     early = "" if done == result.epochs else f" of {result.epochs}, as val got no better,"
+    speed = f": {result.images_per_second:.0f} images/s" if result.images_per_second else ""
+    told = f"{done} epochs{early} of" if result.epochs else "the classifier alone, on"
     console.print(
-        f"{done} epochs{early} of {result.splits['train']} images in "
-        f"{format_seconds(result.seconds)}: {result.images_per_second:.0f} images/s on "
+        f"{told} {result.splits['train']} images in {format_seconds(result.seconds)}{speed} on "
         f"{result.device}"
     )
     console.print(
@@ -160,6 +163,19 @@ def show_train(result: TrainResult, console: Console) -> None:
         markup=False,
     )
     console.print(f"next    {command('nas', 'predict', str(result.run))} IMAGE", markup=False)
+
+
+def probe_line(result: TrainResult) -> str:
+    """Return what the linear probe gave, and what fine-tuning added to it on val."""
+    assert result.probe and result.val
+    added = result.val.top1 - result.probe.top1
+    then = f"; fine-tuning added {added:.2f} points" if added > 0 else ""
+    if result.epochs and added <= 0:
+        then = "; no epoch was better on val, so it is what was kept"
+    return (
+        f"linear probe {result.probe.top1:.2f} % of val after "
+        f"{format_seconds(round(result.probe.seconds))}{then}"
+    )
 
 
 def _scores(result: TrainResult) -> Table:

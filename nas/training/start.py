@@ -1,0 +1,122 @@
+"""Before the first epoch of a fine-tuning: its statistics, its classifier, what is to be beaten.
+
+All of it is in the checkpoint of epoch 0, so that it is done once however often a training is
+resumed; probe.json tells people and other programs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import operator
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from nas.core.errors import NasError
+from nas.data.loader import Data
+from nas.models.build import Model
+from nas.training import distributed, optim
+from nas.training.mending import keep_best
+from nas.training.preemption import Notice
+from nas.training.probe import as_row, choose_statistics, probe, write_probe
+from nas.training.state import Job, Start, State, restored, save
+
+SLOWER, LEAST_RATE = 1 / 3, 1 / 30  # of the recipe's rate, once the loss has blown up
+
+
+def begin(
+    job: Job, data: Data, folder: Path, state: State, notice: Notice, say: Callable[[str], None]
+) -> None:
+    """Choose the statistics, probe, take over its classifier, and keep it all as epoch 0.
+
+    Raises:
+        Preempted: the notice has come; nothing is kept.
+        NasError: the weights give no finite features.
+        RunError: the disk is full.
+    """
+    started, model = time.perf_counter(), state.model
+    batch = max(distributed.world(), job.batch_size // state.accumulate)
+    statistics = "own"
+    if job.recipe.statistics == "measured":
+        statistics = choose_statistics(
+            model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice
+        )
+    found = probe(model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice)
+    classifier = model.get_classifier()
+    with torch.no_grad():
+        classifier.weight.copy_(found.weight)
+        classifier.bias.copy_(found.bias)
+    state.ema = optim.make_ema(model, job.recipe)
+    seconds = time.perf_counter() - started
+    score = dataclasses.replace(found.score, statistics=statistics, seconds=seconds)
+    state.start = Start(as_row(score), live=statistics != "own")
+    state.best = score.top1
+    if distributed.rank() == 0:
+        write_probe(folder, score)
+        keep_best(folder, model, job.arch, data, job.recipe.name, state.start.row)
+        save(job, folder, state)
+    distributed.barrier()
+    say(
+        f"linear probe: {score.top1:.2f} % of {score.n:,} val images, by the features of the "
+        f"weights as they are ({score.statistics} norm statistics)"
+    )
+
+
+class BlownUp(Exception):
+    """The loss of a fine-tuning is that of no network that has been trained before."""
+
+
+def slower(
+    job: Job, folder: Path, state: State, error: BlownUp, say: Callable[[str], None]
+) -> State:
+    """Return a fine-tuning whose loss blew up as it was before that epoch, at a third of the rate.
+
+    The rate is kept with the checkpoint, so that a resumed training has it too.
+
+    Raises:
+        NasError: that was tried before, down to a thirtieth, or the checkpoint is lost.
+    """
+    assert state.start
+    rate, number = state.start.rate * SLOWER, state.epoch + 1
+    again = restored(job, folder, whole=True)
+    if rate < LEAST_RATE or again.start is None:
+        raise NasError(str(error)) from None
+    again.start = dataclasses.replace(again.start, rate=rate)
+    if distributed.rank() == 0:
+        save(job, folder, again)
+    distributed.barrier()
+    say(
+        f"the loss blew up in epoch {number}: going on after epoch {again.epoch} at a third of "
+        "the learning rate"
+    )
+    return again
+
+
+def training_mode(job: Job, state: State) -> None:
+    """Set training mode; parts that are not trained, and frozen statistics, stay as they are."""
+    model, recipe, recalibrated = state.model, job.recipe, bool(state.start and state.start.live)
+    model.train()
+    early = 0 if recalibrated else _early_parts(model, recipe.freeze_stride)
+    for part in [model.stem, *model.stages][:early]:
+        part.requires_grad_(False).eval()
+    if job.freeze:
+        for part in (model.stem, *model.stages, *list(model.head)[:-1]):
+            part.eval()
+    if recipe.statistics == "frozen" or (recipe.statistics == "measured" and not recalibrated):
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+def _early_parts(model: Model, most: int) -> int:
+    """Return how many parts, the stem first, have a stride up to `most`; a third at most."""
+    stem = model.arch.stem
+    strides = itertools.accumulate(
+        [stem.stride * stem.pool, *(stage.stride for stage in model.arch.stages)], operator.mul
+    )
+    early = sum(1 for stride in strides if stride <= most)
+    return min(early, (len(model.arch.stages) + 2) // 3)
