@@ -14,8 +14,8 @@ from nas.models.build import Model
 from nas.models.load import baselines
 from nas.models.published import published_as
 from nas.training.weights.libraries import TIMM, TIMM_MORE, TORCHVISION
+from nas.training.weights.matching import under_our_names
 from nas.training.weights.naming import named_as
-from nas.training.weights.sources import under_our_names
 
 SIZES = ((64, 64), (65, 97))  # SAME padding depends on whether a side is even
 # timm has these with TensorFlow's padding too; EfficientNetV2-B0 to B3 with that alone

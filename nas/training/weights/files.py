@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
+import io
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -94,16 +95,17 @@ def _safe(path: Path) -> dict[str, Tensor]:
 
 def _unpickled(path: Path) -> Any:
     try:
+        held = io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise RunError(f"cannot read the weights {path}: {error.strerror or error}") from error
+    try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the protocol, and of TorchScript
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(path, str(error)) from error
-    except OSError as error:  # a small file that was cut is an invalid argument
-        reason = f"{error.strerror or error}; get the file again"
-        raise RunError(f"cannot read the weights {path}: {reason}") from error
-    except Exception as error:  # torch raises what the damage leads it to
-        if "TorchScript" in str(error) or not isinstance(error, RuntimeError | EOFError):
+            return torch.load(held, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises what the content leads it to
+        half = held.getvalue()[:2] == b"PK" and not zipfile.is_zipfile(held)
+        damaged = half or isinstance(error, RuntimeError | EOFError | OSError)
+        if not damaged or "TorchScript" in str(error):
             raise _refused(path, str(error)) from error
         raise RunError(
             f"{path} is damaged, or half of a file ({first_line(error, 80)}): get the file again"

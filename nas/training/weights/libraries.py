@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import logging
+import socket
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from nas.core.errors import MissingError, OptionError, did_you_mean, first_line, install
 from nas.core.registry import error_text
 from nas.data.batches import Input, Triple
 from nas.models.arch import Arch
 from nas.models.load import baselines
+from nas.models.published import published_as
+from nas.training.weights.files import read_file
 
 # our baselines that are architectures of timm, with other names there
 TIMM = {
@@ -35,8 +39,9 @@ TIMM = {
     "efficientnet_l2": "efficientnet_l2",
 }
 RESNETS = {name: name for name in ("resnet18", "resnet34", "resnet50", "resnet101", "resnet152")}
-# with TensorFlow's padding alone, or by plan of the layers (the exporter)
-TIMM_MORE = RESNETS | {f"efficientnet_v2_b{n}": f"efficientnetv2_b{n}" for n in range(4)}
+# of timm, with TensorFlow's padding alone
+TENSORFLOW_ALONE = {f"efficientnet_v2_b{n}": f"efficientnetv2_b{n}" for n in range(4)}
+TIMM_MORE = RESNETS | TENSORFLOW_ALONE
 TORCHVISION = {
     "mnasnet_b1": "mnasnet1_0",
     **{name: name for name in ("mobilenet_v2", "mobilenet_v3_large", "mobilenet_v3_small")},
@@ -46,6 +51,7 @@ TORCHVISION = {
 }
 LIBRARIES = ("timm", "torchvision")
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _OF_TENSORFLOW = "tf_"  # timm's names of nets with TensorFlow's padding and epsilon
 
 
@@ -80,28 +86,15 @@ def baseline_of(library: str, name: str) -> str:
     found = known.get(plain.removeprefix(_OF_TENSORFLOW) if library == "timm" else plain)
     if found is None:
         raise OptionError(
-            f"{library}:{name} is no net that a baseline of ours is{did_you_mean(plain, known)}: "
-            f"take one of {', '.join(sorted(known))}"
+            f"{library}:{name or '...'} is no net of {library} that a baseline of ours is"
+            f"{did_you_mean(plain, known)}; `nas ls baselines` lists these"
         )
     return found
 
 
-def built_like(arch: Arch, *, same: bool, eps: float) -> Arch:
-    """Return an arch with TensorFlow's padding or without, and with the epsilon of its norms."""
-    padding = "same" if same else "symmetric"
-    return dataclasses.replace(arch, norm=dataclasses.replace(arch.norm, eps=eps), padding=padding)
-
-
-def of_timm(arch: Arch, name: str) -> Arch:
-    """Return an arch with padding and epsilon as timm builds the net of this name."""
-    same = name.startswith(_OF_TENSORFLOW)
-    return built_like(arch, same=same, eps=1e-3 if same else 1e-5)
-
-
-def of_torchvision(arch: Arch, baseline: str) -> Arch:
-    """Return an arch with padding and epsilon as torchvision builds this baseline."""
-    with torch.device("meta"):
-        return _as_module(arch, _vision().get_model(TORCHVISION[baseline]))
+def timm_name(baseline: str) -> str:
+    """Return the name of timm's net that a baseline is, without TensorFlow's padding."""
+    return (TIMM | TIMM_MORE).get(baseline, baseline)
 
 
 def imagenet_classes() -> tuple[str, ...]:
@@ -115,35 +108,62 @@ def cached(baseline: str) -> str:
         url = _vision().get_model_weights(TORCHVISION[baseline]).DEFAULT.url
         if (Path(torch.hub.get_dir()) / "checkpoints" / Path(urlsplit(url).path).name).is_file():
             return f"torchvision:{TORCHVISION[baseline]}"
-    name = (TIMM | TIMM_MORE).get(baseline, "")
-    found = [n for n in (f"{_OF_TENSORFLOW}{name}", name) if name and _in_cache_of_timm(n)]
-    return f"timm:{found[0]}" if found else ""
-
-
-def _in_cache_of_timm(name: str) -> bool:
-    try:
-        import timm
-        from huggingface_hub import try_to_load_from_cache
-    except ImportError:
-        return False
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True) if name else None
-    where = str(config.hf_hub_id) if config and config.hf_hub_id else ""
-    files = ("model.safetensors", "pytorch_model.bin") if where else ()
-    return any(isinstance(try_to_load_from_cache(where, file), str) for file in files)
+    name = timm_name(baseline)
+    for theirs in (f"{_OF_TENSORFLOW}{name}", name):
+        with contextlib.suppress(MissingError, OptionError):
+            if _in_cache(_config_of_timm(theirs)):
+                return f"timm:{theirs}"
+    return ""
 
 
 def _of_timm(name: str) -> Published:
     baseline = baseline_of("timm", name)
+    config = _config_of_timm(name)
+    found = _in_cache(config) or _had(f"timm:{name}", lambda: _downloaded(config))
+    taken = input_of(config.to_dict())
+    classes = imagenet_classes() if config.num_classes == 1000 else ()
+    arch = published_as(baselines()[baseline], "timm", name)
+    return Published(read_file(Path(found)), arch, taken, classes)
+
+
+def _config_of_timm(name: str) -> Any:
+    """Return what timm knows of the weights of a net.
+
+    Raises:
+        MissingError: timm is not installed.
+        OptionError: it publishes none.
+    """
     try:
         import timm
     except ImportError as error:
         raise MissingError(f"timm:{name} needs timm: {install('timm')}") from error
-    model = _had(f"timm:{name}", lambda: timm.create_model(name, pretrained=True))
-    arch = _as_module(baselines()[baseline], model)
-    config = model.pretrained_cfg
-    return Published(
-        model.state_dict(), arch, input_of(config), _names(int(config.get("num_classes", 0)))
-    )
+    known = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    if known is None or not known.hf_hub_id:
+        tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
+        raise OptionError(f"timm publishes no weights {name!r}{did_you_mean(name, tags)}")
+    return known
+
+
+def _in_cache(config: Any) -> str:
+    """Return the file of weights that the hub's cache has, "" if none."""
+    from huggingface_hub import try_to_load_from_cache
+
+    names = [config.hf_hub_filename] if config.hf_hub_filename else HUB_FILES
+    found = (try_to_load_from_cache(config.hf_hub_id, name) for name in names)
+    return next((path for path in found if isinstance(path, str)), "")
+
+
+def _downloaded(config: Any) -> str:
+    from huggingface_hub import constants, hf_hub_download
+
+    _check_host(constants.ENDPOINT)
+    return str(hf_hub_download(config.hf_hub_id, config.hf_hub_filename or HUB_FILES[0]))
+
+
+def _check_host(url: str) -> None:
+    """Fail at once where there is no network: the hub would try for half a minute."""
+    if not getproxies():
+        socket.getaddrinfo(urlsplit(url).hostname, 443)
 
 
 def _of_torchvision(name: str) -> Published:
@@ -154,7 +174,8 @@ def _of_torchvision(name: str) -> Published:
             f"torchvision has no weights {tag!r} of {plain}: take {', '.join(known.__members__)}"
         )
     weights = known[tag] if tag else known.DEFAULT
-    tensors = _had(f"torchvision:{name}", lambda: weights.get_state_dict(progress=False))
+    safe = {"progress": False, "check_hash": True, "weights_only": True}
+    tensors = _had(f"torchvision:{name}", lambda: weights.get_state_dict(**safe))
     shown = weights.transforms()
     taken = Input(
         int(shown.crop_size[0]),
@@ -163,7 +184,7 @@ def _of_torchvision(name: str) -> Published:
         tuple(shown.std),
         interpolation=str(shown.interpolation.value),
     )
-    arch = of_torchvision(baselines()[baseline], baseline)
+    arch = published_as(baselines()[baseline], "torchvision", plain)
     return Published(tensors, arch, taken, tuple(weights.meta["categories"]))
 
 
@@ -173,17 +194,6 @@ def input_of(config: Mapping[str, Any]) -> Input:
     size = int(config["input_size"][-1])
     how = str(config.get("interpolation", "bicubic"))
     return Input(size, float(config["crop_pct"]), mean, std, interpolation=how)  # type: ignore[arg-type]
-
-
-def _names(count: int) -> tuple[str, ...]:
-    return imagenet_classes() if count == 1000 else ()
-
-
-def _as_module(arch: Arch, model: nn.Module) -> Arch:
-    """Return an arch with the padding and the epsilon that a module of a library has."""
-    modules = list(model.modules())
-    eps = next((m.eps for m in modules if isinstance(m, nn.BatchNorm2d)), arch.norm.eps)
-    return built_like(arch, same=any(type(m).__name__ == "Conv2dSame" for m in modules), eps=eps)
 
 
 def _had(what: str, get: Callable[[], Any]) -> Any:
@@ -201,7 +211,7 @@ def _had(what: str, get: Callable[[], Any]) -> Any:
     except Exception as error:  # of urllib, of requests, of the hub, of the library
         raise OptionError(
             f"{what} is neither in the library's cache nor to be had from the network "
-            f"({first_line(error_text(error), 120)}): get the file where there is one and give it, "
+            f"({first_line(error_text(error))}): get the file where there is one and give it, "
             "or take --init pretrained"
         ) from error
     finally:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from nas.core import run_folder
@@ -18,12 +17,14 @@ from nas.data.batches import Input, Triple
 from nas.models.arch import Arch
 from nas.models.build import Features, Model
 from nas.models.load import baselines
+from nas.models.published import published_as
 from nas.training.checkpoint import write_weights
 from nas.training.trained import CONFIG, config_of, find_trained, read_config, trained_input
 from nas.training.weights import libraries
 from nas.training.weights.files import plain, read_file
 from nas.training.weights.inherit import inherit
-from nas.training.weights.naming import COUNTER, origin, renamed, same_names
+from nas.training.weights.matching import recognised, under_our_names
+from nas.training.weights.naming import origin
 from nas.training.weights.packages import PACKAGES, Package, file_of
 
 PRETRAINED = "pretrained"
@@ -50,8 +51,8 @@ class Weights:
 
 def is_named(source: str | Path) -> bool:
     """Tell whether a source is a name of ours, not a run or a file."""
-    library, _, name = str(source).partition(":")
-    return str(source) == PRETRAINED or (library in libraries.LIBRARIES and bool(name))
+    library, colon, _ = str(source).partition(":")
+    return str(source) == PRETRAINED or (library in libraries.LIBRARIES and bool(colon))
 
 
 def find_weights(source: str | Path, arch: Arch | None = None) -> Weights:
@@ -67,11 +68,11 @@ def find_weights(source: str | Path, arch: Arch | None = None) -> Weights:
         RunError: a file is damaged.
         MissingError: the package that has them is not installed.
     """
-    library, _, name = str(source).partition(":")
-    if library in libraries.LIBRARIES and name:
-        return _published(library, name)
     if str(source) == PRETRAINED:
         return _pretrained(arch)
+    if is_named(source):
+        library, _, name = str(source).partition(":")
+        return _published(library, name)
     path = Path(source)
     return _of_file(path, arch) if path.is_file() else _of_folder(path)
 
@@ -84,8 +85,8 @@ def weights_in(tensors: Mapping[str, Tensor], arch: Arch | None, told: str) -> W
     """
     found = plain(tensors)
     library = origin(list(found))
-    arch = arch or _recognised(found, told)
-    built, note = _built_by(library, arch)
+    arch = arch or recognised(found, told)
+    built, note = _built_by(library, arch, Path(told).name)
     named, whole = under_our_names(found, built, told)
     taken = _usual_input(library, whole)
     return Weights(named, whole, taken, _imagenet(library, whole), told, note)
@@ -113,44 +114,6 @@ def save_weights(folder: Path, weights: Weights) -> None:
     write_weights(folder / FILE, weights.tensors)
     described = config_of(weights.arch, weights.classes, taken, **told)
     run_folder.write_json(folder / CONFIG, described)
-
-
-def under_our_names(
-    weights: Mapping[str, Tensor], arch: Arch, told: str
-) -> tuple[dict[str, Tensor], Arch]:
-    """Return a state dict under our names, and its arch, with the classes of its classifier.
-
-    Raises:
-        OptionError: they are of another arch; the message names the first that does not fit.
-    """
-    with torch.device("meta"):
-        own = Model(arch).state_dict()
-    library = "" if set(own) & set(weights) else origin(list(weights))
-    if library:
-        found, misfit = renamed(weights, own)
-    else:
-        misfit = same_names(weights, own)
-        found = {name: weights[name] for name in own if name in weights}
-    if misfit:
-        whose = f" under the names of {library}" if library else ""
-        raise OptionError(
-            f"{told} holds the weights of another arch than {arch.name}{whose}, or not all of "
-            f"them: {misfit}; take the arch they belong to (`nas ls baselines`)"
-        )
-    broken = [name for name, tensor in found.items() if not tensor.isfinite().all()]
-    if broken:
-        raise OptionError(
-            f"{told} holds weights that are not finite ({broken[0]}): that training diverged; take "
-            "others"
-        )
-    counters = {n: torch.tensor(0) for n in own if n.endswith(COUNTER)}
-    found = {
-        name: tensor for name in own if (tensor := found.get(name, counters.get(name))) is not None
-    }
-    last = list(own)[-1]
-    classes = len(found[last]) if last in found else arch.head.classes
-    whole = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=classes))
-    return found, whole
 
 
 def initial_weights(model: Model, source: str | Path) -> dict[str, Tensor]:
@@ -234,11 +197,10 @@ def _described(folder: Path, file: Path, told: str) -> Weights:
 def _of_timm_folder(config: Mapping[str, Any], file: Path, told: str) -> Weights:
     """Return weights of a folder as timm and the Hugging Face Hub keep them."""
     name = str(config["architecture"])
-    arch = libraries.of_timm(baselines()[libraries.baseline_of("timm", name)], name)
+    arch = published_as(baselines()[libraries.baseline_of("timm", name)], "timm", name)
     more = config.get("model_args") or {}
     if isinstance(more, dict) and "bn_eps" in more:
-        same = arch.padding == "same"
-        arch = libraries.built_like(arch, same=same, eps=float(more["bn_eps"]))
+        arch = _with_eps(arch, float(more["bn_eps"]))
     named, whole = under_our_names(read_file(file), arch, told)
     try:
         taken = libraries.input_of(config.get("pretrained_cfg") or config)
@@ -282,7 +244,7 @@ def _pretrained(arch: Arch | None) -> Weights:
 def _of_package(package: Package, file: Path) -> Weights:
     told = f"the package {package.distribution}"
     base = baselines()[package.baseline]
-    arch = libraries.built_like(base, same=package.padding == "same", eps=package.eps)
+    arch = dataclasses.replace(_with_eps(base, package.eps), padding=package.padding)
     named, whole = under_our_names(read_file(file), arch, told)
     taken = Input(
         arch.resolution,
@@ -295,15 +257,23 @@ def _of_package(package: Package, file: Path) -> Weights:
 
 
 def built_as(arch: Arch, like: Arch) -> Arch:
-    """Return an arch with the padding and the epsilon of norms of the arch of weights."""
-    return libraries.built_like(arch, same=like.padding == "same", eps=like.norm.eps)
+    """Return an arch with the padding, the epsilon of norms and the activation of another.
+
+    In these the libraries build a net otherwise than we do.
+    """
+    built = dataclasses.replace(arch, padding=like.padding, activation=like.activation)
+    return _with_eps(built, like.norm.eps)
+
+
+def _with_eps(arch: Arch, eps: float) -> Arch:
+    return dataclasses.replace(arch, norm=dataclasses.replace(arch.norm, eps=eps))
 
 
 def same_network(one: Arch, other: Arch) -> bool:
     """Tell whether two archs have the same tensors and layers, but for the classes.
 
-    What is chosen for a training may differ: pixels, dropout, and the padding and the epsilon of
-    norms, which differ among the libraries.
+    What is chosen for a training may differ: pixels, dropout; and what differs among the libraries:
+    padding, the epsilon of norms, and whether a relu ends at 6.
     """
     return _bare(one).id == _bare(other).id
 
@@ -312,7 +282,8 @@ def _bare(arch: Arch) -> Arch:
     norm = dataclasses.replace(arch.norm, eps=1e-3, momentum=0.01)
     head = dataclasses.replace(arch.head, classes=1000, dropout=0.0)
     plain = dataclasses.replace(arch, head=head, norm=norm, resolution=224, stochastic_depth=0.0)
-    return dataclasses.replace(plain, padding="symmetric")
+    activation = "relu" if arch.activation == "relu6" else arch.activation
+    return dataclasses.replace(plain, padding="symmetric", activation=activation)
 
 
 def _name_of(arch: Arch) -> str:
@@ -320,38 +291,25 @@ def _name_of(arch: Arch) -> str:
     return next((name for name, base in baselines().items() if same_network(arch, base)), "")
 
 
-def _recognised(weights: Mapping[str, Tensor], told: str) -> Arch:
-    """Return the baseline that weights are of.
+def _built_by(library: str, arch: Arch, file: str) -> tuple[Arch, str]:
+    """Return an arch as a library builds it, and what was assumed.
 
-    Raises:
-        OptionError: they are of none.
+    Of timm's two nets of a baseline the name of the file may tell which it is.
     """
-    for arch in baselines().values():
-        try:
-            under_our_names(weights, arch, told)
-        except OptionError:
-            continue
-        return arch
-    raise OptionError(
-        f"{told} does not tell its arch, and its weights are of no baseline: name the arch"
-    )
-
-
-def _built_by(library: str, arch: Arch) -> tuple[Arch, str]:
-    """Return an arch with padding and epsilon as a library builds it, and what was assumed."""
     name = _name_of(arch)
-    if library == "efficientnet_pytorch":
-        return libraries.built_like(arch, same=True, eps=1e-3), ""
-    if library == "torchvision" or (library and name in libraries.RESNETS):
-        return (libraries.of_torchvision(arch, name) if name in libraries.TORCHVISION else arch), ""
+    if not library or not name:
+        return arch, ""
     if library == "timm":
-        kind = "tf_" if arch.padding == "same" else ""
-        built = libraries.of_timm(arch, f"{kind}{name}")
-        return built, (
-            f"the file does not tell its padding: it is taken for timm's net with "
-            f"{arch.padding} padding; for the other give timm:NAME, or a folder with config.json"
+        told = file.startswith("tf_") or name in libraries.TENSORFLOW_ALONE
+        theirs = ("tf_" if told or arch.padding == "same" else "") + libraries.timm_name(name)
+        built = published_as(arch, library, theirs)
+        return built, "" if told else (
+            f"the file does not tell its padding: it is taken for timm's {theirs}, with "
+            f"{built.padding} padding; for the other give timm:NAME, or a folder with config.json"
         )
-    return arch, ""
+    # alike in both, of a ResNet
+    who = "torchvision" if library == "timm or torchvision" else library
+    return published_as(arch, who, libraries.TORCHVISION.get(name, name)), ""
 
 
 def _usual_input(library: str, arch: Arch) -> Input | None:
