@@ -338,6 +338,7 @@ def scale(
     target_memory: float | str | None = None,
     device: str | None = None,
     train: bool = False,
+    init: str | Path | None = None,
     epochs: int | str | None = None,
     batch_size: int | str | None = None,
     recipe: str | Path | None = None,
@@ -401,6 +402,8 @@ def scale(
             1.
         device: Device of the latency (`nas ls devices`); default that of the worker.
         train: Train every member, and measure it where it was trained.
+        init: Weights of the base that members start from, grown to their size: pretrained, a
+            train run, a file; default none.
         epochs: Epochs of a member; default the recipe's.
         batch_size: Images a step; default the recipe's.
         recipe: Recipe of a member; default auto.

@@ -28,7 +28,11 @@ def check_skeleton(parent: Arch, arch: Arch) -> None:
     ]
     for number, stages in enumerate(zip(parent.stages, arch.stages, strict=False), 1):
         for name in ("op", "stride", "skip", "activation"):
-            both = [getattr(stage, name) for stage in stages]
+            # a stage without an activation of its own has the network's
+            both = [
+                getattr(stage, name) or whole.activation
+                for stage, whole in zip(stages, (parent, arch), strict=True)
+            ]
             pairs.append((f"{name} of stage {number}", both[0], both[1]))
     for what, theirs, ours in pairs:
         if theirs != ours:
@@ -51,8 +55,6 @@ def form_of(block: Block) -> list[tuple[str, bool]]:
 
 
 def _told(value: object) -> str:
-    if value is None:
-        return "the network's own"
     return str(value) if not isinstance(value, bool) else "yes" if value else "no"
 
 

@@ -17,13 +17,14 @@ from nas.data.dataset import Dataset, open_asked
 from nas.data.splits import make_splits
 from nas.interfaces import EvaluatorSpec
 from nas.models.cost import count
+from nas.scaling.base_weights import PARENT
 from nas.scaling.result import Member
 from nas.scaling.settings import ScaleSettings
 from nas.scaling.setup import ScaleSetup
 from nas.training import auto
 from nas.training.auto import NAME
 from nas.training.recipe import Recipe, load_recipe
-from nas.training.settings import TrainSettings
+from nas.training.settings import NOTHING, TrainSettings
 from nas.training.setup import check_policy
 
 EVALUATOR, RECIPE, ARCH = "member", NAME, "arch.json"
@@ -196,6 +197,7 @@ class MemberPlan:
             len(self.dataset.classes),
             base.resolution,
             count(base),
+            start="weights" if self.setup.weights else "nothing",
             epochs=chosen.epochs or 0,
             batch=chosen.batch_size or 0,
         )
@@ -264,6 +266,7 @@ def begin(plan: MemberPlan, row: Member) -> None:
             "label_column": chosen.label_column,
             "download": chosen.download,
             "imgsz": row.resolution,
+            "init": str((plan.folder / PARENT).resolve()) if plan.setup.weights else NOTHING,
             "recipe": chosen.recipe or RECIPE,
             "recipe_options": {
                 **recipe_options(row.phi, plan.recipe),
@@ -283,9 +286,11 @@ def begin(plan: MemberPlan, row: Member) -> None:
 
 def opening(plan: MemberPlan, due: Sequence[Member]) -> str:
     names = ", ".join(row.name for row in due)
+    weights = plan.setup.weights
+    start = f", from the grown weights of {weights.told}" if weights else ""
     return (
         f"training {names} on {plan.dataset.name}, {plan.epochs} epochs, recipe "
-        f"{plan.recipe.name}, {plan.batch} images a step"
+        f"{plan.recipe.name}, {plan.batch} images a step{start}"
     )
 
 

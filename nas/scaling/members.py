@@ -108,6 +108,7 @@ def _alike(plan: MemberPlan) -> TrainedOn:
         epochs=plan.epochs,
         batch_size=plan.batch,
         seed=chosen.seed,
+        init=plan.setup.weights.told if plan.setup.weights else "",
     )
 
 

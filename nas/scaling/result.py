@@ -98,7 +98,10 @@ class Member(Record):
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TrainedOn(Record):
-    """What two families must share for their accuracies to be comparable."""
+    """What two families must share for their accuracies to be comparable.
+
+    `init`: the weights that members start from, in words; "": from nothing.
+    """
 
     data: str
     fingerprint: str
@@ -108,6 +111,7 @@ class TrainedOn(Record):
     epochs: int
     batch_size: int
     seed: int
+    init: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

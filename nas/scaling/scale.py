@@ -30,6 +30,7 @@ from nas.scaling.settings import (
 from nas.scaling.setup import BASE, INTERRUPTED, ScaleSetup
 from nas.searching.evaluator_spec import CLUSTER, executor_of
 from nas.searching.start.old_settings import scale_args
+from nas.training.settings import NOTHING
 
 SCHEMA = 1
 RESULT, FAMILY = "result.json", "family.csv"
@@ -80,7 +81,8 @@ def scale(
         OptionError: no such base, rule or phi, a coefficient below 1, or a wrong setting.
         RunError: the folder is in use, damaged or cannot be written.
     """
-    chosen, project = _anchored(ScaleSettings.model_validate(settings)), Path(project)
+    project = Path(project)
+    chosen = _anchored(ScaleSettings.model_validate(settings), project)
     source = latest_search(project) if base is None else base
     arch = load_arch(source)
     base_name = named(source) if isinstance(source, str | Path) else arch.name
@@ -120,7 +122,7 @@ def go_on(
     kept = folder / BASE
     arch = load_arch(kept if kept.exists() else source)
     setup = ScaleSetup(ScaleSettings.model_validate(arguments), arch, source, folder.parent.parent)
-    setup, plan = _check(setup)
+    setup, plan = _check(setup, folder)
     screen = screen or ScalingProgress()
     screen.run = str(folder)
     if before != {"base": source, **arguments}:
@@ -136,15 +138,26 @@ def _elsewhere(before: Mapping[str, Any], changed: Mapping[str, Any]) -> dict[st
     return {**dict.fromkeys(CLUSTER), "executor_options": {}}
 
 
-def _anchored(chosen: ScaleSettings) -> ScaleSettings:
+def _anchored(chosen: ScaleSettings, project: Path) -> ScaleSettings:
     """Return the settings with absolute paths, so that the run goes on from any directory."""
     return chosen.model_copy(
         update={
             "data": chosen.data and anchored(chosen.data),
+            "init": _place(chosen.init, project),
             "recipe": _recipe(chosen.recipe),
             "fit_recipe": _recipe(chosen.fit_recipe),
         }
     )
+
+
+def _place(init: str | None, project: Path) -> str | None:
+    """Return a source of weights as a path from the root, where it is one."""
+    if init in (None, NOTHING):
+        return init
+    from nas.training.trained import VERBS
+    from nas.training.weights.sources import is_named
+
+    return init if is_named(init) else anchored(str(run_folder.find(init, VERBS, project)))
 
 
 def _recipe(name: str | None) -> str | None:
@@ -175,19 +188,21 @@ def _stored(folder: Path) -> dict[str, Any]:
     return scale_args(run_folder.read_args(folder))
 
 
-def _check(setup: ScaleSetup) -> tuple[ScaleSetup, FitPlan | None]:
+def _check(setup: ScaleSetup, folder: Path | None = None) -> tuple[ScaleSetup, FitPlan | None]:
     """Refuse a family that cannot be before anything is written.
 
-    Return the setup, with its images where members are trained, and the fit, if one is due.
+    Return the setup, with its images and weights where members are trained, and the fit, if one is
+    due. `folder`: of a run that has begun.
     """
     executor_of(setup.settings)  # refuses what there is none of
     family = _members(setup, fitting.given(setup, coefficients.PAPER))
     _check_coefficients(setup.settings)
     if setup.settings.train:
-        from nas.scaling import member_setup  # numpy and more: only where something is trained
+        # numpy, torch and more: only where something is trained
+        from nas.scaling import base_weights, member_setup
 
         member_setup.check_names(setup.settings, [member.name for member in family])
-        setup = member_setup.with_data(setup)
+        setup = member_setup.with_data(base_weights.with_weights(setup, folder))
     return setup, prepare_fit(setup) if setup.settings.fit else None
 
 
@@ -235,9 +250,10 @@ def _scale(
             empty = _result(setup, folder, coefficients.PAPER, [])
             return dataclasses.replace(empty, coefficients=None, stopped=stopped)
         if setup.settings.train:  # only now: coefficients belong to the base as it came
-            from nas.scaling import member_setup
+            from nas.scaling import base_weights, member_setup
 
-            setup = member_setup.fitted_to_data(setup)
+            base_weights.keep_weights(setup, folder)
+            setup = member_setup.fitted_to_data(base_weights.built_as_weights(setup))
         result = _result(setup, folder, found, _members(setup, found))
         error: NasError | None = None
         if setup.settings.train:

@@ -29,6 +29,7 @@ from nas.core.settings import (
 )
 from nas.core.units import parse_number
 from nas.searching.settings import AUTO
+from nas.training.settings import NOTHING
 
 
 def _phi(value: Any, flag: str) -> str:
@@ -132,6 +133,12 @@ class ScaleSettings(Settings):
     train: Switch = setting(
         False, "Train", "Train every member, and measure it where it was trained."
     )
+    init: Place | None = setting(
+        None,
+        "Train",
+        "Weights of the base that members start from, grown to their size: pretrained, a train "
+        "run, a file; default none.",
+    )
     epochs: Positive | None = setting(None, "Train", "Epochs of a member; default the recipe's.")
     batch_size: Positive | None = setting(
         None, "Train", "Images a step; default the recipe's.", "-b"
@@ -160,6 +167,11 @@ class ScaleSettings(Settings):
         None, "How", "Give a training up after this time, such as 10m."
     )
     seed: Natural = setting(0, "How", "Seed of everything random.")
+
+    @property
+    def weights(self) -> str | None:
+        """Return the source of the weights that members start from; None: from nothing."""
+        return None if self.init == NOTHING else self.init
 
     @model_validator(mode="before")
     @classmethod
@@ -223,6 +235,7 @@ _WORK = (
     *("image_column", "label_column"),
 )
 _TRAIN = (
+    "init",
     *("epochs", "batch_size", "recipe", "recipe_options", "member_gpus"),
     *("accumulate", "grad_checkpointing"),
 )

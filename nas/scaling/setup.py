@@ -14,6 +14,7 @@ from nas.searching.evaluator_spec import executor_of
 
 if TYPE_CHECKING:
     from nas.data.dataset import Dataset
+    from nas.training.weights.sources import Weights
 
 INTERRUPTED = "interrupted"
 BASE = "baseline.json"  # of a scaling, as it was when it began
@@ -24,7 +25,8 @@ Stop = Callable[[], str]  # the reason to begin nothing more, "" to go on
 class ScaleSetup:
     """`source`: the base as it was named; `project`: the folder that holds the runs.
 
-    `dataset`: what members are trained on, opened and split once; None where none is.
+    `dataset`: what members are trained on, opened and split once; None where none is. `weights`:
+    what members start from; None: from nothing.
     """
 
     settings: ScaleSettings
@@ -32,6 +34,7 @@ class ScaleSetup:
     source: str
     project: Path
     dataset: Dataset | None = None
+    weights: Weights | None = None
 
 
 def open_executor(setup: ScaleSetup, spec: EvaluatorSpec, folder: Path) -> Executor:

@@ -18,6 +18,7 @@ from nas.data.splits import make_splits
 from nas.hardware.torch_device import torch_device
 from nas.models.arch import Arch
 from nas.models.cost import count
+from nas.models.skeleton import check_skeleton
 from nas.training import distributed
 from nas.training.amount import FINAL, worth
 from nas.training.auto import Situation, misfits, resolve_recipe
@@ -25,7 +26,14 @@ from nas.training.loop import check_batch, fitting, images_per_second
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.settings import NOTHING, TrainSettings
 from nas.training.state import Job
-from nas.training.weights.sources import PRETRAINED, built_as, find_weights, installed, kept_normal
+from nas.training.weights.sources import (
+    PRETRAINED,
+    built_as,
+    find_weights,
+    installed,
+    kept_normal,
+    same_network,
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,9 @@ def _of_weights(
     weights = find_weights(chosen.weights, arch)
     if weights.note:
         say(f"{weights.told}: {weights.note}")
+    if not same_network(weights.arch, arch):
+        check_skeleton(weights.arch, arch)
+        say(f"{arch.name} inherits from {weights.arch.name}: {weights.told}")
     taken = weights.input
     return built_as(arch, weights.arch), (taken.mean, taken.std) if taken else None
 

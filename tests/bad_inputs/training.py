@@ -93,7 +93,7 @@ TRAINED = [
     ("explain runs/train/r", "images"),
     ("explain images/ant/0.png", "model"),
     ("train resnet50 --data images --resume --name r", "started with arch|name another run"),
-    ("train efficientnet_b0 --data images --init runs/train/r", "another arch"),
+    ("train efficientnet_b0 --data images --init runs/train/r", "skeleton|stages: 7|take an arch"),
 ]
 ROWS: list[Row] = [
     *rows(*TRAIN, world=("images", "arch")),

@@ -21,15 +21,18 @@ from nas.core.errors import NasError, OptionError, RunError
 from nas.core.processes import expect_error, told_error
 from nas.evaluation.evaluate import FATAL
 from nas.evaluation.evaluators.member import _fail
+from nas.models.build import Model
 from nas.reporting import report
 from nas.reporting.html import family as pages
 from nas.scaling import members
 from nas.scaling.member_setup import memory_needed, recipe_options
+from nas.scaling.progress import ScalingProgress
 from nas.scaling.result import ScaleResult
 from nas.scaling.scale import go_on, scale
 from nas.scaling.settings import ScaleSettings
 from nas.training.recipe import load_recipe
 from nas.training.settings import TrainSettings
+from nas.training.weights.sources import Weights, find_weights, save_weights
 
 LOST = """
 from nas.core.errors import OptionError
@@ -48,6 +51,17 @@ def place(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     (folder / "tiny.json").write_text(TINY.to_json())
     return folder
+
+
+class Told(ScalingProgress):
+    """A screen that keeps its lines."""
+
+    def __init__(self, lines: list[str]) -> None:
+        super().__init__()
+        self.lines = lines
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def family(place: Path, **more: Any) -> dict[str, Any]:
@@ -272,6 +286,8 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="of machines witho
         ({"recipe": "nope"}, "no recipe named 'nope'"),
         ({"device": "nope"}, "no device named 'nope'"),
         ({"train": False, "data": None, "epochs": 3}, "--epochs belongs to --train"),
+        ({"train": False, "data": None, "init": "x"}, "--init belongs to --train"),
+        ({"init": "nowhere"}, "nowhere"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -281,6 +297,37 @@ def test_what_cannot_be_is_refused_in_one_line(
         family(place, **more)
     assert message in str(caught.value) and "\n" not in str(caught.value)
     assert not (place / "runs").exists()
+
+
+@pytest.fixture
+def base(place: Path) -> str:
+    """A folder with weights of the tiny arch."""
+    torch.manual_seed(0)
+    save_weights(place / "base", Weights(Model(TINY).state_dict(), TINY, told="a test"))
+    return str(place / "base")
+
+
+def test_members_start_from_the_grown_weights_of_the_base(place: Path, base: str) -> None:
+    told: list[str] = []
+    result = family(place, phi="1", init=base, screen=Told(told))
+    assert any("from the grown weights of" in line for line in told)
+    on = ScaleResult.from_dict(result).trained_on
+    assert on and on.init == "a test"
+    folder = place / result["run"]
+    kept = find_weights(folder / "parent")
+    torch.manual_seed(0)
+    assert all(torch.equal(kept.tensors[n], t) for n, t in Model(TINY).state_dict().items())
+    assert run_folder.read_args(folder / "b1")["init"] == str(folder / "parent")
+    shutil.rmtree(base)  # a family depends on no other folder
+    (folder / "b1" / "member.json").unlink()
+    assert go_on(folder, {})["missing"] == {}
+
+
+def test_a_base_of_another_skeleton_than_the_weights_is_refused(place: Path, base: str) -> None:
+    other = replace(TINY, stages=TINY.stages[:1])
+    with pytest.raises(OptionError, match=r"does not fit the skeleton of tiny, .* stages: 1, "):
+        scale(other, **DIGITS, train=True, phi="1", init=base)
+    assert not (place / "runs" / "scale").exists()
 
 
 def test_own_gpus_are_given_by_name() -> None:

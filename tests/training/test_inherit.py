@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from nas import inherit
-from nas.models.arch import Arch, Head, Stage, Stem
+from nas.core.errors import OptionError
+from nas.models.arch import Arch, Head, Norm, Stage, Stem
 from nas.models.build import Model
 from nas.models.compound import scale_arch
 from nas.models.layers import Linear, SqueezeExcite
@@ -111,7 +112,7 @@ def _each(arch: Arch, **changed: object) -> Arch:
     return replace(arch, stages=tuple(replace(s, **changed) for s in arch.stages))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", [*SMALL, "mobilenet_v3_small", "resnet18"])
+@pytest.mark.parametrize("name", [*SMALL, "mobilenet_v3_small"])
 def test_the_parent_itself_gets_its_own_weights(name: str) -> None:
     parent = SMALL[name] if name in SMALL else load_arch(name)
     weights = _trained(replace(parent, resolution=32)).state_dict()
@@ -190,9 +191,11 @@ def test_dead_channels_are_those_that_go(name: str) -> None:
     assert torch.allclose(found, wanted, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["efficientnet_lite0", "mobilenet_v3_small", "resnet18"])
+@pytest.mark.parametrize(
+    "name", ["efficientnet_lite0", "mobilenet_v3_small", "basic", "bottleneck"]
+)
 def test_any_sub_network_loads_and_is_the_same_each_time(name: str) -> None:
-    parent = load_arch(name)
+    parent = SMALL.get(name) or load_arch(name)
     weights = _trained(replace(parent, resolution=32)).state_dict()
     space, rng = subnet_space(parent, classes=3), random.Random(0)
     for _ in range(3):
@@ -202,3 +205,107 @@ def test_any_sub_network_loads_and_is_the_same_each_time(name: str) -> None:
         again = inherit(parent, weights, arch)
         assert all(torch.equal(found[name], again[name]) for name in found)
         assert all(tensor.isfinite().all() for tensor in found.values())
+
+
+def test_squeeze_and_excitation_that_is_absent_is_left_out_and_new_begins_near_the_identity() -> (
+    None
+):
+    parent, images = SMALL["mbconv"], _images(SMALL["mbconv"])
+    weights = _trained(parent).state_dict()
+    without = _each(parent, se=0.0)
+    found = inherit(parent, weights, without)
+    assert not any("squeezeexcite" in name for name in found)
+    kept = "stages.1.0.main.conv3.conv.weight", "stages.1.0.main.conv2.conv.weight"
+    assert torch.equal(weights[kept[0]], found[kept[1]])
+    before = _logits(without, found, images)
+    after = _logits(_each(parent, se=0.25), inherit(without, found, _each(parent, se=0.25)), images)
+    assert (after - before).abs().max() < 0.2 * before.abs().max()
+
+
+def test_a_classifier_of_other_classes_is_fresh() -> None:
+    parent = SMALL["mbconv"]
+    weights = _trained(parent).state_dict()
+    other = replace(parent, head=replace(parent.head, classes=3))
+    found = inherit(parent, weights, other)
+    names = list(found)[-2:]
+    assert found[names[0]].shape == (3, 16) and not found[names[1]].any()
+    assert all(torch.equal(found[name], weights[name]) for name in list(found)[:-2])
+    # what counts are the classes of the weights, not those that the parent's arch says
+    again = inherit(other, weights, parent)
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+
+
+def test_first_layers_and_centres_of_kernels_are_kept() -> None:
+    parent = SMALL["mbconv"]
+    weights = _trained(parent).state_dict()
+    found = inherit(parent, weights, _each(parent, layers=1, kernel=3))
+    name = "stages.2.0.main.conv1.conv.weight"
+    assert torch.equal(found[name], weights[name][..., 1:-1, 1:-1])
+    assert not any(name.startswith("stages.1.1") for name in found)
+
+
+def test_half_weights_become_float32() -> None:
+    parent = SMALL["basic"]
+    weights = {
+        n: t.half() if t.is_floating_point() else t
+        for n, t in _trained(parent).state_dict().items()
+    }
+    found = inherit(parent, weights, scale_arch(parent, depth=1, width=0.5, resolution=32))
+    assert {t.dtype for n, t in found.items() if "num_batches" not in n} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"stages": SMALL["mbconv"].stages[:2]}, "stages: 2, the parent's 3; take an arch"),
+        ({"stem": Stem(8, stride=1)}, "stem.stride: 1, the parent's 2"),
+        ({"in_channels": 1}, "channels of the image: 1, the parent's 3"),
+        ({"norm": Norm("group")}, "norm.kind: group, the parent's batch"),
+        ({"head": Head(0, classes=5)}, "a convolution in the head: no, the parent's yes"),
+        ({"head": Head(16, 8, classes=5)}, "a hidden layer in the head: yes, the parent's no"),
+        ({"activation": "relu"}, "activation: relu, the parent's silu"),
+    ],
+)
+def test_another_skeleton_is_refused_in_one_line(changed: dict[str, object], message: str) -> None:
+    parent = SMALL["mbconv"]
+    weights = _trained(parent).state_dict()
+    other = replace(parent, name="mine", **changed)  # type: ignore[arg-type]
+    with pytest.raises(OptionError) as caught:
+        inherit(parent, weights, other)
+    told = str(caught.value)
+    assert "mine does not fit the skeleton of mbconv" in told
+    assert message in told and "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"op": "fused_mbconv"}, "op of stage 2: fused_mbconv, the parent's mbconv"),
+        ({"stride": 1}, "stride of stage 2: 1, the parent's 2"),
+        ({"skip": "none"}, "skip of stage 2: none, the parent's identity"),
+        ({"activation": "relu"}, "activation of stage 2: relu, the parent's silu"),
+        ({"expansion": 1.0}, "stage 2 of mine (mbconv, expansion 1) has 2 convolutions"),
+    ],
+)
+def test_another_stage_is_refused_by_its_number(changed: dict[str, object], message: str) -> None:
+    parent = SMALL["mbconv"]
+    stages = list(parent.stages)
+    stages[1] = replace(stages[1], **changed)  # type: ignore[arg-type]
+    other = replace(parent, name="mine", stages=tuple(stages))
+    with pytest.raises(OptionError) as caught:
+        inherit(parent, _trained(parent).state_dict(), other)
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_of_another_parent_are_refused() -> None:
+    parent, weights = SMALL["mbconv"], dict(_trained(SMALL["mbconv"]).state_dict())
+    with pytest.raises(OptionError, match="these weights are not of basic"):
+        inherit(SMALL["basic"], weights, SMALL["basic"])
+    wide = scale_arch(parent, depth=1, width=2, resolution=32)
+    with pytest.raises(OptionError, match=r"conv0.conv.weight has the shape \(8, 3, 3, 3\), not"):
+        inherit(wide, weights, wide)
+    with pytest.raises(OptionError, match=r"head.linear3.weight is missing"):
+        inherit(parent, {}, parent)
+    del weights["stages.1.0.main.conv0.norm.weight"]
+    with pytest.raises(OptionError, match=r"stages.1.0.main.conv0.norm.weight is missing"):
+        inherit(parent, weights, parent)

@@ -55,7 +55,8 @@ def section(result: ScaleResult, beside: Sequence[ScaleResult]) -> dict[str, obj
 
 def _recipe(on: TrainedOn) -> str:
     options = "".join(f", {k}={v}" for k, v in on.recipe_options.items())
-    return f"{on.recipe}{options}, {on.epochs} epochs, {on.batch_size} images a step"
+    start = f", from the grown weights of {on.init}" if on.init else ""
+    return f"{on.recipe}{options}, {on.epochs} epochs, {on.batch_size} images a step{start}"
 
 
 def _trained(result: ScaleResult) -> list[tuple[Member, MemberTraining]]:
