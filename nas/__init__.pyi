@@ -567,6 +567,7 @@ def train(
     download: bool = False,
     imgsz: int | str | None = None,
     init: str | Path | None = None,
+    teacher: str | Path | None = None,
     freeze: bool = False,
     probe: bool = False,
     recipe: str | Path = "auto",
@@ -612,6 +613,8 @@ def train(
         init: Weights to start from: pretrained, a train run, a .safetensors or .pth, timm:NAME,
             torchvision:NAME or none; default pretrained for photographs, where a package has
             them.
+        teacher: Teacher to learn from beside the labels (distillation): a train run of the same
+            classes, timm:NAME, or pretrained, which get a classifier for these images first.
         freeze: Train the classifier only; needs --init.
         probe: Stop after the linear probe: a classifier of the features of the weights, as they
             are.

@@ -35,11 +35,11 @@ TINY = Arch(
 
 
 @functools.cache
-def digits(share: float = 0.1) -> Data:
+def digits(share: float = 0.1, side: int = 32) -> Data:
     """Return this share of the digits: of 0.1, 115 to train on and 29 to validate."""
     whole = make_splits(open_dataset("digits"))
     splits = {name: fraction(split, share, 0) for name, split in whole.splits.items()}
-    return open_data(dataclasses.replace(whole, splits=splits), imgsz=32, cache=False)
+    return open_data(dataclasses.replace(whole, splits=splits), imgsz=side, cache=False)
 
 
 def job(epochs: int = 3, batch: int = 32, arch: Arch = TINY, **more: Any) -> Job:

@@ -12,6 +12,7 @@ from nas.core.records import Record, Table, named, optional
 from nas.interfaces import Choices, ExecutorStatus, Metrics
 from nas.models.arch import Arch
 from nas.searching.final_length import Length
+from nas.training.result import TeacherScore
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -148,13 +149,31 @@ class WarmStart(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class TeacherGain(Record):
+    """What the best network owes to its architecture and to the teacher of the finals, in points.
+
+    `info`: the teacher. `architecture`: over the reference `over`, both with the teacher.
+    `teacher`: over the same network without it. None, as their standard errors, where it was not
+    measured.
+    """
+
+    info: TeacherScore
+    over: str = ""
+    architecture: float | None = None
+    architecture_std: float | None = None
+    teacher: float | None = None
+    teacher_std: float | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class SearchResult(Record):
     """Result of a search: `best` is its best network (`winner`: or None where there is none).
 
     `trials`: evaluations, of `proposals`; `states` counts these by state. `met`: whether `best` is
     within the targets. `stopped`: why the search ended early, "" where it did not; `ends` tells it
     of each stage. `leaders`: the best trials; `references`: those that have an accuracy; `random`:
-    random search; `search`: the search's own best. `front`: the number of nets on the Pareto front.
+    random search; `search`: the search's own best. `teacher`: of the finals. `front`: the number of
+    nets on the Pareto front.
     """
 
     schema: int = 1
@@ -193,6 +212,7 @@ class SearchResult(Record):
     finals_length: Length | None = None
     front: int = 0
     hypervolume: dict[str, float] | None = None
+    teacher: TeacherGain | None = optional(None)
 
     @property
     def best(self) -> BestArch:

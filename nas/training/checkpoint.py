@@ -81,7 +81,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise RunError(f"cannot read the weights {path}: {first_line(error)}") from error
-    if facts.get(_DIGEST, digest := _digest(weights)) != digest:
+    if facts.get(_DIGEST, found := digest(weights)) != found:
         raise RunError(f"the weights {path} are damaged: their checksum differs")
     return weights, facts
 
@@ -162,7 +162,7 @@ def clear(folder: Path) -> None:
 
 def _write_weights(path: Path, weights: Weights, facts: Mapping[str, str] | None = None) -> None:
     plain = _plain(weights)
-    save_file(plain, path, {"format": "pt", _DIGEST: _digest(plain), **(facts or {})})
+    save_file(plain, path, {"format": "pt", _DIGEST: digest(plain), **(facts or {})})
     with path.open("rb") as file:
         os.fsync(file.fileno())  # before the older file goes: a power cut leaves one of both
 
@@ -183,13 +183,13 @@ def _hash(data: bytes | memoryview) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def _digest(weights: Weights) -> str:
+def digest(weights: Weights) -> str:
     """Return a hash of the names, types, shapes and numbers of tensors on the CPU."""
-    digest = hashlib.blake2b(digest_size=16)
+    whole = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(weights.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+        whole.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return whole.hexdigest()
 
 
 def _path(folder: Path, epoch: int, steps: int = 0) -> Path:

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from nas.core import run_folder
 from nas.core.errors import NasError, OptionError, RunError
@@ -28,6 +27,7 @@ from nas.training.mending import keep_best, mend
 from nas.training.preemption import Notice, Preempted
 from nas.training.start import BlownUp, begin, slower, training_mode
 from nas.training.state import Job, Row, Start, State, eval_model, fresh, restored, save, seed_torch
+from nas.training.teacher import ask, loss_of, with_views
 from nas.training.validation import Score, validate
 
 RESULTS = "results.csv"
@@ -144,7 +144,10 @@ def fitting(job: Job, data: Data, say: Callable[[str], None] = lambda text: None
     mine = min(job.batch_size, len(data.train)) // distributed.world()
     if not job.freeze:
         check_images(arch, mine, len(data.train))
-    parts = parts_that_fit(arch, mine, job.accumulate, job.device, checkpointing=job.checkpointing)
+    beside = job.teacher.facts.memory if job.teacher else (0.0, 0.0)
+    parts = parts_that_fit(
+        arch, mine, job.accumulate, job.device, checkpointing=job.checkpointing, beside=beside
+    )
     if parts > job.accumulate:
         say(
             f"a step of {mine} images goes through {job.device} in {parts} parts of up to "
@@ -159,8 +162,9 @@ def images_per_second(job: Job, data: Data) -> float:
     training_mode(job, state)
     images, started = 0, time.perf_counter()
     for number in range(1 + TIMED):  # one of an epoch each: there may be no more
-        x, y = next(iter(data.train.train(number, job.seed, job.batch_size, augment)))
-        float(_step(job, state.model, state, x, y))  # waits for the device
+        batches = with_views(job.teacher, data.train, number, job.seed, job.batch_size, augment)
+        x, y, seen = next(iter(batches))
+        float(_step(job, state.model, state, x, y, seen))  # waits for the device
         if number == 0:  # makes buffers, and on a GPU chooses kernels
             started = time.perf_counter()
         else:
@@ -216,14 +220,15 @@ def _steps(job: Job, data: Data, state: State, notice: Notice) -> tuple[float, f
     model = distributed.wrapped(state.model, job.device)
     preemption.set_random_states(part.random, job.device)
     augment = job.recipe.augment
-    batches = data.train.train(
-        state.epoch, job.seed, job.batch_size, augment, rank, world, part.steps
+    batches = with_views(
+        *(job.teacher, data.train, state.epoch, job.seed, job.batch_size, augment),
+        *(rank, world, part.steps),
     )
     before, started = part.seconds, time.perf_counter()
-    for x, y in notice.until(batches):
+    for x, y, seen in notice.until(batches):
         for group in state.optimizer.param_groups:
             group["lr"] = _lr(job, state, part.steps, steps)
-        part.loss += len(x) * _step(job, model, state, x, y)
+        part.loss += len(x) * _step(job, model, state, x, y, seen)
         part.images += len(x)
         part.steps += 1
         part.seconds = before + time.perf_counter() - started
@@ -241,18 +246,18 @@ def _lr(job: Job, state: State, step: int, steps: int) -> float:
     return optim.scaled_lr(job.recipe, job.batch_size) * share * rate
 
 
-def _step(job: Job, model: nn.Module, state: State, x: Tensor, y: Tensor) -> Tensor:
-    """Take one optimiser step on a batch, in parts; return the mean loss."""
+def _step(job: Job, model: nn.Module, state: State, x: Tensor, y: Tensor, seen: Tensor) -> Tensor:
+    """Take one optimiser step on a batch, in parts; return the mean loss. `seen`: by a teacher."""
     state.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), device=job.device)
     kind = job.device.partition(":")[0]
     parts = min(state.accumulate, len(x))  # of sizes that differ by one at most
-    for images, labels in zip(x.tensor_split(parts), y.tensor_split(parts), strict=True):
+    for images, labels, views in zip(*(t.tensor_split(parts) for t in (x, y, seen)), strict=True):
         with torch.autocast(kind, torch.bfloat16, enabled=job.mixed):
+            # before the maps of the student are there
+            taught = ask(job.teacher, views) if job.teacher else None
             logits = model(images)
-        loss = functional.cross_entropy(
-            logits.float(), labels, label_smoothing=job.recipe.label_smoothing
-        ) * (len(images) / len(x))
+        loss = loss_of(job.recipe, logits.float(), labels, taught) * (len(images) / len(x))
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     if job.recipe.clip:

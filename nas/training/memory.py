@@ -48,26 +48,38 @@ def check_images(arch: Arch, mine: int, images: int) -> None:
 
 
 def parts_that_fit(
-    arch: Arch, mine: int, parts: int, device: str, *, checkpointing: bool = False
+    arch: Arch,
+    mine: int,
+    parts: int,
+    device: str,
+    *,
+    checkpointing: bool = False,
+    beside: tuple[float, float] = (0.0, 0.0),
 ) -> int:
     """Return into how many parts `mine` images of a step go so as to fit, by estimate.
 
-    `mine` are those of this process. At least `parts`. On a CPU this is what keeps the kernel from
-    killing the training.
+    `mine` are those of this process. At least `parts`. `beside`: bytes of a net that is asked
+    before each part, a teacher: of its weights, and of the maps of an image. On a CPU this is what
+    keeps the kernel from killing the training.
 
     Raises:
         NasError: not even the fewest images fit.
     """
     cost, free = count(arch), _free(device)
-    each = OVERHEAD * cost.training_bytes_per_image * (RECOMPUTED if checkpointing else 1)
-    room, least = SHARE * free - cost.training_bytes, least_images(arch)
+    weights, maps = beside
+    own = cost.training_bytes_per_image * (RECOMPUTED if checkpointing else 1)
+    each = OVERHEAD * max(own, maps)  # the teacher's maps are gone before the training's are there
+    fixed, least = cost.training_bytes + weights, least_images(arch)
+    room = SHARE * free - fixed
     if not math.isfinite(free):
         return min(parts, max(1, mine // least))
     if room < least * each:
-        needed = cost.training_bytes + least * each
+        needed = fixed + least * each
+        taught = " with its teacher" if weights else ""
+        what = f"{arch.name} at {arch.resolution} pixels{taught}"
         raise NasError(
-            f"{arch.name} at {arch.resolution} pixels needs about {format_bytes(needed)} to train "
-            f"with {least} images at a time, and {format_bytes(free)} are free on {device}: a "
+            f"{what} needs about {format_bytes(needed)} to train with {least} images at a time, "
+            f"and {format_bytes(free)} are free on {device}: a "
             "smaller --imgsz, --grad-checkpointing or a smaller net"
         )
     needed_parts = math.ceil(mine / min(mine, int(room // each)))

@@ -30,6 +30,7 @@ def _head(result: TrainResult, recipe: Recipe) -> list[str]:
         f"{format_count(result.flops)} multiply-adds at {result.imgsz} pixels",
         f"- trained {result.epochs_done} epochs on {result.splits['train']} images with the "
         f"recipe {recipe.name} ({recipe.source})",
+        *([f"- {markdown(result.teacher.text)}"] if result.teacher else []),
         *_probe(result),
         "- the weights are those of the linear probe, the best on the val split"
         if result.probe and not result.best_epoch

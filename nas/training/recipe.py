@@ -28,7 +28,9 @@ class Recipe:
     `dropout`, `stochastic_depth` and `norm_momentum` (PyTorch's: the share of the new batch) of
     None are the arch's own. `clip`: largest norm of all gradients together, 0: any. `patience`: a
     training ends after so many epochs without a better validation, 0: none. `interval`: epochs from
-    one validation to the next. `expected` says what it gave, where, by whom.
+    one validation to the next. `teacher_share` and `temperature`: of the loss where there is a
+    teacher (nas/training/teacher.py); `teacher_pixels`: a side of its views, 0: by its training.
+    `expected` says what it gave, where, by whom.
 
     From weights: `probe`: the classifier starts as a linear probe of the features, whose score is
     the one to beat. `statistics` of batch norm in training: `live`, of each batch; `frozen`, as
@@ -62,6 +64,9 @@ class Recipe:
     probe: bool = field(default=False, repr=False)
     statistics: str = field(default="live", repr=False)
     freeze_stride: int = field(default=0, repr=False)
+    teacher_share: float = field(default=0.5, repr=False)
+    temperature: float = field(default=2.0, repr=False)
+    teacher_pixels: int = field(default=0, repr=False)
     augment: Augment = field(default_factory=Augment)
 
     def later(self) -> dict[str, Any]:
@@ -82,6 +87,7 @@ _WHOLE = {
     "batch_size": (1, 1_000_000),
     "layers": (1, 20),
     "patience": (0, 100_000),
+    "teacher_pixels": (0, 4096),
     "interval": (1, 100_000),
     "freeze_stride": (0, 64),
 }
@@ -99,6 +105,8 @@ _NUMBERS = {
     "stochastic_depth": (0, 0.99),
     "norm_momentum": (1e-4, 1),
     "clip": (0, 1e6),
+    "teacher_share": (0, 1),
+    "temperature": (0.1, 100),
     "shift": (0, 0.5),
     "cutout": (0, 1),
     "magnitude": (0, 30),

@@ -51,6 +51,12 @@ class TrainSettings(Settings):
         "Weights to start from: pretrained, a train run, a .safetensors or .pth, timm:NAME, "
         "torchvision:NAME or none; default pretrained for photographs, where a package has them.",
     )
+    teacher: Place | None = setting(
+        None,
+        WHAT,
+        "Teacher to learn from beside the labels (distillation): a train run of the same classes, "
+        "timm:NAME, or pretrained, which get a classifier for these images first.",
+    )
     freeze: Switch = setting(False, WHAT, "Train the classifier only; needs --init.")
     probe: Switch = setting(
         False,
@@ -109,6 +115,8 @@ class TrainSettings(Settings):
                 "--probe classifies by the features of weights, and trains nothing: name them with "
                 "--init, and leave out --freeze"
             )
+        if self.probe and self.teacher:
+            raise OptionError("--probe trains nothing that a --teacher could teach: leave one out")
         return self
 
 

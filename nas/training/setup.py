@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,10 +23,12 @@ from nas.models.skeleton import check_skeleton
 from nas.training import distributed
 from nas.training.amount import FINAL, worth
 from nas.training.auto import Situation, misfits, resolve_recipe
+from nas.training.find_teacher import check_classes, find_teacher, make_teacher
 from nas.training.loop import check_batch, fitting, images_per_second
 from nas.training.recipe import Recipe, load_recipe
 from nas.training.settings import NOTHING, TrainSettings
 from nas.training.state import Job
+from nas.training.teacher import FOLDER, Teacher
 from nas.training.weights.sources import (
     PRETRAINED,
     built_as,
@@ -81,8 +84,12 @@ def make_ready(
     if chosen.batch_size:
         check_batch(chosen.batch_size, distributed.world())
     check_policy(named, arch.resolution)
+    mixed = device.startswith("cuda") if chosen.amp is None else chosen.amp
+    found = find_teacher(chosen.teacher, begun and begun / FOLDER) if chosen.teacher else None
     say(f"reading {chosen.data}")
     dataset = make_splits(open_asked(chosen))
+    if found:
+        check_classes(found, dataset.classes)
     chosen = chosen.model_copy(update={"init": _init_of(chosen, arch, dataset, say)})
     if chosen.probe and not chosen.weights:
         raise OptionError(
@@ -90,11 +97,14 @@ def make_ready(
             "them with --init"
         )
     arch, normal = _of_weights(chosen, arch, begun, say)
-    data = _in_turn(
-        lambda: open_data(
-            dataset, imgsz=arch.resolution, device=device, workers=chosen.workers, normal=normal
-        )
+    opened = functools.partial(
+        open_data, dataset, device=device, workers=chosen.workers, normal=normal
     )
+
+    def at(side: int) -> Data:
+        return _in_turn(lambda: opened(imgsz=side))
+
+    data = at(arch.resolution)
     if chosen.weights:
         whose = "of the weights" if normal else "of the images; the weights tell none"
         mean, std = (", ".join(f"{x:.3f}" for x in triple) for triple in (data.mean, data.std))
@@ -102,9 +112,14 @@ def make_ready(
     for note in data.notes:
         say(note)
     arch = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=len(data.classes)))
+    taught = functools.partial(
+        make_teacher, pixels=named.teacher_pixels, device=device, mixed=mixed, say=say
+    )
+    teacher = taught(found, data, at) if found else None
     if recipe is None:
-        recipe, chosen = _settled(chosen, arch, data, device, say)
-    return Ready(chosen, fitting(_job(chosen, arch, recipe, device), data, say), dataset, data)
+        recipe, chosen = _settled(chosen, arch, data, device, say, teacher)
+    job = _job(chosen, arch, recipe, device, teacher)
+    return Ready(chosen, fitting(job, data, say), dataset, data)
 
 
 def _init_of(
@@ -145,7 +160,12 @@ def _of_weights(
 
 
 def _settled(
-    chosen: TrainSettings, arch: Arch, data: Data, device: str, say: Callable[[str], None]
+    chosen: TrainSettings,
+    arch: Arch,
+    data: Data,
+    device: str,
+    say: Callable[[str], None],
+    teacher: Teacher | None,
 ) -> tuple[Recipe, TrainSettings]:
     """Return the recipe for this folder, and the settings with its epochs and batch."""
     given = situation(chosen, arch, data, device)
@@ -158,6 +178,7 @@ def _settled(
             arch,
             found.recipe,
             device,
+            teacher,
         )
         given = dataclasses.replace(given, speed=images_per_second(job, data))
     if batch != found.amount.batch or given.speed:
@@ -207,7 +228,9 @@ def check_policy(recipe: Recipe, side: int) -> None:
         raise MissingError(f"{error}; {way}") from error
 
 
-def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:
+def _job(
+    chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str, teacher: Teacher | None
+) -> Job:
     assert chosen.epochs and chosen.batch_size
     return Job(
         arch,
@@ -221,6 +244,7 @@ def _job(chosen: TrainSettings, arch: Arch, recipe: Recipe, device: str) -> Job:
         checkpointing=chosen.grad_checkpointing,
         freeze=chosen.freeze,
         init=chosen.weights,
+        teacher=teacher,
     )
 
 

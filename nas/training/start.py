@@ -24,6 +24,7 @@ from nas.training.mending import keep_best
 from nas.training.preemption import Notice
 from nas.training.probe import as_row, choose_statistics, probe, write_probe
 from nas.training.state import Job, Start, State, restored, save
+from nas.training.teacher import weakness
 
 SLOWER, LEAST_RATE = 1 / 3, 1 / 30  # of the recipe's rate, once the loss has blown up
 
@@ -64,6 +65,8 @@ def begin(
         f"linear probe: {score.top1:.2f} % of {score.n:,} val images, by the features of the "
         f"weights as they are ({score.statistics} norm statistics)"
     )
+    if job.teacher and (warned := weakness(job.teacher.facts, score.top1)):
+        say(warned)
 
 
 class BlownUp(Exception):

@@ -18,6 +18,7 @@ from nas.training import checkpoint, distributed, optim, preemption
 from nas.training.memory import recompute_blocks
 from nas.training.preemption import Part
 from nas.training.recipe import Recipe
+from nas.training.teacher import Teacher, ready
 from nas.training.weights.sources import initial_weights
 
 Row = dict[str, float]
@@ -31,6 +32,7 @@ class Job:
     `batch_size` is of one optimiser step over all processes; it goes through the device in
     `accumulate` parts. `init`: weights to start from; a classifier of another shape starts fresh.
     `freeze` trains the classifier only. No `epochs`: a recipe that begins with a probe ends there.
+    `teacher`: what it learns from beside the labels.
     """
 
     arch: Arch
@@ -44,6 +46,7 @@ class Job:
     checkpointing: bool = False
     freeze: bool = False
     init: str | Path | None = None
+    teacher: Teacher | None = None
 
     @property
     def mixed(self) -> bool:
@@ -82,6 +85,8 @@ class State:
 
 def fresh(job: Job) -> State:
     """Return a training before its first epoch."""
+    if job.teacher:
+        ready(job.teacher.net, job.device)
     seed_torch(job.seed, 0, shared=True)
     recipe = job.recipe
     model = Model(optim.arch_of(job.arch, recipe))
@@ -167,10 +172,12 @@ def _signature(job: Job) -> str:
 
 def _former_signature(job: Job) -> str:
     """Return the signature that has the place of the weights, as it had until December 2026."""
-    free = {"device", "amp", "accumulate", "checkpointing", "arch"}
+    free = {"device", "amp", "accumulate", "checkpointing", "arch", "teacher"}
     fixed = {f.name: getattr(job, f.name) for f in dataclasses.fields(job) if f.name not in free}
     if later := job.recipe.later():
         fixed["later"] = later
+    if job.teacher:  # by its weights, wherever they lie
+        fixed["teacher"] = job.teacher.facts.digest
     return repr((job.arch.id, sorted((k, repr(v)) for k, v in fixed.items())))
 
 

@@ -29,6 +29,7 @@ from nas.training.result import TrainResult
 from nas.training.settings import FREE, NOTHING, TrainSettings
 from nas.training.setup import Ready, make_ready, together
 from nas.training.state import Row
+from nas.training.teacher import FOLDER, has_teacher, write_teacher
 from nas.training.tracking import open_trackers
 from nas.training.trained import VERBS
 from nas.training.weights.sources import is_named
@@ -141,10 +142,11 @@ def _recipe_of(folder: Path) -> Recipe | None:
 
 def _anchored(chosen: TrainSettings, project: Path) -> TrainSettings:
     """Return the settings with absolute paths, so that the run goes on from any directory."""
-    recipe, init = chosen.recipe, chosen.init
+    recipe, init, teacher = chosen.recipe, chosen.init, chosen.teacher
     paths = {
         "data": anchored(chosen.data or ""),
         "init": init and _place(init, project),
+        "teacher": teacher and _place(teacher, project),
         "recipe": anchored(recipe) if recipe.endswith(".py") else recipe,
     }
     return chosen.model_copy(update=paths)
@@ -253,6 +255,8 @@ def _train(
         run_folder.write_text(folder / ARCH, ready.job.arch.to_json())
         run_folder.write_json(folder / DATA, described_data(ready))
         run_folder.write_json(folder / RECIPE, dataclasses.asdict(ready.job.recipe))
+        if ready.job.teacher and not has_teacher(folder / FOLDER):
+            write_teacher(folder / FOLDER, ready.job.teacher)
         return _fitted(ready, folder, screen, interrupted)
 
 

@@ -38,6 +38,13 @@ TRAIN = [
     (f"{T} --init nowhere", "nowhere"),
     (f"{T} --init images", "images"),
     (f"{T} --init tiny.json", "tiny.json"),
+    (f"{T} --teacher ''", "--teacher"),
+    (f"{T} --teacher pretrained --probe", "--probe trains nothing|--teacher"),
+    (f"{T} --teacher nowhere", "nowhere: there is no such run"),
+    (f"{T} --teacher images", "images"),
+    (f"{T} --teacher tiny.json", "tiny.json"),
+    (f"{T} --recipe-option teacher_share=2", "teacher_share of recipe proxy takes|from 0 to 1"),
+    (f"{T} --recipe-option temperature=0", "temperature of recipe proxy takes|0.1"),
     (f"{T} --name a/b", "--name takes a plain folder name"),
     (f"{T} --project tiny.json/p", "tiny.json/p"),
     (f"{T} --project /proc/nas", "/proc/nas"),
@@ -94,6 +101,10 @@ TRAINED = [
     ("explain images/ant/0.png", "model"),
     ("train resnet50 --data images --resume --name r", "started with arch|name another run"),
     ("train efficientnet_b0 --data images --init runs/train/r", "skeleton|stages: 7|take an arch"),
+    (
+        "train tiny.json --data digits --epochs 1 --recipe proxy --teacher runs/train/r",
+        "other classes|does not know 0, 1|ant, bee|--teacher pretrained",
+    ),
 ]
 ROWS: list[Row] = [
     *rows(*TRAIN, world=("images", "arch")),

@@ -42,14 +42,40 @@ told = {"rank": distributed.rank(), "rows": rows, "means": told}
 Path(sys.argv[1], f"{distributed.rank()}.json").write_text(json.dumps(told))
 """
 
+# each process makes the teacher, whose probe is that of the first, and trains with it
+TAUGHT = """
+import dataclasses, json, sys, torch
+from pathlib import Path
+from digits import TINY, digits, job
+from nas.models.build import Model
+from nas.training import distributed
+from nas.training.find_teacher import make_teacher
+from nas.training.loop import fit
+from nas.training.teacher import Candidate
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+body = Candidate("x", Model(TINY), ((0.5,) * 3, (0.2,) * 3), (), "a tiny net", 32)
+with distributed.joined("cpu"):
+    how = {"pixels": 32, "device": "cpu", "mixed": False, "say": lambda text: None}
+    teacher = make_teacher(body, digits(), digits, **how)
+    rows = fit(job(2, lr=0.2, teacher=teacher), digits(), Path(sys.argv[1]))
+told = {"rows": rows, **{k: teacher.facts[k] for k in ("digest", "top1", "images")}}
+Path(sys.argv[1], f"{distributed.rank()}.json").write_text(json.dumps(told))
+"""
+
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a training of two processes."""
+    return in_two(WORKER, tmp_path_factory.mktemp("pair"))
+
+
+def in_two(code: str, folder: Path) -> Path:
+    """Run code in two processes, which get the folder; return it."""
     if sys.platform == "win32":
         pytest.skip("gloo by torchrun")
-    folder = tmp_path_factory.mktemp("pair")
-    (folder / "worker.py").write_text(WORKER)
+    (folder / "worker.py").write_text(code)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
@@ -105,6 +131,14 @@ def test_statistics_are_averaged_over_the_processes_before_each_evaluation(pair:
         assert after == too
         halves = torch.tensor([mine, its]).mean(0)
         assert torch.allclose(torch.tensor(after), halves, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_all_processes_have_one_teacher(tmp_path: Path) -> None:
+    first, second = told(in_two(TAUGHT, tmp_path))
+    assert first["digest"] == second["digest"] and first["images"] == len(digits().val)
+    assert first["top1"] == second["top1"] > 30  # guessing: 10
+    assert first["rows"][-1]["train_loss"] == second["rows"][-1]["train_loss"]
 
 
 def test_one_process_is_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -404,3 +404,35 @@ def test_the_end_says_which_split_a_number_is_of(images: Path, stopped: bool) ->
     else:
         assert f"{found['test']['top1']:.2f} ±" in text and "test was read once" in text
         assert "next    nas predict runs/train/train IMAGE" in text
+
+
+# ---------------------------------------------------------------------------------- with a teacher
+
+
+def test_a_run_teaches_another(images: Path, tmp_path: Path) -> None:
+    first = train("tiny.json", data=str(images), **QUICK)
+    options = {"data": str(images), "teacher": "train", **QUICK, "seed": 1}
+    taught = train("tiny.json", name="taught", **options)
+    told = taught.teacher
+    assert told and first.val and not told.probed
+    assert told.top1 == pytest.approx(first.val.top1) and told.n == first.val.n
+    assert told.source == str(first.run.resolve()) == run_folder.read_args(taught.run)["teacher"]
+    assert "taught by the run" in (taught.run / "README.md").read_text()
+    assert run_folder.read_json(taught.run / "result.json")["teacher"]["top1"] == told.top1
+    assert "teacher" not in first.to_dict()
+
+
+def test_a_taught_training_goes_on_without_the_source_of_its_teacher(
+    images: Path, tmp_path: Path
+) -> None:
+    options = {**QUICK, "epochs": 3, "data": str(images), "seed": 1, "teacher": "train"}
+    train("tiny.json", data=str(images), **QUICK)
+    calm = train("tiny.json", name="calm", **options)
+    stopped = train("tiny.json", name="other", **options, interrupted=lambda: True)
+    assert stopped.stopped and stopped.done == 1
+    shutil.rmtree("runs/train/train")
+    assert go_on(stopped.run, {}).val == calm.val
+    shutil.rmtree(calm.run / "teacher")
+    (calm.run / "result.json").unlink()
+    with pytest.raises(OptionError, match="there is no such run"):
+        go_on(calm.run, {})

@@ -189,6 +189,7 @@ def _recipe(found: TrainingFiles) -> str:
     words += [f"{_epochs(found)} epochs"]
     words += [f"{args['batch_size']} images a step"] if args.get("batch_size") else []
     words += [f"from the weights of {args['init']}"] if args.get("init") else []
+    words += [f"taught by {args['teacher']}"] if args.get("teacher") else []
     words += ["the classifier alone"] if args.get("freeze") else []
     return ", ".join([*words, f"seed {args.get('seed', 'unknown')}"])
 

@@ -146,6 +146,8 @@ def show_train(result: TrainResult, console: Console) -> None:
     )
     console.print(_scores(result))
     console.print(_provenance(result))
+    if result.teacher:
+        console.print(result.teacher.text, markup=False)
     if result.warning:
         console.print(result.warning, markup=False, style="bold")
     if result.probe:

@@ -1,0 +1,70 @@
+"""What an architecture and what a teacher added to the accuracy of a search's result, told apart.
+
+All finalists have the teacher. So the difference of the result to the parent, both with it, is the
+architecture's; that of the result to itself without the teacher, with the same seeds, is the
+teacher's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from nas.searching.outcome.finals import FinalScore
+from nas.searching.result import TeacherGain
+from nas.training.result import TeacherScore
+
+NOISE = 2  # standard errors of a difference, below which it may be chance
+
+
+def teacher_gain(
+    info: TeacherScore,
+    taught: Mapping[str, FinalScore],
+    alone: Mapping[str, FinalScore],
+    best: str,
+    reference: str,
+) -> TeacherGain:
+    """Return what both added to the net `best`; of what was not trained nothing is told.
+
+    taught, alone: scores of the finals with and without the teacher, by arch id, as `best` and
+    `reference` (the parent at equal cost) are; "" where there is no reference.
+    """
+    mine, over, without = taught.get(best), taught.get(reference), alone.get(best)
+    over = None if reference == best else over
+    return TeacherGain(
+        info=info,
+        over=over.finalist.name if over else "",
+        architecture=mine.mean - over.mean if mine and over else None,
+        architecture_std=_error(mine, over),
+        teacher=mine.mean - without.mean if mine and without else None,
+        teacher_std=_error(mine, without),
+    )
+
+
+def lines(gain: TeacherGain) -> tuple[str, ...]:
+    """Return one line on the architecture and one on the teacher, as far as both were measured."""
+    found = []
+    if gain.architecture is not None:
+        told = _points(gain.architecture, gain.architecture_std)
+        found.append(f"Architecture: {told} over {gain.over} at equal cost, both with the teacher.")
+    if gain.teacher is not None:
+        told = _points(gain.teacher, gain.teacher_std)
+        found.append(
+            f"Teacher: {told} for the same net with the same seeds; it is {gain.info.told} "
+            f"(val top-1 {gain.info.top1:.2f} %)."
+        )
+    return tuple(found)
+
+
+def _points(value: float, error: float | None) -> str:
+    if error is None:
+        return f"{value:+.2f} points (one seed: noise unknown)"
+    noise = ", within the noise," if abs(value) < NOISE * error else ""
+    return f"{value:+.2f} ±{error:.2f} points{noise}"
+
+
+def _error(one: FinalScore | None, other: FinalScore | None) -> float | None:
+    """Return the standard error of the difference of two means; None where it is unknown."""
+    if not one or not other or not one.error or not other.error:
+        return None
+    return math.hypot(one.error, other.error)
