@@ -27,7 +27,7 @@ from nas.training.mending import keep_best, mend
 from nas.training.preemption import Notice, Preempted
 from nas.training.start import BlownUp, begin, slower, training_mode
 from nas.training.state import Job, Row, Start, State, eval_model, fresh, restored, save, seed_torch
-from nas.training.teacher import ask, loss_of, with_views
+from nas.training.teacher import ask, listening, loss_of, with_views
 from nas.training.validation import Score, validate
 
 RESULTS = "results.csv"
@@ -256,8 +256,10 @@ def _step(job: Job, model: nn.Module, state: State, x: Tensor, y: Tensor, seen: 
         with torch.autocast(kind, torch.bfloat16, enabled=job.mixed):
             # before the maps of the student are there
             taught = ask(job.teacher, views) if job.teacher else None
-            logits = model(images)
-        loss = loss_of(job.recipe, logits.float(), labels, taught) * (len(images) / len(x))
+            with listening(job.teacher, job.recipe, state.model) as vectors:
+                logits = model(images)
+        loss = loss_of(job.recipe, logits.float(), labels, taught, vectors)
+        loss *= len(images) / len(x)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()
     if job.recipe.clip:

@@ -28,8 +28,9 @@ class Recipe:
     `dropout`, `stochastic_depth` and `norm_momentum` (PyTorch's: the share of the new batch) of
     None are the arch's own. `clip`: largest norm of all gradients together, 0: any. `patience`: a
     training ends after so many epochs without a better validation, 0: none. `interval`: epochs from
-    one validation to the next. `teacher_share` and `temperature`: of the loss where there is a
-    teacher (nas/training/teacher.py); `teacher_pixels`: a side of its views, 0: by its training.
+    one validation to the next. `teacher_share`, `temperature`, `teacher_features`: of the loss
+    where there is a teacher (nas/training/teacher.py); `teacher_pixels`: a side of its views, 0: by
+    its training.
     `expected` says what it gave, where, by whom.
 
     From weights: `probe`: the classifier starts as a linear probe of the features, whose score is
@@ -66,6 +67,7 @@ class Recipe:
     freeze_stride: int = field(default=0, repr=False)
     teacher_share: float = field(default=0.5, repr=False)
     temperature: float = field(default=2.0, repr=False)
+    teacher_features: float = field(default=0.0, repr=False)
     teacher_pixels: int = field(default=0, repr=False)
     augment: Augment = field(default_factory=Augment)
 
@@ -107,6 +109,7 @@ _NUMBERS = {
     "clip": (0, 1e6),
     "teacher_share": (0, 1),
     "temperature": (0.1, 100),
+    "teacher_features": (0, 1_000),
     "shift": (0, 0.5),
     "cutout": (0, 1),
     "magnitude": (0, 30),

@@ -8,7 +8,8 @@ run folder: whatever becomes of the source, a resumed training has the same one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -181,11 +182,44 @@ def ask(teacher: Teacher, images: Tensor) -> Answer:
     return Answer(teacher.net.get_classifier()(vectors).float(), vectors.float())
 
 
-def loss_of(recipe: Recipe, logits: Tensor, labels: Tensor, taught: Answer | None) -> Tensor:
+@contextlib.contextmanager
+def listening(teacher: Teacher | None, recipe: Recipe, model: Model) -> Iterator[list[Tensor]]:
+    """Yield a list that gets the pooled vectors of each forward pass of a student, before dropout.
+
+    Of one whose vectors are as long as its teacher's, if the recipe asks for them; else it stays
+    empty.
+    """
+    heard = list[Tensor]()
+    wanted = teacher and recipe.teacher_features
+    if not teacher or not wanted or not _same_length(teacher, model):
+        yield heard
+        return
+    layers = [layer for layer in model.head if not isinstance(layer, nn.Dropout)]
+    hook = layers[-2].register_forward_hook(lambda layer, given, made: heard.append(made))
+    try:
+        yield heard
+    finally:
+        hook.remove()
+
+
+def _same_length(teacher: Teacher, model: Model) -> bool:
+    theirs = teacher.net.get_classifier()
+    assert isinstance(theirs, nn.Linear)
+    return theirs.in_features == model.get_classifier().in_features
+
+
+def loss_of(
+    recipe: Recipe,
+    logits: Tensor,
+    labels: Tensor,
+    taught: Answer | None,
+    vectors: Sequence[Tensor] = (),
+) -> Tensor:
     """Return the mean loss of a batch: cross entropy, or that and how far the teacher is away.
 
     (1 - a) CE(labels) + a T^2 KL(teacher || student), both softened by the temperature T: Hinton
-    et al. 2015, arXiv 1503.02531. `a` is the recipe's `teacher_share`.
+    et al. 2015, arXiv 1503.02531; `a` is the recipe's `teacher_share`. To it comes, for `vectors`
+    of the student (one tensor, or none), `teacher_features` x (1 - cosine) of both nets' vectors.
     """
     own = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
     if taught is None:
@@ -197,7 +231,11 @@ def loss_of(recipe: Recipe, logits: Tensor, labels: Tensor, taught: Answer | Non
         log_target=True,
         reduction="batchmean",
     )
-    return (1 - share) * own + share * heat**2 * apart
+    loss = (1 - share) * own + share * heat**2 * apart
+    for seen in vectors:
+        alike = functional.cosine_similarity(seen.flatten(1).float(), taught.vectors)
+        loss = loss + recipe.teacher_features * (1 - alike).mean()
+    return loss
 
 
 def ready(net: nn.Module, device: str) -> None:

@@ -31,6 +31,7 @@ from nas.training.teacher import (
     Renormalised,
     Teacher,
     ask,
+    listening,
     loss_of,
     read_teacher,
     weakness,
@@ -100,6 +101,35 @@ def test_the_loss_is_that_of_hinton(data: Data) -> None:
     alone = dataclasses.replace(recipe, teacher_share=1.0)
     same_as_taught = loss_of(alone, taught.logits, labels, taught)
     assert float(same_as_taught) == pytest.approx(0, abs=1e-6)
+
+
+def test_features_are_compared_where_they_are_as_long(
+    data: Data, teacher: Teacher, tmp_path: Path
+) -> None:
+    x, y = next(iter(data.val.ordered(8)))
+    recipe = load_recipe("proxy", {"teacher_features": 3.0})
+    wide = dataclasses.replace(TINY, head=dataclasses.replace(TINY.head, channels=24))
+    for arch, heard in ((TINY, 1), (wide, 0)):
+        model = Model(arch).eval()
+        with listening(teacher, recipe, model) as vectors, torch.no_grad():
+            model(x)
+        assert len(vectors) == heard
+        model(x)
+        assert len(vectors) == heard  # it listens no more
+    taught, model = ask(teacher, x), Model(TINY).eval()
+    with listening(teacher, recipe, model) as vectors, torch.no_grad():
+        logits = model(x)
+    assert torch.equal(vectors[0].flatten(1), model.forward_head(model.forward_features(x), True))
+    apart = 1 - functional.cosine_similarity(vectors[0].flatten(1), taught.vectors).mean()
+    without = loss_of(recipe, logits, y, taught)
+    assert loss_of(recipe, logits, y, taught, vectors) == pytest.approx(
+        float(without + 3 * apart), rel=1e-5
+    )
+    weights = []
+    for name, weight in (("logits", 0.0), ("both", 3.0)):
+        fit(job(1, teacher=teacher, teacher_features=weight, lr=0.2), data, tmp_path / name)
+        weights.append(last(tmp_path / name)[0])
+    assert not equal(*weights)
 
 
 def test_it_sees_the_view_of_its_student_normalised_as_its_own() -> None:
