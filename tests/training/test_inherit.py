@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 
 from nas import inherit
 from nas.core.errors import OptionError
-from nas.models.arch import Arch, Head, Norm, Stage, Stem
+from nas.models.arch import Arch, Block, Head, Norm, Stage, Stem
 from nas.models.build import Model
 from nas.models.compound import scale_arch
-from nas.models.layers import Linear, SqueezeExcite
+from nas.models.layers import Body, Conv, Linear, SqueezeExcite, Tally
 from nas.models.load import load_arch
+from nas.models.ops import conv as conv_op
 from nas.models.subnets import subnet_space
 from nas.training.weights.channels import channels_of, weight_name
 
@@ -309,3 +310,56 @@ def test_weights_of_another_parent_are_refused() -> None:
     del weights["stages.1.0.main.conv0.norm.weight"]
     with pytest.raises(OptionError, match=r"stages.1.0.main.conv0.norm.weight is missing"):
         inherit(parent, weights, parent)
+
+
+class Scale(nn.Module):
+    """A user's module: a factor for each channel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.factor = nn.Parameter(torch.rand(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor[:, None, None]
+
+
+@dataclass(frozen=True)
+class ScaleLayer:
+    """A user's layer, none of nas/models/layers.py."""
+
+    inputs: int
+    outputs: int
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        return height, width
+
+    def tally(self, height: int, width: int) -> Tally:
+        return Tally(params=self.outputs)
+
+    def module(self) -> nn.Module:
+        return Scale(self.outputs)
+
+
+@pytest.mark.parametrize("kind", ["groups", "layer"])
+def test_a_layer_whose_channels_cannot_be_chosen_is_copied_or_refused(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def body(b: Block) -> Body:
+        conv = Conv(b.inputs, b.outputs, b.kernel, b.stride, 2 if kind == "groups" else 1, b.norm)
+        return Body([conv, ScaleLayer(b.outputs, b.outputs)] if kind == "layer" else [conv])
+
+    monkeypatch.setattr(conv_op, "body", body)
+    # channels that no other test has, as costs of stages are remembered
+    side = 22 if kind == "groups" else 26
+    stages = (Stage("conv", side, 2), Stage("mbconv", 20, 2, 3, 2, 2))
+    parent = Arch("own", stages, Stem(side), HEAD, 32)
+    weights = _trained(parent).state_dict()
+    deeper = replace(parent, stages=(parent.stages[0], replace(stages[1], expansion=1.5)))
+    found = inherit(parent, weights, deeper)
+    own = [name for name in found if name.startswith("stages.0")]
+    assert own and all(torch.equal(found[name], weights[name]) for name in own)
+    narrower = replace(parent, stages=(replace(stages[0], channels=14), stages[1]))
+    message = "of 2 groups" if kind == "groups" else "ScaleLayer"
+    with pytest.raises(OptionError, match=message) as caught:
+        inherit(parent, weights, narrower)
+    assert "stages.0" in str(caught.value) and "\n" not in str(caught.value)
