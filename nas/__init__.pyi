@@ -339,6 +339,7 @@ def scale(
     device: str | None = None,
     train: bool = False,
     init: str | Path | None = None,
+    teacher: str | Path | None = None,
     epochs: int | str | None = None,
     batch_size: int | str | None = None,
     recipe: str | Path | None = None,
@@ -404,6 +405,8 @@ def scale(
         train: Train every member, and measure it where it was trained.
         init: Weights of the base that members start from, grown to their size: pretrained, a
             train run, a file; default none.
+        teacher: Teacher of every member (distillation): a train run of the same classes,
+            timm:NAME, or pretrained.
         epochs: Epochs of a member; default the recipe's.
         batch_size: Images a step; default the recipe's.
         recipe: Recipe of a member; default auto.

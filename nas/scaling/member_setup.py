@@ -15,6 +15,7 @@ from nas.core.errors import OptionError
 from nas.core.units import format_bytes
 from nas.data.dataset import Dataset, open_asked
 from nas.data.splits import make_splits
+from nas.evaluation.teaching import check_teacher
 from nas.interfaces import EvaluatorSpec
 from nas.models.cost import count
 from nas.scaling.base_weights import PARENT
@@ -47,6 +48,8 @@ def with_data(setup: ScaleSetup) -> ScaleSetup:
     _check_gpus(setup.settings)
     plan = plan_of(setup, Path(), ())
     _check_batch(plan)
+    if setup.settings.teacher:
+        check_teacher(setup.settings.teacher, plan.dataset.classes)
     return dataclasses.replace(setup, dataset=plan.dataset)
 
 
@@ -267,6 +270,7 @@ def begin(plan: MemberPlan, row: Member) -> None:
             "download": chosen.download,
             "imgsz": row.resolution,
             "init": str((plan.folder / PARENT).resolve()) if plan.setup.weights else NOTHING,
+            "teacher": chosen.teacher,
             "recipe": chosen.recipe or RECIPE,
             "recipe_options": {
                 **recipe_options(row.phi, plan.recipe),

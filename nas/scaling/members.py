@@ -109,6 +109,7 @@ def _alike(plan: MemberPlan) -> TrainedOn:
         batch_size=plan.batch,
         seed=chosen.seed,
         init=plan.setup.weights.told if plan.setup.weights else "",
+        teacher=chosen.teacher or "",
     )
 
 

@@ -100,7 +100,7 @@ class Member(Record):
 class TrainedOn(Record):
     """What two families must share for their accuracies to be comparable.
 
-    `init`: the weights that members start from, in words; "": from nothing.
+    `init`: the weights that members start from, in words; "": from nothing. `teacher`: of all.
     """
 
     data: str
@@ -112,6 +112,7 @@ class TrainedOn(Record):
     batch_size: int
     seed: int
     init: str = ""
+    teacher: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

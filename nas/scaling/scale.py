@@ -144,6 +144,7 @@ def _anchored(chosen: ScaleSettings, project: Path) -> ScaleSettings:
         update={
             "data": chosen.data and anchored(chosen.data),
             "init": _place(chosen.init, project),
+            "teacher": chosen.teacher and _place(chosen.teacher, project),
             "recipe": _recipe(chosen.recipe),
             "fit_recipe": _recipe(chosen.fit_recipe),
         }

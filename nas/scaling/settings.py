@@ -139,6 +139,12 @@ class ScaleSettings(Settings):
         "Weights of the base that members start from, grown to their size: pretrained, a train "
         "run, a file; default none.",
     )
+    teacher: Place | None = setting(
+        None,
+        "Train",
+        "Teacher of every member (distillation): a train run of the same classes, timm:NAME, or "
+        "pretrained.",
+    )
     epochs: Positive | None = setting(None, "Train", "Epochs of a member; default the recipe's.")
     batch_size: Positive | None = setting(
         None, "Train", "Images a step; default the recipe's.", "-b"
@@ -235,7 +241,7 @@ _WORK = (
     *("image_column", "label_column"),
 )
 _TRAIN = (
-    "init",
+    *("init", "teacher"),
     *("epochs", "batch_size", "recipe", "recipe_options", "member_gpus"),
     *("accumulate", "grad_checkpointing"),
 )

@@ -32,6 +32,7 @@ from nas.scaling.scale import go_on, scale
 from nas.scaling.settings import ScaleSettings
 from nas.training.recipe import load_recipe
 from nas.training.settings import TrainSettings
+from nas.training.train import train
 from nas.training.weights.sources import Weights, find_weights, save_weights
 
 LOST = """
@@ -288,6 +289,8 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="of machines witho
         ({"train": False, "data": None, "epochs": 3}, "--epochs belongs to --train"),
         ({"train": False, "data": None, "init": "x"}, "--init belongs to --train"),
         ({"init": "nowhere"}, "nowhere"),
+        ({"train": False, "data": None, "teacher": "x"}, "--teacher belongs to --train"),
+        ({"teacher": "nowhere"}, "no such run"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(
@@ -321,6 +324,17 @@ def test_members_start_from_the_grown_weights_of_the_base(place: Path, base: str
     shutil.rmtree(base)  # a family depends on no other folder
     (folder / "b1" / "member.json").unlink()
     assert go_on(folder, {})["missing"] == {}
+
+
+@pytest.mark.slow
+def test_members_have_a_teacher(place: Path) -> None:
+    run = train(TINY, data="digits", epochs=1, recipe="proxy", tracker=["none"]).run
+    result = family(place, phi="1", teacher=str(run))
+    folder = place / result["run"]
+    on = ScaleResult.from_dict(result).trained_on
+    assert on and on.teacher == str(run.resolve())
+    told = run_folder.read_json(folder / "b1" / "result.json")["teacher"]
+    assert told["source"] == str(run.resolve()) and not told["probed"]
 
 
 def test_a_base_of_another_skeleton_than_the_weights_is_refused(place: Path, base: str) -> None:
