@@ -69,6 +69,8 @@ ROWS: list[Row] = [
         ("cost a.json", "stem.stride must be|'2'", arch(stem={"stride": "2"})),
         ("cost a.json", "activation must be one of relu|'swish'", arch(activation="swish")),
         ("cost a.json", "activation must be one of|['relu']", arch(activation=["relu"])),
+        ("cost a.json", "padding must be one of symmetric, same|'valid'", arch(padding="valid")),
+        ("cost a.json", "padding must be one of symmetric, same|1", arch(padding=1)),
         (
             "cost a.json",
             "norm.kind must be one of batch, group, not 'layer'",

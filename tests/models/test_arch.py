@@ -68,6 +68,7 @@ def test_id_ignores_the_squeeze_rule_where_nothing_squeezes() -> None:
         {"stem": Stem(40)},
         {"head": Head(1280, classes=10)},
         {"stochastic_depth": 0.0},
+        {"padding": "same"},
     ],
     ids=lambda change: next(iter(change)),
 )
@@ -86,6 +87,7 @@ WRONG = {
     "no stages": lambda: {"stages": ()},
     "activation": lambda: {"activation": "swish"},
     "stochastic depth": lambda: {"stochastic_depth": 1.0},
+    "padding": lambda: {"padding": "valid"},
     "stem channels": lambda: {"stem": Stem(0)},
     "stem kernel": lambda: {"stem": Stem(kernel=4)},
     "stem pool": lambda: {"stem": Stem(pool=0)},

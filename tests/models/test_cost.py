@@ -14,7 +14,18 @@ from baselines import efficientnet, efficientnet_v2, mnasnet, mobilenet, resnet
 from nas.core import registry
 from nas.core.errors import ArchError
 from nas.models import cost
-from nas.models.arch import ACTIVATIONS, GATES, SKIPS, Arch, Head, Norm, Squeeze, Stage, Stem
+from nas.models.arch import (
+    ACTIVATIONS,
+    GATES,
+    PADDINGS,
+    SKIPS,
+    Arch,
+    Head,
+    Norm,
+    Squeeze,
+    Stage,
+    Stem,
+)
 from nas.models.build import Model, build_model
 from nas.models.crosscheck import crosscheck
 from nas.models.layers import Conv, Dropout, GlobalPool, Layer, Linear, Pool, SqueezeExcite
@@ -266,8 +277,9 @@ def test_backward_keeps_what_the_estimate_says(op: str, skip: str, activation: s
 @pytest.mark.parametrize(
     "name", ["efficientnet_v2_b0", "mnasnet_a1", "mobilenet_v1", "mobilenet_v3_small", "resnet18"]
 )
-def test_backward_of_a_baseline_keeps_what_the_estimate_says(name: str) -> None:
-    arch = replace(NETS[name], resolution=64)
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_backward_of_a_baseline_keeps_what_the_estimate_says(name: str, padding: str) -> None:
+    arch = replace(NETS[name], resolution=64, padding=padding)
     assert saved_per_image(arch) == pytest.approx(stated(arch), rel=0.02)
 
 
@@ -298,6 +310,7 @@ def any_arch(rng: random.Random) -> Arch:
         activation=rng.choice(["silu", "relu"]),
         norm=Norm(rng.choice(["batch", "group"])),
         squeeze=Squeeze(rng.choice(["input", "expanded"])),
+        padding=rng.choice(PADDINGS),
     )
 
 

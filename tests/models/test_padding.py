@@ -1,10 +1,13 @@
 """TensorFlow's SAME padding as a property of an arch: what it computes, costs and is named."""
 
+import io
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -15,6 +18,8 @@ from nas.models.compound import scale_arch
 from nas.models.layers import Conv, Pool
 from nas.models.load import baselines
 from nas.models.modules import Conv2dSame
+from nas.models.show import show
+from nas.reporting.terminal import look
 
 torch.set_num_threads(1)
 
@@ -98,15 +103,41 @@ def test_the_default_changes_no_id_and_old_files_are_read() -> None:
     assert TINY.id != plain.id
 
 
+def test_show_tells_it(tmp_path: Path) -> None:
+    for arch in (TINY, symmetric(TINY)):
+        (tmp_path / "arch.json").write_text(arch.to_json())
+        out = io.StringIO()
+        look.show_arch(show(str(tmp_path / "arch.json")), Console(file=out, width=200))
+        assert ("padding      same: TensorFlow's" in out.getvalue()) == (arch is TINY)
+
+
+def test_maps_of_a_same_net_are_as_large_as_stated() -> None:
+    features = build_model(TINY, features_only=True).eval()
+    maps = features(torch.zeros(1, 3, 37, 50))
+    sizes = [(math.ceil(37 / s), math.ceil(50 / s)) for s in features.strides]
+    assert [tuple(found.shape[2:]) for found in maps] == sizes
+
+
+def test_channels_last_stays_in_the_padded_copy() -> None:
+    conv = Conv(8, 8, 3, 2, padding="same").module()[0].to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 6, 6)
+    found = conv(x.to(memory_format=torch.channels_last))
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(found, conv(x))
+
+
 def test_scaled_members_keep_the_padding() -> None:
     assert scale_arch(TINY, depth=1.2, width=1.1, resolution=64).padding == "same"
 
 
-def test_a_same_net_exports_for_any_batch_height_and_width() -> None:
-    model = build_model(TINY).eval()
+@pytest.mark.slow
+def test_same_convolutions_export_for_any_batch_height_and_width() -> None:
+    layers = (Conv(3, 4, 3, 2, padding="same"), Conv(4, 4, 5, 3, 4, padding="same"))
+    model = nn.Sequential(*(layer.module() for layer in layers)).eval()
     dim = torch.export.Dim
     free = {0: dim("n"), 2: dim("h", min=32, max=400), 3: dim("w", min=32, max=400)}
-    program = torch.export.export(model, (torch.randn(2, 3, 40, 40),), dynamic_shapes=(free,))
+    images = torch.randn(2, 3, 40, 40)
+    program = torch.export.export(model, (images,), dynamic_shapes={"input": free}).module()
     for shape in [(1, 3, 41, 64), (3, 3, 50, 35)]:
         x = torch.randn(shape)
-        torch.testing.assert_close(program.module()(x), model(x))
+        torch.testing.assert_close(program(x), model(x))

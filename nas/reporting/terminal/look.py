@@ -121,6 +121,8 @@ def show_arch(found: Row, console: Console) -> None:
         table.add_row(*(str(cell) for cell in shown))
     console.print(f"{found['name']}  id {found['id']}")
     console.print(table)
+    if arch["padding"] == "same":
+        console.print("padding      same: TensorFlow's, on the right and below first")
     _print_costs(found, console)
     _print_claims(found, console)
 
