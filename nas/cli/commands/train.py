@@ -144,7 +144,12 @@ def val(
 
 
 def predict(
-    run: Trained,
+    run: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN", help="A train run, a search run that trained, or pretrained (ImageNet)."
+        ),
+    ],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     top: Annotated[int, typer.Option(min=1, help="Classes to tell of each image.")] = 5,
     device: Device = "auto",

