@@ -52,7 +52,14 @@ SMALLEST: dict[str, list[str]] = {
     ],
     "bench_cost.py": [f"--archs {NET} --repeats 1"],
     "bench_early_stopping.py": ["rungs.csv --seeds 2 --pruners halving"],
+    "bench_inheritance.py": [
+        "--data photos --archs 2 --lengths 0 --nothing 1 --full 1 --fraction 0.5 --out out"
+    ],
     "bench_memory.py": [f"--archs {NET} --batch 2"],
+    "bench_own_images.py": [
+        "--data photos --targets 30M --seeds 0 --out out --rows probe,parent,nothing "
+        "--train epochs=1 --train init=pretrained"
+    ],
     "bench_priors.py": [
         "scores --table accel_nasbench.parquet --archs 4 --images 4 --side 32",
         "naswot --seeds 1 --trials 5 --points 10 --processes 1",
@@ -84,7 +91,7 @@ SMALLEST: dict[str, list[str]] = {
 # its virtual environments are fetched: run in part by test_export_scripts.py
 FETCHES = {"export_parity.py"}
 SLOW = {"bench_ray.py", "chaos.py", "export_family.py", "first_hour.py", "gpu_suite.py"}
-SLOW |= {"naswot", "verify_family.py"}
+SLOW |= {"naswot", "verify_family.py", "bench_own_images.py"}
 
 
 def script(name: str) -> ModuleType:
@@ -137,9 +144,14 @@ def table(folder: Path) -> None:
         rows.writerows([*point, 50 + n] for n, point in enumerate(product(*space.choices.values())))
 
 
+def photos(folder: Path) -> None:
+    script("first_hour.py").make_folder(folder / "photos", "folder", 48)
+
+
 INPUTS: dict[str, Callable[[Path], None]] = {
     "accel_nasbench.parquet": accel_nasbench,
     "--data .": accel_nasbench,
+    "--data photos": photos,
     "runs/search/pool": pool,
     "rungs.csv": rungs,
     "table.csv": table,
