@@ -65,9 +65,9 @@ class Recipe:
     probe: bool = field(default=False, repr=False)
     statistics: str = field(default="live", repr=False)
     freeze_stride: int = field(default=0, repr=False)
-    teacher_share: float = field(default=0.5, repr=False)
+    teacher_share: float = field(default=0.7, repr=False)
     temperature: float = field(default=2.0, repr=False)
-    teacher_features: float = field(default=0.0, repr=False)
+    teacher_features: float = field(default=2.0, repr=False)
     teacher_pixels: int = field(default=0, repr=False)
     augment: Augment = field(default_factory=Augment)
 

@@ -262,7 +262,8 @@ def test_the_labels_play_no_part_where_the_teacher_has_the_whole_loss(
         options = {"teacher_share": 1, "label_smoothing": smoothing}
         fit(job(1, teacher=teacher, **options), data, tmp_path / name)
     assert equal(last(tmp_path / "plain")[0], last(tmp_path / "smooth")[0])
-    fit(job(1, teacher=teacher, teacher_share=0), data, tmp_path / "none of it")
+    off = {"teacher_share": 0, "teacher_features": 0}
+    fit(job(1, teacher=teacher, **off), data, tmp_path / "none of it")
     fit(job(1), data, tmp_path / "untaught")
     assert equal(last(tmp_path / "none of it")[0], last(tmp_path / "untaught")[0])
     assert not equal(last(tmp_path / "plain")[0], last(tmp_path / "untaught")[0])
