@@ -86,23 +86,25 @@ def choose_statistics(
     batch: int = 64,
     mixed: bool = False,
     notice: Notice | None = None,
+    own: bool = True,
 ) -> str:
     """Give norms the statistics of these images if features separate classes better so.
 
     Return `recalibrated` or `own`. Weights that are intact are best with the statistics that they
     were trained with (lite0 at 64 px: 77 % against 57 of val); a sub-network, of which channels or
-    layers are missing, has none that are its own. Two probes on a part of the training images tell.
+    layers are missing, has none that are its own: not `own`, they are always taken again, as frozen
+    ones that do not fit blow up in training. Else two probes on a part of the training images tell.
     """
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     if not norms or len(data.train) < LEAST:
         return "own"
     count = max(SAMPLE, min(MOST_SAMPLE, PER_CLASS * len(data.classes)))
     seen = _Reader(model, device, mixed, notice or Notice())
-    before = _separated(seen, data, batch, count)
+    before = _separated(seen, data, batch, count) if own else math.inf
     kept = [tensor.clone() for norm in norms for tensor in norm.buffers()]
     recalibrate(model, seen.until(_part(data.train, STATISTICS_BATCH, count // 2)))
     distributed.average_buffers(model)
-    after = _separated(seen, data, batch, count)
+    after = _separated(seen, data, batch, count) if own else 0.0
     better = torch.tensor(float(after < before and distributed.rank() == 0), device=device)
     if distributed.summed(better) > 0:
         return "recalibrated"

@@ -25,6 +25,7 @@ from nas.training.preemption import Notice
 from nas.training.probe import as_row, choose_statistics, probe, write_probe
 from nas.training.state import Job, Start, State, restored, save
 from nas.training.teacher import weakness
+from nas.training.weights.sources import find_weights, same_network
 
 SLOWER, LEAST_RATE = 1 / 3, 1 / 30  # of the recipe's rate, once the loss has blown up
 
@@ -41,10 +42,10 @@ def begin(
     """
     started, model = time.perf_counter(), state.model
     batch = max(distributed.world(), job.batch_size // state.accumulate)
-    statistics = "own"
+    statistics, whole = "own", _whole(job)
     if job.recipe.statistics == "measured":
         statistics = choose_statistics(
-            model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice
+            model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice, own=whole
         )
     found = probe(model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice)
     classifier = model.get_classifier()
@@ -54,7 +55,7 @@ def begin(
     state.ema = optim.make_ema(model, job.recipe)
     seconds = time.perf_counter() - started
     score = dataclasses.replace(found.score, statistics=statistics, seconds=seconds)
-    state.start = Start(as_row(score), live=statistics != "own")
+    state.start = Start(as_row(score), statistics != "own", whole=whole)
     state.best = score.top1
     if distributed.rank() == 0:
         write_probe(folder, score)
@@ -101,9 +102,11 @@ def slower(
 
 def training_mode(job: Job, state: State) -> None:
     """Set training mode; parts that are not trained, and frozen statistics, stay as they are."""
-    model, recipe, recalibrated = state.model, job.recipe, bool(state.start and state.start.live)
+    model, recipe, start = state.model, job.recipe, state.start
+    recalibrated = bool(start and start.live)
     model.train()
-    early = 0 if recalibrated else _early_parts(model, recipe.freeze_stride)
+    intact = not recalibrated and (start is None or start.whole)
+    early = _early_parts(model, recipe.freeze_stride) if intact else 0
     for part in [model.stem, *model.stages][:early]:
         part.requires_grad_(False).eval()
     if job.freeze:
@@ -113,6 +116,11 @@ def training_mode(job: Job, state: State) -> None:
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
+
+
+def _whole(job: Job) -> bool:
+    """Tell whether the weights to start from are of this very network."""
+    return not job.init or same_network(find_weights(job.init, job.arch).arch, job.arch)
 
 
 def _early_parts(model: Model, most: int) -> int:

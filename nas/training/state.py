@@ -60,11 +60,13 @@ class Start:
 
     `row`: the probe's score, of epoch 0. `live`: norms take the statistics of each batch, for those
     that the weights came with were worse than recalibrated ones. `rate`: times the recipe's rate.
+    `whole`: the weights are all of this network's, not inherited from a larger one.
     """
 
     row: Row
     live: bool
     rate: float = 1.0
+    whole: bool = True
 
 
 @dataclass

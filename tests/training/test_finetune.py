@@ -26,6 +26,7 @@ from nas.training.preemption import Notice
 from nas.training.probe import choose_statistics, read_probe, recalibrate
 from nas.training.start import training_mode
 from nas.training.state import Job, Start, fresh, restored
+from nas.training.weights.sources import Weights, save_weights
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -150,15 +151,32 @@ def test_what_is_not_trained_stays_as_it_is(data: Data, trained: Path, tmp_path:
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_the_mode_follows_from_what_the_probe_found(trained: Path, live: bool) -> None:
+@pytest.mark.parametrize("whole", [True, False])
+def test_the_mode_follows_from_what_the_probe_found(trained: Path, live: bool, whole: bool) -> None:
     this = fine(trained, freeze_stride=2)
     state = fresh(this)
-    state.start = Start({"val_loss": 1.0}, live)
+    state.start = Start({"val_loss": 1.0}, live, whole=whole)
     training_mode(this, state)
     norms = [m for m in state.model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert {norm.training for norm in norms} == {live}
-    assert all(p.requires_grad == live for p in state.model.stem.parameters())
+    frozen = whole and not live
+    assert all(p.requires_grad != frozen for p in state.model.stem.parameters())
     assert state.model.get_classifier().training
+
+
+def test_of_weights_that_are_inherited_all_is_trained(
+    data: Data, trained: Path, tmp_path: Path
+) -> None:
+    fewer = dataclasses.replace(TINY.stages[1], layers=1)
+    arch = dataclasses.replace(TINY, stages=(TINY.stages[0], fewer))
+    source = tmp_path / "source"
+    save_weights(source, Weights(read_weights(trained / BEST), TINY))
+    for name, net in (("own", TINY), ("fewer", arch)):
+        this = fine(source, freeze_stride=2, arch=net)
+        fit(this, data, tmp_path / name, until=0)
+        found = restored(this, tmp_path / name).start
+        assert found and found.whole == (net is TINY)
+        assert found.live or net is TINY
 
 
 # --------------------------------------------------------------------------------- the training
