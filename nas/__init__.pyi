@@ -117,6 +117,7 @@ def plan(
     image_column: str | None = None,
     label_column: str | None = None,
     download: bool = False,
+    init: str | Path | None = None,
     imgsz: int | str | None = None,
     epochs: int | str | None = None,
     fraction: float | str | None = None,
@@ -180,8 +181,13 @@ def plan(
         image_column: Parquet column that holds the images; default by its metadata or name.
         label_column: Parquet column that holds the labels; default likewise.
         download: Let a data set that is not here be downloaded.
+        init: Weights that every candidate inherits: pretrained, a run, a file, timm:NAME or
+            torchvision:NAME; the space is the sub-networks of that net unless --space says
+            otherwise; none: from nothing; default pretrained for colour photographs, where such
+            weights are installed and no --space is given.
         imgsz: Pixels a side of the network's input, where FLOPs are counted.
-        epochs: Epochs of a candidate's training; default as many as rank candidates.
+        epochs: Epochs of a candidate's training; default as many as rank candidates; 0, from
+            weights: a linear probe alone.
         fraction: Share of the training images for a candidate, such as 0.2; default 1.
         train_imgsz: Pixels a side for a candidate's training; default --imgsz.
         batch_size: Images a step; default the recipe's.
@@ -194,10 +200,10 @@ def plan(
         trial_time_limit: Stop a trial after this time, such as 10m.
         trials_per_device: Trainings at once on one device: a number, or auto to measure it.
         finalists: How many of the best are trained again with new seeds before one is selected;
-            0: none; default 3.
-        final_seeds: Seeds of each finalist; default 3.
+            0: none; default 3, from weights 2.
+        final_seeds: Seeds of each finalist; default 3, from weights 1.
         final_epochs: Epochs of a training of the finals; default as many as rank archs
-            reliably, within --time-limit.
+            reliably, from weights those of `nas train`, within --time-limit.
         final_fraction: Share of the training images for the finals; default what is needed.
         target_flops: Multiply-adds to aim at, such as 400M (= 0.8 GFLOPs at 2 per
             multiply-add).
@@ -232,7 +238,7 @@ def plan(
         storage: Keep the study in this database (postgresql://...) instead of the run's
             journal, so that several drivers share it.
         study: Name of the shared study in --storage; default the run's --name.
-        trials: Archs to evaluate; default 300, with --data 60.
+        trials: Archs to evaluate; default 300, with --data 60, from weights 20.
         time_limit: End after this time, such as 20m, shared evenly by the search, the random
             search and, with --data, the finals. What runs then is finished, or counts with its
             accuracy so far.
@@ -247,6 +253,7 @@ def proxy_check(
     label_column: str | None = None,
     download: bool = False,
     space: str | Path | None = None,
+    init: str | Path | None = None,
     imgsz: int | str | None = None,
     archs: int | str = 8,
     target_flops: str | float | None = None,
@@ -292,14 +299,18 @@ def proxy_check(
         download: Fetch the data set if it is not on this machine yet.
         space: Space: a name (`nas ls spaces`) or a path to your .py; default mbconv_small for
             images of up to 64 pixels, else mbconv.
-        imgsz: Pixels a side [default: the space's].
+        init: Weights that every arch inherits, as of a search: pretrained, a run, a file,
+            timm:NAME; the space is the sub-networks of that net unless --space says otherwise
+            [default: none].
+        imgsz: Pixels a side [default: the space's; of sub-networks each its own].
         archs: Archs to train: random ones, spread over the range of FLOPs.
         target_flops: Multiply-adds of the search that is planned, such as 5M: archs within 10 %
             of it [default: the median of the space].
         min_flops: Least multiply-adds of an arch, instead of --target-flops.
         max_flops: Most multiply-adds of an arch, instead of --target-flops.
         budget: A short training as epochs[:fraction of the images[:pixels]], such as 4, 8:0.5
-            or 8:0.5:32; repeatable [default: 1/8, 1/4 and 1/2 of the long one].
+            or 8:0.5:32; with --init 0 is a linear probe; repeatable [default: 1/8, 1/4 and 1/2
+            of the long one; with --init 0, 1 and 3].
         long_epochs: Epochs of the long training, which gives the true ranking [default: 16, or
             as many as a training needs to tell what an arch gives].
         seeds: Trainings of each arch with each budget.
@@ -432,6 +443,7 @@ def search(
     image_column: str | None = None,
     label_column: str | None = None,
     download: bool = False,
+    init: str | Path | None = None,
     imgsz: int | str | None = None,
     epochs: int | str | None = None,
     fraction: float | str | None = None,
@@ -501,8 +513,13 @@ def search(
         image_column: Parquet column that holds the images; default by its metadata or name.
         label_column: Parquet column that holds the labels; default likewise.
         download: Let a data set that is not here be downloaded.
+        init: Weights that every candidate inherits: pretrained, a run, a file, timm:NAME or
+            torchvision:NAME; the space is the sub-networks of that net unless --space says
+            otherwise; none: from nothing; default pretrained for colour photographs, where such
+            weights are installed and no --space is given.
         imgsz: Pixels a side of the network's input, where FLOPs are counted.
-        epochs: Epochs of a candidate's training; default as many as rank candidates.
+        epochs: Epochs of a candidate's training; default as many as rank candidates; 0, from
+            weights: a linear probe alone.
         fraction: Share of the training images for a candidate, such as 0.2; default 1.
         train_imgsz: Pixels a side for a candidate's training; default --imgsz.
         batch_size: Images a step; default the recipe's.
@@ -515,10 +532,10 @@ def search(
         trial_time_limit: Stop a trial after this time, such as 10m.
         trials_per_device: Trainings at once on one device: a number, or auto to measure it.
         finalists: How many of the best are trained again with new seeds before one is selected;
-            0: none; default 3.
-        final_seeds: Seeds of each finalist; default 3.
+            0: none; default 3, from weights 2.
+        final_seeds: Seeds of each finalist; default 3, from weights 1.
         final_epochs: Epochs of a training of the finals; default as many as rank archs
-            reliably, within --time-limit.
+            reliably, from weights those of `nas train`, within --time-limit.
         final_fraction: Share of the training images for the finals; default what is needed.
         target_flops: Multiply-adds to aim at, such as 400M (= 0.8 GFLOPs at 2 per
             multiply-add).
@@ -553,7 +570,7 @@ def search(
         storage: Keep the study in this database (postgresql://...) instead of the run's
             journal, so that several drivers share it.
         study: Name of the shared study in --storage; default the run's --name.
-        trials: Archs to evaluate; default 300, with --data 60.
+        trials: Archs to evaluate; default 300, with --data 60, from weights 20.
         time_limit: End after this time, such as 20m, shared evenly by the search, the random
             search and, with --data, the finals. What runs then is finished, or counts with its
             accuracy so far.

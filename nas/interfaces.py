@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
+    from nas.evaluation.parent import Parent
     from nas.exporting.request import ExportRequest
     from nas.models.arch import Arch
     from nas.training.amount import Amount
@@ -114,10 +115,11 @@ class TrainingEvaluator(Trainer, Protocol):
     images. `image_side`: median shorter side in pixels of some, None where there are none; it may
     decode them. `images`: image passes of a whole trial, in training steps. `trial_seconds`: of
     each trial, 0: it is trained for epochs. `rung_unit` tells what a rung counts. `amount`: a
-    candidate's training as images, batch and epochs, None where each has its own.
+    candidate's training as images, batch and epochs, None where each has its own; `fraction`: the
+    share of the training images in it. `parent`: whose weights each arch inherits, None for none;
+    `full_amount`: a whole fine-tuning then.
 
-    An evaluator of the user's may lack any of these: `nas.evaluation.evaluate` has what stands for
-    what is lacking.
+    What an evaluator of the user's lacks of these has a stand-in in `nas.evaluation.evaluate`.
     """
 
     notes: tuple[str, ...]
@@ -128,9 +130,13 @@ class TrainingEvaluator(Trainer, Protocol):
     trial_seconds: float
     rung_unit: str
     amount: Amount | None
+    fraction: float
+    parent: Parent | None
 
     @property
     def image_side(self) -> int | None: ...
+
+    def full_amount(self, arch: Arch) -> Amount | None: ...
 
     def estimated_seconds(self, arch: Arch) -> float:
         """Return about how long a candidate's training takes; 0: unknown."""
@@ -276,10 +282,7 @@ class Task:
 
 @dataclass(frozen=True)
 class EvaluatorSpec:
-    """Specification of an evaluator for workers: names and options, plain JSON.
-
-    With a `device`, that device measures the latency of every arch.
-    """
+    """An evaluator for workers: names and options, plain JSON; a `device` measures latencies."""
 
     evaluator: str
     options: dict[str, Any] = field(default_factory=dict)

@@ -42,6 +42,9 @@ _UNTOLD: dict[str, Any] = {
     "rungs": (),
     "rung_unit": "epochs",
     "amount": None,
+    "parent": None,
+    "fraction": 1.0,
+    "full_amount": lambda arch: None,
     "estimated_seconds": lambda arch: 0.0,
     "estimated_worth": lambda arch: "",
 }

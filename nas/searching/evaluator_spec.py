@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from nas.core import registry
 from nas.core.errors import OptionError
 from nas.core.registry import Part
+from nas.evaluation.parent import AUTO, NONE
 from nas.interfaces import EvaluatorSpec, Executor
 from nas.searching.settings import SearchSettings
 
@@ -17,6 +19,7 @@ TRAINING = (
     "image_column",
     "label_column",
     "download",
+    "init",
     "recipe",
     "recipe_options",
     "epochs",
@@ -78,12 +81,23 @@ def spec_of(settings: SearchSettings) -> EvaluatorSpec:
     )
 
 
+def with_init(spec: EvaluatorSpec, source: str) -> EvaluatorSpec:
+    """Return a specification whose trainings start from other weights; of none from nothing."""
+    options = {name: value for name, value in spec.options.items() if name != "init"}
+    return replace(spec, options=options if source == NONE else {**options, "init": source})
+
+
 def _data_options(
     settings: SearchSettings, evaluator: str, known: Collection[str]
 ) -> dict[str, Any]:
     """Return the settings of a training, as options of an evaluator that trains."""
     given = {name: getattr(settings, name) for name in TRAINING}
-    given = {name: value for name, value in given.items() if value}
+    probe = {"probe": True} if given["epochs"] == 0 else {}
+    given = {**{name: value for name, value in given.items() if value}, **probe}
+    if given.get("init") == NONE:
+        del given["init"]
+    elif not settings.init and not settings.space and "init" in known:
+        given |= {"init": settings.evaluator_options.get("init", AUTO)}
     for name in given:
         if name not in known:
             flag = "--" + name.replace("_", "-").removesuffix("s" * name.endswith("options"))

@@ -50,6 +50,23 @@ def length_of(
     return _measured(own, share, amount, own if enough else epochs or needed, part)
 
 
+def fine_tuning_length(
+    candidate: Amount, full: Amount, epochs: int | None, fraction: float | None
+) -> Length:
+    """Return the length of the finals of a search from weights, where a candidate's is another.
+
+    By default each is fine-tuned in `full`, as `nas train` does it. A linear probe comes before
+    any fine-tuning, and takes a third of an epoch.
+    """
+    part = fraction or 1.0
+    images = max(1, round(full.images * part))
+    chosen = Amount(images, min(full.batch, images), epochs or full.epochs)
+    passes = [each.images * (each.epochs + 1 / 3) for each in (chosen, candidate)]
+    text = f"{chosen.epochs} epochs of {images:,} images, {chosen}"
+    label = f"{chosen.epochs}x{part:g}"
+    return Length(chosen.epochs, part, passes[0] / passes[1], label, text)
+
+
 def _measured(own: int, share: float, amount: Amount, epochs: int, part: float) -> Length:
     """Return a length with what it is worth."""
     images = max(1, round(amount.images / share * part))

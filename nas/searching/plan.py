@@ -29,6 +29,7 @@ from nas.searching.feasibility import (
     seconds_per_evaluation,
     try_decode,
 )
+from nas.searching.inheritance import with_init_path
 from nas.searching.objective import Bound, describe, metric_of
 from nas.searching.result import PlanResult, Reach, Share
 from nas.searching.samplers import distributions, guarded, random_choices
@@ -58,8 +59,9 @@ def plan(
         OptionError: a setting or the price is wrong.
     """
     rate = _rate(price)
+    with_source = warm_start.with_source_path(given, Path(project))
     setup = prepare(
-        SearchSettings.model_validate(warm_start.with_source_path(given, Path(project))),
+        SearchSettings.model_validate(with_init_path(with_source, Path(project))),
         strict=False,
     )
     start_data = warm_start.read_source(setup)
@@ -111,7 +113,8 @@ def expected_work(setup: Setup) -> ExpectedWork:
     chosen = setup.settings
     studies = 2 if chosen.random_search else 1
     first, beside = len(setup.first_points), len(setup.beside_the_space)
-    finalists = studies * setup.finalists + (bool(first) + beside if setup.finalists else 0)
+    extra = bool(first) + bool(setup.parents) + beside
+    finalists = studies * setup.finalists + (extra if setup.finalists else 0)
     return ExpectedWork(
         trials=setup.trials * studies,
         final_trainings=finalists * setup.final_seeds,
@@ -136,7 +139,8 @@ def announced(setup: Setup) -> tuple[str, ...]:
     parts += ["random search of equal cost"] if chosen.random_search else []
     if expected.final_trainings:
         nets = expected.final_trainings // setup.final_seeds
-        parts.append(f"finals of up to {nets} nets with {setup.final_seeds} seeds each")
+        seeds = f"{setup.final_seeds} seed{'s' * (setup.final_seeds > 1)}"
+        parts.append(f"finals of up to {nets} nets with {seeds} each")
     lines = [f"to do: {', then '.join(parts)}"]
     arch, seconds = _drawn(setup)
     if seconds:

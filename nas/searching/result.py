@@ -149,6 +149,31 @@ class WarmStart(Record):
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class LinearProbe(Record):
+    """A linear classifier on the frozen features of a net: its accuracy, and what it took."""
+
+    accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class ParentResult(Record):
+    """The net whose weights were inherited, and what it gives at the pixels that meet the targets.
+
+    `source`, `told`: its weights. `name`: of that reference, "" where no pixels do. `accuracy`: in
+    the finals, fine-tuned as all were; None where it was not in them.
+    """
+
+    source: str
+    told: str
+    name: str = ""
+    arch_id: str = ""
+    accuracy: float | None = None
+    accuracy_std: float | None = None
+    probe: LinearProbe | None = None
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class TeacherGain(Record):
     """What the best network owes to its architecture and to the teacher of the finals, in points.
 
@@ -172,8 +197,8 @@ class SearchResult(Record):
     `trials`: evaluations, of `proposals`; `states` counts these by state. `met`: whether `best` is
     within the targets. `stopped`: why the search ended early, "" where it did not; `ends` tells it
     of each stage. `leaders`: the best trials; `references`: those that have an accuracy; `random`:
-    random search; `search`: the search's own best. `teacher`: of the finals. `front`: the number of
-    nets on the Pareto front.
+    random search; `search`: the search's own best. `front`: the number of nets on the Pareto front.
+    `parent`: of a search from weights. `teacher`: of the finals.
     """
 
     schema: int = 1
@@ -213,6 +238,7 @@ class SearchResult(Record):
     front: int = 0
     hypervolume: dict[str, float] | None = None
     teacher: TeacherGain | None = optional(None)
+    parent: ParentResult | None = None
 
     @property
     def best(self) -> BestArch:

@@ -21,8 +21,10 @@ from nas.core.resume import opening
 from nas.core.settings import takes
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, Executor, Metrics, Trial
+from nas.searching import inheritance
 from nas.searching.constraints import constraint_violation
 from nas.searching.engine import Engine
+from nas.searching.evaluator_spec import with_init
 from nas.searching.feasibility import check_space
 from nas.searching.final_length import Length
 from nas.searching.outcome import finalists, finals, selection
@@ -74,13 +76,16 @@ def search(
     """
     settings, password = _without_password(settings, name)
     settings = warm_start.with_source_path(settings, Path(project))
+    settings = inheritance.with_init_path(settings, Path(project))
     folder = resumption.found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - resumption.FREE:
         settings = {
             **resumption.kept(search_args(run_folder.read_args(folder)), settings),
             **settings,
         }
-    setup = prepare(SearchSettings.model_validate(settings))
+    if folder and not settings.get("init"):
+        settings["init"] = search_args(run_folder.read_args(folder))["init"]
+    setup = prepare(SearchSettings.model_validate(settings), parent=inheritance.kept(folder))
     said = opening(folder, resume)
     fresh = folder is None
     start_data = warm_start.read_source(setup) if fresh else {}
@@ -91,7 +96,7 @@ def search(
             check_sources(folder, setup)
             screen = screen or SearchProgress()
             place = priors.Place(folder, screen.say, interrupted)
-            setup = warm_start.with_start(setup, place, start_data)
+            setup = _with_parent(warm_start.with_start(setup, place, start_data), folder)
             journal = _journal(setup, folder, database)
             run_folder.write_environment(folder)
             run_folder.write_args(folder, setup.settings.model_dump())
@@ -105,6 +110,14 @@ def search(
                 screen.say(line)
             executor = _executor(setup, folder, journal, screen, fresh=fresh)
             return _search(setup, folder, journal, executor, screen, interrupted)
+
+
+def _with_parent(setup: Setup, folder: Path) -> Setup:
+    """Return the setup whose workers read the weights to inherit from the run's folder."""
+    if not setup.parent:
+        return setup
+    place = inheritance.keep_parent(setup.parent, folder)
+    return dataclasses.replace(setup, spec=with_init(setup.spec, str(place)))
 
 
 def _without_password(

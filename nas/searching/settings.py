@@ -58,11 +58,22 @@ class SearchSettings(Settings):
         None, "Data", "Parquet column that holds the labels; default likewise."
     )
     download: Switch = setting(False, "Data", "Let a data set that is not here be downloaded.")
+    init: Place | None = setting(
+        None,
+        "Data",
+        "Weights that every candidate inherits: pretrained, a run, a file, timm:NAME or "
+        "torchvision:NAME; the space is the sub-networks of that net unless --space says "
+        "otherwise; none: from nothing; default pretrained for colour photographs, where such "
+        "weights are installed and no --space is given.",
+    )
     imgsz: Pixels | None = setting(
         None, "Data", "Pixels a side of the network's input, where FLOPs are counted.", "--img-size"
     )
-    epochs: Positive | None = setting(
-        None, "Data", "Epochs of a candidate's training; default as many as rank candidates."
+    epochs: Natural | None = setting(
+        None,
+        "Data",
+        "Epochs of a candidate's training; default as many as rank candidates; 0, from weights: a "
+        "linear probe alone.",
     )
     fraction: Share | None = setting(
         None, "Data", "Share of the training images for a candidate, such as 0.2; default 1."
@@ -97,14 +108,16 @@ class SearchSettings(Settings):
         None,
         "Data",
         "How many of the best are trained again with new seeds before one is selected; 0: none; "
-        "default 3.",
+        "default 3, from weights 2.",
     )
-    final_seeds: Positive | None = setting(None, "Data", "Seeds of each finalist; default 3.")
+    final_seeds: Positive | None = setting(
+        None, "Data", "Seeds of each finalist; default 3, from weights 1."
+    )
     final_epochs: Positive | None = setting(
         None,
         "Data",
-        "Epochs of a training of the finals; default as many as rank archs reliably, within "
-        "--time-limit.",
+        "Epochs of a training of the finals; default as many as rank archs reliably, from "
+        "weights those of `nas train`, within --time-limit.",
     )
     final_fraction: Share | None = setting(
         None, "Data", "Share of the training images for the finals; default what is needed."
@@ -198,7 +211,7 @@ class SearchSettings(Settings):
         None, "Cluster", "Name of the shared study in --storage; default the run's --name."
     )
     trials: Positive | None = setting(
-        None, "How", "Archs to evaluate; default 300, with --data 60."
+        None, "How", "Archs to evaluate; default 300, with --data 60, from weights 20."
     )
     time_limit: Seconds | None = setting(
         None,

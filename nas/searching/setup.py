@@ -17,7 +17,7 @@ from nas.core.errors import EvaluatorError, OptionError
 from nas.core.registry import Part
 from nas.data.dataset import SMALL
 from nas.evaluation.evaluate import make_evaluator
-from nas.evaluation.packing import check_asked
+from nas.evaluation.parent import NONE, Parent
 from nas.interfaces import (
     Choices,
     EvaluatorSpec,
@@ -31,10 +31,12 @@ from nas.models.arch import Arch
 from nas.models.load import baselines
 from nas.models.points import cost_metrics
 from nas.searching.engine import Budget
-from nas.searching.evaluator_spec import executor_of, spec_of
+from nas.searching.evaluator_spec import executor_of, spec_of, with_init
 from nas.searching.feasibility import COUNTED, check_reach, check_space, fitted, known_costs
-from nas.searching.final_length import Length, length_of
+from nas.searching.final_length import Length, fine_tuning_length, length_of
+from nas.searching.inheritance import ITSELF, alike, check_inherits, subnets
 from nas.searching.objective import Bound, Goal, make_objective
+from nas.searching.pruning import pruner_of
 from nas.searching.references import LATENCY, Reference, references
 from nas.searching.result import WarmStart
 from nas.searching.samplers import (
@@ -49,11 +51,14 @@ from nas.searching.sampling.region import drawing
 from nas.searching.settings import SearchSettings
 
 FINALISTS, FINAL_SEEDS = 3, 3
+# of a search from weights: all trainings begin alike, so that seeds differ little
+INHERITING_FINALISTS, INHERITING_SEEDS = 2, 1
 # baselines that a search is compared with where they are points of its space
 REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 # what the search gives a controller; `excess`: the former name of `constraint_violation`
 GIVEN_BY_SEARCH = ("seed", "constraint_violation", "excess", "goal", "draw", "prior")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
+INHERITING_TRIALS = 20
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,18 @@ class Setup:
     @property
     def trials(self) -> int:
         """Return how many archs to evaluate."""
-        return self.settings.trials or (TRAININGS if self.rungs else EVALUATIONS)
+        usual = TRAININGS if self.rungs else EVALUATIONS
+        return self.settings.trials or (INHERITING_TRIALS if self.parent else usual)
+
+    @property
+    def parent(self) -> Parent | None:
+        """Return the network whose weights candidates inherit; None: they start from nothing."""
+        return self.evaluator.parent
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """Return the references that are the parent itself, at some pixels: names by arch id."""
+        return {r.arch.id: r.name for r in self.references if r.name.startswith(ITSELF)}
 
     @property
     def first_points(self) -> list[Choices]:
@@ -127,19 +143,22 @@ class Setup:
     @property
     def finalists(self) -> int:
         """Return the number of finalists of the search; 0 where nothing is trained."""
-        asked = self.settings.finalists
-        return (FINALISTS if asked is None else asked) if self.rungs else 0
+        asked, usual = self.settings.finalists, INHERITING_FINALISTS if self.parent else FINALISTS
+        return (usual if asked is None else asked) if self.rungs else 0
 
     @property
     def final_seeds(self) -> int:
         """Return with how many seeds each finalist is trained."""
-        return self.settings.final_seeds or FINAL_SEEDS
+        return self.settings.final_seeds or (INHERITING_SEEDS if self.parent else FINAL_SEEDS)
 
     def final_length(self, epochs: int | None = None, fraction: float | None = None) -> Length:
         """Return how long each training of the finals is: as asked for, by default by the flags."""
         chosen, amount = self.settings, self.evaluator.amount
-        share = float(self.spec.options.get("fraction") or 1.0)
+        share = float(self.spec.options.get("fraction") or self.evaluator.fraction)
         epochs, fraction = epochs or chosen.final_epochs, fraction or chosen.final_fraction
+        known = next((r.arch for r in self.references if r.fits), None) or check_space(self.space)
+        if amount and (full := self.evaluator.full_amount(known)):
+            return fine_tuning_length(amount, full, epochs, fraction)
         return length_of(self.rungs[-1], share, amount, epochs, fraction)
 
     def budget(self, folder: Path) -> Budget:
@@ -150,10 +169,11 @@ class Setup:
         return Budget(steps, self.settings.trial_time_limit or 0.0, folder, unit)
 
 
-def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
+def prepare(settings: SearchSettings, *, strict: bool = True, parent: Path | None = None) -> Setup:
     """Check settings against the parts they name; nothing is written yet.
 
     `strict` also checks that the evaluator knows the space and that the targets can be reached.
+    `parent`: the folder of a run that keeps the weights which its candidates inherit.
 
     Raises:
         OptionError: an unknown part or option, conflicting settings, an unreachable target.
@@ -163,15 +183,20 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
     _check_storage(settings)
     goal = _goal(settings)
     spec = spec_of(settings)
-    evaluator = make_evaluator(spec)
+    evaluator = make_evaluator(with_init(spec, str(parent)) if parent else spec)
+    settings, spec = _settled(settings, spec, evaluator)
     space, notes = _space(settings, evaluator)
+    if evaluator.parent and settings.space:
+        space = alike(space, evaluator.parent)
     arch = check_space(space)
+    if evaluator.parent and settings.space:
+        check_inherits(space, evaluator.parent)
     controller = _controller(settings)
     # without the limits of the search: to see that it can be made, and when it begins to learn
     fixed = {"seed": settings.seed, "goal": goal}
     free = dict.fromkeys(("constraint_violation", "excess"), no_violation)
     sampler = controller.make(space, **fixed, **free)
-    pruner = _pruner(settings, goal, evaluator, spec.evaluator)
+    pruner = pruner_of(settings, goal, evaluator, spec.evaluator)
     if strict:
         _check_evaluator(evaluator, spec.evaluator, arch)
     known, cost_of = _known_costs(goal, evaluator, arch)
@@ -188,6 +213,16 @@ def prepare(settings: SearchSettings, *, strict: bool = True) -> Setup:
     return setup
 
 
+def _settled(
+    settings: SearchSettings, spec: EvaluatorSpec, evaluator: TrainingEvaluator
+) -> tuple[SearchSettings, EvaluatorSpec]:
+    """Return settings and specification with the weights that were chosen for the user."""
+    if settings.init or not settings.data:
+        return settings, spec
+    found = evaluator.parent.source if evaluator.parent else NONE
+    return settings.model_copy(update={"init": found}), with_init(spec, found)
+
+
 def _known_costs(
     goal: Goal, evaluator: TrainingEvaluator, arch: Arch
 ) -> tuple[Sequence[str], Callable[[Arch], Metrics]]:
@@ -202,7 +237,8 @@ def _references(
     setup: Setup, known: Sequence[str], cost_of: Callable[[Arch], Metrics]
 ) -> tuple[Reference, ...]:
     """Return the reference designs of the space, and the baselines that are points of it."""
-    listed = {name: baselines()[name] for name in REFERENCES}
+    # what others publish is no sub-network of a parent
+    listed = {} if setup.parent else {name: baselines()[name] for name in REFERENCES}
     latency = (lambda arch: cost_of(arch)[LATENCY]) if LATENCY in known else None
     found = references(setup.space, setup.goal.objective, beside=listed, latency=latency)
     return tuple(found)
@@ -233,6 +269,8 @@ def _check_storage(settings: SearchSettings) -> None:
 
 def _space(settings: SearchSettings, evaluator: TrainingEvaluator) -> tuple[Space, tuple[str, ...]]:
     """Return the space, fitted to the classes and the image size of the data; and what to say."""
+    if evaluator.parent and not settings.space:
+        return subnets(evaluator.parent, len(evaluator.classes), settings.imgsz), ()
     side = evaluator.image_side
     small = side is not None and side <= SMALL
     name = settings.space or ("mbconv_small" if small else "mbconv")
@@ -316,76 +354,3 @@ def _controller(settings: SearchSettings) -> Part[BaseSampler]:
             f"use one of {', '.join(others)}"
         )
     return registry.part("controllers", controller, settings.controller_options, GIVEN_BY_SEARCH)
-
-
-def _pruner(
-    settings: SearchSettings, goal: Goal, evaluator: TrainingEvaluator, evaluator_name: str
-) -> Part[BasePruner]:
-    """Return the pruner."""
-    steps = evaluator.rungs
-    wanted = settings.pruner or settings.pruner_options
-    if goal.pareto and wanted and settings.pruner != "none":
-        raise OptionError(
-            "--pruner has no effect with --objective pareto, where no trial is worse than another "
-            "before both objectives are known: leave it out"
-        )
-    if not steps:
-        _check_untrained(settings)
-    _check_finals(settings, evaluator_name)
-    if asked := settings.trials_per_device:
-        check_asked(asked)
-        if settings.workers:
-            raise OptionError("--trials-per-device sets the number of --workers: give one of them")
-        if settings.executor != "local":
-            raise OptionError(
-                f"--trials-per-device measures this machine, and executor {settings.executor} uses "
-                "others: leave it out; on a cluster --gpus-per-trial 0.5 lets two share a GPU"
-            )
-    shortest, longest = settings.trial_time_limit, settings.trial_time
-    if shortest and longest and shortest <= longest:
-        raise OptionError(
-            "--trial-time-limit would give up every candidate within its --trial-time: leave it out"
-        )
-    if longest and (settings.final_epochs or settings.final_fraction):
-        raise OptionError(
-            "--trial-time gives trainings of the finals the time of a candidate: leave "
-            "--final-epochs and --final-fraction out"
-        )
-    name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
-    pruner: Part[BasePruner] = registry.part("pruners", name, settings.pruner_options, ("rungs",))
-    pruner.make(rungs=steps or (1,))
-    return pruner
-
-
-def _check_finals(settings: SearchSettings, evaluator: str) -> None:
-    """Refuse a length of the finals that the evaluator cannot be given.
-
-    Raises:
-        OptionError: it has no such option.
-    """
-    known = registry.option_defaults("evaluators", evaluator)
-    for name in ("epochs", "fraction"):
-        if getattr(settings, f"final_{name}") and name not in known:
-            raise OptionError(
-                f"--final-{name} needs an evaluator with the option {name}, which {evaluator} is "
-                "not: leave it out"
-            )
-
-
-def _check_untrained(settings: SearchSettings) -> None:
-    """Refuse what has an effect on trainings only.
-
-    Raises:
-        OptionError: one of these was given; the message names it.
-    """
-    given = {
-        "--pruner": settings.pruner or settings.pruner_options,
-        "--trials-per-device": settings.trials_per_device,
-        "--finalists": settings.finalists is not None,
-        "--final-seeds": settings.final_seeds is not None,
-        "--final-epochs": settings.final_epochs is not None,
-        "--final-fraction": settings.final_fraction is not None,
-    }
-    for flag, is_given in given.items():
-        if is_given:
-            raise OptionError(f"{flag} belongs to trainings: give --data")

@@ -62,6 +62,14 @@ def candidate(images: int, batch: int) -> Amount:
     return Amount(images, batch, max(CANDIDATE_EPOCHS, RANKING.epochs(images, batch)))
 
 
+INHERITED_VIEWS = 300  # of images, at least, of a candidate that inherits its weights
+
+
+def inheriting(images: int, batch: int) -> Amount:
+    """Return the fine-tuning of a candidate that inherits its weights: an epoch, or a few."""
+    return Amount(images, batch, max(1, math.ceil(INHERITED_VIEWS / images)))
+
+
 @dataclass(frozen=True)
 class Worth:
     """What an amount is worth for a purpose; `epochs` are those that would do, `text` a line."""

@@ -125,7 +125,10 @@ FLAGS = [
 ]
 D = "search --data images --trials 2 --space space.py"
 TRAINED = [
-    (f"{D} --epochs 0", "--epochs takes a whole number of at least 1, not '0'"),
+    (f"{D} --epochs 0", "--epochs 0 is a linear probe alone: it needs weights (--init)"),
+    (f"{D} --epochs -1", "--epochs takes a whole number|'-1'"),
+    (f"{S} --init pretrained", "--init belongs to trainings|give --data"),
+    (f"{D} --init nothing-here", "nothing-here"),
     (f"{D} --epochs 1.5", "'1.5'"),
     (f"{D} --fraction 0", "--fraction takes a share above 0 and up to 1, not '0'"),
     (f"{D} --fraction 1.01", "--fraction"),

@@ -145,7 +145,7 @@ def test_an_arch_that_the_data_does_not_fit_is_refused(
     ("options", "message"),
     [
         ({"epochs": -1}, "epochs must be at least 1, or 0 for as many as rank, not -1"),
-        ({"fraction": 0.0}, "fraction must be above 0 and at most 1, not 0.0"),
+        ({"fraction": -0.5}, "fraction must be above 0 and at most 1, not -0.5"),
         ({"fraction": 1.5}, "fraction must be above 0 and at most 1, not 1.5"),
         ({"batch_size": -4}, "batch_size must be at least 1, not -4"),
         ({"train_imgsz": 16}, "train_imgsz must be at least 32 pixels, not 16"),

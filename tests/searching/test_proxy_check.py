@@ -31,8 +31,9 @@ from nas.searching.fidelity.proxies import (
 )
 from nas.searching.fidelity.proxy_check import INTERRUPTED, proxy_check
 from nas.searching.fidelity.result import ProxyCheckResult
+from nas.searching.fidelity.sampled import spread_archs
 from nas.searching.fidelity.settings import ProxySettings
-from nas.searching.fidelity.study import open_study, spread_archs
+from nas.searching.fidelity.study import open_study
 from nas.training.auto import Situation, resolve_recipe
 from nas.training.loop import fit
 from nas.training.state import Job

@@ -20,7 +20,7 @@ KEYS = [
     *("pareto", "targets", "limits", "trials", "proposals", "states", "seconds", "retries"),
     *("training_flops", "fleet", "stopped", "ends", "met", "data", "best", "verdict", "weights"),
     *("observed_best", "leaders", "search", "references", "references_counted", "random", "gains"),
-    *("finals", "finals_length", "front", "hypervolume"),
+    *("finals", "finals_length", "front", "hypervolume", "parent"),
 ]
 ENTRY = ["name", "number", "state", "reward", "metrics", "posterior", "choices", "arch", "arch_id"]
 

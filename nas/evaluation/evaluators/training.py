@@ -1,7 +1,8 @@
 """Train each arch on images for a short while; its validation accuracy is the answer.
 
-The test split is never read here. Source of the idea: Zoph et al. 2018 and Tan et al. 2019 rank
-archs by five epochs on a proxy; `nas proxy-check` tells whether a budget ranks well on your data.
+With `init` each arch starts from the weights of a parent, which it inherits, and is fine-tuned. The
+test split is never read here. Source of the idea: Zoph et al. 2018 and Tan et al. 2019 rank archs
+by five epochs on a proxy; `nas proxy-check` tells whether a budget ranks well on your data.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from nas.core.locks import alone
 from nas.core.units import format_seconds
 from nas.data.dataset import Dataset, open_dataset
 from nas.data.splits import make_splits
+from nas.evaluation.parent import Parent, deviation, fine_tune, fine_tuned_images, parent_for
+from nas.evaluation.training_budget import SMALLEST, TrainingBudget, check_budget, rungs
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
 from nas.models.cost import count
-from nas.training.amount import CANDIDATE_EPOCHS, RANKING, Amount, candidate, worth
+from nas.training.amount import CANDIDATE_EPOCHS, RANKING, Amount, candidate, inheriting, worth
 from nas.training.auto import NAME, Plan, Situation, misfits, resolve_recipe
 from nas.training.recipe import load_recipe
 
@@ -35,9 +38,8 @@ if TYPE_CHECKING:
 TRAINS = True
 PACE = "pace.json"  # of a candidate's folder: its speed, and the epochs that follow from it
 PARTS = (25, 50, 100)  # rungs of a training of a time, in hundredths of it
+OPENED = 2  # sizes of the images that are kept open, as a space may choose among pixels
 FIRST_RUNG = 1 / 4  # of the steps that rank: what a training shows before says nothing
-SMALLEST = 32  # pixels a side that every network takes
-ACCELERATORS = ("auto", "cpu", "cuda", "mps")
 
 
 def make(
@@ -50,60 +52,40 @@ def make(
     recipe_options: dict[str, Any] = {},  # noqa: B006
     epochs: int = 0,
     trial_time: float = 0.0,
-    fraction: float = 1.0,
+    fraction: float = 0.0,
     train_imgsz: int = 0,
     batch_size: int = 0,
     accelerator: str = "auto",
+    init: str = "",
+    probe: bool = False,
 ) -> Training:
     """Return the evaluator.
 
     data: what `--data` takes; image_column, label_column: of its parquet, "": the only ones that
     can be. epochs, fraction (of the training images), train_imgsz (pixels, 0: the arch's own): the
-    budget of one candidate; epochs 0: as many as rank candidates, at least 4. trial_time: seconds
-    instead of epochs: each candidate gets as many whole epochs, at least one, as its speed allows.
-    batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda or mps.
+    budget of one candidate; epochs 0: as many as rank candidates, at least 4; fraction 0: all.
+    trial_time: seconds instead of epochs: each candidate gets as many whole epochs, at least one,
+    as its speed allows. batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda or mps. init:
+    weights that archs inherit, as `--init` has them; "": none; auto: pretrained ones for colour
+    photographs. With them 0 epochs are one or few, and a fraction of 0 as many images as rank
+    candidates. probe: with them a linear probe is all of the training.
     """
     load_recipe(recipe, recipe_options)  # refused before the images are looked at
-    _check(fraction, train_imgsz, batch_size, accelerator)
+    check_budget(fraction, train_imgsz, batch_size, accelerator)
     if epochs < 0:
         raise OptionError(f"epochs must be at least 1, or 0 for as many as rank, not {epochs}")
+    if probe and (not init or epochs or trial_time):
+        raise OptionError(
+            "--epochs 0 is a linear probe alone: it needs weights (--init), and no other length"
+        )
     if trial_time and (epochs or "epochs" in recipe_options):
         raise OptionError("--trial-time sets each candidate's epochs: leave --epochs out, or it")
-    budget = TrainingBudget(epochs, fraction, train_imgsz, batch_size, trial_time)
+    budget = TrainingBudget(epochs, fraction, train_imgsz, batch_size, trial_time, probe)
     columns = {"image_column": image_column or None, "label_column": label_column or None}
     dataset = make_splits(open_dataset(data, download=download, **columns))
-    return Training(dataset, (recipe, recipe_options), budget, accelerator)
-
-
-def _check(fraction: float, train_imgsz: int, batch_size: int, accelerator: str) -> None:
-    """Do nothing if a budget can be.
-
-    Raises:
-        OptionError: the first part that cannot; the message names its limits.
-    """
-    if not 0 < fraction <= 1:
-        raise OptionError(f"fraction must be above 0 and at most 1, not {fraction}")
-    if train_imgsz and train_imgsz < SMALLEST:
-        raise OptionError(f"train_imgsz must be at least {SMALLEST} pixels, not {train_imgsz}")
-    if batch_size < 0:
-        raise OptionError(f"batch_size must be at least 1, not {batch_size}")
-    if accelerator not in ACCELERATORS:
-        known = ", ".join(ACCELERATORS)
-        raise OptionError(f"accelerator must be one of {known}, not {accelerator!r}")
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainingBudget:
-    """How much training a candidate gets; epochs and batch_size of 0: as the recipe has it.
-
-    `seconds`: instead of epochs, which are hundredths of a candidate's own then; 0: none.
-    """
-
-    epochs: int
-    fraction: float
-    imgsz: int
-    batch_size: int
-    seconds: float = 0.0
+    parent, notes = parent_for(init, dataset.splits["train"])
+    dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *notes))
+    return Training(dataset, (recipe, recipe_options), budget, accelerator, parent)
 
 
 class Training:
@@ -118,14 +100,20 @@ class Training:
         recipe: tuple[str, Mapping[str, Any]],
         budget: TrainingBudget,
         accelerator: str,
+        parent: Parent | None = None,
     ) -> None:
         self._dataset = dataset
         self._recipe, self._accelerator = recipe, accelerator
+        self.parent = parent
         self._opened: dict[int, Data] = {}
         self.classes = self._dataset.classes
         self.fingerprint = self._dataset.fingerprint
         self.former_fingerprint = self._dataset.former_fingerprint
-        self.train_images = round(len(self._dataset.splits["train"]) * budget.fraction)
+        whole = len(self._dataset.splits["train"])
+        if not budget.fraction:
+            share = fine_tuned_images(whole) / whole if parent else 1.0
+            budget = dataclasses.replace(budget, fraction=share)
+        self.fraction, self.train_images = budget.fraction, round(whole * budget.fraction)
         self._budget = budget = self._settled(budget)
         self.trial_seconds = budget.seconds
         if budget.seconds:
@@ -136,18 +124,31 @@ class Training:
     def _counted(self, budget: TrainingBudget) -> None:
         """Say what a candidate gets that is trained for a number of epochs."""
         found, validated = self._plan(budget.imgsz or SMALLEST), self._validated
-        self.amount: Amount | None = found.amount
-        enough = worth(found.amount)
-        self.rungs, self.rung_unit = rungs(budget.epochs, self._first_rung(found.amount)), "epochs"
+        amount = dataclasses.replace(found.amount, epochs=budget.epochs)
+        self.amount: Amount | None = amount
+        enough, parent = worth(amount), self.parent
+        self.rungs, self.rung_unit = (
+            rungs(max(1, budget.epochs), self._first_rung(amount)),
+            "epochs",
+        )
         # of a whole trial; a forward pass alone is a third of a training step
         self.images = budget.epochs * self.train_images + len(self.rungs) * validated / 3
-        warned = () if enough.ranks else (f"a candidate gets {enough.text}",)
+        self.images += (self.train_images + validated) / 3 if parent else 0  # of the linear probe
+        warned = () if enough.ranks or parent else (f"a candidate gets {enough.text}",)
         self.notes = (*self._dataset.notes, *misfits(found.recipe, found.amount), *warned)
         self.title = (
-            f"trained on {self._dataset.name}: {budget.epochs} epochs of {self.train_images:,} "
-            f"images, {found.amount}, recipe {found.recipe.name}; accuracy on {validated:,} "
-            "validation images, which are no test images"
+            f"{self._described(amount, found.recipe.name)}; accuracy on {validated:,} validation "
+            "images, which are no test images"
         )
+
+    def _described(self, amount: Amount, recipe: str) -> str:
+        """Return in words what a candidate's training is."""
+        images, parent = f"{amount.images:,} images", self.parent
+        if parent and not amount.epochs:
+            return f"linear probe of {parent.told} on {self._dataset.name}: {images}"
+        done = f"fine-tuned from {parent.told}, a linear probe first," if parent else "trained"
+        epochs = f"{amount.epochs} epoch{'s' * (amount.epochs != 1 or not parent)} of {images}"
+        return f"{done} on {self._dataset.name}: {epochs}, {amount}, recipe {recipe}"
 
     def _timed(self, budget: TrainingBudget) -> None:
         """Say what a candidate gets that is trained for a time."""
@@ -171,7 +172,9 @@ class Training:
             budget.batch_size or resolve_recipe(name, options, self._situation(budget)).amount.batch
         )
         epochs = PARTS[-1] if budget.seconds else budget.epochs or options.get("epochs", 0)
-        if not epochs:
+        if not epochs and self.parent and not budget.probe:
+            epochs = inheriting(self.train_images, batch).epochs
+        elif not epochs and not self.parent:
             enough = candidate(self.train_images, batch).epochs
             epochs = enough if name == NAME else CANDIDATE_EPOCHS
         return dataclasses.replace(budget, epochs=epochs, batch_size=batch)
@@ -183,6 +186,7 @@ class Training:
             self.train_images,
             len(self.classes),
             side,
+            start="weights" if self.parent else "nothing",
             gray=gray,
             epochs=budget.epochs,
             batch=budget.batch_size,
@@ -200,7 +204,27 @@ class Training:
 
     def estimated_seconds(self, arch: Arch) -> float:
         """Return about how long a candidate's training takes, by a model of the machine's speed."""
-        return self._budget.seconds or self._epoch_seconds(arch) * self._budget.epochs
+        each = self._epoch_seconds(arch)
+        probed = each / 3 if self.parent else 0.0
+        return self._budget.seconds or each * self._budget.epochs + probed
+
+    def full_amount(self, arch: Arch) -> Amount | None:
+        """Return what a whole fine-tuning of an arch is, as `nas train` does it; None: no parent.
+
+        On all images, which a candidate may not get.
+        """
+        if not self.parent:
+            return None
+        images, side = len(self._dataset.splits["train"]), self._budget.imgsz or arch.resolution
+        given = dataclasses.replace(
+            self._situation(self._budget, side),
+            images=images,
+            cost=count(arch, side),
+            device=self._device.partition(":")[0],
+            epochs=0,
+            validated=self._validated,
+        )
+        return resolve_recipe(*self._recipe, given).amount
 
     def estimated_worth(self, arch: Arch) -> str:
         """Return what a candidate that is trained for a time gets, by a model of the machine.
@@ -257,6 +281,8 @@ class Training:
             raise EvaluatorError(
                 f"the data has {len(self.classes)} classes, and the arch {arch.head.classes}"
             )
+        if self.parent:
+            self.parent.check(arch)
 
     def evaluate(self, arch: Arch, *, seed: int = 0) -> Metrics:
         """Return the metrics of a whole training."""
@@ -275,14 +301,15 @@ class Training:
         with alone(Path(folder)):  # a worker that was given up may still write there
             own = self._epochs(arch, data, seed, Path(folder))
             job = self._job(arch, data, seed, own)
+            if self.parent:
+                return fine_tune(job, data, Path(folder), own * epochs // self.rungs[-1])
             steps = {part: max(1, own * part // self.rungs[-1]) for part in (*self.rungs, epochs)}
             until = steps[epochs]
             rows = fit(job, data, Path(folder), until=until, validate_at=set(steps.values()))
         last = rows[until - 1]  # the checkpoint may be of a later one
-        share = last["val_top1"] / 100
         return {
             "accuracy": last["val_top1"],
-            "accuracy_std": 100 * math.sqrt(share * (1 - share) / len(data.val)),
+            "accuracy_std": deviation(last["val_top1"], len(data.val)),
             "epochs": float(until),
             "images_per_second": last["images_per_second"],
             TRAINING_FLOPS: training_flops(job, data, until),
@@ -293,7 +320,8 @@ class Training:
         from nas.training.state import Job
 
         recipe = self._plan(data.size, data.gray, epochs).recipe
-        return Job(arch, recipe, epochs, self._budget.batch_size, seed=seed, device=self._device)
+        batch, init = self._budget.batch_size, self.parent.place if self.parent else None
+        return Job(arch, recipe, epochs, batch, seed=seed, device=self._device, init=init)
 
     def _epochs(self, arch: Arch, data: Data, seed: int, folder: Path) -> int:
         """Return the epochs of one arch's training.
@@ -318,12 +346,18 @@ class Training:
         return int(run_folder.read_object(path)["epochs"])
 
     def _data(self, side: int) -> Data:
-        """Return the images for one side, opened once in a process."""
+        """Return the images for one side; those of the last few sides are kept open."""
         from nas.data.loader import open_data
 
         if side not in self._opened:
+            while len(self._opened) >= OPENED:
+                del self._opened[next(iter(self._opened))]
             self._opened[side] = open_data(
-                self._dataset, imgsz=side, device=self._device, fraction=self._budget.fraction
+                self._dataset,
+                imgsz=side,
+                device=self._device,
+                fraction=self._budget.fraction,
+                normal=self.parent.normal if self.parent else None,
             )
         return self._opened[side]
 
@@ -332,14 +366,3 @@ class Training:
         from nas.hardware.torch_device import torch_device
 
         return torch_device(self._accelerator)
-
-
-def rungs(epochs: int, first: int = 1) -> tuple[int, ...]:
-    """Return the epochs at which a training of so many is asked: powers of two, and the last.
-
-    None before epoch `first`.
-    """
-    if epochs < 1:
-        raise OptionError(f"epochs must be at least 1, not {epochs}")
-    steps = [2**power for power in range(epochs.bit_length()) if first <= 2**power < epochs]
-    return (*steps, epochs)

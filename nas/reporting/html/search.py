@@ -15,7 +15,7 @@ from nas.reporting.html.axes import plot
 from nas.reporting.html.charts import Point
 from nas.reporting.html.drawing import networks
 from nas.reporting.html.markup import Page, command, date, join, power, signed
-from nas.searching.outcome.explanation import as_candidate, why
+from nas.searching.outcome.explanation import as_candidate, inherited, why
 from nas.searching.result import Candidate, Gain, SearchResult
 
 # what an accuracy of this evaluator is, beyond its own title
@@ -133,7 +133,7 @@ def _figures(found: data.SearchFiles) -> list[tuple[str, str, str]]:
 
 
 def _deviation(found: data.SearchFiles) -> str:
-    if found.result.finals:
+    if found.result.finals and found.result.finals[0].seed_deviation:
         return "on validation images, ± the standard error over the seeds of the finals"
     return "± one standard deviation"
 
@@ -148,7 +148,7 @@ def _gains(found: data.SearchFiles) -> list[str]:
     beside = [result.search] if result.search else []
     others = {entry.name: entry for entry in [*data.compared(result), *beside]}
     reason = why(result)
-    notes = [reason] if reason else []
+    notes = [*([reason] if reason else []), *inherited(result)]
     notes += [_gain(found, gain, others[gain.over]) for gain in result.gains if gain.over in others]
     if found.best.metrics.get("accuracy_std") and not result.finals:
         notes.append(

@@ -16,7 +16,7 @@ from nas.core.quoting import command
 from nas.core.units import amount, format_count
 from nas.interfaces import SCORED, SPENT, ExecutorStatus, Metrics, Trial
 from nas.searching.objective import Goal, pareto_front
-from nas.searching.outcome.explanation import as_candidate, why
+from nas.searching.outcome.explanation import as_candidate, inherited, why
 from nas.searching.progress import SearchProgress
 from nas.searching.result import (
     Candidate,
@@ -242,8 +242,8 @@ def show_search(result: SearchResult, console: Console) -> None:
         console.print(f"no arch was evaluated: {why_none(result)}")
     else:
         console.print(leaderboard(rows))
-        if reason := why(result):
-            console.print(reason)
+        for line in filter(None, (why(result), *inherited(result))):
+            console.print(line)
     if result.finals:
         console.print(finals_board(result.finals))
         deviation = result.finals[0].seed_deviation

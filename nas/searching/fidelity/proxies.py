@@ -25,18 +25,22 @@ EXAMPLE = "4 (epochs), 8:0.5 (of half the images) or 8:0.5:32 (at 32 pixels)"
 
 
 class ProxyBudget(NamedTuple):
-    """Budget of one training: epochs, a share of the training images, pixels a side."""
+    """Budget of one training: epochs, a share of the training images, pixels a side.
+
+    0 epochs: a linear probe, of archs that inherit weights. 0 pixels: those of each arch.
+    """
 
     epochs: int
     fraction: float
     imgsz: int
 
     def __str__(self) -> str:
-        return f"{self.epochs}:{self.fraction:g}:{self.imgsz}"
+        text = f"{self.epochs}:{self.fraction:g}"
+        return f"{text}:{self.imgsz}" if self.imgsz else text
 
 
-def parse_budget(text: str | int, imgsz: int) -> ProxyBudget:
-    """Return the budget written as epochs[:fraction[:pixels]].
+def parse_budget(text: str | int, imgsz: int, least: int = 1) -> ProxyBudget:
+    """Return the budget written as epochs[:fraction[:pixels]], of at least so many epochs.
 
     Raises:
         OptionError: the text is none, or a part is out of range; the message gives examples.
@@ -46,16 +50,22 @@ def parse_budget(text: str | int, imgsz: int) -> ProxyBudget:
         raise OptionError(f"--budget takes {EXAMPLE}, not {text!r}")
     numbers = [parse_number(part, f"--budget {text}:") for part in parts]
     epochs, fraction, side = [*numbers, *(1.0, float(imgsz))[len(numbers) - 1 :]]
-    if epochs < 1 or epochs % 1 or not 0 < fraction <= 1 or side < 32 or side % 1:
+    small = side < 32 and side != imgsz
+    if epochs < least or epochs % 1 or not 0 < fraction <= 1 or small or side % 1:
         raise OptionError(
-            f"--budget takes {EXAMPLE}: whole epochs from 1, a share up to 1, whole pixels from "
-            f"32; not {text!r}"
+            f"--budget takes {EXAMPLE}: whole epochs from {least}, a share up to 1, whole pixels "
+            f"from 32; not {text!r}"
         )
     return ProxyBudget(int(epochs), fraction, int(side))
 
 
-def default_budgets(long: ProxyBudget) -> list[ProxyBudget]:
-    """Return an eighth, a quarter and a half of the long training's epochs."""
+def default_budgets(long: ProxyBudget, *, inherited: bool = False) -> list[ProxyBudget]:
+    """Return an eighth, a quarter and a half of the long training's epochs.
+
+    Where weights are inherited a linear probe, an epoch and three.
+    """
+    if inherited:
+        return [long._replace(epochs=each) for each in (0, 1, 3) if each < long.epochs]
     epochs = {max(1, long.epochs // part) for part in (8, 4, 2)} - {long.epochs}
     return [long._replace(epochs=each) for each in sorted(epochs)]
 

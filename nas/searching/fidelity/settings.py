@@ -63,8 +63,17 @@ class ProxySettings(Settings):
         "Space: a name (`nas ls spaces`) or a path to your .py; default mbconv_small for images "
         "of up to 64 pixels, else mbconv.",
     )
+    init: Place | None = setting(
+        None,
+        WHAT,
+        "Weights that every arch inherits, as of a search: pretrained, a run, a file, timm:NAME; "
+        "the space is the sub-networks of that net unless --space says otherwise [default: none].",
+    )
     imgsz: Pixels | None = setting(
-        None, WHAT, "Pixels a side [default: the space's].", "--img-size"
+        None,
+        WHAT,
+        "Pixels a side [default: the space's; of sub-networks each its own].",
+        "--img-size",
     )
     archs: Annotated[int, whole(2)] = setting(
         8, WHAT, "Archs to train: random ones, spread over the range of FLOPs."
@@ -86,7 +95,8 @@ class ProxySettings(Settings):
         [],
         HOW,
         "A short training as epochs[:fraction of the images[:pixels]], such as 4, 8:0.5 or "
-        "8:0.5:32; repeatable [default: 1/8, 1/4 and 1/2 of the long one].",
+        "8:0.5:32; with --init 0 is a linear probe; repeatable [default: 1/8, 1/4 and 1/2 of the "
+        "long one; with --init 0, 1 and 3].",
     )
     long_epochs: Positive | None = setting(
         None,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import math
-import random
 import shutil
-import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -18,24 +16,24 @@ import numpy as np
 from nas.core import registry
 from nas.core.errors import MissingError, NasError, OptionError, RunError
 from nas.core.ledger import Ledger
-from nas.core.units import format_count
 from nas.data.dataset import SMALL, Dataset, open_asked
 from nas.data.loader import Data, open_data
 from nas.data.pixels import typical_side
 from nas.data.splits import make_splits
+from nas.evaluation.parent import Parent, fine_tune, parent_for
 from nas.hardware.torch_device import torch_device
-from nas.interfaces import TRAINING_FLOPS, Choices, Outcome, Space, Task
-from nas.models.arch import Arch
+from nas.interfaces import TRAINING_FLOPS, Outcome, Space, Task
 from nas.models.cost import count
-from nas.searching.feasibility import check_space, fitted, try_decode
+from nas.searching.feasibility import check_space, fitted
 from nas.searching.fidelity.proxies import (
     BudgetTrainings,
     ProxyBudget,
     default_budgets,
     parse_budget,
 )
+from nas.searching.fidelity.sampled import SampledArch, band, spread_archs
 from nas.searching.fidelity.settings import ProxySettings
-from nas.searching.samplers import random_choices, repair
+from nas.searching.inheritance import alike, check_inherits, subnets
 from nas.training.amount import FINAL
 from nas.training.auto import Situation, resolve_recipe
 from nas.training.loop import fit, training_flops
@@ -43,20 +41,8 @@ from nas.training.recipe import load_recipe
 from nas.training.state import Job, Row
 
 ROWS = "trainings.csv"
-DRAWS = 2000
-BAND, SAMPLED = 0.1, 200  # of the target, to both sides; archs that a median is taken of
 LONG_EPOCHS = 16
-# where random points in the band are rare, so many for each arch are repaired to lie there; unless
-# so many repairs failed
-STRATUM, MOST_FAILURES = 5, 3
-
-
-class SampledArch(NamedTuple):
-    """One arch of the check; its multiply-adds are counted at the long training's image size."""
-
-    arch: Arch
-    choices: Choices
-    flops: int
+OPENED = 2  # sizes of images that are kept open
 
 
 class Slot(NamedTuple):
@@ -100,6 +86,7 @@ class FidelityStudy:
     long: ProxyBudget
     device: str
     notes: tuple[str, ...]
+    parent: Parent | None = None  # whose weights each arch inherits
     opened: dict[tuple[float, int], Data] = field(default_factory=dict)
 
     def slots(self) -> list[Slot]:
@@ -116,45 +103,55 @@ class FidelityStudy:
             for repeat in range(seeds)
         ]
 
-    def images(self, budget: ProxyBudget) -> Data:
-        """Return the data of a budget, opened once."""
-        key = (self.settings.fraction * budget.fraction, budget.imgsz)
+    def side(self, slot: Slot) -> int:
+        """Return the pixels of a training."""
+        return slot.budget.imgsz or self.candidates[slot.arch].arch.resolution
+
+    def images(self, slot: Slot) -> Data:
+        """Return the data of a training; what few trainings share is closed again."""
+        key = (self.settings.fraction * slot.budget.fraction, self.side(slot))
         if key not in self.opened:
+            while self.parent and len(self.opened) >= OPENED:  # archs have pixels of their own
+                del self.opened[next(iter(self.opened))]
             self.opened[key] = open_data(
                 self.dataset,
-                imgsz=budget.imgsz,
+                imgsz=key[1],
                 device=self.device,
                 fraction=key[0],
                 workers=self.settings.workers,
+                normal=self.parent.normal if self.parent else None,
             )
         return self.opened[key]
 
     def job(self, slot: Slot) -> Job:
         """Return one training, with the recipe that a search would use for its budget."""
-        arch, data = self.candidates[slot.arch].arch, self.images(slot.budget)
+        arch, data = self.candidates[slot.arch].arch, self.images(slot)
         chosen, epochs = self.settings, slot.budget.epochs
         given = Situation(
             len(data.train),
             len(data.classes),
             data.size,
+            start="weights" if self.parent else "nothing",
             gray=data.gray,
             epochs=epochs,
             batch=chosen.batch_size or 0,
         )
         made = resolve_recipe(chosen.recipe, chosen.recipe_options, given)
         return Job(
-            dataclasses.replace(arch, resolution=slot.budget.imgsz),
+            dataclasses.replace(arch, resolution=data.size),
             made.recipe,
             epochs,
             made.amount.batch,
             seed=slot.seed,
             device=self.device,
+            init=self.parent.place if self.parent else None,
         )
 
     def weight(self, slot: Slot) -> float:
         """Return a training's multiply-adds, but for a factor that all share."""
-        flops = count(self.candidates[slot.arch].arch, slot.budget.imgsz).flops
-        return flops * slot.budget.epochs * slot.budget.fraction
+        flops = count(self.candidates[slot.arch].arch, self.side(slot)).flops
+        passes = slot.budget.epochs + (1 / 3 if self.parent else 0)  # of a linear probe
+        return flops * passes * slot.budget.fraction
 
 
 def open_study(chosen: ProxySettings) -> FidelityStudy:
@@ -167,44 +164,35 @@ def open_study(chosen: ProxySettings) -> FidelityStudy:
     load_recipe(chosen.recipe, chosen.recipe_options)  # refused before the images are read
     device = torch_device(chosen.device)
     dataset = make_splits(open_asked(chosen))
-    space, notes = _space(chosen, dataset)
-    imgsz = chosen.imgsz or check_space(space).resolution
-    long = ProxyBudget(chosen.long_epochs or _long_epochs(chosen, dataset), 1.0, imgsz)
+    parent, told = parent_for(chosen.init or "", dataset.splits["train"])
+    space, notes = _space(chosen, dataset, parent)
+    own = 0 if parent else check_space(space).resolution
+    imgsz = chosen.imgsz or own
+    long = ProxyBudget(chosen.long_epochs or _long_epochs(chosen, dataset, parent), 1.0, imgsz)
     budgets = _budgets(chosen, long)
-    (least, most), note = _band(chosen, space)
+    (least, most), note = band(chosen, space)
     candidates = spread_archs(space, chosen.archs, seed=chosen.seed, least=least, most=most)
-    return FidelityStudy(chosen, dataset, space, candidates, budgets, long, device, (*notes, *note))
+    lines = (*notes, *told, *note)
+    return FidelityStudy(chosen, dataset, space, candidates, budgets, long, device, lines, parent)
 
 
-def _band(chosen: ProxySettings, space: Space) -> tuple[tuple[float, float], tuple[str, ...]]:
-    """Return the least and most multiply-adds of the archs, and a line where they were chosen.
-
-    A search compares archs of about one size; over all sizes a proxy that sees the size alone
-    ranks well, and says nothing of that.
-    """
-    if chosen.min_flops or chosen.max_flops:
-        return (chosen.min_flops or 0, chosen.max_flops or math.inf), ()
-    target = float(chosen.target_flops or 0)
-    note: tuple[str, ...] = ()
-    if not target:
-        rng = random.Random(chosen.seed)
-        archs = (try_decode(space, random_choices(space, rng)) for _ in range(SAMPLED))
-        target = statistics.median(count(arch).flops for arch in archs if arch)
-        words = f"archs within {BAND:.0%} of {format_count(target)} multiply-adds, the median of"
-        note = (f"{words} {space.name}; --target-flops takes that of your search",)
-    return ((1 - BAND) * target, (1 + BAND) * target), note
-
-
-def _long_epochs(chosen: ProxySettings, dataset: Dataset) -> int:
+def _long_epochs(chosen: ProxySettings, dataset: Dataset, parent: Parent | None) -> int:
     images = max(1, round(len(dataset.splits["train"]) * chosen.fraction))
-    given = Situation(images, len(dataset.classes), SMALL, batch=chosen.batch_size or 0)
-    batch = resolve_recipe(chosen.recipe, chosen.recipe_options, given).amount.batch
+    start = "weights" if parent else "nothing"
+    given = Situation(
+        images, len(dataset.classes), SMALL, start=start, batch=chosen.batch_size or 0
+    )
+    amount = resolve_recipe(chosen.recipe, chosen.recipe_options, given).amount
+    if parent:
+        return amount.epochs
+    batch = amount.batch
     return max(LONG_EPOCHS, FINAL.epochs(images, batch))
 
 
 def _budgets(chosen: ProxySettings, long: ProxyBudget) -> tuple[ProxyBudget, ...]:
-    given = [parse_budget(text, long.imgsz) for text in chosen.budget]
-    budgets = given or default_budgets(long)
+    least = 0 if chosen.init else 1
+    given = [parse_budget(text, long.imgsz, least) for text in chosen.budget]
+    budgets = given or default_budgets(long, inherited=bool(chosen.init))
     if not budgets:
         raise OptionError(
             f"a long training of {long.epochs} epoch leaves no shorter one: take more "
@@ -223,9 +211,13 @@ def _budgets(chosen: ProxySettings, long: ProxyBudget) -> tuple[ProxyBudget, ...
     return tuple(budgets)
 
 
-def _space(chosen: ProxySettings, dataset: Dataset) -> tuple[Space, tuple[str, ...]]:
+def _space(
+    chosen: ProxySettings, dataset: Dataset, parent: Parent | None
+) -> tuple[Space, tuple[str, ...]]:
     """Return the space for the data's classes, and what was understood or chosen for the user."""
     name, notes = chosen.space, dataset.notes
+    if parent and not name:
+        return subnets(parent, len(dataset.classes), chosen.imgsz), notes
     if name is None:
         side = typical_side(dataset.splits["train"])
         name = "mbconv_small" if side <= SMALL else "mbconv"
@@ -233,69 +225,10 @@ def _space(chosen: ProxySettings, dataset: Dataset) -> tuple[Space, tuple[str, .
     space: Space = registry.export("spaces", name, "SPACE")
     if not isinstance(space, Space):
         raise OptionError(f"SPACE of {name} must be a nas.interfaces.Space, not {type(space)}")
+    if parent:
+        space = alike(space, parent)
+        check_inherits(space, parent)
     return fitted(space, len(dataset.classes), chosen.imgsz), notes
-
-
-def spread_archs(
-    space: Space, number: int, *, seed: int, least: float, most: float
-) -> tuple[SampledArch, ...]:
-    """Return different random archs of a space, one of each stratum of FLOPs, small to large.
-
-    The strata hold equally many of the random archs between `least` and `most`.
-
-    Raises:
-        OptionError: fewer than `number` are found.
-    """
-    rng = random.Random(seed)
-    points = (random_choices(space, rng) for _ in range(DRAWS))
-    pool = _inside(space, points, least, most)
-    if len(pool) < STRATUM * number:
-        pool |= _inside(
-            space, _sample_repaired(space, STRATUM * number, rng, least, most), least, most
-        )
-    if len(pool) < number:
-        upper = format_count(most) if math.isfinite(most) else "any"
-        raise OptionError(
-            f"only {len(pool)} different archs of {space.name} were found from "
-            f"{format_count(least)} to {upper} multiply-adds, and {number} are asked for: widen "
-            "--min-flops and --max-flops, or take fewer --archs"
-        )
-    ranked = sorted(pool.values(), key=lambda each: (each.flops, each.arch.id))
-    edges = [len(ranked) * i // number for i in range(number + 1)]
-    return tuple(rng.choice(ranked[a:b]) for a, b in itertools.pairwise(edges))
-
-
-def _inside(
-    space: Space, points: Iterable[Choices], least: float, most: float
-) -> dict[str, SampledArch]:
-    """Return the archs of points that are within the limits, by id."""
-    found: dict[str, SampledArch] = {}
-    for choices in points:
-        arch = try_decode(space, choices)
-        if arch and least <= (flops := count(arch).flops) <= most:
-            found.setdefault(arch.id, SampledArch(arch, choices, flops))
-    return found
-
-
-def _sample_repaired(
-    space: Space, number: int, rng: random.Random, least: float, most: float
-) -> Iterator[Choices]:
-    """Yield random points repaired to lie within the band, as a search does; some may fail."""
-
-    def violation(choices: Choices) -> float:
-        arch = try_decode(space, choices)
-        if arch is None:
-            return math.inf
-        flops = count(arch).flops
-        return max(flops / most - 1, least / flops - 1)
-
-    failures = 0
-    for _ in range(number):
-        choices = repair(space, random_choices(space, rng), rng, violation)
-        failures += violation(choices) > 0
-        if failures > MOST_FAILURES:
-            return
-        yield choices
 
 
 def train(
@@ -312,18 +245,35 @@ def train(
         OptionError: the data or the recipe cannot be used.
         RunError: the checkpoint cannot be written or read.
     """
-    job, data, place = study.job(slot), study.images(slot.budget), Path(task.folder)
+    job, data, place = study.job(slot), study.images(slot), Path(task.folder)
     try:
-        epochs = fit(job, data, place, validate_at=(job.epochs,), watch=watch, say=say)
-        spent = float(training_flops(job, data, job.epochs))
-        metrics = {"accuracy": epochs[-1]["val_top1"], TRAINING_FLOPS: spent}
-        found = Outcome(task.number, metrics, "", sum(epoch["seconds"] for epoch in epochs))
+        found = _trained(study, job, data, task, watch=watch, say=say)
     except (OptionError, RunError, MissingError):
         raise
     except NasError as failure:  # this arch diverges or does not fit; the others may not
         found = Outcome(task.number, {}, str(failure), math.nan)
     shutil.rmtree(place, ignore_errors=True)
     return found
+
+
+def _trained(
+    study: FidelityStudy,
+    job: Job,
+    data: Data,
+    task: Task,
+    *,
+    watch: Callable[[Row], None],
+    say: Callable[[str], None],
+) -> Outcome:
+    place = Path(task.folder)
+    if study.parent:
+        start = time.perf_counter()
+        metrics = fine_tune(job, data, place, job.epochs, watch=watch, say=say)
+        return Outcome(task.number, metrics, "", time.perf_counter() - start)
+    epochs = fit(job, data, place, validate_at=(job.epochs,), watch=watch, say=say)
+    spent = float(training_flops(job, data, job.epochs))
+    metrics = {"accuracy": epochs[-1]["val_top1"], TRAINING_FLOPS: spent}
+    return Outcome(task.number, metrics, "", sum(epoch["seconds"] for epoch in epochs))
 
 
 def row_of(study: FidelityStudy, slot: Slot, outcome: Outcome) -> ProxyTraining:

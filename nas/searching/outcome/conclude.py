@@ -15,8 +15,9 @@ from nas.searching.final_length import Length
 from nas.searching.objective import Goal, Objective, describe, hypervolume, pareto_front, reward
 from nas.searching.outcome import selection
 from nas.searching.outcome.curves import write_rungs
-from nas.searching.outcome.explanation import why
+from nas.searching.outcome.explanation import inherited, why
 from nas.searching.outcome.finals import FinalScore, copy_weights, trained
+from nas.searching.outcome.inherited import parent_result
 from nas.searching.outcome.selection import StudyPosterior
 from nas.searching.result import (
     BestArch,
@@ -83,6 +84,7 @@ def conclude(
         finals_length=length if scores else None,
         front=len(front),
         hypervolume=_volumes(found.trials, random_study.trials, setup.goal),
+        parent=parent_result(folder, setup, found, final),
     )
     write_rungs(folder, {SEARCH: found.trials, RANDOM: random_study.trials}, setup.goal)
     _write(folder, setup.goal, front, log, result)
@@ -341,7 +343,7 @@ Arch {best.arch_id}: {best.label}{taken}; {result.proposals} proposals,
 - reward: {best.reward:.4f}
 {metrics}
 
-{why(result)}
+{chr(10).join((why(result), *inherited(result)))}
 
 FLOPs are multiply-adds. Accuracy comes from this evaluator: {setup.evaluator.title}.
 

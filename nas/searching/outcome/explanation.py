@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from nas.searching.result import Candidate, SearchResult
+from nas.core.units import format_seconds
+from nas.searching.result import Candidate, ParentResult, SearchResult
 
 CURSE = "the best of many observations is partly luck (the winner's curse)"
 SEARCH, RANDOM, REFERENCE = "search", "random search", "reference"
@@ -115,6 +116,41 @@ def why(result: SearchResult) -> str:
     return " ".join(
         part for part in (verdict, _winners_curse(result, best), _short(result)) if part
     )
+
+
+def inherited(result: SearchResult) -> tuple[str, ...]:
+    """Return what weights a search began with, and what its search added to them, in sentences."""
+    parent = result.parent
+    if parent is None:
+        return ()
+    lines = [f"All candidates inherited the weights of {parent.told}."]
+    told = []
+    if parent.accuracy is not None:
+        told.append(f"fine-tuned alike {_points(parent.accuracy, parent.accuracy_std)} %")
+    if probe := parent.probe:
+        took = format_seconds(probe.seconds)
+        told.append(f"its linear probe {probe.accuracy:.2f} % after {took}")
+    if told:
+        lines.append(f"The {parent.name}: {', '.join(told)}.")
+    return (*lines, *_added(result, parent))
+
+
+def _added(result: SearchResult, parent: ParentResult) -> list[str]:
+    """Return what the architecture added to the parent, where both were in the finals."""
+    best = result.winner
+    if parent.accuracy is None or best is None:
+        return []
+    if best.arch_id == parent.arch_id:
+        return ["The architecture added nothing: no sub-network was better than the parent."]
+    gain = best.metrics["accuracy"] - parent.accuracy
+    mine, theirs = best.metrics.get("accuracy_std") or 0.0, parent.accuracy_std or 0.0
+    error = math.hypot(mine, theirs) if mine and theirs else None
+    noise = "" if error is None or abs(gain) >= 2 * error else ", which is within the noise"
+    return [f"The architecture added {_points(gain, error, '+')} points{noise}."]
+
+
+def _points(value: float, error: float | None, sign: str = "") -> str:
+    return f"{value:{sign}.2f}" + (f" ±{error:.2f}" if error else "")
 
 
 def as_candidate(result: SearchResult, row: Row) -> Row:

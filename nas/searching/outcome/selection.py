@@ -119,13 +119,15 @@ def finalists(setup: Setup, found: StudyPosterior, baseline: StudyPosterior) -> 
     """Return the finalists: the best few of the search and of its random baseline, and references.
 
     None twice. Of the references that were trials the best one, of those beside the space all that
-    fit.
+    fit; of a search from weights also the parent itself at the pixels that fit.
     """
     top, named = setup.finalists, {each.arch.id: each.name for each in setup.references}
     first = leaders(found, setup.goal)
     reference = _best_reference(setup, first, found.trials, named)
     entrants = [_finalist(setup, SEARCH, trial, named) for trial in first[:top]]
-    entrants += [_finalist(setup, SEARCH, reference, named)] if reference else []
+    parents = [t for t in found.trials if t.arch_id in setup.parents and t.state in SCORED]
+    for trial in (*parents, *([reference] if reference else [])):
+        entrants.append(_finalist(setup, SEARCH, trial, named))
     entrants += [
         _finalist(setup, RANDOM, trial, named) for trial in leaders(baseline, setup.goal)[:top]
     ]
@@ -195,6 +197,8 @@ def select_best(
     contenders = [_contender(setup, each, bool(final)) for each in entries]
     # the absolute reward sets the cost itself
     cheaper = bool(final) and setup.goal.objective.kind != "absolute"
+    if setup.parent:  # where the noise of a fine-tuning is not known nothing is given for it
+        cheaper = cheaper and any(score.deviation for score in final.values())
     choice = choose(contenders, cheaper=cheaper)
     chosen = entries[contenders.index(choice.chosen)]
     plain = all(each.reward == each.metrics["accuracy"] for each in entries)

@@ -53,6 +53,8 @@ def found(project: Path, name: str | None, given: Mapping[str, Any]) -> Path | N
         RunError: the run of that name was started with other settings.
     """
     mine = fixed(SearchSettings.model_validate(given)) if given.keys() - FREE else {}
+    if not given.get("init"):
+        mine.pop("init", None)  # a run notes what it chose itself
     # of several that differ, one that was typed is told
     asked = {key: mine[key] for key in sorted(mine, key=lambda key: key not in given)}
 

@@ -1,0 +1,98 @@
+"""A search from weights: the space of a parent's sub-networks, and where its weights are kept."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from nas.core import run_folder
+from nas.core.errors import EvaluatorError, OptionError
+from nas.evaluation.parent import AUTO, NONE, Parent
+from nas.interfaces import Space
+from nas.models.arch import Arch
+from nas.models.subnets import subnet_space
+from nas.searching.feasibility import try_decode
+from nas.searching.samplers import random_choices
+
+PARENT = "parent"  # the folder of a run
+ITSELF = "parent at "  # how the name of the reference begins that is the parent, at some pixels
+TRIED = 100  # random points of a space of the user's, of which one must be able to inherit
+
+
+def subnets(parent: Parent, classes: int, imgsz: int | None) -> Space:
+    """Return the space of the sub-networks of a parent, for the classes of the data.
+
+    imgsz: pixels a side of all of them; None: they are a choice.
+    """
+    return subnet_space(parent.arch, classes=classes, pixels=(imgsz,) if imgsz else ())
+
+
+def with_init_path(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
+    """Return settings in which a run or a file of weights is a path that is the same anywhere."""
+    from nas.training.trained import VERBS
+    from nas.training.weights.sources import is_named
+
+    init = given.get("init")
+    if not isinstance(init, str | Path) or str(init) in ("", AUTO, NONE) or is_named(init):
+        return dict(given)
+    return {**given, "init": str(run_folder.find(str(init), VERBS, project).resolve())}
+
+
+def alike(space: Space, parent: Parent) -> Space:
+    """Return a space of the user's whose archs have the padding and the norm of a parent.
+
+    Weights belong to these.
+    """
+    from nas.training.weights.sources import built_as
+
+    def decode(choices: Mapping[str, Any]) -> Arch:
+        return built_as(space.decode(choices), parent.arch)
+
+    return replace(space, decode=decode)
+
+
+def check_inherits(space: Space, parent: Parent) -> None:
+    """Check that some archs of a space can inherit the weights of a parent.
+
+    Raises:
+        OptionError: none of those drawn can; the message says how one differs.
+    """
+    rng, reason = random.Random(0), "it has no valid point"
+    for _ in range(TRIED):
+        arch = try_decode(space, random_choices(space, rng))
+        try:
+            if arch:
+                return parent.check(arch)
+        except EvaluatorError as error:
+            reason = str(error)
+    raise OptionError(
+        f"no arch of space {space.name} can inherit the weights of {parent.told}: {reason}; leave "
+        "--space out for the sub-networks of that net, or take --init none"
+    )
+
+
+def keep_parent(parent: Parent, folder: Path) -> Path:
+    """Return the folder of a run that keeps the weights, written once.
+
+    So neither workers elsewhere nor a resumption need the package or the run that they come from.
+
+    Raises:
+        RunError: they cannot be written.
+    """
+    from nas.training.weights.sources import save_weights
+
+    place, part = folder / PARENT, folder / f".{PARENT}"
+    if not place.is_dir():
+        shutil.rmtree(part, ignore_errors=True)
+        save_weights(part, parent.weights)
+        part.replace(place)
+    return place.resolve()
+
+
+def kept(folder: Path | None) -> Path | None:
+    """Return the folder of a run that keeps the weights of its parent, None where none does."""
+    return folder / PARENT if folder and (folder / PARENT).is_dir() else None
