@@ -118,6 +118,7 @@ def plan(
     label_column: str | None = None,
     download: bool = False,
     init: str | Path | None = None,
+    teacher: str | Path | None = None,
     imgsz: int | str | None = None,
     epochs: int | str | None = None,
     fraction: float | str | None = None,
@@ -185,6 +186,9 @@ def plan(
             torchvision:NAME; the space is the sub-networks of that net unless --space says
             otherwise; none: from nothing; default pretrained for colour photographs, where such
             weights are installed and no --space is given.
+        teacher: Teacher of all finalists alike (distillation): a train run of the same classes,
+            timm:NAME, or pretrained; the result is trained without it too, to tell what it
+            added.
         imgsz: Pixels a side of the network's input, where FLOPs are counted.
         epochs: Epochs of a candidate's training; default as many as rank candidates; 0, from
             weights: a linear probe alone.
@@ -444,6 +448,7 @@ def search(
     label_column: str | None = None,
     download: bool = False,
     init: str | Path | None = None,
+    teacher: str | Path | None = None,
     imgsz: int | str | None = None,
     epochs: int | str | None = None,
     fraction: float | str | None = None,
@@ -517,6 +522,9 @@ def search(
             torchvision:NAME; the space is the sub-networks of that net unless --space says
             otherwise; none: from nothing; default pretrained for colour photographs, where such
             weights are installed and no --space is given.
+        teacher: Teacher of all finalists alike (distillation): a train run of the same classes,
+            timm:NAME, or pretrained; the result is trained without it too, to tell what it
+            added.
         imgsz: Pixels a side of the network's input, where FLOPs are counted.
         epochs: Epochs of a candidate's training; default as many as rank candidates; 0, from
             weights: a linear probe alone.

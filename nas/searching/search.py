@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import shutil
 import statistics
@@ -20,13 +21,13 @@ from nas.core.errors import NasError
 from nas.core.resume import opening
 from nas.core.settings import takes
 from nas.evaluation.packing import trainings_at_once
-from nas.interfaces import SPENT, Executor, Metrics, Trial
-from nas.searching import inheritance
+from nas.interfaces import SPENT, EvaluatorSpec, Executor, Metrics, Trial
+from nas.searching import inheritance, teaching
 from nas.searching.constraints import constraint_violation
 from nas.searching.engine import Engine
 from nas.searching.evaluator_spec import with_init
 from nas.searching.feasibility import check_space
-from nas.searching.final_length import Length
+from nas.searching.final_round import FinalRound, Workers
 from nas.searching.outcome import finalists, finals, selection
 from nas.searching.outcome.conclude import conclude, spent, training_flops
 from nas.searching.outcome.trial_table import FILES, TrialTable
@@ -77,6 +78,7 @@ def search(
     settings, password = _without_password(settings, name)
     settings = warm_start.with_source_path(settings, Path(project))
     settings = inheritance.with_init_path(settings, Path(project))
+    settings = teaching.with_teacher_path(settings, Path(project))
     folder = resumption.found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - resumption.FREE:
         settings = {
@@ -86,6 +88,7 @@ def search(
     if folder and not settings.get("init"):
         settings["init"] = search_args(run_folder.read_args(folder))["init"]
     setup = prepare(SearchSettings.model_validate(settings), parent=inheritance.kept(folder))
+    teaching.check(setup, folder)
     said = opening(folder, resume)
     fresh = folder is None
     start_data = warm_start.read_source(setup) if fresh else {}
@@ -211,7 +214,11 @@ def _search(
     interrupted: Callable[[], bool],
 ) -> SearchResult:
     chosen = setup.settings
+    workers = Workers(
+        executor, functools.partial(_with_spec, setup, folder, journal, screen), setup.spec
+    )
     try:
+        teaching.keep(setup, folder, screen.say)
         if setup.start.trials and isinstance(journal, Journal):
             journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
         active = _Active(setup, folder, journal, executor, screen, journal.known())
@@ -223,8 +230,8 @@ def _search(
         baseline = None
         if chosen.random_search and not stop():
             baseline, ends[RANDOM] = _baseline(active, log, stop, shares.late(2))
-        scores, length, late = list[finals.FinalScore](), None, shares.late(shares.stages)
-        studies = None
+        scores, alone = list[finals.FinalScore](), list[finals.FinalScore]()
+        studies, length, late = None, None, shares.late(shares.stages)
         if has_final_round and not stop():
             ends[LAST] = late()
         if has_final_round and not stop() and not late():
@@ -232,22 +239,32 @@ def _search(
             studies = selection.studies(setup, log, baseline)
             entrants = finalists.select_finalists(setup, studies, left, slots)
             length = finalists.length(setup, folder, log, len(entrants), left, slots)
-            if length.label:  # workers that hold other images
-                executor.close()
-                longer = dataclasses.replace(setup, spec=finalists.spec_of_length(setup, length))
-                executor = _executor(longer, folder, journal, screen, fresh=False)
             # none is begun that would end too late: a candidate's weights are the fallback
             late = shares.late(shares.stages, finalists.seconds(setup, log, length))
-            scores, end = _finals(active, executor, entrants, length, lambda: stop() or late())
+            last = FinalRound(setup, folder, workers, length, lambda: stop() or late(), screen.say)
+            scores, end = last.train(entrants)
             ends[LAST] = end.replace(INTERRUPTED, "")
-            if not finals.all_trained(folder, entrants, length.label):
-                scores = []
+            alone = last.train_alone(scores, studies)
         reason = stop() or next((end for end in reversed(ends.values()) if end), "")
-        fleet = executor.status()
+        fleet = workers.executor.status()
         screen.say(fleet.message)
     finally:
-        executor.close()
-    return conclude(folder, setup, log, baseline, scores, length, reason, fleet, ends, studies)
+        workers.executor.close()
+    return conclude(
+        folder, setup, log, baseline, scores, length, reason, fleet, ends, studies, alone
+    )
+
+
+def _with_spec(
+    setup: Setup,
+    folder: Path,
+    journal: Journal | Shared,
+    screen: SearchProgress,
+    spec: EvaluatorSpec,
+) -> Executor:
+    """Return workers that hold another specification: other images, or a teacher."""
+    other = dataclasses.replace(setup, spec=spec)
+    return _executor(other, folder, journal, screen, fresh=False)
 
 
 def _workers(setup: Setup, folder: Path, screen: SearchProgress) -> int:
@@ -286,31 +303,6 @@ def _cost(setup: Setup, trials: Sequence[Trial]) -> float:
     if setup.settings.trial_time:
         return sum(trial.seconds for trial in trials if trial.state in SPENT)
     return training_flops(trials)
-
-
-def _finals(
-    active: _Active,
-    executor: Executor,
-    entrants: list[finals.Finalist],
-    length: Length,
-    stop: Callable[[], str],
-) -> tuple[list[finals.FinalScore], str]:
-    setup, say = active.setup, active.screen.say
-    if entrants:
-        seeds = "1 seed" if setup.final_seeds == 1 else f"{setup.final_seeds} seeds"
-        say(f"finals: {len(entrants)} nets, {seeds} each, {length}")
-    return finals.run_finals(
-        active.folder,
-        entrants,
-        executor,
-        epochs=length.epochs,
-        seeds=setup.final_seeds,
-        seed=setup.settings.seed,
-        timeout_s=setup.settings.trial_time_limit or 0.0,
-        stop=stop,
-        say=say,
-        length=length.label,
-    )
 
 
 def _sampler(setup: Setup, name: str) -> tuple[BaseSampler, int]:

@@ -66,6 +66,12 @@ class SearchSettings(Settings):
         "otherwise; none: from nothing; default pretrained for colour photographs, where such "
         "weights are installed and no --space is given.",
     )
+    teacher: Place | None = setting(
+        None,
+        "Data",
+        "Teacher of all finalists alike (distillation): a train run of the same classes, "
+        "timm:NAME, or pretrained; the result is trained without it too, to tell what it added.",
+    )
     imgsz: Pixels | None = setting(
         None, "Data", "Pixels a side of the network's input, where FLOPs are counted.", "--img-size"
     )

@@ -13,7 +13,7 @@ from nas.training.diagnosis import FIELD, diagnose
 from nas.training.loop import RESULTS
 from nas.training.probe import probe_rows, read_probe
 from nas.training.progress import best
-from nas.training.result import HeldOutScore, TeacherScore, TrainResult, ValScore
+from nas.training.result import HeldOutScore, TrainResult, ValScore
 from nas.training.setup import Ready
 from nas.training.state import Row
 from nas.training.trained import CONFIG, config, load_trained
@@ -100,21 +100,6 @@ def conclude(ready: Ready, folder: Path, rows: list[Row], score: Score) -> Train
     return result
 
 
-def _teacher(ready: Ready) -> TeacherScore | None:
-    if not ready.job.teacher:
-        return None
-    facts = ready.job.teacher.facts
-    return TeacherScore(
-        source=facts.source,
-        told=facts.told,
-        top1=facts.top1,
-        n=facts.images,
-        probed=facts.probed,
-        flops=facts.flops,
-        pixels=facts.pixels,
-    )
-
-
 def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainResult:
     """Return result.json; accuracies are in percent, errors in points."""
     job, data, probed = ready.job, ready.data, read_probe(folder)
@@ -158,5 +143,5 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainR
         notes=(*data.notes, *never),
         warning=diagnose(rows, labels, len(data.classes)),
         probe=probed,
-        teacher=_teacher(ready),
+        teacher=job.teacher.facts.score() if job.teacher else None,
     )

@@ -29,6 +29,7 @@ from nas.models.build import Model
 from nas.models.cost import FLOAT_BYTES
 from nas.training.checkpoint import digest, read_weights, write_weights
 from nas.training.recipe import Recipe
+from nas.training.result import TeacherScore
 
 FOLDER, FACTS, WEIGHTS, SCHEMA = "teacher", "teacher.json", "model.safetensors", 1
 Normal = tuple[Triple, Triple]  # mean and standard deviation of a network's views
@@ -59,6 +60,18 @@ class Facts(Record):
     flops: int
     map_bytes: int
     digest: str
+
+    def score(self) -> TeacherScore:
+        """Return what a result tells of it."""
+        return TeacherScore(
+            source=self.source,
+            told=self.told,
+            top1=self.top1,
+            n=self.images,
+            probed=self.probed,
+            flops=self.flops,
+            pixels=self.pixels,
+        )
 
     @property
     def memory(self) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from nas.core.units import format_seconds
 from nas.data.dataset import Dataset, open_dataset
 from nas.data.splits import make_splits
 from nas.evaluation.parent import Parent, deviation, fine_tune, fine_tuned_images, parent_for
+from nas.evaluation.teaching import keep_teacher, kept_teacher
 from nas.evaluation.training_budget import SMALLEST, TrainingBudget, check_budget, rungs
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
@@ -57,6 +58,7 @@ def make(
     batch_size: int = 0,
     accelerator: str = "auto",
     init: str = "",
+    teacher: str = "",
     probe: bool = False,
 ) -> Training:
     """Return the evaluator.
@@ -85,7 +87,7 @@ def make(
     dataset = make_splits(open_dataset(data, download=download, **columns))
     parent, notes = parent_for(init, dataset.splits["train"])
     dataset = dataclasses.replace(dataset, notes=(*dataset.notes, *notes))
-    return Training(dataset, (recipe, recipe_options), budget, accelerator, parent)
+    return Training(dataset, (recipe, recipe_options), budget, accelerator, parent, teacher)
 
 
 class Training:
@@ -101,10 +103,11 @@ class Training:
         budget: TrainingBudget,
         accelerator: str,
         parent: Parent | None = None,
+        teacher: str = "",
     ) -> None:
         self._dataset = dataset
         self._recipe, self._accelerator = recipe, accelerator
-        self.parent = parent
+        self.parent, self._teacher = parent, teacher
         self._opened: dict[int, Data] = {}
         self.classes = self._dataset.classes
         self.fingerprint = self._dataset.fingerprint
@@ -321,7 +324,21 @@ class Training:
 
         recipe = self._plan(data.size, data.gray, epochs).recipe
         batch, init = self._budget.batch_size, self.parent.place if self.parent else None
-        return Job(arch, recipe, epochs, batch, seed=seed, device=self._device, init=init)
+        job = Job(arch, recipe, epochs, batch, seed=seed, device=self._device, init=init)
+        if not self._teacher:
+            return job
+        taught = kept_teacher(Path(self._teacher), data, self._data, self._device)
+        return dataclasses.replace(job, teacher=taught)
+
+    def keep_teacher(
+        self, folder: Path, source: str, side: int, say: Callable[[str], None]
+    ) -> None:
+        """Make a teacher for these images and keep it in a folder, once.
+
+        side: pixels of its students.
+        """
+        pixels, device = int(self._recipe[1].get("teacher_pixels", 0)), self._device
+        keep_teacher(folder, source, self._data, side, pixels=pixels, device=device, say=say)
 
     def _epochs(self, arch: Arch, data: Data, seed: int, folder: Path) -> int:
         """Return the epochs of one arch's training.

@@ -10,6 +10,7 @@ from typing import Any
 from nas.core import run_folder
 from nas.core.quoting import command
 from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, ExecutorStatus, Metrics, Trial
+from nas.searching import teaching
 from nas.searching.engine import training_folder
 from nas.searching.final_length import Length
 from nas.searching.objective import Goal, Objective, describe, hypervolume, pareto_front, reward
@@ -19,6 +20,7 @@ from nas.searching.outcome.explanation import inherited, why
 from nas.searching.outcome.finals import FinalScore, copy_weights, trained
 from nas.searching.outcome.inherited import parent_result
 from nas.searching.outcome.selection import StudyPosterior
+from nas.searching.outcome.teacher_gain import teacher_gain
 from nas.searching.result import (
     BestArch,
     Candidate,
@@ -30,6 +32,7 @@ from nas.searching.result import (
     RandomSearch,
     SearchResult,
     SpaceInfo,
+    TeacherGain,
 )
 from nas.searching.setup import Setup
 from nas.searching.studies.study import RANDOM, SEARCH, Log
@@ -50,13 +53,14 @@ def conclude(
     fleet: ExecutorStatus,
     ends: Mapping[str, str],
     before: selection.Studies | None = None,
+    alone: Sequence[FinalScore] = (),
 ) -> SearchResult:
     """Write the best network, the Pareto front and the importances; return the result.
 
     `baseline` is the random search, `scores` those of the finals of a search that trains, and
     `length` that of their trainings; `reason` says why the search ended early, or is empty;
     `fleet`: status of the executor; `ends` gives the reason of each stage; `before`: the studies as
-    the finals saw them.
+    the finals saw them; `alone`: scores of finals without the teacher of the others.
     """
     found, random_study = selection.studies(setup, log, baseline, before)
     final = {score.finalist.arch.id: score for score in scores}
@@ -85,6 +89,7 @@ def conclude(
         front=len(front),
         hypervolume=_volumes(found.trials, random_study.trials, setup.goal),
         parent=parent_result(folder, setup, found, final),
+        teacher=_teacher(folder, setup, final, alone, best),
     )
     write_rungs(folder, {SEARCH: found.trials, RANDOM: random_study.trials}, setup.goal)
     _write(folder, setup.goal, front, log, result)
@@ -123,6 +128,24 @@ def _weights(
     ]
     facts, to = _images(setup), folder / "best"
     return next((text for text, place in trainings if copy_weights(place, to, facts)), None)
+
+
+def _teacher(
+    folder: Path,
+    setup: Setup,
+    final: Mapping[str, FinalScore],
+    alone: Sequence[FinalScore],
+    best: Candidate | None,
+) -> TeacherGain | None:
+    """Return what the teacher of the finals and what the architecture added; None without one."""
+    if not setup.settings.teacher or not best or not final:
+        return None
+    from nas.training.teacher import FACTS, Facts
+
+    facts = run_folder.read_record(folder / teaching.FOLDER / FACTS, Facts)
+    without = {score.finalist.arch.id: score for score in alone}
+    reference = teaching.compared_with(setup)
+    return teacher_gain(facts.score(), final, without, best.arch_id, reference)
 
 
 def _images(setup: Setup) -> dict[str, str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from nas.core.units import format_seconds
-from nas.searching.result import Candidate, ParentResult, SearchResult
+from nas.searching.result import Candidate, ParentResult, SearchResult, TeacherGain
 
 CURSE = "the best of many observations is partly luck (the winner's curse)"
 SEARCH, RANDOM, REFERENCE = "search", "random search", "reference"
@@ -120,9 +120,9 @@ def why(result: SearchResult) -> str:
 
 def inherited(result: SearchResult) -> tuple[str, ...]:
     """Return what weights a search began with, and what its search added to them, in sentences."""
-    parent = result.parent
+    parent, gained = result.parent, taught(result.teacher) if result.teacher else ()
     if parent is None:
-        return ()
+        return gained
     lines = [f"All candidates inherited the weights of {parent.told}."]
     told = []
     if parent.accuracy is not None:
@@ -132,7 +132,8 @@ def inherited(result: SearchResult) -> tuple[str, ...]:
         told.append(f"its linear probe {probe.accuracy:.2f} % after {took}")
     if told:
         lines.append(f"The {parent.name}: {', '.join(told)}.")
-    return (*lines, *_added(result, parent))
+    added = () if result.teacher and result.teacher.over else _added(result, parent)
+    return (*lines, *added, *gained)
 
 
 def _added(result: SearchResult, parent: ParentResult) -> list[str]:
@@ -151,6 +152,28 @@ def _added(result: SearchResult, parent: ParentResult) -> list[str]:
 
 def _points(value: float, error: float | None, sign: str = "") -> str:
     return f"{value:{sign}.2f}" + (f" ±{error:.2f}" if error else "")
+
+
+def taught(gain: TeacherGain) -> tuple[str, ...]:
+    """Return one line on the architecture and one on the teacher, as far as both were measured."""
+    found = []
+    if gain.architecture is not None:
+        told = _gain(gain.architecture, gain.architecture_std)
+        found.append(f"Architecture: {told} over {gain.over} at equal cost, both with the teacher.")
+    if gain.teacher is not None:
+        told = _gain(gain.teacher, gain.teacher_std)
+        found.append(
+            f"Teacher: {told} for the same net with the same seeds; it is {gain.info.told} "
+            f"(val top-1 {gain.info.top1:.2f} %)."
+        )
+    return tuple(found)
+
+
+def _gain(value: float, error: float | None) -> str:
+    if error is None:
+        return f"{value:+.2f} points (one seed: noise unknown)"
+    noise = ", within the noise," if abs(value) < 2 * error else ""
+    return f"{value:+.2f} ±{error:.2f} points{noise}"
 
 
 def as_candidate(result: SearchResult, row: Row) -> Row:

@@ -14,8 +14,6 @@ from nas.searching.outcome.finals import FinalScore
 from nas.searching.result import TeacherGain
 from nas.training.result import TeacherScore
 
-NOISE = 2  # standard errors of a difference, below which it may be chance
-
 
 def teacher_gain(
     info: TeacherScore,
@@ -39,28 +37,6 @@ def teacher_gain(
         teacher=mine.mean - without.mean if mine and without else None,
         teacher_std=_error(mine, without),
     )
-
-
-def lines(gain: TeacherGain) -> tuple[str, ...]:
-    """Return one line on the architecture and one on the teacher, as far as both were measured."""
-    found = []
-    if gain.architecture is not None:
-        told = _points(gain.architecture, gain.architecture_std)
-        found.append(f"Architecture: {told} over {gain.over} at equal cost, both with the teacher.")
-    if gain.teacher is not None:
-        told = _points(gain.teacher, gain.teacher_std)
-        found.append(
-            f"Teacher: {told} for the same net with the same seeds; it is {gain.info.told} "
-            f"(val top-1 {gain.info.top1:.2f} %)."
-        )
-    return tuple(found)
-
-
-def _points(value: float, error: float | None) -> str:
-    if error is None:
-        return f"{value:+.2f} points (one seed: noise unknown)"
-    noise = ", within the noise," if abs(value) < NOISE * error else ""
-    return f"{value:+.2f} ±{error:.2f} points{noise}"
 
 
 def _error(one: FinalScore | None, other: FinalScore | None) -> float | None:
