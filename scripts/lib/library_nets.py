@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import warnings
 from typing import NamedTuple
@@ -120,5 +121,6 @@ def apart(one: nn.Module, other: nn.Module) -> float:
     for size in SIZES:
         images = torch.randn(1, 3, *size, generator=generator)
         found, wanted = one(images), other(images)
-        worst = max(worst, float((found - wanted).abs().max() / wanted.abs().max()))
+        ratio = float((found - wanted).abs().max() / wanted.abs().max())
+        worst = max(worst, ratio if math.isfinite(ratio) else math.inf)
     return worst
