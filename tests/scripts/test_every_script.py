@@ -57,8 +57,12 @@ SMALLEST: dict[str, list[str]] = {
     ],
     "bench_memory.py": [f"--archs {NET} --batch 2"],
     "bench_own_images.py": [
-        "--data photos --targets 30M --seeds 0 --out out --rows probe,parent,nothing "
-        "--train epochs=1 --train init=pretrained"
+        "--data photos --targets 30M --seeds 0 --out out --train epochs=1 --train init=pretrained "
+        "--search init=pretrained --search trials=1 --search epochs=1 --search finalists=0 "
+        "--search random_search=false"
+    ],
+    "bench_pretrained.py": [
+        "--imgsz 32 --images 40 --epochs 1 --trials 1 --target 20M --threads 1"
     ],
     "bench_priors.py": [
         "scores --table accel_nasbench.parquet --archs 4 --images 4 --side 32",
@@ -79,7 +83,7 @@ SMALLEST: dict[str, list[str]] = {
     "first_hour.py": ["gray:30 --seeds 1 --out out --epochs 1"],
     "fit_surrogate.py": ["--data . --out surrogate.npz --folds 2"],
     "fit_times.py": ["--data accel_nasbench.parquet --folds 2"],
-    "gpu_suite.py": ["--smoke --out out --parts training,memory,family"],
+    "gpu_suite.py": ["--smoke --out out --parts training,memory,family,pretrained"],
     "reproduce/table2.py": ["--out out.csv"],
     "reproduce/table3.py": ["--out out.csv"],
     "reproduce/table4.py": ["--devices fake --rounds 1 --no-b7"],
@@ -91,7 +95,7 @@ SMALLEST: dict[str, list[str]] = {
 # its virtual environments are fetched: run in part by test_export_scripts.py
 FETCHES = {"export_parity.py"}
 SLOW = {"bench_ray.py", "chaos.py", "export_family.py", "first_hour.py", "gpu_suite.py"}
-SLOW |= {"naswot", "verify_family.py", "bench_own_images.py"}
+SLOW |= {"naswot", "verify_family.py", "bench_own_images.py", "bench_pretrained.py"}
 
 
 def script(name: str) -> ModuleType:

@@ -345,5 +345,5 @@ def test_the_suite_needs_nothing_but_python_to_start(tmp_path: Path) -> None:
     command = [sys.executable, "-S", str(SCRIPTS / "gpu_suite.py"), "--parts", "tests"]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ})
     assert done.returncode == 2
-    known = "training, memory, policy, family, search"
+    known = "training, memory, policy, family, pretrained, search"
     assert f"--parts takes some of {known}, not tests" in done.stderr
