@@ -242,7 +242,7 @@ def plan(
         storage: Keep the study in this database (postgresql://...) instead of the run's
             journal, so that several drivers share it.
         study: Name of the shared study in --storage; default the run's --name.
-        trials: Archs to evaluate; default 300, with --data 60, from weights 20.
+        trials: Archs to evaluate; default 300, with --data 60, from weights 16.
         time_limit: End after this time, such as 20m, shared evenly by the search, the random
             search and, with --data, the finals. What runs then is finished, or counts with its
             accuracy so far.
@@ -578,7 +578,7 @@ def search(
         storage: Keep the study in this database (postgresql://...) instead of the run's
             journal, so that several drivers share it.
         study: Name of the shared study in --storage; default the run's --name.
-        trials: Archs to evaluate; default 300, with --data 60, from weights 20.
+        trials: Archs to evaluate; default 300, with --data 60, from weights 16.
         time_limit: End after this time, such as 20m, shared evenly by the search, the random
             search and, with --data, the finals. What runs then is finished, or counts with its
             accuracy so far.

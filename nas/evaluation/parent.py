@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 AUTO, NONE, PRETRAINED = "auto", "none", "pretrained"
 # images that a candidate is fine-tuned on where no share is asked for
-MOST_IMAGES = 2_400
+MOST_IMAGES = 800
 # metrics of an inherited candidate: of its linear probe, which comes before its fine-tuning
 PROBED, PROBE_SECONDS = "probe_accuracy", "probe_seconds"
 

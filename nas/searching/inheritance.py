@@ -12,23 +12,42 @@ from typing import Any
 from nas.core import run_folder
 from nas.core.errors import EvaluatorError, OptionError
 from nas.evaluation.parent import AUTO, NONE, Parent
-from nas.interfaces import Space
+from nas.interfaces import Choices, Fits, Space
 from nas.models.arch import Arch
+from nas.models.compound import LEAST_PIXELS
 from nas.models.subnets import subnet_space
 from nas.searching.feasibility import try_decode
 from nas.searching.samplers import random_choices
 
 PARENT = "parent"  # the folder of a run
 ITSELF = "parent at "  # how the name of the reference begins that is the parent, at some pixels
+STEP = 8  # of the pixels of the parent beside the space
 TRIED = 100  # random points of a space of the user's, of which one must be able to inherit
 
 
 def subnets(parent: Parent, classes: int, imgsz: int | None) -> Space:
     """Return the space of the sub-networks of a parent, for the classes of the data.
 
-    imgsz: pixels a side of all of them; None: they are a choice.
+    imgsz: pixels a side of all of them; None: they are a choice. Where the parent itself fits at
+    none of these it is a reference beside the space, at the most pixels that fit.
     """
-    return subnet_space(parent.arch, classes=classes, pixels=(imgsz,) if imgsz else ())
+    space = subnet_space(parent.arch, classes=classes, pixels=(imgsz,) if imgsz else ())
+    named = space.references
+    assert named
+    head = replace(parent.arch.head, classes=classes or parent.arch.head.classes)
+    whole = replace(parent.arch, head=head)
+
+    def references(fits: Fits) -> Mapping[str, Arch | Choices]:
+        found = dict(named(fits))
+        if any(name.startswith(ITSELF) for name in found):
+            return found
+        sides = range(whole.resolution // STEP * STEP, LEAST_PIXELS - 1, -STEP)
+        archs = (replace(whole, resolution=side) for side in sides)
+        smaller = next((arch for arch in archs if fits(arch)), None)
+        beside = {f"{ITSELF}{smaller.resolution} px": smaller} if smaller else {}
+        return {**beside, **found}
+
+    return replace(space, references=references)
 
 
 def with_init_path(given: Mapping[str, Any], project: Path) -> dict[str, Any]:

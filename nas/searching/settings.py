@@ -217,7 +217,7 @@ class SearchSettings(Settings):
         None, "Cluster", "Name of the shared study in --storage; default the run's --name."
     )
     trials: Positive | None = setting(
-        None, "How", "Archs to evaluate; default 300, with --data 60, from weights 20."
+        None, "How", "Archs to evaluate; default 300, with --data 60, from weights 16."
     )
     time_limit: Seconds | None = setting(
         None,

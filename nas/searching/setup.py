@@ -58,7 +58,7 @@ REFERENCES = ("efficientnet_b0", "mnasnet_a1", "mobilenet_v2")
 # what the search gives a controller; `excess`: the former name of `constraint_violation`
 GIVEN_BY_SEARCH = ("seed", "constraint_violation", "excess", "goal", "draw", "prior")
 EVALUATIONS, TRAININGS = 300, 60  # how many trials, where none are asked for
-INHERITING_TRIALS = 20
+INHERITING_TRIALS = 16
 
 
 @dataclass(frozen=True)

@@ -62,12 +62,14 @@ def candidate(images: int, batch: int) -> Amount:
     return Amount(images, batch, max(CANDIDATE_EPOCHS, RANKING.epochs(images, batch)))
 
 
-INHERITED_VIEWS = 300  # of images, at least, of a candidate that inherits its weights
+# of a candidate that inherits its weights: a pilot (docs/search.md) ranked by three epochs of 769
+# images as by a whole fine-tuning, by one epoch or a linear probe hardly
+INHERITED_EPOCHS, INHERITED_VIEWS = 3, 1_200
 
 
 def inheriting(images: int, batch: int) -> Amount:
-    """Return the fine-tuning of a candidate that inherits its weights: an epoch, or a few."""
-    return Amount(images, batch, max(1, math.ceil(INHERITED_VIEWS / images)))
+    """Return the fine-tuning of a candidate that inherits its weights."""
+    return Amount(images, batch, max(INHERITED_EPOCHS, math.ceil(INHERITED_VIEWS / images)))
 
 
 @dataclass(frozen=True)

@@ -166,7 +166,7 @@ def test_photographs_start_from_pretrained_weights_where_there_are_any(
     setup = ready(target_flops=TARGET)
     assert setup.space.name == "subnets" and setup.settings.init == "pretrained"
     assert any("--init none" in note for note in setup.evaluator.notes)
-    assert (setup.trials, setup.finalists, setup.final_seeds) == (20, 2, 1)
+    assert (setup.trials, setup.finalists, setup.final_seeds) == (16, 2, 1)
     setup = ready(init="none")
     assert (setup.space.name, setup.parent, setup.trials) == ("mbconv", None, 60)
     assert ready(space="mbconv").parent is None
@@ -186,6 +186,15 @@ def test_a_space_of_other_networks_is_refused_in_one_line(place: Path) -> None:
     with pytest.raises(OptionError, match="can inherit the weights of a tiny net") as refused:
         prepare(SearchSettings.model_validate({**chosen, "space": "mbconv_small"}))
     assert "\n" not in str(refused.value) and "--init none" in str(refused.value)
+
+
+def test_the_parent_is_a_reference_at_pixels_that_the_space_lacks(place: Path) -> None:
+    chosen = {"data": str(place / "images"), "init": str(place / "weights")}
+    asked = {**chosen, "target_flops": TARGET, "imgsz": 64}
+    setup = prepare(SearchSettings.model_validate(asked))
+    assert setup.space.choices["pixels"] == (64,)  # where the parent has a million
+    assert list(setup.parents.values()) == ["parent at 48 px"]
+    assert [each.name for each in setup.beside_the_space] == ["parent at 48 px"]
 
 
 def test_args_of_before_start_from_nothing() -> None:

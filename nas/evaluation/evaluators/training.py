@@ -69,7 +69,7 @@ def make(
     trial_time: seconds instead of epochs: each candidate gets as many whole epochs, at least one,
     as its speed allows. batch_size: 0 is the recipe's. accelerator: auto, cpu, cuda or mps. init:
     weights that archs inherit, as `--init` has them; "": none; auto: pretrained ones for colour
-    photographs. With them 0 epochs are one or few, and a fraction of 0 as many images as rank
+    photographs. With them 0 epochs are few, and a fraction of 0 as many images as rank
     candidates. probe: with them a linear probe is all of the training.
     """
     load_recipe(recipe, recipe_options)  # refused before the images are looked at

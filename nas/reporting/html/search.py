@@ -26,6 +26,11 @@ MEANING = {
     "not to its end. It ranks nets; train the winner longer (nas train) to use it.",
     "synthetic": "The accuracy is made up and means nothing; the costs are exact.",
 }
+INHERITED = (
+    "The accuracy is measured: each net inherited weights and was fine-tuned on the images, for a "
+    "short while as a candidate, and as nas train does it in the finals. The winner's weights are "
+    "in best/."
+)
 # trials under which importances are not told, and under which they are not to be trusted
 FEWEST, FEW = 5, 50
 ANY_MEANING = "The accuracy is this evaluator's: compare it with others of the same evaluator only."
@@ -38,7 +43,7 @@ def page(found: data.SearchFiles, family: Mapping[str, Any] | None) -> Page:
         "run": str(result.run),
         "headline": _headline(found),
         "facts": _facts(found),
-        "meaning": MEANING.get(result.evaluator.name, ANY_MEANING),
+        "meaning": INHERITED if result.parent else MEANING.get(result.evaluator.name, ANY_MEANING),
         "alerts": _alerts(found),
         "best": bool(result.winner),
     }

@@ -347,7 +347,9 @@ def print_training(result: SearchResult, console: Console) -> None:
     if training := result.weights:
         console.print(f"weights {result.run}/best/model.safetensors: of {training}")
     train = command("nas", "train", str(result.run), "--data", result.data or "IMAGES")
-    console.print(f"next    {train}")
+    use = command("nas", "predict", str(result.run), "IMAGES")
+    # whose finals are as long as a training of its own
+    console.print(f"next    {use if result.parent and result.finals else train}")
 
 
 def finals_board(finals: Sequence[FinalResult]) -> Table:
