@@ -70,8 +70,13 @@ SAYS = {
     "resnet.pth": "resnet.pth|another arch",
 }
 NAMED = [
+    (
+        "train resnet18 --data images --init pretrained",
+        "no package with|of resnet18|--init timm:NAME",
+    ),
     (f"{T} pretrained", "pretrained|--init"),
     (f"{T} timm:nonsense", "timm:nonsense"),
+    ("train resnet18 --data images --init timm:resnet18.none", "no weights 'resnet18.none'"),
     (f"{T} torchvision:nonsense", "torchvision:nonsense"),
     (f"{T} timm:", "timm:"),
 ]

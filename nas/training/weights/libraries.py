@@ -137,7 +137,10 @@ def _config_of_timm(name: str) -> Any:
         import timm
     except ImportError as error:
         raise MissingError(f"timm:{name} needs timm: {install('timm')}") from error
-    known = timm.get_pretrained_cfg(name, allow_unregistered=False)
+    try:
+        known = timm.get_pretrained_cfg(name)
+    except RuntimeError:  # it has the net, and no weights of that tag
+        known = None
     if known is None or not known.hf_hub_id:
         tags = timm.list_pretrained(f"{name.partition('.')[0]}.*")
         raise OptionError(f"timm publishes no weights {name!r}{did_you_mean(name, tags)}")
