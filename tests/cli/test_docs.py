@@ -99,7 +99,7 @@ def test_readme_opens_with_the_two_commands_that_ci_runs() -> None:
     assert second == 'pip install -e ".[dev]" && pytest'
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     starts = re.findall(r"\(line '(.*)'\)", script)
-    assert len(starts) == 3
+    assert len(starts) == 4
     lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
     assert all(any(re.match(start, line) for line in lines) for start in starts)
 
