@@ -17,6 +17,7 @@ from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
 from nas.models.cost import count
 from nas.models.skeleton import check_skeleton
+from nas.training.amount import INHERITED_IMAGES
 
 if TYPE_CHECKING:
     from nas.data.batches import Triple
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from nas.training.weights.sources import Weights
 
 AUTO, NONE, PRETRAINED = "auto", "none", "pretrained"
-# images that a candidate is fine-tuned on where no share is asked for
-MOST_IMAGES = 800
 # metrics of an inherited candidate: of its linear probe, which comes before its fine-tuning
 PROBED, PROBE_SECONDS = "probe_accuracy", "probe_seconds"
 
@@ -112,7 +111,7 @@ def parent_for(init: str, train: Split) -> tuple[Parent | None, tuple[str, ...]]
 
 def fine_tuned_images(images: int) -> int:
     """Return how many images of a training split a candidate is fine-tuned on."""
-    return min(images, MOST_IMAGES)
+    return min(images, INHERITED_IMAGES)
 
 
 def fine_tune(

@@ -64,7 +64,7 @@ def candidate(images: int, batch: int) -> Amount:
 
 # of a candidate that inherits its weights: a pilot (docs/search.md) ranked by three epochs of 769
 # images as by a whole fine-tuning, by one epoch or a linear probe hardly
-INHERITED_EPOCHS, INHERITED_VIEWS = 3, 1_200
+INHERITED_EPOCHS, INHERITED_VIEWS, INHERITED_IMAGES = 3, 1_200, 800
 
 
 def inheriting(images: int, batch: int) -> Amount:

@@ -37,7 +37,8 @@ class Recipe:
     the one to beat. `statistics` of batch norm in training: `live`, of each batch; `frozen`, as
     they are; `measured`: frozen, or recalibrated first and live where a probe says so.
     `freeze_stride`: stem and stages of a stride up to this, at most a third, are not trained where
-    the statistics that came with them are kept.
+    the statistics that came with them are kept. `adapt`: the rate is lower or higher by how much of
+    inherited weights is missing (nas/training/start.py).
     """
 
     name: str
@@ -65,6 +66,7 @@ class Recipe:
     probe: bool = field(default=False, repr=False)
     statistics: str = field(default="live", repr=False)
     freeze_stride: int = field(default=0, repr=False)
+    adapt: bool = field(default=False, repr=False)
     teacher_share: float = field(default=0.7, repr=False)
     temperature: float = field(default=2.0, repr=False)
     teacher_features: float = field(default=2.0, repr=False)
@@ -209,7 +211,7 @@ def _unlike(key: str, value: object) -> str:
     """Return what a field takes if this value is not like it, else nothing."""
     if key in _WORDS:
         return "" if value in _WORDS[key] else f"one of {', '.join(_WORDS[key])}"
-    if key in ("flip", "probe"):
+    if key in ("flip", "probe", "adapt"):
         return "" if isinstance(value, bool) else "true or false"
     if key == "scale":
         return "" if _is_scale(value) else "two shares of the area, 0 < low <= high <= 1: 0.2,1"

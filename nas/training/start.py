@@ -18,6 +18,7 @@ from torch import nn
 
 from nas.core.errors import NasError
 from nas.data.loader import Data
+from nas.models.arch import Arch
 from nas.models.build import Model
 from nas.training import distributed, optim
 from nas.training.mending import keep_best
@@ -28,6 +29,9 @@ from nas.training.teacher import weakness
 from nas.training.weights.sources import find_weights, same_network
 
 SLOWER, LEAST_RATE = 1 / 3, 1 / 30  # of the recipe's rate, once the loss has blown up
+# times the recipe's rate (.02 and .2 of 32 images), by what is missing of inherited weights: four
+# sub-networks of lite0 were best so (docs/results.md)
+FEWER_LAYERS, CUT = 0.67, 6.7
 
 
 def begin(
@@ -42,11 +46,14 @@ def begin(
     """
     started, model = time.perf_counter(), state.model
     batch = max(distributed.world(), job.batch_size // state.accumulate)
-    statistics, whole = "own", _whole(job)
+    statistics, kept = "own", _kept(job)
     if job.recipe.statistics == "measured":
+        own = kept in ("all", "fewer layers")
         statistics = choose_statistics(
-            model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice, own=whole
+            model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice, own=own
         )
+    live = statistics != "own"
+    rate, why = _rate(kept, live) if job.recipe.adapt else (1.0, "")
     found = probe(model, data, device=job.device, batch=batch, mixed=job.mixed, notice=notice)
     classifier = model.get_classifier()
     with torch.no_grad():
@@ -55,7 +62,7 @@ def begin(
     state.ema = optim.make_ema(model, job.recipe)
     seconds = time.perf_counter() - started
     score = dataclasses.replace(found.score, statistics=statistics, seconds=seconds)
-    state.start = Start(as_row(score), statistics != "own", whole=whole)
+    state.start = Start(as_row(score), live, rate, whole=kept == "all")
     state.best = score.top1
     if distributed.rank() == 0:
         write_probe(folder, score)
@@ -66,6 +73,8 @@ def begin(
         f"linear probe: {score.top1:.2f} % of {score.n:,} val images, by the features of the "
         f"weights as they are ({score.statistics} norm statistics)"
     )
+    if why:
+        say(f"learning rate {optim.scaled_lr(job.recipe, job.batch_size) * rate:.2g}: {why}")
     if job.teacher and (warned := weakness(job.teacher.facts, score.top1)):
         say(warned)
 
@@ -118,9 +127,34 @@ def training_mode(job: Job, state: State) -> None:
                 module.eval()
 
 
-def _whole(job: Job) -> bool:
-    """Tell whether the weights to start from are of this very network."""
-    return not job.init or same_network(find_weights(job.init, job.arch).arch, job.arch)
+def _kept(job: Job) -> str:
+    """Return what a network has of the weights to start from: all, fewer layers, cut or grown."""
+    if not job.init:
+        return "all"
+    parent, arch = find_weights(job.init, job.arch).arch, job.arch
+    if same_network(parent, arch):
+        return "all"
+    theirs, ours = _sizes(parent), _sizes(arch)
+    if not any(our < their for our, their in zip(ours, theirs, strict=True)):
+        return "grown"
+    both = zip(parent.stages, arch.stages, strict=True)
+    stages = tuple(dataclasses.replace(whole, layers=part.layers) for whole, part in both)
+    fewer = same_network(dataclasses.replace(parent, stages=stages), arch)
+    return "fewer layers" if fewer else "cut"
+
+
+def _sizes(arch: Arch) -> list[float]:
+    each = [(s.channels, s.kernel, s.expansion, s.layers) for s in arch.stages]
+    return [arch.stem.channels, *itertools.chain.from_iterable(each)]
+
+
+def _rate(kept: str, live: bool) -> tuple[float, str]:
+    """Return the rate by how intact weights are, times the recipe's, and why it is not that."""
+    if kept == "fewer layers" and not live:
+        return FEWER_LAYERS, "only layers are missing of the weights, which stay near what they are"
+    if kept in ("fewer layers", "cut"):
+        return CUT, "parts of the weights are missing, and norms follow the batches"
+    return 1.0, ""
 
 
 def _early_parts(model: Model, most: int) -> int:

@@ -15,7 +15,7 @@ from torch import nn
 
 from nas.core.errors import NasError, OptionError
 from nas.data.loader import Data
-from nas.models.arch import Norm
+from nas.models.arch import Arch, Norm
 from nas.models.build import Model
 from nas.training import loop, probe, start
 from nas.training.auto import Situation, resolve_recipe
@@ -164,19 +164,39 @@ def test_the_mode_follows_from_what_the_probe_found(trained: Path, live: bool, w
     assert state.model.get_classifier().training
 
 
-def test_of_weights_that_are_inherited_all_is_trained(
-    data: Data, trained: Path, tmp_path: Path
+FEWER = dataclasses.replace(
+    TINY, stages=(TINY.stages[0], dataclasses.replace(TINY.stages[1], layers=1))
+)
+NARROW = dataclasses.replace(
+    TINY, stages=(TINY.stages[0], dataclasses.replace(TINY.stages[1], channels=4))
+)
+WIDE = dataclasses.replace(TINY, stem=dataclasses.replace(TINY.stem, channels=16))
+
+
+@pytest.mark.parametrize(
+    ("arch", "kept"),
+    [(TINY, "all"), (FEWER, "fewer layers"), (NARROW, "cut"), (WIDE, "grown")],
+)
+def test_the_rate_follows_how_intact_the_weights_are(
+    data: Data, trained: Path, tmp_path: Path, arch: Arch, kept: str
 ) -> None:
-    fewer = dataclasses.replace(TINY.stages[1], layers=1)
-    arch = dataclasses.replace(TINY, stages=(TINY.stages[0], fewer))
     source = tmp_path / "source"
     save_weights(source, Weights(read_weights(trained / BEST), TINY))
-    for name, net in (("own", TINY), ("fewer", arch)):
-        this = fine(source, freeze_stride=2, arch=net)
-        fit(this, data, tmp_path / name, until=0)
-        found = restored(this, tmp_path / name).start
-        assert found and found.whole == (net is TINY)
-        assert found.live or net is TINY
+    said: list[str] = []
+    this = fine(source, freeze_stride=2, arch=arch)
+    assert start._kept(this) == kept
+    fit(this, data, tmp_path / "run", until=0, say=said.append)
+    found = restored(this, tmp_path / "run").start
+    assert found and found.whole == (kept == "all")
+    assert found.live or kept in ("all", "fewer layers")
+    by_live = {"all": 1, "grown": 1, "cut": start.CUT, "fewer layers": start.CUT}
+    wanted = start.FEWER_LAYERS if kept == "fewer layers" and not found.live else by_live[kept]
+    assert found.rate == wanted
+    assert any(line.startswith("learning rate") for line in said) == (wanted != 1)
+    # a rate that somebody asks for is the rate
+    fit(fine(source, lr=0.1, arch=arch), data, tmp_path / "asked", until=0)
+    found = restored(fine(source, lr=0.1, arch=arch), tmp_path / "asked").start
+    assert found and found.rate == 1
 
 
 # --------------------------------------------------------------------------------- the training

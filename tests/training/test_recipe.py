@@ -138,6 +138,7 @@ BAD = {
     "probe": (1, 0, "yes", None),
     "statistics": ("own", "", None, True),
     "freeze_stride": (-1, 1.5, 65),
+    "adapt": (1, 0, "yes", None),
     "teacher_share": (-0.1, 1.1, "half"),
     "temperature": (0, math.inf, True),
     "teacher_features": (-1, math.nan, "on"),
