@@ -3,6 +3,7 @@
 from bad_inputs.row import Row, rows
 
 T = "train tiny.json --data images --epochs 1 --recipe proxy"
+P = "train tiny.json --data images --probe"
 TRAIN = [
     ("train tiny.json", "train needs --data"),
     (f"{T} --imgsz 16", "--imgsz takes a whole number of at least 32"),
@@ -40,6 +41,12 @@ TRAIN = [
     (f"{T} --init tiny.json", "tiny.json"),
     (f"{T} --teacher ''", "--teacher"),
     (f"{T} --teacher pretrained --probe", "--probe trains nothing|--teacher"),
+    (f"{P}", "--probe needs weights|--init"),
+    (f"{P} --init none", "--probe classifies by the features of weights|--init"),
+    (f"{P} --init tiny.json --freeze", "--probe classifies by the features|--freeze"),
+    (f"{P} --init tiny.json --epochs 2", "--probe trains no epoch|--epochs"),
+    (f"{P} --init tiny.json --time-limit 1m", "--probe trains no epoch|--time-limit"),
+    (f"{P} --recipe-option adapt=maybe", "adapt of recipe auto takes true or false|maybe"),
     (f"{T} --teacher nowhere", "nowhere: there is no such run"),
     (f"{T} --teacher images", "images"),
     (f"{T} --teacher tiny.json", "tiny.json"),
