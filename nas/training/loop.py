@@ -56,7 +56,7 @@ def fit(
     new row, `say` a line on anything unusual. Every `interval` epochs the folder gets results.csv,
     a checkpoint and weights/best.safetensors, the best by val_top1. Without `until`, a training
     whose validation has not improved for the recipe's `patience` ends before its last epoch.
-    A recipe with a `probe` begins with that, and no more is done with `until` 0 (probe.json).
+    A recipe with a `probe` begins with that, and ends there with `until` 0, or if no rate is good.
 
     Raises:
         Preempted: SIGTERM came; a checkpoint was made of all that is done.
@@ -74,14 +74,15 @@ def fit(
         torch.backends.cudnn.benchmark = True  # all batches of a training have one shape
     with distributed.joined(job.device), preemption.noticed() as notice:
         state = _begun(job, data, folder, notice, say)
-        while state.epoch < last and not stalled(state.rows, patience):
+        goes_on = True
+        while goes_on and state.epoch < last and not stalled(state.rows, patience):
             row, accumulate = None, state.accumulate
             try:
                 row = _epoch(job, data, state, notice, validating=state.epoch + 1 in wanted)
             except Preempted:
                 raise Preempted(_paused(job, data, folder, state, say)) from None
             except BlownUp as error:
-                state = slower(job, folder, state, error, say)
+                state, goes_on = slower(job, folder, state, error, say)
                 continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):

@@ -85,19 +85,24 @@ class BlownUp(Exception):
 
 def slower(
     job: Job, folder: Path, state: State, error: BlownUp, say: Callable[[str], None]
-) -> State:
-    """Return a fine-tuning whose loss blew up as it was before that epoch, at a third of the rate.
+) -> tuple[State, bool]:
+    """Return a fine-tuning whose loss blew up as it was before that epoch, and whether it goes on.
 
-    The rate is kept with the checkpoint, so that a resumed training has it too.
+    It does at a third of the rate, which is kept with the checkpoint, so that a resumed training
+    has it too. Once that was tried down to a thirtieth, it ends: the best so far, at least what the
+    probe gave, is worth keeping.
 
     Raises:
-        NasError: that was tried before, down to a thirtieth, or the checkpoint is lost.
+        NasError: the checkpoint is lost.
     """
     assert state.start
     rate, number = state.start.rate * SLOWER, state.epoch + 1
     again = restored(job, folder, whole=True)
-    if rate < LEAST_RATE or again.start is None:
+    if again.start is None:
         raise NasError(str(error)) from None
+    if rate < LEAST_RATE:
+        say(f"{error}. It ends here; the best before, of the linear probe or an epoch, is kept")
+        return again, False
     again.start = dataclasses.replace(again.start, rate=rate)
     if distributed.rank() == 0:
         save(job, folder, again)
@@ -106,7 +111,7 @@ def slower(
         f"the loss blew up in epoch {number}: going on after epoch {again.epoch} at a third of "
         "the learning rate"
     )
-    return again
+    return again, True
 
 
 def training_mode(job: Job, state: State) -> None:
