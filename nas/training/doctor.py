@@ -29,7 +29,7 @@ from nas.hardware.torch_device import torch_device
 from nas.models.cost import count
 from nas.models.load import baselines
 from nas.training.amount import INHERITED_IMAGES, candidate, inheriting
-from nas.training.auto import Situation, plan
+from nas.training.auto import Situation, batch_for, plan
 from nas.training.result import DoctorResult
 from nas.training.weights.packages import PACKAGES, file_of
 
@@ -215,7 +215,8 @@ def _training(
             validated=len(carved.splits.get("val", ())),
         )
         alone = plan(given).amount
-        short = inheriting(min(n, INHERITED_IMAGES), alone.batch)
+        few = min(n, INHERITED_IMAGES)
+        short = inheriting(few, batch_for(few))
     else:
         alone = plan(Situation(n, classes, side["imgsz"])).amount
         short = candidate(n, alone.batch)
