@@ -643,7 +643,7 @@ def train(
             them.
         teacher: Teacher to learn from beside the labels (distillation): a train run of the same
             classes, timm:NAME, or pretrained, which get a classifier for these images first.
-        freeze: Train the classifier only; needs --init.
+        freeze: Train the classifier only, on weights to start from.
         probe: Stop after the linear probe: a classifier of the features of the weights, as they
             are.
         recipe: Recipe (`nas ls recipes`); auto is made for the folder and the arch.

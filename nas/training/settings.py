@@ -57,7 +57,7 @@ class TrainSettings(Settings):
         "Teacher to learn from beside the labels (distillation): a train run of the same classes, "
         "timm:NAME, or pretrained, which get a classifier for these images first.",
     )
-    freeze: Switch = setting(False, WHAT, "Train the classifier only; needs --init.")
+    freeze: Switch = setting(False, WHAT, "Train the classifier only, on weights to start from.")
     probe: Switch = setting(
         False,
         WHAT,
@@ -108,7 +108,7 @@ class TrainSettings(Settings):
                 "train needs --data: a folder of class folders, a parquet file, digits, or a name "
                 "such as cifar10"
             )
-        if self.freeze and not self.weights:
+        if self.freeze and self.init == NOTHING:
             raise OptionError("--freeze trains the classifier only: name the weights with --init")
         if self.probe and (self.init == NOTHING or self.freeze):
             raise OptionError(

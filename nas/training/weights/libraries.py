@@ -97,6 +97,17 @@ def timm_name(baseline: str) -> str:
     return (TIMM | TIMM_MORE).get(baseline, baseline)
 
 
+def source_of(baseline: str) -> str:
+    """Return the source of the weights that a library publishes of a baseline; "": none does."""
+    if baseline in TORCHVISION:
+        return f"torchvision:{TORCHVISION[baseline]}"
+    if baseline not in TIMM | TIMM_MORE:
+        return ""
+    # of the EfficientNets that torchvision has not, timm publishes TensorFlow's weights alone
+    theirs = _OF_TENSORFLOW if baseline.startswith("efficientnet") else ""
+    return f"timm:{theirs}{timm_name(baseline)}"
+
+
 def imagenet_classes() -> tuple[str, ...]:
     """Return the names of ImageNet's 1,000 classes, as torchvision publishes them."""
     return tuple(_vision().MobileNet_V2_Weights.DEFAULT.meta["categories"])

@@ -101,6 +101,13 @@ def package_of(arch: Arch) -> Package | None:
     return next(iter(_packages(arch)), None)
 
 
+def published_source(arch: Arch) -> str:
+    """Return the source of weights that a library publishes of an arch; "": none does."""
+    if arch.name not in baselines() or not same_network(arch, baselines()[arch.name]):
+        return ""
+    return libraries.source_of(arch.name)
+
+
 def said_of(weights: Weights, arch: Arch, classes: int) -> list[str]:
     """Return what a person is told of weights that a training of `arch` starts from."""
     lines = [f"{weights.told}: {weights.note}"] if weights.note else []
