@@ -117,6 +117,11 @@ def format_bytes(value: float) -> str:
     return f"{value / 2**30:.2f} GiB" if value >= 2**30 else f"{value / 2**20:.1f} MiB"
 
 
+def about_seconds(value: float) -> str:
+    """Return an estimate of some seconds: 3 s, 4m10s or 2h05m."""
+    return f"{max(1, round(value))} s" if value < 59.5 else format_seconds(round(value))
+
+
 def format_seconds(value: float) -> str:
     """Return 850 ms, 12.3 s, 4m10s or 2h05m."""
     if value < 1:

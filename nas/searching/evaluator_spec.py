@@ -87,6 +87,16 @@ def with_init(spec: EvaluatorSpec, source: str) -> EvaluatorSpec:
     return replace(spec, options=options if source == NONE else {**options, "init": source})
 
 
+def of_length(spec: EvaluatorSpec, epochs: int, fraction: float) -> EvaluatorSpec:
+    """Return a specification of trainings of another length; a linear probe alone has none."""
+    known = registry.option_defaults("evaluators", spec.evaluator)
+    length = {"epochs": epochs, "fraction": fraction, "probe": epochs == 0}
+    if not spec.options.get("probe"):
+        del length["probe"]
+    length = {name: value for name, value in length.items() if name in known}
+    return replace(spec, options={**spec.options, **length})
+
+
 def _data_options(
     settings: SearchSettings, evaluator: str, known: Collection[str]
 ) -> dict[str, Any]:

@@ -15,11 +15,12 @@ from typing import Any
 from nas.core import registry
 from nas.core.errors import EvaluatorError, OptionError
 from nas.core.settings import takes
-from nas.core.units import format_count, format_seconds, parse_number
+from nas.core.units import about_seconds, format_count, format_seconds, parse_number
 from nas.evaluation.evaluate import Measured, make_evaluator, perform
 from nas.interfaces import Metrics, Space, Task, Trial
 from nas.models.arch import Arch
 from nas.models.points import cost_metrics
+from nas.searching.evaluator_spec import of_length
 from nas.searching.feasibility import (
     CHEAP,
     COUNTED,
@@ -155,7 +156,7 @@ def _time_line(setup: Setup, expected: ExpectedWork, arch: Arch, seconds: float)
     """Return a line on the time of all trainings, given seconds of one."""
     size = format_count(cost_metrics(arch)["flops"])
     each = (
-        f"{format_seconds(round(seconds))} a training, for {size} multiply-adds, the median of "
+        f"{about_seconds(seconds)} a training, for {size} multiply-adds, the median of "
         "what is drawn, by a model of such a machine"
     )
     if limit := expected.time_limit:
@@ -165,7 +166,7 @@ def _time_line(setup: Setup, expected: ExpectedWork, arch: Arch, seconds: float)
     total = bill(expected, seconds, None, None)["projected_seconds"] or 0.0
     target = "" if _targets(setup) else ", --target-flops"
     return (
-        f"{each}: about {format_seconds(round(total))} if nothing is stopped early; shorter with "
+        f"{each}: about {about_seconds(total)} if nothing is stopped early; shorter with "
         f"--time-limit, --trials, --finalists 0, --no-random-search{target}"
     )
 
@@ -252,9 +253,8 @@ def seconds_per_training(setup: Setup, arch: Arch) -> float | None:
     if not images:
         return None
     share = setup.settings.fraction or 1.0
-    few = {"fraction": share * min(1.0, PROBE / images), "epochs": 1}
-    expected = dataclasses.replace(setup.spec, options={**setup.spec.options, **few}, device=None)
-    probe = make_evaluator(expected)
+    few = of_length(setup.spec, 1, share * min(1.0, PROBE / images))
+    probe = make_evaluator(dataclasses.replace(few, device=None))
     with tempfile.TemporaryDirectory() as folder:
         task = Task(0, arch.to_dict(), 0, 1, folder)
         outcomes = [perform(probe, dataclasses.replace(task, folder=f"{folder}/{i}")) for i in "ab"]

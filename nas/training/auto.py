@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from nas.core.errors import OptionError
-from nas.core.units import format_seconds
+from nas.core.units import about_seconds
 from nas.models.cost import Cost
 from nas.training.amount import Amount
 from nas.training.recipe import Augment, Recipe, load_recipe, with_options
@@ -307,4 +307,4 @@ def _line(given: Situation, recipe: Recipe, amount: Amount, seconds: float, why:
         f"{starts[given.start]}, {views}"
     )
     where = "one core" if given.device == "cpu" else given.device
-    return f"{text}; about {format_seconds(round(seconds))} on {where}" if seconds else text
+    return f"{text}; about {about_seconds(seconds)} on {where}" if seconds else text

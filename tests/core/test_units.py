@@ -111,3 +111,10 @@ def test_times_and_bytes() -> None:
     shown = [units.format_seconds(s) for s in (0.85, 12.34, 250, 7500)]
     assert shown == ["850 ms", "12.3 s", "4m10s", "2h05m"]
     assert [units.format_bytes(b) for b in (2**20, 1.2 * 2**30)] == ["1.0 MiB", "1.20 GiB"]
+
+
+@pytest.mark.parametrize(
+    "value, text", [(0.0, "1 s"), (0.2, "1 s"), (3.4, "3 s"), (59.7, "1m00s"), (4000.0, "1h06m")]
+)
+def test_an_estimate_is_never_nothing(value: float, text: str) -> None:
+    assert units.about_seconds(value) == text

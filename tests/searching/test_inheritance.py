@@ -223,6 +223,17 @@ def test_a_killed_search_ends_as_one_that_was_not(place: Path, found: SearchResu
     assert read_args(again.run)["init"] == read_args(found.run)["init"]
 
 
+def test_probes_alone_are_planned_and_end_in_finals_that_train(place: Path) -> None:
+    asked = settings(place, epochs=0, trials=1, random_search=False, final_epochs=1)
+    found = nas.search(**asked, name="probes")
+    assert [each.metrics["accuracy"] for each in found.leaders] == [
+        each.metrics["probe_accuracy"] for each in found.leaders
+    ]
+    assert found.finals and all(each.accuracies for each in found.finals)
+    del asked["project"]
+    assert nas.plan(**asked)
+
+
 def test_a_proxy_check_ranks_inherited_archs_by_a_probe_and_an_epoch(place: Path) -> None:
     found = nas.proxy_check(
         str(place / "images"),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas.core import registry, run_folder
+from nas.core import run_folder
 from nas.interfaces import EvaluatorSpec, Trial
+from nas.searching.evaluator_spec import of_length
 from nas.searching.final_length import Length
 from nas.searching.outcome import selection
 from nas.searching.outcome.finals import Finalist
@@ -63,10 +63,7 @@ def seconds(setup: Setup, log: Log, chosen: Length) -> float:
 
 def spec_of_length(setup: Setup, chosen: Length) -> EvaluatorSpec:
     """Return the evaluator spec of the finals: the search's, with trainings of another length."""
-    known = registry.option_defaults("evaluators", setup.spec.evaluator)
-    options = {"epochs": chosen.epochs, "fraction": chosen.fraction}
-    options = {name: value for name, value in options.items() if name in known}
-    return dataclasses.replace(setup.spec, options={**setup.spec.options, **options})
+    return of_length(setup.spec, chosen.epochs, chosen.fraction)
 
 
 def _candidate_seconds(setup: Setup, trials: Sequence[Trial]) -> float:
