@@ -37,6 +37,7 @@ from nas.reporting.html.markup import MarkupTable, render
 from nas.reporting.pictures import Cell, heat_maps, need
 from nas.training import trained
 from nas.training.predict import image_files, read_image, views_of
+from nas.training.weights.sources import refuse_named
 
 SCHEMA = 1
 OUTPUT, RESULT = "explain.png", "result.json"
@@ -145,6 +146,8 @@ def _sorted_out(
     paths: Sequence[str | Path], models: Sequence[str | Path]
 ) -> tuple[list[Path], list[Path]]:
     """Return the folders of the models and the files of the images."""
+    for source in (*paths, *models):
+        refuse_named(source, "explain")
     given = [Path(path) for path in paths]
     named = [run_folder.find(model, MODELS) for model in models]
     runs = [path for path in given if _is_models(path)]

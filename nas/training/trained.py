@@ -147,6 +147,11 @@ def find_trained(source: Path) -> tuple[Path, Path]:
         raise OptionError(f"no trained model {source}: there is no such run, folder or file")
     if (source / "model.py").is_file():
         raise _exported(source)
+    if source.is_file():
+        raise OptionError(
+            f"{source} is a file, which holds no trained model by itself: name the run or the "
+            f"folder that has its {CONFIG} too"
+        )
     raise OptionError(
         f"{source} holds no trained model (config.json and {_PLACES[0]}): train one with "
         f"`{command('nas', 'train', source)} --data ...`"

@@ -26,6 +26,7 @@ from nas.training.diagnosis import FIELD
 from nas.training.result import ClassScore, ValResult
 from nas.training.trained import load_trained, trained_input
 from nas.training.validation import Score, validate
+from nas.training.weights.sources import refuse_named
 
 SCHEMA = 1
 SPLITS = ("test", "val", "train", "all")
@@ -68,6 +69,7 @@ def val(
     if split is not None and split not in SPLITS:
         words = f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]}"
         raise OptionError(f"--split takes {words}, not {split!r}{did_you_mean(split, SPLITS)}")
+    refuse_named(source, "val")
     place = torch_device(device)
     model, config = load_trained(run_folder.find(source, ("train", "search")))
     if not (data or config.get("data")):

@@ -338,6 +338,7 @@ def test_explain_lists_what_cannot_be_read(
         ("images", "explain needs trained models: --models RUN"),
         ("runs/train/a", "explain needs images"),
         ("images --models nowhere", "no trained model nowhere"),
+        ("images --models timm:resnet18", "names weights alone: train from them"),
         ("images --models images", "holds no trained model"),
         ("images runs/train/a --class rd", "knows no class 'rd' (did you mean 'red'?)"),
         ("images runs/train/a --method cm", "(did you mean 'cam'?)"),

@@ -182,6 +182,7 @@ def test_val_warns_when_the_images_have_changed(here: Path) -> None:
     ("words", "message"),
     [
         ("val nowhere", "no trained model nowhere"),
+        ("val pretrained --data digits", "names weights alone: train from them"),
         ("val colours", "holds no trained model"),
         (
             f"val {RUN} --split tst",

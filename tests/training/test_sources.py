@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import nas
+from nas.core import registry
 from nas.core.errors import MissingError, NasError, OptionError
+from nas.exporting.request import ExportRequest, make_facts
 from nas.models.arch import Arch, Head, Stage, Stem
 from nas.models.build import Model
 from nas.models.load import baselines
@@ -172,6 +174,27 @@ def test_a_folder_of_the_hub_tells_arch_and_preprocessing(tmp_path: Path) -> Non
         assert found.arch.padding == "same" and found.classes == ("x", "y", "z") and not found.note
         assert found.input is not None and found.input.size == 96
         assert (found.input.std, found.input.crop_pct) == ((0.25,) * 3, 0.9)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "mobilenet_v1"])
+@pytest.mark.parametrize("padding", ["same", "symmetric"])
+def test_a_folder_that_we_exported_to_timm_comes_back_as_it_was(
+    name: str, padding: str, tmp_path: Path
+) -> None:
+    base = baselines()[name]
+    head = dataclasses.replace(base.head, classes=3)
+    arch = dataclasses.replace(base, padding=padding, head=head)
+    torch.manual_seed(0)
+    request = ExportRequest(arch, Model(arch), make_facts(arch, None))
+    registry.load("exporters", "timm").write(request, tmp_path / "net")
+    found = find_weights(tmp_path / "net")
+    assert (found.arch.id, found.arch.norm.eps) == (arch.id, arch.norm.eps)
+    assert all(torch.equal(found.tensors[n], t) for n, t in request.model.state_dict().items())
+    config = json.loads((tmp_path / "net/config.json").read_text())
+    config["model_args"]["pad_type"] = "valid"
+    (tmp_path / "net/config.json").write_text(json.dumps(config))
+    with pytest.raises(NasError, match="pad_type 'valid': we have 'same'"):
+        find_weights(tmp_path / "net")
 
 
 @pytest.mark.parametrize("wrap", [{}, {"state_dict": ""}, {"model": "module."}, {"model_ema": ""}])

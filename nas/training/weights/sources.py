@@ -14,7 +14,7 @@ from nas.core import run_folder
 from nas.core.errors import MissingError, OptionError, RunError
 from nas.core.quoting import command
 from nas.data.batches import Input, Triple
-from nas.models.arch import Arch
+from nas.models.arch import PADDINGS, Arch
 from nas.models.build import Features, Model
 from nas.models.load import baselines
 from nas.models.published import published_as
@@ -54,6 +54,19 @@ def is_named(source: str | Path) -> bool:
     """Tell whether a source is a name of ours, not a run or a file."""
     library, colon, _ = str(source).partition(":")
     return str(source) == PRETRAINED or (library in libraries.LIBRARIES and bool(colon))
+
+
+def refuse_named(source: str | Path, verb: str) -> None:
+    """Refuse a name of weights where only a run, which keeps the names of its classes, will do.
+
+    Raises:
+        OptionError: it is such a name, and no folder of that name exists.
+    """
+    if is_named(source) and not Path(source).exists():
+        raise OptionError(
+            f"{verb} takes a trained run, and {source} names weights alone: train from them, "
+            f"`nas train ARCH --init {source} --data ...`, and name that run"
+        )
 
 
 def find_weights(source: str | Path, arch: Arch | None = None) -> Weights:
@@ -222,8 +235,8 @@ def _of_timm_folder(config: Mapping[str, Any], file: Path, told: str) -> Weights
     name = str(config["architecture"])
     arch = published_as(baselines()[libraries.baseline_of("timm", name)], "timm", name)
     more = config.get("model_args") or {}
-    if isinstance(more, dict) and "bn_eps" in more:
-        arch = _with_eps(arch, float(more["bn_eps"]))
+    if isinstance(more, dict):
+        arch = _with_arguments(arch, more, file.parent / CONFIG)
     named, whole = under_our_names(read_file(file), arch, told)
     try:
         taken = libraries.input_of(config.get("pretrained_cfg") or config)
@@ -236,6 +249,24 @@ def _of_timm_folder(config: Mapping[str, Any], file: Path, told: str) -> Weights
     fits = isinstance(names, list) and len(names) == whole.head.classes
     classes = tuple(map(str, names or ())) if fits else _imagenet("timm", whole)
     return Weights(named, whole, taken, classes, told)
+
+
+def _with_arguments(arch: Arch, given: Mapping[str, Any], config: Path) -> Arch:
+    """Return an arch with what timm's `model_args` change of it, as our own export writes them.
+
+    Raises:
+        RunError: the padding is none that we have.
+    """
+    padding = str(given.get("pad_type") or arch.padding)
+    if padding not in PADDINGS:
+        raise RunError(
+            f"{config} has pad_type {padding!r}: we have 'same', and '' for symmetric padding; "
+            "write the one that the weights were trained with"
+        )
+    arch = dataclasses.replace(arch, padding=padding)
+    if given.get("act_layer") in ("relu", "relu6") and arch.activation in ("relu", "relu6"):
+        arch = dataclasses.replace(arch, activation=given["act_layer"])
+    return _with_eps(arch, float(given["bn_eps"])) if "bn_eps" in given else arch
 
 
 def _published(library: str, name: str) -> Weights:
