@@ -28,8 +28,8 @@ WIDTHS = (0.75, 0.875, 1.0)
 SHARES = (1 / 3, 1 / 2, 2 / 3, 1.0)  # of the expanded channels
 LEAST_KERNEL = 3
 MOST_DEPTHS = 6  # options of the layers of a stage
-LEAST_SIDE = 64  # pixels, unless the parent itself has fewer than twice as many
-FINE, COARSE = 16, 32  # steps of the pixels, up to 256 and beyond
+# steps of the pixels, up to 256 and beyond: fine enough that the parent itself nearly meets a cost
+FINE, COARSE = 8, 16
 KINDS = ("kernel", "expansion", "layers")
 BY_ITSELF = 0.5  # of the logarithm of what a reference saves: what it saves without fewer pixels
 
@@ -44,7 +44,7 @@ def subnet_space(
     """Return the sub-networks of a network as a space.
 
     `classes` of the data, 0: the parent's. `pixels`: sides of the input to choose among; by default
-    from 64 to the parent's in steps of 16 (of a parent above 256: of 32). `widths`: factors of all
+    from 32 to the parent's in steps of 8 (of a parent above 256: of 16). `widths`: factors of all
     channels; one that changes where a skip connection acts is left out. What is equal here gives an
     equal space, so that a search is resumed with one made again.
 
@@ -63,11 +63,10 @@ def subnet_space(
 
 
 def sides_of(parent: Arch) -> tuple[int, ...]:
-    """Return the pixels to choose among: from 64, or half the parent's, to the parent's."""
+    """Return the pixels to choose among, up to the parent's."""
     most = parent.resolution
-    least = min(LEAST_SIDE, max(LEAST_PIXELS, most // 2))
     step = FINE if most <= 256 else COARSE
-    return (*range(-(-least // step) * step, most, step), most)
+    return (*range(LEAST_PIXELS, most, step), most)
 
 
 @dataclass(frozen=True)

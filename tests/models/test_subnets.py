@@ -89,12 +89,12 @@ def test_a_width_that_would_add_a_skip_connection_is_no_option() -> None:
     assert 1.0 in space.choices["width"] and 0.75 not in space.choices["width"]
 
 
-def test_sides_go_from_64_to_those_of_the_parent() -> None:
+def test_sides_go_up_to_those_of_the_parent() -> None:
     lite0 = load_arch("efficientnet_lite0")
-    assert sides_of(lite0) == (64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224)
+    assert sides_of(lite0) == (*range(32, 224, 8), 224)
     assert sides_of(replace(lite0, resolution=32)) == (32,)
-    assert sides_of(replace(lite0, resolution=64)) == (32, 48, 64)
-    assert sides_of(replace(lite0, resolution=300)) == (64, 96, 128, 160, 192, 224, 256, 288, 300)
+    assert sides_of(replace(lite0, resolution=60)) == (32, 40, 48, 56, 60)
+    assert sides_of(replace(lite0, resolution=300)) == (*range(32, 300, 16), 300)
 
 
 def test_references_fit_and_no_more_pixels_would() -> None:

@@ -343,11 +343,23 @@ def test_a_candidate_cut_by_the_limit_counts_with_its_whole_training(
     rung = Rung(8, 60.0, {"accuracy": 60.0}, 8.0)
     cut = Trial(0, "done", {}, "a", {}, (60.0,), "time limit, after 8 of 32 epochs", 8.0, (rung,))
     studies = selection.Studies(selection.StudyPosterior([cut]), selection.StudyPosterior([]))
-    setup: Any = SimpleNamespace(rungs=(8, 32))
+    setup: Any = SimpleNamespace(rungs=(8, 32), parent=None, parents={})
     everyone = [Finalist(str(i), ARCHS[0], {}, "search") for i in range(6)]
     monkeypatch.setattr(selection, "finalists", lambda *given: everyone)
     # 32 epochs take 32 seconds
     assert len(finalists.select_finalists(setup, studies, seconds, 1)) == entrants
+
+
+def test_the_parent_stays_where_few_finalists_can_be_trained() -> None:
+    names = ("search #1", "search #2", "parent at 56 px", "random search #3")
+    origins = ("search", "search", "reference", "random search")
+    archs = [replace(ARCHS[0], resolution=32 + 32 * i) for i in range(4)]
+    entrants = [Finalist(n, a, {}, o) for n, a, o in zip(names, archs, origins, strict=True)]
+    kept = selection.limit_finalists(entrants, 2, {archs[2].id})
+    assert [each.name for each in kept] == ["search #1", "parent at 56 px"]
+    assert [each.name for each in selection.limit_finalists(entrants, 1, {archs[2].id})] == [
+        "parent at 56 px"
+    ]
 
 
 def test_weights_of_what_both_studies_proposed_are_those_of_its_own_training(

@@ -24,13 +24,17 @@ def select_finalists(
 ) -> list[Finalist]:
     """Return the finalists: as many as can be trained once in the seconds that are left.
 
-    At least two, so that there is a comparison. left: None: any time. slots: trainings at
-    once.
+    At least two, so that there is a comparison. Of a search from weights fewer are trained rather
+    than shorter: the parent, fine-tuned in full, is what the others are compared with. left: None:
+    any time. slots: trainings at once.
     """
     all_finalists = selection.finalists(setup, *studies)
     if left is None or not (each := _candidate_seconds(setup, studies.search.trials)):
         return all_finalists
-    return selection.limit_finalists(all_finalists, max(2, math.floor(left * slots / each)))
+    if setup.parent:
+        each *= setup.final_length().ratio * setup.final_seeds
+    most = max(2, math.floor(left * slots / each))
+    return selection.limit_finalists(all_finalists, most, setup.parents)
 
 
 def length(

@@ -119,32 +119,38 @@ def finalists(setup: Setup, found: StudyPosterior, baseline: StudyPosterior) -> 
     """Return the finalists: the best few of the search and of its random baseline, and references.
 
     None twice. Of the references that were trials the best one, of those beside the space all that
-    fit; of a search from weights also the parent itself at the pixels that fit.
+    fit; of a search from weights the parent itself at the pixels that fit, before all others.
     """
     top, named = setup.finalists, {each.arch.id: each.name for each in setup.references}
     first = leaders(found, setup.goal)
     reference = _best_reference(setup, first, found.trials, named)
-    entrants = [_finalist(setup, SEARCH, trial, named) for trial in first[:top]]
+    beside = [Finalist(r.name, r.arch, r.cost, REFERENCE) for r in setup.beside_the_space]
     parents = [t for t in found.trials if t.arch_id in setup.parents and t.state in SCORED]
-    for trial in (*parents, *([reference] if reference else [])):
+    entrants = [_finalist(setup, SEARCH, trial, named) for trial in parents]
+    entrants += [each for each in beside if each.arch.id in setup.parents]
+    for trial in (*first[:top], *([reference] if reference else [])):
         entrants.append(_finalist(setup, SEARCH, trial, named))
     entrants += [
         _finalist(setup, RANDOM, trial, named) for trial in leaders(baseline, setup.goal)[:top]
     ]
-    entrants += [
-        Finalist(each.name, each.arch, each.cost, REFERENCE) for each in setup.beside_the_space
-    ]
+    entrants += beside
     once = {finalist.arch.id: finalist for finalist in reversed(entrants)}
     return [finalist for finalist in entrants if once[finalist.arch.id] is finalist]
 
 
-def limit_finalists(entrants: Sequence[Finalist], most: int) -> list[Finalist]:
-    """Return at most that many finalists, in their order: the first of each origin come first."""
+def limit_finalists(
+    entrants: Sequence[Finalist], most: int, always: Collection[str] = ()
+) -> list[Finalist]:
+    """Return at most that many finalists, in their order: the first of each origin come first.
+
+    always: networks that stay before all others, by arch id.
+    """
     seen: Counter[str] = Counter()
     turns = []
     for index, finalist in enumerate(entrants):
-        turns.append((seen[finalist.origin], index))
-        seen[finalist.origin] += 1
+        stays = finalist.arch.id in always
+        turns.append((-1 if stays else seen[finalist.origin], index))
+        seen[finalist.origin] += not stays
     kept = sorted(index for _, index in sorted(turns)[:most])
     return [entrants[index] for index in kept]
 
