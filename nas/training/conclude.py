@@ -141,7 +141,7 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainR
         seconds=seconds + (probed.seconds if probed else 0.0),
         images_per_second=images / seconds if seconds else 0.0,
         notes=(*data.notes, *never),
-        warning=diagnose(rows, labels, len(data.classes)),
+        warning=diagnose(rows, labels, len(data.classes), taught=job.teacher is not None),
         probe=probed,
         teacher=job.teacher.facts.score() if job.teacher else None,
     )

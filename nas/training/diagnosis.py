@@ -18,22 +18,24 @@ FIELD = "warning"
 Row = Mapping[str, float]
 
 
-def diagnose(rows: Sequence[Row], labels: Sequence[int], classes: int) -> str:
+def diagnose(rows: Sequence[Row], labels: Sequence[int], classes: int, taught: bool = False) -> str:
     """Return what is wrong with a training, or "".
 
-    `rows` of its epochs, as results.csv has them; `labels` of the validation images.
+    `rows` of its epochs, as results.csv has them; `labels` of the validation images. `taught`: the
+    training loss has a teacher's terms in it, which guessing says nothing of.
     """
     scored = [row for row in rows if "val_top1" in row]
     if not scored:
         return ""
     best = max(scored, key=lambda row: row["val_top1"])
-    return _diverged(scored, classes) or _guesses(best, labels) or _early(best, scored, len(labels))
+    diverged = _diverged(scored, classes, ("val_loss",) if taught else ("train_loss", "val_loss"))
+    return diverged or _guesses(best, labels) or _early(best, scored, len(labels))
 
 
-def _diverged(rows: Sequence[Row], classes: int) -> str:
+def _diverged(rows: Sequence[Row], classes: int, losses: Sequence[str]) -> str:
     guessing = math.log(max(2, classes))
-    for name, words in (("train_loss", "training"), ("val_loss", "validation")):
-        loss = rows[-1][name]
+    for name in losses:
+        loss, words = rows[-1][name], "training" if name == "train_loss" else "validation"
         if not loss < BLOWN_UP * guessing:
             return (
                 f"this training diverged: its {words} loss ended at {loss:.3g}, where guessing has "

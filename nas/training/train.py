@@ -27,7 +27,7 @@ from nas.training.progress import TrainingProgress
 from nas.training.recipe import Augment, Recipe, recipe_from
 from nas.training.result import TrainResult
 from nas.training.settings import FREE, NOTHING, TrainSettings
-from nas.training.setup import Ready, make_ready, together
+from nas.training.setup import FOR_WEIGHTS, Ready, make_ready, together
 from nas.training.state import Row
 from nas.training.teacher import FOLDER, has_teacher, write_teacher
 from nas.training.tracking import open_trackers
@@ -35,6 +35,7 @@ from nas.training.trained import VERBS
 from nas.training.weights.sources import is_named
 
 ARCH, DATA, RECIPE = "arch.json", "data.json", "recipe.json"
+PARENT = "parent"  # of a run of a search: the weights that its candidates inherited
 MOST_LETTERS = 4096  # of a path, on Linux
 Interrupted = Callable[[], bool]
 
@@ -80,6 +81,7 @@ def train(
         return go_on(folder, free, screen=screen, interrupted=interrupted)
     screen.say(opening(folder, resume))
     with together(chosen):
+        chosen = _from_parent(chosen, source, screen.say)
         ready = make_ready(chosen, load_arch(arch), screen.say)
         arguments = {"arch": source, **ready.settings.model_dump()}
         folder = _shared(
@@ -159,6 +161,21 @@ def _place(init: str, project: Path) -> str:
         if init == NOTHING or is_named(init)
         else anchored(str(run_folder.find(init, VERBS, project)))
     )
+
+
+def _from_parent(
+    chosen: TrainSettings, source: str | dict[str, Any], say: Callable[[str], None]
+) -> TrainSettings:
+    """Return settings that start the result of a search where its candidates started."""
+    if chosen.init or chosen.recipe not in FOR_WEIGHTS or not isinstance(source, str):
+        return chosen
+    parent = Path(source) / PARENT
+    if not parent.is_dir():
+        return chosen
+    say(
+        "starts from the weights that its search's candidates inherited (--init none: from nothing)"
+    )
+    return chosen.model_copy(update={"init": str(parent.resolve())})
 
 
 def _source(arch: str | Path | Arch | Mapping[str, Any]) -> str | dict[str, Any]:

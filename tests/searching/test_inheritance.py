@@ -145,6 +145,11 @@ def test_a_run_keeps_the_parent_so_that_it_resumes_without_the_source(place: Pat
     assert again.trials == 2 and again.run == first.run
     assert (first.run / "parent" / "model.safetensors").is_file()
     assert len(before) == 1 and read_csv(again.run / "trials.csv")[:1] == before
+    # what the search says is next starts where the candidates did, unless that is not wanted
+    asked: dict[str, Any] = {"data": str(place / "images"), "epochs": 1, "project": place / "runs"}
+    began = nas.train(str(first.run), **asked)
+    assert began.probe and read_args(began.run)["init"] == str(first.run.resolve() / "parent")
+    assert not nas.train(str(first.run), init="none", **asked).probe
 
 
 def test_photographs_start_from_pretrained_weights_where_there_are_any(

@@ -58,3 +58,9 @@ def test_the_tail_is_the_binomials(count: int, share: float) -> None:
             for k in range(right, count + 1)
         )
         assert at_least(right, count, share) == pytest.approx(sum(terms))
+
+
+def test_a_loss_with_a_teachers_terms_is_not_held_against_guessing() -> None:
+    found = rows([50, 80], train_loss=9.0)
+    assert diagnose(found, EVEN, 3, taught=True) == ""
+    assert "diverged" in diagnose(rows([50, 80], val_loss=9.0), EVEN, 3, taught=True)
