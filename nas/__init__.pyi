@@ -419,7 +419,8 @@ def scale(
         device: Device of the latency (`nas ls devices`); default that of the worker.
         train: Train every member, and measure it where it was trained.
         init: Weights of the base that members start from, grown to their size: pretrained, a
-            train run, a file. Of use where trainings are short; default none.
+            train run, a file; measured on one small net and short trainings alone; default
+            none.
         teacher: Teacher of every member (distillation): a train run of the same classes,
             timm:NAME, or pretrained.
         epochs: Epochs of a member; default the recipe's.

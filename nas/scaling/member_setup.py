@@ -15,7 +15,7 @@ from nas.core.errors import OptionError
 from nas.core.units import format_bytes
 from nas.data.dataset import Dataset, open_asked
 from nas.data.splits import make_splits
-from nas.evaluation.teaching import check_teacher
+from nas.evaluation.teacher import check_teacher
 from nas.interfaces import EvaluatorSpec
 from nas.models.cost import count
 from nas.scaling.base_weights import PARENT

@@ -137,7 +137,7 @@ class ScaleSettings(Settings):
         None,
         "Train",
         "Weights of the base that members start from, grown to their size: pretrained, a train "
-        "run, a file. Of use where trainings are short; default none.",
+        "run, a file; measured on one small net and short trainings alone; default none.",
     )
     teacher: Place | None = setting(
         None,

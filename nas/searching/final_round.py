@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nas.interfaces import EvaluatorSpec, Executor
-from nas.searching import teaching
+from nas.searching import final_teacher
 from nas.searching.final_length import Length
 from nas.searching.outcome import finals, selection
 from nas.searching.outcome.finalists import spec_of_length
@@ -42,11 +42,11 @@ class FinalRound:
 
     def train(self, entrants: list[finals.Finalist]) -> tuple[list[finals.FinalScore], str]:
         """Train finalists, all alike; return their scores, none unless all are trained, and why."""
-        self.workers.take(teaching.taught(self._spec, self.setup, self.folder))
+        self.workers.take(final_teacher.with_teacher(self._spec, self.setup, self.folder))
         if entrants:
             seeds = "1 seed" if self.setup.final_seeds == 1 else f"{self.setup.final_seeds} seeds"
             self.say(f"finals: {len(entrants)} nets, {seeds} each, {self.length}")
-        label = teaching.label(self.setup, self.length)
+        label = final_teacher.label(self.setup, self.length)
         scores, end = self._run(entrants, label)
         return scores if finals.all_trained(self.folder, entrants, label) else [], end
 
@@ -58,7 +58,7 @@ class FinalRound:
         chosen = by_id and selection.select_best(self.setup, *studies, by_id)
         if not chosen or not self.setup.settings.teacher or self.stop():
             return []
-        wanted = dict.fromkeys((chosen[0].arch_id, teaching.compared_with(self.setup)))
+        wanted = dict.fromkeys((chosen[0].arch_id, final_teacher.compared_with(self.setup)))
         entrants = [by_id[arch_id].finalist for arch_id in wanted if arch_id in by_id]
         self.workers.take(self._spec)
         self.say(f"without the teacher: {', '.join(each.name for each in entrants)}")

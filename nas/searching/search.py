@@ -22,7 +22,7 @@ from nas.core.resume import opening
 from nas.core.settings import takes
 from nas.evaluation.packing import trainings_at_once
 from nas.interfaces import SPENT, EvaluatorSpec, Executor, Metrics, Trial
-from nas.searching import inheritance, teaching
+from nas.searching import final_teacher, inheritance
 from nas.searching.constraints import constraint_violation
 from nas.searching.engine import Engine
 from nas.searching.evaluator_spec import with_init
@@ -78,7 +78,7 @@ def search(
     settings, password = _without_password(settings, name)
     settings = warm_start.with_source_path(settings, Path(project))
     settings = inheritance.with_init_path(settings, Path(project))
-    settings = teaching.with_teacher_path(settings, Path(project))
+    settings = final_teacher.with_teacher_path(settings, Path(project))
     folder = resumption.found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - resumption.FREE:
         settings = {
@@ -88,7 +88,7 @@ def search(
     if folder and not settings.get("init"):
         settings["init"] = search_args(run_folder.read_args(folder))["init"]
     setup = prepare(SearchSettings.model_validate(settings), parent=inheritance.kept(folder))
-    teaching.check(setup, folder)
+    final_teacher.check(setup, folder)
     said = opening(folder, resume)
     fresh = folder is None
     start_data = warm_start.read_source(setup) if fresh else {}
@@ -218,7 +218,7 @@ def _search(
         executor, functools.partial(_with_spec, setup, folder, journal, screen), setup.spec
     )
     try:
-        teaching.keep(setup, folder, screen.say)
+        final_teacher.keep(setup, folder, screen.say)
         if setup.start.trials and isinstance(journal, Journal):
             journal.take_over(SEARCH, setup.goal.directions, setup.start.trials)
         active = _Active(setup, folder, journal, executor, screen, journal.known())

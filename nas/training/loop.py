@@ -256,10 +256,10 @@ def _step(job: Job, model: nn.Module, state: State, x: Tensor, y: Tensor, seen: 
     for images, labels, views in zip(*(t.tensor_split(parts) for t in (x, y, seen)), strict=True):
         with torch.autocast(kind, torch.bfloat16, enabled=job.mixed):
             # before the maps of the student are there
-            taught = ask(job.teacher, views) if job.teacher else None
+            answer = ask(job.teacher, views) if job.teacher else None
             with listening(job.teacher, job.recipe, state.model) as vectors:
                 logits = model(images)
-        loss = loss_of(job.recipe, logits.float(), labels, taught, vectors)
+        loss = loss_of(job.recipe, logits.float(), labels, answer, vectors)
         loss *= len(images) / len(x)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.detach()

@@ -75,8 +75,8 @@ def parts_that_fit(
         return min(parts, max(1, mine // least))
     if room < least * each:
         needed = fixed + least * each
-        taught = " with its teacher" if weights else ""
-        what = f"{arch.name} at {arch.resolution} pixels{taught}"
+        more = " with its teacher" if weights else ""
+        what = f"{arch.name} at {arch.resolution} pixels{more}"
         raise NasError(
             f"{what} needs about {format_bytes(needed)} to train with {least} images at a time, "
             f"and {format_bytes(free)} are free on {device}: a "

@@ -80,7 +80,7 @@ class TeacherScore(Record):
 
     @property
     def text(self) -> str:
-        """Return what taught, how good it is and what it cost, in words."""
+        """Return what the teacher is, how good it is and what it cost, in words."""
         how = ", by a linear probe for these images" if self.probed else ""
         return (
             f"taught by {self.told}, which has val top-1 {self.top1:.2f} % (n = {self.n:,}){how}; "

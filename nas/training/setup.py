@@ -118,10 +118,10 @@ def make_ready(
     for note in data.notes:
         say(note)
     arch = dataclasses.replace(arch, head=dataclasses.replace(arch.head, classes=len(data.classes)))
-    taught = functools.partial(
+    made = functools.partial(
         make_teacher, pixels=named.teacher_pixels, device=device, mixed=mixed, say=say
     )
-    teacher = taught(found, data, at) if found else None
+    teacher = made(found, data, at) if found else None
     if recipe is None:
         recipe, chosen = _settled(chosen, arch, data, device, say, teacher)
     job = _job(chosen, arch, recipe, device, teacher)

@@ -225,7 +225,7 @@ def loss_of(
     recipe: Recipe,
     logits: Tensor,
     labels: Tensor,
-    taught: Answer | None,
+    answer: Answer | None,
     vectors: Sequence[Tensor] = (),
 ) -> Tensor:
     """Return the mean loss of a batch: cross entropy, or that and how far the teacher is away.
@@ -235,18 +235,18 @@ def loss_of(
     of the student (one tensor, or none), `teacher_features` x (1 - cosine) of both nets' vectors.
     """
     own = functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    if taught is None:
+    if answer is None:
         return own
     heat, share = recipe.temperature, recipe.teacher_share
     apart = functional.kl_div(
         functional.log_softmax(logits / heat, 1),
-        functional.log_softmax(taught.logits / heat, 1),
+        functional.log_softmax(answer.logits / heat, 1),
         log_target=True,
         reduction="batchmean",
     )
     loss = (1 - share) * own + share * heat**2 * apart
     for seen in vectors:
-        alike = functional.cosine_similarity(seen.flatten(1).float(), taught.vectors)
+        alike = functional.cosine_similarity(seen.flatten(1).float(), answer.vectors)
         loss = loss + recipe.teacher_features * (1 - alike).mean()
     return loss
 

@@ -5,7 +5,7 @@ import math
 import pytest
 from digits import TINY
 
-from nas.searching.outcome.explanation import taught
+from nas.searching.outcome.explanation import teacher_lines
 from nas.searching.outcome.finals import Finalist, FinalScore
 from nas.searching.outcome.teacher_gain import teacher_gain
 from nas.training.result import TeacherScore
@@ -29,7 +29,7 @@ def test_each_is_a_difference_with_its_standard_error() -> None:
     assert gain.architecture_std == pytest.approx(0.6 * math.sqrt(2 / 3))
     assert gain.teacher == pytest.approx(0.4)
     assert gain.teacher_std == pytest.approx(math.hypot(0.6, 0.9) / math.sqrt(3))
-    assert taught(gain) == (
+    assert teacher_lines(gain) == (
         "Architecture: +1.50 ±0.49 points over parent at 112 px at equal cost, both with the "
         "teacher.",
         "Teacher: +0.40 ±0.62 points, within the noise, for the same net with the same seeds; it "
@@ -38,9 +38,9 @@ def test_each_is_a_difference_with_its_standard_error() -> None:
 
 
 def test_what_was_not_measured_is_not_told() -> None:
-    assert taught(teacher_gain(INFO, TAUGHT, {}, "b", "")) == ()
+    assert teacher_lines(teacher_gain(INFO, TAUGHT, {}, "b", "")) == ()
     one = {"b": score("search #7", 84.0, 0.0, seeds=1)}
-    told = taught(teacher_gain(INFO, one, {"b": score("x", 85.0, 0.0, seeds=1)}, "b", "p"))
+    told = teacher_lines(teacher_gain(INFO, one, {"b": score("x", 85.0, 0.0, seeds=1)}, "b", "p"))
     assert [line.partition(":")[0] for line in told] == ["Teacher"]
     assert "-1.00 points (one seed: noise unknown) for the same net" in told[0]
 

@@ -23,7 +23,7 @@ from nas.core.units import format_seconds
 from nas.data.dataset import Dataset, open_dataset
 from nas.data.splits import make_splits
 from nas.evaluation.parent import Parent, deviation, fine_tune, fine_tuned_images, parent_for
-from nas.evaluation.teaching import keep_teacher, kept_teacher
+from nas.evaluation.teacher import keep_teacher, kept_teacher
 from nas.evaluation.training_budget import SMALLEST, TrainingBudget, check_budget, rungs
 from nas.interfaces import TRAINING_FLOPS, Metrics
 from nas.models.arch import Arch
@@ -327,8 +327,8 @@ class Training:
         job = Job(arch, recipe, epochs, batch, seed=seed, device=self._device, init=init)
         if not self._teacher:
             return job
-        taught = kept_teacher(Path(self._teacher), data, self._data, self._device)
-        return dataclasses.replace(job, teacher=taught)
+        teacher = kept_teacher(Path(self._teacher), data, self._data, self._device)
+        return dataclasses.replace(job, teacher=teacher)
 
     def keep_teacher(
         self, folder: Path, source: str, side: int, say: Callable[[str], None]

@@ -10,7 +10,7 @@ from typing import Any
 from nas.core import run_folder
 from nas.core.quoting import command
 from nas.interfaces import SCORED, SPENT, TRAINING_FLOPS, ExecutorStatus, Metrics, Trial
-from nas.searching import teaching
+from nas.searching import final_teacher
 from nas.searching.engine import training_folder
 from nas.searching.final_length import Length
 from nas.searching.objective import Goal, Objective, describe, hypervolume, pareto_front, reward
@@ -18,7 +18,7 @@ from nas.searching.outcome import selection
 from nas.searching.outcome.curves import write_rungs
 from nas.searching.outcome.explanation import inherited, why
 from nas.searching.outcome.finals import FinalScore, copy_weights, trained
-from nas.searching.outcome.inherited import parent_result
+from nas.searching.outcome.parent_result import parent_result
 from nas.searching.outcome.selection import StudyPosterior
 from nas.searching.outcome.teacher_gain import teacher_gain
 from nas.searching.result import (
@@ -142,9 +142,9 @@ def _teacher(
         return None
     from nas.training.teacher import FACTS, Facts
 
-    facts = run_folder.read_record(folder / teaching.FOLDER / FACTS, Facts)
+    facts = run_folder.read_record(folder / final_teacher.FOLDER / FACTS, Facts)
     without = {score.finalist.arch.id: score for score in alone}
-    reference = teaching.compared_with(setup)
+    reference = final_teacher.compared_with(setup)
     return teacher_gain(facts.score(), final, without, best.arch_id, reference)
 
 

@@ -120,7 +120,7 @@ def why(result: SearchResult) -> str:
 
 def inherited(result: SearchResult) -> tuple[str, ...]:
     """Return what weights a search began with, and what its search added to them, in sentences."""
-    parent, gained = result.parent, taught(result.teacher) if result.teacher else ()
+    parent, gained = result.parent, teacher_lines(result.teacher) if result.teacher else ()
     if parent is None:
         return gained
     lines = [f"All candidates inherited the weights of {parent.told}."]
@@ -154,7 +154,7 @@ def _points(value: float, error: float | None, sign: str = "") -> str:
     return f"{value:{sign}.2f}" + (f" ±{error:.2f}" if error else "")
 
 
-def taught(gain: TeacherGain) -> tuple[str, ...]:
+def teacher_lines(gain: TeacherGain) -> tuple[str, ...]:
     """Return one line on the architecture and one on the teacher, as far as both were measured."""
     found = []
     if gain.architecture is not None:

@@ -17,17 +17,17 @@ from nas.training.result import TeacherScore
 
 def teacher_gain(
     info: TeacherScore,
-    taught: Mapping[str, FinalScore],
-    alone: Mapping[str, FinalScore],
+    with_it: Mapping[str, FinalScore],
+    without_it: Mapping[str, FinalScore],
     best: str,
     reference: str,
 ) -> TeacherGain:
     """Return what both added to the net `best`; of what was not trained nothing is told.
 
-    taught, alone: scores of the finals with and without the teacher, by arch id, as `best` and
-    `reference` (the parent at equal cost) are; "" where there is no reference.
+    with_it, without_it: scores of the finals with the teacher and without, by arch id, as `best`
+    and `reference` (the parent at equal cost) are; "" where there is no reference.
     """
-    mine, over, without = taught.get(best), taught.get(reference), alone.get(best)
+    mine, over, without = with_it.get(best), with_it.get(reference), without_it.get(best)
     over = None if reference == best else over
     return TeacherGain(
         info=info,

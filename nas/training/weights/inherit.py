@@ -46,10 +46,10 @@ def inherit(parent: Arch, weights: Mapping[str, Tensor], arch: Arch) -> dict[str
         OptionError: the skeletons differ, or the weights are not the parent's.
     """
     check_skeleton(parent, arch)
-    heir = _inheritance(parent, weights)
+    inheritance = _inheritance(parent, weights)
     found = _fresh_weights(arch)
     for part in channels_of(arch).parts.values():
-        heir.fill(found, part)
+        inheritance.fill(found, part)
     for name in _ends_of_new_blocks(parent, arch):
         for kind in ("weight", "bias"):
             found[f"{name}.norm.{kind}"] = torch.zeros_like(found[f"{name}.norm.{kind}"])
@@ -72,7 +72,7 @@ class _Inheritance:
     taken: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def fill(self, found: dict[str, Tensor], part: Part) -> None:
-        """Put the weights of a part of the heir into `found`, which has fresh ones.
+        """Put the weights of a part of the child network into `found`, which has fresh ones.
 
         Raises:
             OptionError: the weights are not the parent's, or this part cannot be inherited.

@@ -14,7 +14,7 @@ from typing import Any
 from nas.core import registry, run_folder
 from nas.core.errors import OptionError
 from nas.evaluation.evaluate import make_evaluator
-from nas.evaluation.teaching import check_teacher
+from nas.evaluation.teacher import check_teacher
 from nas.interfaces import EvaluatorSpec
 from nas.searching.feasibility import check_space
 from nas.searching.final_length import Length
@@ -66,7 +66,7 @@ def keep(setup: Setup, folder: Path, say: Callable[[str], None]) -> None:
     evaluator.keep_teacher(folder / FOLDER, source, _side(setup), say)
 
 
-def taught(spec: EvaluatorSpec, setup: Setup, folder: Path) -> EvaluatorSpec:
+def with_teacher(spec: EvaluatorSpec, setup: Setup, folder: Path) -> EvaluatorSpec:
     """Return the evaluator spec of the finals, with the teacher if there is one."""
     if not setup.settings.teacher:
         return spec
