@@ -25,7 +25,7 @@ class Length:
     enough: bool = True
 
     def __str__(self) -> str:
-        return self.text or f"{self.epochs} epochs"
+        return self.text or _epochs(self.epochs)
 
 
 def length_of(
@@ -62,7 +62,7 @@ def fine_tuning_length(
     images = max(1, round(full.images * part))
     chosen = Amount(images, min(full.batch, images), epochs or full.epochs)
     passes = [each.images * (each.epochs + 1 / 3) for each in (chosen, candidate)]
-    text = f"{chosen.epochs} epochs of {images:,} images, {chosen}"
+    text = f"{_epochs(chosen.epochs)} of {images:,} images, {chosen}"
     label = f"{chosen.epochs}x{part:g}"
     return Length(chosen.epochs, part, passes[0] / passes[1], label, text)
 
@@ -72,11 +72,15 @@ def _measured(own: int, share: float, amount: Amount, epochs: int, part: float) 
     images = max(1, round(amount.images / share * part))
     mine = Amount(images, min(amount.batch, images), epochs)
     found = worth(mine, FINAL)
-    text = f"{epochs} epochs of {images:,} images, {mine}"
+    text = f"{_epochs(epochs)} of {images:,} images, {mine}"
     if not found.ranks:
         text += f": {FINAL.lacking}; --final-epochs {found.epochs} would do"
     label = _label(epochs, part, (epochs, part) == (own, share))
     return Length(epochs, part, mine.views / amount.views, label, text, found.ranks)
+
+
+def _epochs(count: int) -> str:
+    return f"{count:,} epoch{'s' * (count != 1)}"
 
 
 def _label(epochs: int, fraction: float, same: bool) -> str:

@@ -45,7 +45,8 @@ class FinalRound:
         self.workers.take(final_teacher.with_teacher(self._spec, self.setup, self.folder))
         if entrants:
             seeds = "1 seed" if self.setup.final_seeds == 1 else f"{self.setup.final_seeds} seeds"
-            self.say(f"finals: {len(entrants)} nets, {seeds} each, {self.length}")
+            nets = "1 net" if len(entrants) == 1 else f"{len(entrants)} nets"
+            self.say(f"finals: {nets}, {seeds} each, {self.length}")
         label = final_teacher.label(self.setup, self.length)
         scores, end = self._run(entrants, label)
         return scores if finals.all_trained(self.folder, entrants, label) else [], end

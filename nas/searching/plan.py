@@ -131,17 +131,15 @@ def announced(setup: Setup) -> tuple[str, ...]:
     if not setup.rungs:
         return ()
     expected, chosen = expected_work(setup), setup.settings
-    first = (
-        f", the first {expected.references} of them reference designs"
-        if expected.references
-        else ""
-    )
-    parts = [f"{setup.trials} trials{first}"]
+    number = expected.references
+    of_them = f"the first {number} of them reference designs"
+    first = f", {of_them if number > 1 else 'the first a reference design'}" if number else ""
+    parts = [f"{setup.trials} trial{'s' * (setup.trials != 1)}{first}"]
     parts += ["random search of equal cost"] if chosen.random_search else []
     if expected.final_trainings:
         nets = expected.final_trainings // setup.final_seeds
         seeds = f"{setup.final_seeds} seed{'s' * (setup.final_seeds > 1)}"
-        parts.append(f"finals of up to {nets} nets with {seeds} each")
+        parts.append(f"finals of up to {nets} net{'s' * (nets != 1)} with {seeds} each")
     lines = [f"to do: {', then '.join(parts)}"]
     arch, seconds = _drawn(setup)
     if seconds:

@@ -106,7 +106,7 @@ def test_a_trial_is_trained_on_a_part_of_the_images_at_a_size_of_its_own() -> No
     found, usual = large.evaluate(arch), made("training").evaluate(arch)
     # a quarter of the images, of four times the pixels
     assert found[TRAINING_FLOPS] == pytest.approx(usual[TRAINING_FLOPS], rel=0.15)
-    assert "1 epochs of 29 images" in large.title and "287 validation images" in large.title
+    assert "1 epoch of 29 images" in large.title and "287 validation images" in large.title
 
 
 def test_a_search_never_opens_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:

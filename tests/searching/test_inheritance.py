@@ -3,99 +3,25 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
+from inherited import CLASSES, TARGET, make_place, settings
 
 import nas
 from nas.core.errors import MissingError, OptionError
 from nas.core.run_folder import read_args, read_csv
-from nas.data.augment_settings import Augment
-from nas.data.dataset import open_dataset
-from nas.data.loader import open_data
-from nas.data.splits import make_splits
-from nas.models.arch import Arch, Head, Stage, Stem
-from nas.models.build import Model
+from nas.models.arch import Arch
 from nas.searching.result import SearchResult
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
 from nas.searching.start.old_settings import search_args
 from nas.training.weights import sources
-from nas.training.weights.sources import Weights, save_weights
-
-CLASSES = ("circle", "gradient", "stripes")
-PARENT = Arch(
-    "tiny",
-    (
-        Stage("mbconv", 8, 1, 3, 2, 2),
-        Stage("mbconv", 16, 2, 5, 2, 4),
-        Stage("mbconv", 24, 2, 3, 2, 4),
-    ),
-    Stem(8),
-    Head(32, classes=5),
-    resolution=64,
-)
-TARGET = "600k"
-
-
-def write_photographs(folder: Path, count: int = 24, side: int = 72) -> None:
-    """Write colour images of three classes that a small net tells apart."""
-    import numpy as np
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    y, x = np.mgrid[:side, :side] / side
-    for place, name in enumerate(CLASSES):
-        (folder / name).mkdir(parents=True)
-        for number in range(count):
-            centre = rng.uniform(0.3, 0.7, 2)
-            shape = [
-                np.hypot(x - centre[0], y - centre[1]) < 0.25,
-                x * centre[0] + y * centre[1],
-                np.sin(40 * centre[0] * x) > 0,
-            ][place]
-            image = 255 * shape[..., None] * rng.uniform(0.3, 1, 3) * rng.uniform(0.5, 1)
-            noisy = image + rng.uniform(0, 60, (side, side, 3))
-            pixels = noisy.clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory, one_thread: None) -> Path:
     """A folder with images, and the weights of a parent that was trained on them for a moment."""
-    folder = tmp_path_factory.mktemp("inherit")
-    write_photographs(folder / "images")
-    save_weights(folder / "weights", Weights(trained(folder), PARENT, told="a tiny net"))
-    return folder
-
-
-def trained(folder: Path) -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    model = Model(PARENT)
-    dataset = make_splits(open_dataset(str(folder / "images")))
-    data = open_data(dataset, imgsz=64, cache=False)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
-    for epoch in range(12):
-        for x, y in data.train.train(epoch, 0, 16, Augment(crop="none")):
-            optimizer.zero_grad()
-            torch.nn.functional.cross_entropy(model(x), y).backward()
-            optimizer.step()
-    return model.state_dict()
-
-
-def settings(place: Path, **more: Any) -> dict[str, Any]:
-    return {
-        "data": str(place / "images"),
-        "init": str(place / "weights"),
-        "target_flops": TARGET,
-        "trials": 3,
-        "epochs": 1,
-        "finalists": 1,
-        "final_epochs": 2,
-        "project": place / "runs",
-        **more,
-    }
+    return make_place(tmp_path_factory.mktemp("inherit"))
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +32,8 @@ def found(place: Path) -> SearchResult:
 def test_candidates_are_sub_networks_that_start_from_the_parents_weights(
     found: SearchResult,
 ) -> None:
-    assert found.space.name == "subnets" and found.trials == 3 and found.met
-    assert all(each.metrics["flops"] <= 600_000 for each in found.leaders)
+    assert found.space.name == "subnets" and found.trials == 2 and found.met
+    assert all(each.metrics["flops"] <= 400_000 for each in found.leaders)
     assert "a tiny net" in found.evaluator.title
     # an epoch or few: the probe counts, so that none is below it
     for each in found.leaders:
@@ -195,11 +121,11 @@ def test_a_space_of_other_networks_is_refused_in_one_line(place: Path) -> None:
 
 def test_the_parent_is_a_reference_at_pixels_that_the_space_lacks(place: Path) -> None:
     chosen = {"data": str(place / "images"), "init": str(place / "weights")}
-    asked = {**chosen, "target_flops": TARGET, "imgsz": 64}
+    asked = {**chosen, "target_flops": "550k", "imgsz": 64}
     setup = prepare(SearchSettings.model_validate(asked))
-    assert setup.space.choices["pixels"] == (64,)  # where the parent has a million
-    assert list(setup.parents.values()) == ["parent at 48 px"]
-    assert [each.name for each in setup.beside_the_space] == ["parent at 48 px"]
+    assert setup.space.choices["pixels"] == (64,)  # where the parent has 630k
+    assert list(setup.parents.values()) == ["parent at 56 px"]
+    assert [each.name for each in setup.beside_the_space] == ["parent at 56 px"]
 
 
 def test_args_of_before_start_from_nothing() -> None:
@@ -215,9 +141,9 @@ def test_a_killed_search_ends_as_one_that_was_not(place: Path, found: SearchResu
     calls = iter(range(1000))
     stopped = nas.search(
         **settings(place, name="stopped"),
-        interrupted=lambda: next(calls) > 5,
+        interrupted=lambda: next(calls) > 3,
     )
-    assert stopped.stopped and stopped.trials < 3
+    assert stopped.stopped and stopped.trials < 2
     again = nas.search(name="stopped", project=place / "runs", resume=True)
     mine, theirs = (
         [(row["arch_id"], row["accuracy"]) for row in read_csv(run / "trials.csv")]
@@ -244,7 +170,7 @@ def test_a_proxy_check_ranks_inherited_archs_by_a_probe_and_an_epoch(place: Path
         str(place / "images"),
         init=str(place / "weights"),
         archs=2,
-        target_flops=TARGET,
+        target_flops="280k",
         budget=["0", "1"],
         long_epochs=2,
         seeds=1,

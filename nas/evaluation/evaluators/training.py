@@ -150,7 +150,7 @@ class Training:
         if parent and not amount.epochs:
             return f"linear probe of {parent.told} on {self._dataset.name}: {images}"
         done = f"fine-tuned from {parent.told}, a linear probe first," if parent else "trained"
-        epochs = f"{amount.epochs} epoch{'s' * (amount.epochs != 1 or not parent)} of {images}"
+        epochs = f"{amount.epochs} epoch{'s' * (amount.epochs != 1)} of {images}"
         return f"{done} on {self._dataset.name}: {epochs}, {amount}, recipe {recipe}"
 
     def _timed(self, budget: TrainingBudget) -> None:
