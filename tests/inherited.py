@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+import nas
 from nas.data.augment_settings import Augment
 from nas.data.dataset import open_dataset
 from nas.data.loader import open_data
@@ -94,3 +96,11 @@ def settings(place: Path, **more: Any) -> dict[str, Any]:
         "project": place / "runs",
         **more,
     }
+
+
+def make_teacher(place: Path) -> str:
+    """Return a run on the images, which can teach: two epochs of the parent with its weights."""
+    arch = replace(PARENT, head=replace(PARENT.head, classes=len(CLASSES)))
+    data, init = str(place / "images"), str(place / "weights")
+    chosen = {"data": data, "init": init, "epochs": 2, "project": place / "runs"}
+    return str(nas.train(arch, name="teacher", tracker=["none"], **chosen).run)

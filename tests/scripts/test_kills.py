@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import inherited
 import psutil
 import pytest
 import torch
@@ -62,7 +63,7 @@ def written(folder: Path) -> set[tuple[str, int]]:
 def unclocked(data: Any) -> Any:
     """Return JSON data without what a clock decides."""
     if isinstance(data, dict):
-        clock = ("run", "seconds", "images_per_second")
+        clock = ("run", "seconds", "probe_seconds", "images_per_second")
         return {k: unclocked(v) for k, v in data.items() if k not in clock}
     return [unclocked(each) for each in data] if isinstance(data, list) else data
 
@@ -218,3 +219,35 @@ def test_a_search_that_trains_killed_at_random_moments_ends_as_one_that_was_not(
     weights = [read_weights(Path(f["run"]) / "best" / "model.safetensors") for f in (calm, found)]
     assert equal(*weights)
     assert not list(broken.glob("trials/*/checkpoints"))
+
+
+@pytest.mark.slow
+def test_a_search_from_weights_killed_in_each_of_its_stages_ends_as_one_that_was_not(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    place = inherited.make_place(folder / "inherit")
+    chosen = inherited.settings(place, teacher=inherited.make_teacher(place))
+    calm = search(**chosen, name="calm")
+    flags = [f"--{k.replace('_', '-')}={v}" for k, v in chosen.items()]
+    broken, kills = place / "runs" / "search" / "broken", 0
+    for begun in ("trials/search-1", "trials/random-search-0", "finals/*", "finals/*"):
+        known = set(broken.glob(begun))
+        command = [*START, "search", *flags, "--name=broken", "--resume", "-q"]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+            while process.poll() is None and set(broken.glob(begun)) == known:
+                time.sleep(0.005)
+            process.kill()
+        kills += process.returncode == -signal.SIGKILL
+        assert process.returncode in (0, -signal.SIGKILL)
+    assert kills
+    found = search(**chosen, name="broken", resume=True)
+    for name in ("trials.csv", "random.csv", "finals.csv"):
+        tables = [
+            unclocked(run_folder.read_csv(Path(each["run"]) / name)) for each in (calm, found)
+        ]
+        assert tables[0] == tables[1] and tables[0]
+    weights = [read_weights(Path(f["run"]) / "best" / "model.safetensors") for f in (calm, found)]
+    assert equal(*weights)
+    for each in ("teacher", "architecture"):
+        assert found["teacher"][each] == calm["teacher"][each]

@@ -2,13 +2,16 @@
 
 import shutil
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import inherited
 import pytest
 
 import nas
 from nas.core.errors import OptionError
 from nas.core.run_folder import read_args, read_csv
+from nas.searching.outcome import explanation
 from nas.searching.result import SearchResult
 from nas.training.teacher import FACTS
 
@@ -64,7 +67,7 @@ def found(place: Path) -> SearchResult:
 
 def test_the_result_says_what_the_teacher_added(found: SearchResult) -> None:
     gain = found.teacher
-    assert gain and gain.info.told.endswith("runs/train/teacher") and not gain.info.probed
+    assert gain and gain.info.told.endswith("runs/train/teacher") and gain.info.probed
     assert gain.architecture is None  # there is no parent to compare with
     rows = read_csv(found.run / "finals.csv")
     means = {}
@@ -115,3 +118,46 @@ def test_what_no_teacher_can_teach_is_refused(place: Path, more: dict[str, Any],
     with pytest.raises(OptionError, match=says):
         nas.search(**settings(place, name="refused", **more))
     assert not (place / "runs" / "search" / "refused").exists()
+
+
+@pytest.mark.slow
+def test_a_parent_and_a_teacher_are_told_apart(
+    tmp_path_factory: pytest.TempPathFactory, one_thread: None
+) -> None:
+    """The architecture's line compares with the parent, the teacher's with the net itself."""
+    place = inherited.make_place(tmp_path_factory.mktemp("both"))
+    found = nas.search(
+        **inherited.settings(
+            place, teacher=inherited.make_teacher(place), final_seeds=2, name="both"
+        )
+    )
+    gain, parent, best = found.teacher, found.parent, found.best
+    assert gain and not gain.info.probed and parent and parent.accuracy is not None
+    names = {each.name for each in found.finals}
+    assert parent.name in names and gain.over in ("", parent.name)
+    rows = read_csv(found.run / "finals.csv")
+    # all finalists are taught; the result and the parent are trained without the teacher too
+    taught = {row["arch_id"] for row in rows if row["length"].endswith("taught")}
+    alone = {row["arch_id"] for row in rows if not row["length"].endswith("taught")}
+    assert taught == {each.arch_id for each in found.finals}
+    assert alone == {best.arch_id, parent.arch_id}
+    means = {
+        (row["arch_id"], row["length"].endswith("taught")): fmean(
+            float(other["accuracy"])
+            for other in rows
+            if (other["arch_id"], other["length"]) == (row["arch_id"], row["length"])
+        )
+        for row in rows
+    }
+    without = means[best.arch_id, False]
+    assert gain.teacher == pytest.approx(means[best.arch_id, True] - without)
+    lines = "\n".join(explanation.inherited(found))
+    if best.arch_id == parent.arch_id:
+        assert gain.architecture is None
+    else:
+        ahead = means[best.arch_id, True] - means[parent.arch_id, True]
+        assert gain.architecture == pytest.approx(ahead)
+        assert lines.count(f"over {parent.name} at equal cost, both with the teacher") == 1
+    assert lines.count("inherited the weights of a tiny net") == 1
+    card = (found.run / "best" / "README.md").read_text()
+    assert all(line in card for line in lines.splitlines()) and "teacher" in lines
