@@ -134,8 +134,10 @@ def finalists(setup: Setup, found: StudyPosterior, baseline: StudyPosterior) -> 
         _finalist(setup, RANDOM, trial, named) for trial in leaders(baseline, setup.goal)[:top]
     ]
     entrants += beside
-    once = {finalist.arch.id: finalist for finalist in reversed(entrants)}
-    return [finalist for finalist in entrants if once[finalist.arch.id] is finalist]
+    once: dict[str, Finalist] = {}
+    for finalist in entrants:
+        once.setdefault(finalist.arch.id, finalist)
+    return list(once.values())
 
 
 def limit_finalists(
