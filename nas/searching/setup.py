@@ -159,7 +159,10 @@ class Setup:
         known = next((r.arch for r in self.references if r.fits), None) or check_space(self.space)
         if amount and (full := self.evaluator.full_amount(known)):
             return fine_tuning_length(amount, full, epochs, fraction)
-        return length_of(self.rungs[-1], share, amount, epochs, fraction)
+        found = length_of(self.rungs[-1], share, amount, epochs, fraction)
+        # the rungs of a training of a set time are shares of it, no epochs
+        timed = self.evaluator.trial_seconds and not found.label
+        return dataclasses.replace(found, text="as long as a candidate") if timed else found
 
     def budget(self, folder: Path) -> Budget:
         """Return the training budget of a trial, its checkpoints in a folder."""

@@ -1,17 +1,20 @@
 """Searches from weights: candidates inherit those of a parent and are fine-tuned shortly."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from inherited import CLASSES, TARGET, make_place, make_teacher, settings
+from inherited import CLASSES, TARGET, make_place, settings
 
 import nas
 from nas.core.errors import MissingError, OptionError
 from nas.core.run_folder import read_args, read_csv
 from nas.models.arch import Arch
+from nas.searching.outcome.explanation import inherited
+from nas.searching.outcome.selection import StudyPosterior, finalists
 from nas.searching.result import SearchResult
 from nas.searching.settings import SearchSettings
 from nas.searching.setup import Setup, prepare
@@ -50,6 +53,9 @@ def test_the_parent_at_fewer_pixels_is_in_the_finals_with_its_probe(found: Searc
     assert parent.probe and 0 < parent.probe.accuracy <= final.accuracy and parent.probe.seconds > 0
     card = (found.run / "best" / "README.md").read_text()
     assert "inherited the weights of a tiny net" in card and "The architecture added" in card
+    over = dataclasses.replace(parent, arch_id="another", accuracy=final.accuracy - 3)
+    said = inherited(dataclasses.replace(found, parent=over))
+    assert said[-1] == "The architecture added +3.00 points (one seed: noise unknown)."
 
 
 def test_the_weights_are_handed_over(found: SearchResult, place: Path) -> None:
@@ -127,6 +133,8 @@ def test_the_parent_is_a_reference_at_pixels_that_the_space_lacks(place: Path) -
     assert setup.space.choices["pixels"] == (64,)  # where the parent has 630k
     assert list(setup.parents.values()) == ["parent at 56 px"]
     assert [each.name for each in setup.beside_the_space] == ["parent at 56 px"]
+    none = StudyPosterior([])
+    assert [each.name for each in finalists(setup, none, none)] == ["parent at 56 px"]  # once
 
 
 def test_args_of_before_start_from_nothing() -> None:
@@ -183,15 +191,3 @@ def test_a_proxy_check_ranks_inherited_archs_by_a_probe_and_an_epoch(place: Path
     assert 0 < costs[0] < costs[1] <= costs[2]
     with pytest.raises(OptionError, match="whole epochs from 1"):
         nas.proxy_check(str(place / "images"), budget=["0"], project=place / "runs")
-
-
-@pytest.mark.slow
-def test_two_workers_look_for_a_smaller_network_of_a_run_of_ones_own(place: Path) -> None:
-    own = make_teacher(place)  # of these very classes
-    found = nas.search(
-        **settings(place, init=own, executor="local", workers=2, target_flops="315k", name="half")
-    )
-    assert found.winner and found.winner.metrics["flops"] <= 315_000
-    assert found.parent and found.parent.told.endswith("runs/train/teacher")
-    assert found.parent.name == "parent at 40 px" and found.parent.accuracy is not None
-    assert all("probe_accuracy" in each.metrics for each in found.leaders)

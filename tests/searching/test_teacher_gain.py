@@ -30,8 +30,7 @@ def test_each_is_a_difference_with_its_standard_error() -> None:
     assert gain.teacher == pytest.approx(0.4)
     assert gain.teacher_std == pytest.approx(math.hypot(0.6, 0.9) / math.sqrt(3))
     assert teacher_lines(gain) == (
-        "Architecture: +1.50 ±0.49 points over parent at 112 px at equal cost, both with the "
-        "teacher.",
+        "Architecture: +1.50 ±0.49 points over parent at 112 px, both with the teacher.",
         "Teacher: +0.40 ±0.62 points, within the noise, for the same net with the same seeds; it "
         "is the run r (val top-1 90.00 %).",
     )

@@ -131,6 +131,12 @@ def test_what_a_search_will_do_is_told_before() -> None:
     assert announced(prepare(SearchSettings.model_validate({"target_flops": "400M"}))) == ()
 
 
+def test_the_finals_of_a_trial_time_are_told_in_no_epochs() -> None:
+    settings = {"data": "digits", "trial_time": "5s", "max_flops": "3M"}
+    setup = prepare(SearchSettings.model_validate(settings))
+    assert str(setup.final_length()) == "as long as a candidate"
+
+
 def test_a_trial_time_that_is_too_short_to_rank_is_told_before() -> None:
     for seconds, enough in (("1s", False), ("4h", True)):
         settings = {"data": "digits", "trial_time": seconds, "max_flops": "3M"}

@@ -146,12 +146,11 @@ def _added(result: SearchResult, parent: ParentResult) -> list[str]:
     gain = best.metrics["accuracy"] - parent.accuracy
     mine, theirs = best.metrics.get("accuracy_std") or 0.0, parent.accuracy_std or 0.0
     error = math.hypot(mine, theirs) if mine and theirs else None
-    noise = "" if error is None or abs(gain) >= 2 * error else ", which is within the noise"
-    return [f"The architecture added {_points(gain, error, '+')} points{noise}."]
+    return [f"The architecture added {_gain(gain, error).removesuffix(',')}."]
 
 
-def _points(value: float, error: float | None, sign: str = "") -> str:
-    return f"{value:{sign}.2f}" + (f" ±{error:.2f}" if error else "")
+def _points(value: float, error: float | None) -> str:
+    return f"{value:.2f}" + (f" ±{error:.2f}" if error else "")
 
 
 def teacher_lines(gain: TeacherGain) -> tuple[str, ...]:
@@ -159,7 +158,7 @@ def teacher_lines(gain: TeacherGain) -> tuple[str, ...]:
     found = []
     if gain.architecture is not None:
         told = _gain(gain.architecture, gain.architecture_std)
-        found.append(f"Architecture: {told} over {gain.over} at equal cost, both with the teacher.")
+        found.append(f"Architecture: {told} over {gain.over}, both with the teacher.")
     if gain.teacher is not None:
         told = _gain(gain.teacher, gain.teacher_std)
         found.append(

@@ -25,7 +25,7 @@ def teacher_gain(
     """Return what both added to the net `best`; of what was not trained nothing is told.
 
     with_it, without_it: scores of the finals with the teacher and without, by arch id, as `best`
-    and `reference` (the parent at equal cost) are; "" where there is no reference.
+    and `reference` (the parent within the targets) are; "" where there is no reference.
     """
     mine, over, without = with_it.get(best), with_it.get(reference), without_it.get(best)
     over = None if reference == best else over
