@@ -197,7 +197,8 @@ def plan(
         batch_size: Images a step; default the recipe's.
         recipe: Recipe (`nas ls recipes`); default auto.
         recipe_options: Option of the recipe, as name=value.
-        pruner: Pruner, which stops losing trainings early (`nas ls pruners`); default halving.
+        pruner: Pruner, which stops losing trainings early (`nas ls pruners`); default halving,
+            from weights none.
         pruner_options: Option of the pruner, as name=value.
         trial_time: Train each candidate for this time, such as 5m, instead of a number of
             epochs: a small network gets more of them.
@@ -534,7 +535,8 @@ def search(
         batch_size: Images a step; default the recipe's.
         recipe: Recipe (`nas ls recipes`); default auto.
         recipe_options: Option of the recipe, as name=value.
-        pruner: Pruner, which stops losing trainings early (`nas ls pruners`); default halving.
+        pruner: Pruner, which stops losing trainings early (`nas ls pruners`); default halving,
+            from weights none.
         pruner_options: Option of the pruner, as name=value.
         trial_time: Train each candidate for this time, such as 5m, instead of a number of
             epochs: a small network gets more of them.

@@ -50,7 +50,9 @@ def pruner_of(
             "--trial-time gives trainings of the finals the time of a candidate: leave "
             "--final-epochs and --final-fraction out"
         )
-    name = settings.pruner or ("halving" if steps and not goal.pareto else "none")
+    # an intact parent is far ahead after an epoch, when what lacks channels has only begun to mend
+    stops = steps and not goal.pareto and not evaluator.parent
+    name = settings.pruner or ("halving" if stops else "none")
     pruner: Part[BasePruner] = registry.part("pruners", name, settings.pruner_options, ("rungs",))
     pruner.make(rungs=steps or (1,))
     return pruner

@@ -95,7 +95,8 @@ class SearchSettings(Settings):
     pruner: Place | None = setting(
         None,
         "Data",
-        "Pruner, which stops losing trainings early (`nas ls pruners`); default halving.",
+        "Pruner, which stops losing trainings early (`nas ls pruners`); default halving, from "
+        "weights none.",
     )
     pruner_options: Options = setting({}, "Data", "Option of the pruner, as name=value.")
     trial_time: Seconds | None = setting(

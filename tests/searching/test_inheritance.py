@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from inherited import CLASSES, TARGET, make_place, settings
+from inherited import CLASSES, TARGET, make_place, make_teacher, settings
 
 import nas
 from nas.core.errors import MissingError, OptionError
@@ -191,3 +191,15 @@ def test_a_proxy_check_ranks_inherited_archs_by_a_probe_and_an_epoch(place: Path
     assert 0 < costs[0] < costs[1] <= costs[2]
     with pytest.raises(OptionError, match="whole epochs from 1"):
         nas.proxy_check(str(place / "images"), budget=["0"], project=place / "runs")
+
+
+@pytest.mark.slow
+def test_two_workers_look_for_a_smaller_network_of_a_run_of_ones_own(place: Path) -> None:
+    own = make_teacher(place)  # of these very classes
+    found = nas.search(
+        **settings(place, init=own, executor="local", workers=2, target_flops="315k", name="half")
+    )
+    assert found.winner and found.winner.metrics["flops"] <= 315_000
+    assert found.parent and found.parent.told.endswith("runs/train/teacher")
+    assert found.parent.name == "parent at 40 px" and found.parent.accuracy is not None
+    assert all("probe_accuracy" in each.metrics for each in found.leaders)
