@@ -12,7 +12,7 @@ from nas.core.records import Record, Table, named, optional
 from nas.interfaces import Choices, ExecutorStatus, Metrics
 from nas.models.arch import Arch
 from nas.searching.final_length import Length
-from nas.training.result import TeacherScore
+from nas.training.scores import TeacherScore
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

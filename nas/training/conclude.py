@@ -141,7 +141,13 @@ def _result(ready: Ready, folder: Path, rows: list[Row], score: Score) -> TrainR
         seconds=seconds + (probed.seconds if probed else 0.0),
         images_per_second=images / seconds if seconds else 0.0,
         notes=(*data.notes, *never),
-        warning=diagnose(rows, labels, len(data.classes), taught=job.teacher is not None),
+        # what was kept is diagnosed: of a probe that no epoch was better than, the probe
+        warning=diagnose(
+            [top] if never else rows,
+            labels,
+            len(data.classes),
+            taught=bool(never) or job.teacher is not None,
+        ),
         probe=probed,
         teacher=job.teacher.facts.score() if job.teacher else None,
     )

@@ -21,8 +21,9 @@ Row = Mapping[str, float]
 def diagnose(rows: Sequence[Row], labels: Sequence[int], classes: int, taught: bool = False) -> str:
     """Return what is wrong with a training, or "".
 
-    `rows` of its epochs, as results.csv has them; `labels` of the validation images. `taught`: the
-    training loss has a teacher's terms in it, which guessing says nothing of.
+    `rows` of its epochs, as results.csv has them, or the one of the linear probe that was kept;
+    `labels` of the validation images. `taught`: there is no training loss to be compared with
+    guessing: a teacher's terms are in it, or nothing was trained.
     """
     scored = [row for row in rows if "val_top1" in row]
     if not scored:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from nas.core.records import Record, Table, named, optional
-from nas.core.units import format_count
 from nas.data.checks import Finding
+from nas.training.scores import TeacherScore
 
 # what there is to tell of a training that was stopped: nothing is saved of it, the test not read
 STOPPED = ("schema", "run", "stopped", "epochs", "epochs_done", "best_epoch", "val", "probe")
@@ -60,33 +60,6 @@ class ProbeScore(Record):
     strength: float = 0.0
     statistics: str = "own"
     seconds: float = 0.0
-
-
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class TeacherScore(Record):
-    """The teacher of a training: `top1` in percent on `n` validation images, as it sees them.
-
-    `probed`: its classifier is a linear probe for these images. `flops`: multiply-adds of one view
-    of `pixels` a side, which are not among those of the training.
-    """
-
-    source: str
-    told: str
-    top1: float
-    n: int
-    probed: bool
-    flops: int
-    pixels: int
-
-    @property
-    def text(self) -> str:
-        """Return what the teacher is, how good it is and what it cost, in words."""
-        how = ", by a linear probe for these images" if self.probed else ""
-        return (
-            f"taught by {self.told}, which has val top-1 {self.top1:.2f} % (n = {self.n:,}){how}; "
-            f"its {format_count(self.flops)} multiply-adds a view of {self.pixels} pixels are not "
-            "among the training's"
-        )
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -29,7 +29,7 @@ from nas.models.build import Model
 from nas.models.cost import FLOAT_BYTES
 from nas.training.checkpoint import digest, read_weights, write_weights
 from nas.training.recipe import Recipe
-from nas.training.result import TeacherScore
+from nas.training.scores import TeacherScore
 
 FOLDER, FACTS, WEIGHTS, SCHEMA = "teacher", "teacher.json", "model.safetensors", 1
 Normal = tuple[Triple, Triple]  # mean and standard deviation of a network's views

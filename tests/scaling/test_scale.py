@@ -120,7 +120,7 @@ def test_what_may_change_is_taken_by_resume_and_the_rest_refused(
     began |= {"name": "f", "resume": True}
     seen: list[ScaleSettings] = []
 
-    def check(setup: ScaleSetup) -> None:
+    def check(setup: ScaleSetup, folder: Path | None = None) -> None:
         seen.append(setup.settings)
         raise OptionError("far enough")
 

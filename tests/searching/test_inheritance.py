@@ -53,7 +53,8 @@ def test_the_parent_at_fewer_pixels_is_in_the_finals_with_its_probe(found: Searc
     assert parent.probe and 0 < parent.probe.accuracy <= final.accuracy and parent.probe.seconds > 0
     card = (found.run / "best" / "README.md").read_text()
     assert "inherited the weights of a tiny net" in card and "The architecture added" in card
-    over = dataclasses.replace(parent, arch_id="another", accuracy=final.accuracy - 3)
+    mine = found.best.metrics["accuracy"]
+    over = dataclasses.replace(parent, arch_id="another", accuracy=mine - 3)
     said = inherited(dataclasses.replace(found, parent=over))
     assert said[-1] == "The architecture added +3.00 points (one seed: noise unknown)."
 

@@ -8,7 +8,7 @@ from digits import TINY
 from nas.searching.outcome.explanation import teacher_lines
 from nas.searching.outcome.finals import Finalist, FinalScore
 from nas.searching.outcome.teacher_gain import teacher_gain
-from nas.training.result import TeacherScore
+from nas.training.scores import TeacherScore
 
 INFO = TeacherScore(
     source="r", told="the run r", top1=90.0, n=341, probed=False, flops=1, pixels=64

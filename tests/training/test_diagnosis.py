@@ -64,3 +64,9 @@ def test_a_loss_with_a_teachers_terms_is_not_held_against_guessing() -> None:
     found = rows([50, 80], train_loss=9.0)
     assert diagnose(found, EVEN, 3, taught=True) == ""
     assert "diverged" in diagnose(rows([50, 80], val_loss=9.0), EVEN, 3, taught=True)
+
+
+def test_of_a_probe_that_was_kept_only_its_answers_count() -> None:
+    probe = {"epoch": 0, "val_loss": 0.4, "val_top1": 90.0}
+    assert not diagnose([probe], EVEN, 3, taught=True)
+    assert "always naming" in diagnose([{**probe, "val_top1": 33.3}], EVEN, 3, taught=True)

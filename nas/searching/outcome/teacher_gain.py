@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from nas.searching.outcome.finals import FinalScore
 from nas.searching.result import TeacherGain
-from nas.training.result import TeacherScore
+from nas.training.scores import TeacherScore
 
 
 def teacher_gain(
