@@ -97,7 +97,6 @@ def test_the_steady_flag_rises_when_the_cores_are_taken() -> None:
             hog.kill()
             hog.wait()
     assert not timing.steady
-    assert timing.unrest > 0.3
 
 
 @pytest.mark.parametrize("missing", ["onnxruntime", "onnx", "onnxscript"])
