@@ -98,6 +98,7 @@ def slower(
     assert state.start
     rate, number = state.start.rate * SLOWER, state.epoch + 1
     again = restored(job, folder, whole=True)
+    distributed.barrier()  # the first process writes the checkpoint again that all have read
     if again.start is None:
         raise NasError(str(error)) from None
     if rate < LEAST_RATE:

@@ -157,7 +157,7 @@ def test_a_parent_and_a_teacher_are_told_apart(
     else:
         ahead = means[best.arch_id, True] - means[parent.arch_id, True]
         assert gain.architecture == pytest.approx(ahead)
-        assert lines.count(f"over {parent.name} at equal cost, both with the teacher") == 1
+        assert lines.count(f"over {parent.name}, both with the teacher") == 1
     assert lines.count("inherited the weights of a tiny net") == 1
     card = (found.run / "best" / "README.md").read_text()
     assert all(line in card for line in lines.splitlines()) and "teacher" in lines
