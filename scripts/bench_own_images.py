@@ -10,7 +10,7 @@ Rows, each with the default flags of `nas.train` and `nas.search`:
     search    the network that a search under the target hands over, with its weights
 
 `--teachers none,pretrained` does all but the probe with each of these teachers. The test split is
-read once for each finished network. Its standard error is that of so many images; that over the
+read once for each finished network. Its standard error is by the number of images; that over the
 seeds stands beside it. CPU seconds are user and system time of all processes of a row: for `search`
 its candidates, the random search beside it and the finals too. Each row is a process of its own and
 a line of OUT/rows.csv when it is done, so a benchmark that was stopped goes on with the same

@@ -153,6 +153,6 @@ def fine_tune(
 
 
 def deviation(top1: float, images: int) -> float:
-    """Return the standard error of an accuracy in percent that so many images gave."""
+    """Return the standard error of an accuracy in percent on a number of images."""
     share = top1 / 100
     return 100 * math.sqrt(share * (1 - share) / images)

@@ -44,7 +44,7 @@ class TrainingBudget:
 
 
 def rungs(epochs: int, first: int = 1) -> tuple[int, ...]:
-    """Return the epochs at which a training of so many is asked: powers of two, and the last.
+    """Return the epochs at which a training is evaluated: powers of two, and the last.
 
     None before epoch `first`.
     """

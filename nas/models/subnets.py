@@ -164,7 +164,7 @@ class _Subnets:
 
         Their names end with their pixels, as `parent at 112 px`: the most that fit. Of the sizes
         below the parent's by width, by layers, by expansion, and by layers and expansion each is
-        the one that saves about as much by itself as by its pixels.
+        the one whose smaller size saves about as much as its fewer pixels.
         """
         whole = {name: options[-1] for name, options in self.space.choices.items()}
         found = {"parent": self._most_pixels(whole, fits)}
@@ -201,7 +201,7 @@ class _Subnets:
         return next((each for each in points if fits(self.decode(each))), None)
 
     def _balanced(self, points: Sequence[Choices], fits: Fits) -> Choices | None:
-        """Return the point that saves as much by itself as by its pixels, as large as fits."""
+        """Return the point whose size saves as much as its fewer pixels, as large as fits."""
         own = math.log(cost.count(self.parent).flops)
         found: list[tuple[float, Choices]] = []
         for point in points:

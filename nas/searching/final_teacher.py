@@ -7,11 +7,11 @@ it too, with the same seeds: so what the architecture and what the teacher added
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from nas.core import registry, run_folder
+from nas.core import registry
 from nas.core.errors import OptionError
 from nas.evaluation.evaluate import make_evaluator
 from nas.evaluation.teacher import check_teacher
@@ -23,21 +23,10 @@ from nas.searching.setup import Setup
 FOLDER, OPTION = "teacher", "teacher"
 
 
-def with_teacher_path(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
-    """Return settings in which a run or a file that teaches is a path that is the same anywhere."""
-    from nas.training.trained import VERBS
-    from nas.training.weights.sources import is_named
-
-    teacher = given.get("teacher")
-    if not isinstance(teacher, str | Path) or not str(teacher) or is_named(teacher):
-        return dict(given)
-    return {**given, "teacher": str(run_folder.find(str(teacher), VERBS, project).resolve())}
-
-
 def check(setup: Setup, folder: Path | None) -> None:
     """Check that there is a teacher for the finals, before anything is searched.
 
-    `folder`: of a run that is gone on with.
+    `folder`: of a run that is resumed.
 
     Raises:
         OptionError: there is none, its classes are others, or nothing is trained in finals.

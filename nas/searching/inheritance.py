@@ -50,15 +50,18 @@ def subnets(parent: Parent, classes: int, imgsz: int | None) -> Space:
     return replace(space, references=references)
 
 
-def with_init_path(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
-    """Return settings in which a run or a file of weights is a path that is the same anywhere."""
+def with_weights_paths(given: Mapping[str, Any], project: Path) -> dict[str, Any]:
+    """Return settings in which runs and files of weights are paths that are the same anywhere."""
     from nas.training.trained import VERBS
     from nas.training.weights.sources import is_named
 
-    init = given.get("init")
-    if not isinstance(init, str | Path) or str(init) in ("", AUTO, NONE) or is_named(init):
-        return dict(given)
-    return {**given, "init": str(run_folder.find(str(init), VERBS, project).resolve())}
+    found = dict(given)
+    for key in ("init", "teacher"):
+        source = given.get(key)
+        told = str(source) if isinstance(source, str | Path) else ""
+        if told not in ("", AUTO, NONE) and not is_named(told):
+            found[key] = str(run_folder.find(told, VERBS, project).resolve())
+    return found
 
 
 def alike(space: Space, parent: Parent) -> Space:

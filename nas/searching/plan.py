@@ -30,7 +30,7 @@ from nas.searching.feasibility import (
     seconds_per_evaluation,
     try_decode,
 )
-from nas.searching.inheritance import with_init_path
+from nas.searching.inheritance import with_weights_paths
 from nas.searching.objective import Bound, describe, metric_of
 from nas.searching.result import PlanResult, Reach, Share
 from nas.searching.samplers import distributions, guarded, random_choices
@@ -62,7 +62,7 @@ def plan(
     rate = _rate(price)
     with_source = warm_start.with_source_path(given, Path(project))
     setup = prepare(
-        SearchSettings.model_validate(with_init_path(with_source, Path(project))),
+        SearchSettings.model_validate(with_weights_paths(with_source, Path(project))),
         strict=False,
     )
     start_data = warm_start.read_source(setup)

@@ -77,8 +77,7 @@ def search(
     """
     settings, password = _without_password(settings, name)
     settings = warm_start.with_source_path(settings, Path(project))
-    settings = inheritance.with_init_path(settings, Path(project))
-    settings = final_teacher.with_teacher_path(settings, Path(project))
+    settings = inheritance.with_weights_paths(settings, Path(project))
     folder = resumption.found(Path(project), name, settings) if resume else None
     if folder and not settings.keys() - resumption.FREE:
         settings = {

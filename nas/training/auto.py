@@ -44,7 +44,7 @@ OTHER_SECONDS = 3600.0  # of a GPU
 LONGEST = 4  # times the views of the rule that a given time is used for
 RATES = {"nothing": 0.1, "weights": 0.03, "frozen": 0.1}  # of a step of 32 images
 SHARES = {"nothing": 1.0, "weights": 0.5, "frozen": 0.5}  # of the views
-# from weights: views by the root of the images, and at least so many epochs; how far images move
+# from weights: views by the root of the images, and the least epochs; how far images move
 FINE_VIEWS, FINE_EPOCHS, FINE_SHIFT = 360, 3, 0.125
 FREEZE_STRIDE = 4  # of lite0 the stem and two stages, whose backward takes half of a step's time
 # of the time of a step from nothing: lite0 at 64, 128 and 224 pixels took .25 to .30 where some

@@ -39,9 +39,9 @@ from nas.training.teacher import (
 from nas.training.trained import holds, load_finite, trained_input
 from nas.training.validation import validate
 from nas.training.weights.packages import PACKAGES, file_of
-from nas.training.weights.sources import Weights, find_weights, is_named
+from nas.training.weights.sources import PRETRAINED, Weights, find_weights, is_named
 
-PRETRAINED, TIMM = "pretrained", "timm:"
+TIMM = "timm:"
 DEAR = 160  # pixels a side of views above which a teacher by a linear probe is not given more
 BATCH = 64  # images that it is asked for at once, before a training
 Say = Callable[[str], None]
@@ -285,7 +285,7 @@ def _fill(classifier: nn.Linear, weight: Tensor, bias: Tensor) -> None:
 
 
 def _arch(net: nn.Module, classes: int) -> dict[str, Any] | None:
-    """Return the arch of a net of ours with so many classes; None of another's."""
+    """Return the arch of a net of ours with this number of classes; None of another's."""
     if not isinstance(net, Model):
         return None
     head = dataclasses.replace(net.arch.head, classes=classes)

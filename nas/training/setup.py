@@ -75,7 +75,7 @@ def make_ready(
 ) -> Ready:
     """Check everything, what is cheap first, and open the data.
 
-    `recipe` and the run `begun` are those of a training that is gone on with.
+    `recipe` and the run `begun` are those of a training that is resumed.
 
     Raises:
         OptionError: a setting is wrong, or the data cannot be used.

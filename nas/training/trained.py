@@ -149,7 +149,7 @@ def find_trained(source: Path) -> tuple[Path, Path]:
         raise _exported(source)
     if source.is_file():
         raise OptionError(
-            f"{source} is a file, which holds no trained model by itself: name the run or the "
+            f"{source} is a file, which alone is no trained model: name the run or the "
             f"folder that has its {CONFIG} too"
         )
     raise OptionError(

@@ -71,7 +71,7 @@ TRAIN = [
     ("val", "Missing argument"),
     ("val nowhere", "no trained model nowhere"),
     ("val images", "holds no trained model"),
-    ("val tiny.json", "tiny.json is a file, which holds no trained model by itself"),
+    ("val tiny.json", "tiny.json is a file, which alone is no trained model"),
     ("predict nowhere images", "no trained model nowhere"),
     ("predict nowhere", "Missing argument"),
     ("explain images", "explain needs trained models: --models RUN"),

@@ -262,7 +262,7 @@ def test_a_loss_that_blows_up_is_tried_again_at_a_third_of_the_rate(
     assert sum("at a third of the learning rate" in line for line in said) == 2
     assert restored(fine(trained), tmp_path).start.rate == pytest.approx(ninth)  # type: ignore[union-attr]
     monkeypatch.setattr(loop, "_steps", lambda *_: (math.inf, 0.1, 10))
-    # at every rate: what the probe gave is handed over, also when it is gone on with
+    # at every rate: what the probe gave is handed over, also when it is resumed
     for _ in range(2):
         assert fit(fine(trained), data, tmp_path / "lost", say=said.append) == []
         assert "training has diverged" in said[-1] and "is kept" in said[-1]

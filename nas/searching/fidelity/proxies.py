@@ -40,7 +40,7 @@ class ProxyBudget(NamedTuple):
 
 
 def parse_budget(text: str | int, imgsz: int, least: int = 1) -> ProxyBudget:
-    """Return the budget written as epochs[:fraction[:pixels]], of at least so many epochs.
+    """Return the budget written as epochs[:fraction[:pixels]], of at least `least` epochs.
 
     Raises:
         OptionError: the text is none, or a part is out of range; the message gives examples.

@@ -30,7 +30,7 @@ from nas.searching.fidelity.study import (
     row_of,
     train,
 )
-from nas.searching.inheritance import with_init_path
+from nas.searching.inheritance import with_weights_paths
 from nas.training.state import Row
 
 SCHEMA, INTERRUPTED = 1, "interrupted"
@@ -65,7 +65,7 @@ def proxy_check(
         RunError: the run folder is in use, damaged, or of other settings.
         NasError: every training failed.
     """
-    settings = with_init_path(settings, Path(project))
+    settings = with_weights_paths(settings, Path(project))
     chosen = ProxySettings.model_validate({"data": data, **settings})
     given = chosen.model_dump()
     asked = {key: value for key, value in given.items() if key not in FREE}

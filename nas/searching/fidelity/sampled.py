@@ -20,8 +20,8 @@ from nas.searching.samplers import random_choices, repair
 
 DRAWS = 2000
 BAND, SAMPLED = 0.1, 200  # of the target, to both sides; archs that a median is taken of
-# where random points in the band are rare, so many for each arch are repaired to lie there; unless
-# so many repairs failed
+# where random points in the band are rare: repaired to lie there, for each arch, and
+# failed repairs after which no more are tried
 STRATUM, MOST_FAILURES = 5, 3
 
 

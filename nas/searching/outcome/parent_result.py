@@ -1,4 +1,4 @@
-"""What the parent of a search from weights gives by itself: its linear probe and fine-tuning."""
+"""The result of the parent of a search from weights: its linear probe and fine-tuning."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _learnt(name: str) -> bool:
 
 
 def _has_params(arch: Arch, count: int) -> bool:
-    """Tell whether an arch has so many parameters with a classifier of any number of classes."""
+    """Tell whether an arch has `count` parameters with a classifier of any number of classes."""
     found, head = cost.count(arch).params, arch.head
     each = (head.hidden or head.channels or arch.stages[-1].channels) + 1
     return (count - found) % each == 0 and count > found - each * head.classes
